@@ -1,0 +1,82 @@
+//! One call's cost: what it is made of, and how sure it is.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use tollmesh_usage::Usage;
+
+/// US dollars, exact.
+pub type Usd = Decimal;
+
+/// A call to be priced.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Who bills it.
+    pub provider: &'a str,
+    /// The model that served.
+    pub model: Option<&'a str>,
+    /// The model asked for; used where no served one is known.
+    pub model_requested: Option<&'a str>,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: i64,
+    /// The service tier, in the provider's word.
+    pub service_tier: Option<&'a str>,
+    /// The counts that are charged.
+    pub usage: &'a Usage,
+    /// Facts that prices depend on.
+    pub context: &'a BTreeMap<String, String>,
+}
+
+/// How sure a cost is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Every count had a rate of its own.
+    Exact,
+    /// A count without a rate of its own was charged at its parent's.
+    Assumed,
+    /// No row prices the call. Never zero.
+    Unpriced,
+}
+
+impl Status {
+    /// The name in JSON and in the ledger.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Exact => "exact",
+            Status::Assumed => "assumed",
+            Status::Unpriced => "unpriced",
+        }
+    }
+}
+
+/// One line of a cost: `amount x rate x times = usd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The bucket's or unit's name.
+    pub what: &'static str,
+    /// Tokens, or units.
+    pub amount: Decimal,
+    /// US dollars for a million tokens, or for one unit.
+    pub rate: Decimal,
+    /// The product of all modifiers and overrides.
+    pub times: Decimal,
+    /// The line's cost.
+    pub usd: Usd,
+    /// Whether the rate was taken from the parent class.
+    pub assumed: bool,
+}
+
+/// The cost of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Priced {
+    /// How sure it is.
+    pub status: Status,
+    /// The cost; `None` exactly where unpriced.
+    pub usd: Option<Usd>,
+    /// What it is made of.
+    pub lines: Vec<Line>,
+    /// The row that priced it, as `file:model:row`.
+    pub row: Option<String>,
+    /// Why it is unpriced, a stable word.
+    pub unpriced_because: Option<&'static str>,
+}

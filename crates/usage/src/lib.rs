@@ -1,0 +1,19 @@
+//! Bytes of provider exchanges to token counts.
+//!
+//! Sans-I/O: nothing here reads, writes, logs, asks for the time or allocates in proportion to a
+//! body. Callers [`detect`] once what a request is, feed its body to a [`RequestBody`] and the
+//! response's to a [`UsageScanner`], and receive a [`Scan`]: the usage found *and* what was wrong.
+
+pub mod bucket;
+pub mod detect;
+pub mod request;
+pub mod response;
+pub mod scan;
+pub mod strip;
+
+pub use bucket::{Bucket, Quantity, Unit, Usage};
+pub use detect::{Api, Detection, Target, detect};
+pub use request::{Edits, RequestBody, RequestFacts};
+pub use response::{ResponseHead, UsageScanner};
+pub use scan::{ExtraUsage, Scan, Trouble, UsageSource};
+pub use strip::EventCutter;

@@ -1,0 +1,249 @@
+//! The record of one metered call, from filter to aggregator.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tollmesh_usage::Usage;
+
+use crate::time::Timestamp;
+use crate::{VERSION, WireError};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The provider answered, wholly.
+    #[default]
+    Success,
+    /// The provider answered with an error, or could not be reached.
+    Error,
+    /// The call was cut: by the client, by the provider, by a timeout.
+    Aborted,
+    /// We refused it.
+    Denied,
+    /// A filter nearer to the provider counts this call.
+    Relayed,
+}
+
+impl Outcome {
+    /// The name on the wire, in metrics and in the ledger.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Success => "success",
+            Outcome::Error => "error",
+            Outcome::Aborted => "aborted",
+            Outcome::Denied => "denied",
+            Outcome::Relayed => "relayed",
+        }
+    }
+}
+
+/// What an event records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A call.
+    #[default]
+    Call,
+    /// The usage of an earlier call, seen when its response was retrieved.
+    LateUsage,
+}
+
+/// Usage charged apart from the call's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExtraUsage {
+    /// What it is, in the provider's word.
+    pub kind: String,
+    /// The model whose rates apply; absent means the call's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The counts.
+    pub usage: Usage,
+}
+
+/// Who called, as the mesh knows it. No header can set any of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// Kubernetes namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Workload: the deployment's name, or the service's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Kubernetes service account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
+    /// SPIFFE id of the peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// Pod name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Node name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Cluster name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+}
+
+/// One metered call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// The only identity: unique to this pass through this filter.
+    pub event_id: String,
+    /// What it records.
+    pub kind: Kind,
+    /// `x-request-id`, which a mesh propagates over many calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// W3C or b3 trace id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// W3C or b3 span id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
+    /// When the request arrived.
+    pub time: Timestamp,
+    /// From the request's first byte to the response's last.
+    pub duration_ms: u64,
+    /// To the first byte of content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<u64>,
+    /// Who serves and bills the call.
+    pub provider: String,
+    /// The API, as `openai.chat`.
+    pub api: String,
+    /// The request's authority.
+    pub host: String,
+    /// The model asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_requested: Option<String>,
+    /// The model that served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The provider's id of the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    /// Whether the answer was a stream.
+    pub stream: bool,
+    /// Disjoint counts.
+    pub usage: Usage,
+    /// What the provider charges, where that differs from what it processed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billed_usage: Option<Usage>,
+    /// `reported`, `estimated` or `absent`.
+    pub usage_source: String,
+    /// Whether the call is charged at all.
+    pub billable: bool,
+    /// Usage charged apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_usage: Vec<ExtraUsage>,
+    /// What the provider says it charged, US dollars, a plain decimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_cost_usd: Option<String>,
+    /// The service tier that the provider says it used; else the one asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// Facts that prices depend on.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pricing_context: BTreeMap<String, String>,
+    /// The provider's word for why the first choice ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+    /// Client tool calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<u32>,
+    /// HTTP status; absent where no response headers came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Envoy's response flags, its bit mask.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub response_flags: u64,
+    /// How often Envoy sent it upstream.
+    pub attempts: u32,
+    /// What the headers claim about the call.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// What the mesh knows about the caller.
+    pub source: Source,
+    /// The reservation that this event settles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservation_id: Option<String>,
+    /// Why the scan is less than whole, a kind of `tollmesh_usage::Trouble`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Which filter is speaking.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Envoy's node id.
+    pub id: String,
+    /// Envoy's node cluster.
+    pub cluster: String,
+    /// The filter's version.
+    pub filter_version: String,
+    /// Events that this worker has dropped since its VM started, because its queue was full.
+    pub dropped_total: u64,
+    /// A random name of the VM, so that `dropped_total` can be told apart from a restart's.
+    pub vm: String,
+}
+
+/// The body of `POST /v1/events`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EventBatch {
+    /// The wire version.
+    pub v: u32,
+    /// Which filter is speaking.
+    #[serde(default)]
+    pub node: Node,
+    /// The events, each as it came, so that a bad one spoils nothing but itself.
+    pub events: Vec<Box<serde_json::value::RawValue>>,
+}
+
+impl EventBatch {
+    /// Reads a batch; its events are still unread.
+    pub fn parse(bytes: &[u8]) -> Result<EventBatch, WireError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u64,
+        }
+        let Version { v: got } = serde_json::from_slice(bytes)?;
+        if got != u64::from(VERSION) {
+            return Err(WireError::Version { got });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// One event that was not taken; it will not be taken later either.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Its id, where one could be read.
+    pub event_id: Option<String>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// The answer to `POST /v1/events`, sent only after the ledger's commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventsReply {
+    /// Events that are now in the ledger.
+    pub accepted: u64,
+    /// Events that already were.
+    pub duplicate: u64,
+    /// Events in quarantine.
+    pub rejected: Vec<Rejected>,
+}

@@ -1,0 +1,110 @@
+//! The one judgement of whether a budget concerns a call, shared by both sides.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Source};
+
+/// What a call must be for a budget to concern it: every named value must be equal.
+///
+/// Keys are `provider`, `model`, the fields of [`Source`], and else names of tags. Values of
+/// `provider` and of a source come from the mesh; a tag can never stand in for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Match {
+    wanted: BTreeMap<String, String>,
+}
+
+/// The facts about a call that a [`Match`] can speak of.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Who serves and bills it.
+    pub provider: &'a str,
+    /// The model that served, or else the one asked for.
+    pub model: Option<&'a str>,
+    /// What the headers claim.
+    pub tags: &'a BTreeMap<String, String>,
+    /// What the mesh knows.
+    pub source: &'a Source,
+}
+
+impl<'a> From<&'a Event> for Subject<'a> {
+    fn from(event: &'a Event) -> Subject<'a> {
+        Subject {
+            provider: &event.provider,
+            model: event.model.as_deref().or(event.model_requested.as_deref()),
+            tags: &event.tags,
+            source: &event.source,
+        }
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// The value of that key: a field of the mesh's knowledge where the name is one, else a tag.
+    pub fn value(&self, key: &str) -> Option<&'a str> {
+        match key {
+            "provider" => Some(self.provider),
+            "model" => self.model,
+            "namespace" => self.source.namespace.as_deref(),
+            "workload" => self.source.workload.as_deref(),
+            "service_account" => self.source.service_account.as_deref(),
+            "principal" => self.source.principal.as_deref(),
+            "pod" => self.source.pod.as_deref(),
+            "node" => self.source.node.as_deref(),
+            "cluster" => self.source.cluster.as_deref(),
+            tag => self.tags.get(tag).map(String::as_str),
+        }
+    }
+}
+
+impl Match {
+    /// A match on these values.
+    pub fn new(wanted: BTreeMap<String, String>) -> Match {
+        Match { wanted }
+    }
+
+    /// Whether every wanted value is there.
+    pub fn matches(&self, subject: &Subject<'_>) -> bool {
+        self.wanted
+            .iter()
+            .all(|(key, value)| subject.value(key) == Some(value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn all_must_match_and_a_tag_never_stands_in_for_a_source() {
+        let source = Source {
+            namespace: Some("shop".into()),
+            ..Source::default()
+        };
+        let tags = map(&[("team", "checkout"), ("service_account", "forged")]);
+        let subject = Subject {
+            provider: "openai",
+            model: Some("gpt-5"),
+            tags: &tags,
+            source: &source,
+        };
+        let judge = |wanted: &[(&str, &str)]| Match::new(map(wanted)).matches(&subject);
+
+        assert!(judge(&[]));
+        assert!(judge(&[
+            ("team", "checkout"),
+            ("namespace", "shop"),
+            ("provider", "openai")
+        ]));
+        assert!(!judge(&[("team", "checkout"), ("model", "gpt-5-mini")]));
+        assert!(!judge(&[("service_account", "forged")]));
+    }
+}
