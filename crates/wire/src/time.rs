@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
-/// `9999-12-31T23:59:59.999Z`, the last instant that RFC 3339 can write.
-const UNIX_MS_MAX: i64 = 253_402_300_799_999;
+/// `9999-12-30T22:00:00Z`, the last instant whose date has four digits in every time zone.
+const UNIX_MS_MAX: i64 = 253_402_207_200_000;
 
 impl Timestamp {
     /// That many milliseconds after 1970; instants that RFC 3339 cannot write are moved to the
@@ -69,7 +69,7 @@ mod tests {
         );
         assert_eq!(
             Timestamp::from_unix_ms(i64::MAX).to_string(),
-            "9999-12-31T23:59:59.999Z"
+            "9999-12-30T22:00:00.000Z"
         );
     }
 }
