@@ -285,7 +285,8 @@ impl Visitor<Field> for Reader {
         match &mut self.dialect {
             Dialect::Responses(state) => state.document(findings),
             Dialect::Interactions(state) => state.document(findings),
-            Dialect::OpenAi(_) | Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
+            Dialect::OpenAi(state) => state.document(findings),
+            Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
         }
     }
 }
