@@ -126,7 +126,11 @@ impl EventCutter {
 
     fn enter_mark_or_line(&mut self, byte: u8) {
         let is_mark = BYTE_ORDER_MARK.first() == Some(&byte);
-        self.stage = if is_mark { Stage::Mark(0) } else { Stage::Between };
+        self.stage = if is_mark {
+            Stage::Mark(0)
+        } else {
+            Stage::Between
+        };
     }
 
     /// How many bytes were taken: the marks' own, which pass.
@@ -293,7 +297,8 @@ impl<'a> Relay<'a> {
         if !held.is_empty() {
             self.hold(held, end);
             self.is_changed = true;
-            self.out.append(held);
+            // Not `append`: what was held must not stay allocated for the rest of the stream.
+            self.out.extend_from_slice(&mem::take(held));
         }
     }
 
@@ -313,3 +318,6 @@ impl<'a> Relay<'a> {
         Some(self.out)
     }
 }
+
+#[cfg(test)]
+mod tests;
