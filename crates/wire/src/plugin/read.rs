@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    AGGREGATOR_TIMEOUT_MS_DEFAULT, AcceptEncoding, Admission, AggregatorPeer, ApiRule,
+    AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer, ApiRule,
     IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
     TAG_VALUE_BYTES_MAX, TIMEOUT_MS_MAX, TagSources, is_tag_name,
+    reference_host,
 };
 use crate::Source;
 
@@ -203,7 +204,7 @@ impl Reader {
         let table = self.table(path, value, KEYS)?;
         let role = self.word(&table, "role", ROLE).unwrap_or(Role::Provider);
         let path = self.text(&table, "path");
-        let api = self.text(&table, "api");
+        let api = self.family(&table);
         if role != Role::Ignore && table.get("api").is_none() {
             let remedy = "the API family that the host speaks, as \"openai\"";
             self.note(table.key("api"), Problem::Missing { remedy });
@@ -222,6 +223,16 @@ impl Reader {
             role,
             include_usage,
         })
+    }
+
+    fn family(&mut self, table: &Table<'_>) -> Option<String> {
+        let got = self.text(table, "api")?;
+        if reference_host(&got).is_none() {
+            let expected = API_FAMILIES.iter().map(|(name, _)| *name).collect();
+            self.note(table.key("api"), Problem::Word { got, expected });
+            return None;
+        }
+        Some(got)
     }
 
     fn source(&mut self, path: String, value: &Value) -> Option<Source> {
@@ -539,6 +550,10 @@ mod tests {
             (
                 r#""apis":[{"host":"a","api":"openai"},{"api":"openai"}]"#,
                 r#"apis[1].host: missing; set it to a host pattern, as "llm.internal" or "*.llm.internal""#,
+            ),
+            (
+                r#""apis":[{"host":"a","api":"cobol"}]"#,
+                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic" or "gemini""#,
             ),
             (
                 r#""apis":[{"host":"a"}]"#,
