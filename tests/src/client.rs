@@ -228,10 +228,14 @@ impl Answer {
         }
     }
 
-    /// Asserts that the app got exactly what the provider sent, to the last byte.
+    /// Asserts that the app got exactly what it would have got without us, to the last byte.
     #[track_caller]
     pub fn is_what_was_sent(&self, exchange: &Exchange) {
-        let sent = &exchange.reply.body;
+        let sent = exchange
+            .reply
+            .app_sees
+            .as_ref()
+            .unwrap_or(&exchange.reply.body);
         assert_eq!(
             self.status,
             Some(exchange.reply.status),

@@ -47,6 +47,9 @@ pub struct Reply {
     pub body: Payload,
     /// The body that goes out instead where the request asks for `include_usage`.
     pub body_with_usage: Option<Payload>,
+    /// What the app must get where that is neither of the two: the body with usage, less the event
+    /// that only the mesh asked for.
+    pub app_sees: Option<Payload>,
     /// How the body is cut up.
     pub cut: Cut,
     /// Trailers after the body.
@@ -162,18 +165,20 @@ impl Exchange {
     }
 
     /// Breaks the reply after `n` bytes.
-    pub fn reset_after(mut self, n: usize) -> Exchange {
-        self.reply.body = self.reply.body.first(n);
-        self.reply.body_with_usage = self.reply.body_with_usage.map(|body| body.first(n));
-        self.reply.ending = Ending::Reset;
-        self
+    pub fn reset_after(self, n: usize) -> Exchange {
+        self.broken_off(n, Ending::Reset)
     }
 
     /// Falls silent after `n` bytes of the reply.
-    pub fn silent_after(mut self, n: usize) -> Exchange {
+    pub fn silent_after(self, n: usize) -> Exchange {
+        self.broken_off(n, Ending::Silence)
+    }
+
+    fn broken_off(mut self, n: usize, ending: Ending) -> Exchange {
         self.reply.body = self.reply.body.first(n);
         self.reply.body_with_usage = self.reply.body_with_usage.map(|body| body.first(n));
-        self.reply.ending = Ending::Silence;
+        self.reply.app_sees = None;
+        self.reply.ending = ending;
         self
     }
 
