@@ -22,9 +22,11 @@ pub mod provider;
 pub mod recorded;
 pub mod reply;
 pub mod score;
+pub mod shared;
 pub mod usage;
 
 pub use client::{Answer, Client, Ended};
 pub use exchange::{Exchange, Payload};
 pub use mesh::{Mesh, MeshBuilder};
+pub use shared::Shared;
 pub use usage::{Usage, usage};

@@ -99,6 +99,29 @@ impl Mesh {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the filter has counted under `tollmesh_filter_<thing>_total`, over all workers; told
+    /// to Envoy on each worker's tick.
+    pub fn counted(&self, thing: &str) -> u64 {
+        self.envoy
+            .stat(&format!("wasmcustom.tollmesh_filter_{thing}_total"))
+    }
+
+    /// Asserts that no worker's VM has trapped.
+    #[track_caller]
+    pub fn has_not_trapped(&self) {
+        let log = self.envoy.process().log();
+        let words = ["RuntimeError", "panicked", "wasm_fail_stream"];
+        let bad = log
+            .lines()
+            .find(|line| words.iter().any(|word| line.contains(word)));
+        assert_eq!(bad, None, "the filter trapped");
+        assert_eq!(
+            self.counted("faults"),
+            0,
+            "the filter found itself in an impossible state"
+        );
+    }
+
     /// The ledger.
     pub fn ledger(&self) -> Ledger {
         Ledger::new(self.runtime.handle().clone(), self.operator)

@@ -104,11 +104,21 @@ impl Running {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that was resident at any time, in bytes.
+    pub fn peak_resident_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// A line of proc(5)'s `status`, given in KiB, as bytes.
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.id());
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        Ok(kib.with_context(|| format!("{path} has no VmRSS"))? * 1024)
+        Ok(kib.with_context(|| format!("{path} has no {name}"))? * 1024)
     }
 }
 
