@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::tools::Found;
-use crate::wheel::{Wheel, remove_folder};
-use crate::workshop::Workshop;
+use crate::wheel::Wheel;
+use crate::workshop::{Workshop, remove_folder};
 
 /// The release that everything here is developed and measured against.
 pub const PINNED: &str = "1.40.0";

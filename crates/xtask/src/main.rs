@@ -10,7 +10,12 @@ mod tools;
 
 mod envoy;
 mod toolchain;
+
 mod wheel;
+
+mod pip;
+
+mod debian;
 
 mod signals;
 mod steps;

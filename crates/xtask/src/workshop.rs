@@ -3,10 +3,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::steps::Steps;
 
@@ -84,5 +85,58 @@ impl Workshop {
         file.lock()
             .with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
+    }
+}
+
+/// Removes a folder with all that is in it; it may well not exist.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The one file in a folder; none or several are an error.
+pub fn only_file(folder: &Path) -> Result<PathBuf> {
+    let mut files = fs::read_dir(folder)
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
+        .with_context(|| format!("read {}", folder.display()))?;
+    ensure!(
+        files.len() == 1,
+        "{} files in {}, expected one",
+        files.len(),
+        folder.display()
+    );
+    Ok(files.remove(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_file_is_expected() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(only_file(folder.path()).is_err());
+        fs::write(folder.path().join("a"), "").unwrap();
+        assert_eq!(only_file(folder.path()).unwrap(), folder.path().join("a"));
+        fs::write(folder.path().join("b"), "").unwrap();
+        assert!(only_file(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_as_good_as_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a");
+        fs::create_dir_all(inner.join("b")).unwrap();
+        remove_folder(&inner).unwrap();
+        assert!(!inner.exists());
+        remove_folder(&inner).unwrap();
     }
 }
