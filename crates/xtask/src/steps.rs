@@ -46,11 +46,11 @@ impl Steps {
         eprintln!("warning: {what}");
     }
 
-    /// Runs a command with our own output channels; any end but success is an error.
+    /// Runs a command, with all that it says on standard error; any end but success is an error.
     pub fn run(&self, what: &str, command: &mut Command) -> Result<()> {
         self.note(what);
         let since = Instant::now();
-        let mut child = self.spawn(command.stdin(Stdio::null()))?;
+        let mut child = self.spawn(command.stdin(Stdio::null()).stdout(std::io::stderr()))?;
         let status = child.wait();
         self.child_is_gone();
         succeeded(command, status?)?;
