@@ -179,10 +179,8 @@ fn there_are_no_drawers() {
 #[test]
 fn nothing_is_left_undone_or_switched_off() {
     // Written in halves, so that this file does not find itself.
+    let notes = [["TO", "DO"], ["FIX", "ME"], ["X", "XX"]].map(|halves| halves.concat());
     let marks = [
-        ["TO", "DO"].concat(),
-        ["FIX", "ME"].concat(),
-        ["X", "XX"].concat(),
         ["to", "do!("].concat(),
         ["unimple", "mented!("].concat(),
         ["#[ig", "nore"].concat(),
@@ -191,12 +189,10 @@ fn nothing_is_left_undone_or_switched_off() {
     let mut wrong = Vec::new();
     for path in rust_files(Path::new("")) {
         for (number, line) in read(&path).lines().enumerate() {
-            wrong.extend(
-                marks
-                    .iter()
-                    .filter(|mark| line.contains(mark.as_str()))
-                    .map(|mark| format!("{}:{}: {mark}", path.display(), number + 1)),
-            );
+            let is_note = words(line).any(|word| notes.iter().any(|note| word == note));
+            if is_note || marks.iter().any(|mark| line.contains(mark.as_str())) {
+                wrong.push(format!("{}:{}: {line}", path.display(), number + 1));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
