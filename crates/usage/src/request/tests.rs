@@ -361,6 +361,11 @@ fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
         ),
         (
             Api::GeminiGenerate,
+            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{}}"#,
+            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{"maxOutputTokens":100}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
             r#"{"generationConfig":{"a":1}}"#,
             r#"{"generationConfig":{"a":1,"maxOutputTokens":100}}"#,
         ),
