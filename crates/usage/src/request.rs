@@ -6,7 +6,6 @@
 //! rules of the edits stand in `request/read.rs`.
 
 mod form;
-mod grammar;
 mod multipart;
 mod read;
 mod splice;

@@ -106,6 +106,7 @@ fn what_is_cut_and_what_is_not() {
         "data: {\"choices\":[],\"usage\":{}\n\n".into(),
         "data: {\"choices\":[],\"usage\":{}} {}\n\n".into(),
         "data: {\"choices\":[],\"usage\":{}}\ndata: [DONE]\n\n".into(),
+        "data: {\"choices\":[],\"usage\":{n}}\n\n".into(),
         "Data: {\"choices\":[],\"usage\":{}}\n\n".into(),
         " data: {\"choices\":[],\"usage\":{}}\n\n".into(),
         format!(": {u}\n\n"),

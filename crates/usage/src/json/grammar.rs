@@ -10,7 +10,8 @@ use memchr::memchr2;
 const DEPTH_MAX: usize = 1024;
 
 /// A checker of one text, chunk by chunk.
-pub(super) struct Grammar {
+#[derive(Debug)]
+pub struct Grammar {
     state: State,
     /// How many objects and arrays are open.
     depth: usize,
@@ -21,7 +22,7 @@ pub(super) struct Grammar {
 }
 
 /// What may come next.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// A byte order mark or the value.
     Start,
@@ -56,7 +57,7 @@ enum State {
 }
 
 /// Where in a number the next byte is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Digits {
     /// Behind the minus.
     Minus,
@@ -78,9 +79,15 @@ enum Digits {
 
 // === impl Grammar ===
 
+impl Default for Grammar {
+    fn default() -> Grammar {
+        Grammar::new()
+    }
+}
+
 impl Grammar {
     /// A checker at the start of a text.
-    pub(super) fn new() -> Grammar {
+    pub fn new() -> Grammar {
         Grammar {
             state: State::Start,
             depth: 0,
@@ -90,12 +97,21 @@ impl Grammar {
     }
 
     /// Whether all that was pushed may be the beginning of a well-formed text.
-    pub(super) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.state != State::Broken
     }
 
+    /// Whether what was pushed is a whole text.
+    pub fn is_whole(&self) -> bool {
+        match self.state {
+            State::End => true,
+            State::Number(digits) => self.depth == 0 && digits.may_end(),
+            _ => false,
+        }
+    }
+
     /// Takes the next bytes.
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         let mut rest = chunk;
         while let Some((&byte, behind)) = rest.split_first() {
             match self.state {
@@ -293,12 +309,7 @@ mod tests {
     fn soundness(chunks: &[&[u8]]) -> (bool, bool) {
         let mut grammar = Grammar::new();
         chunks.iter().for_each(|chunk| grammar.push(chunk));
-        let is_whole = match grammar.state {
-            State::End => true,
-            State::Number(digits) => grammar.depth == 0 && digits.may_end(),
-            _ => false,
-        };
-        (grammar.is_sound(), is_whole)
+        (grammar.is_sound(), grammar.is_whole())
     }
 
     fn is_json(text: &[u8]) -> bool {
