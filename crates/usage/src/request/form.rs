@@ -32,8 +32,6 @@ pub(super) struct Form {
     pub(super) root: &'static Node<Field>,
     /// Whether it is a stream where the body does not say.
     pub(super) streams: bool,
-    /// Whether the body names the model.
-    pub(super) has_model: bool,
     /// Whether the body has `stream_options.include_usage`.
     pub(super) has_usage_option: bool,
     /// The key of the object that the output limit is in, if it is not at the top.
@@ -65,7 +63,6 @@ const TIER: (&str, Node<Field>) = ("service_tier", Node::leaf(Field::Tier));
 static CHAT: Form = Form {
     root: &CHAT_BODY,
     streams: false,
-    has_model: true,
     has_usage_option: true,
     limit_parent: None,
     limit: Some("max_completion_tokens"),
@@ -77,7 +74,6 @@ static CHAT: Form = Form {
 static COMPATIBLE_CHAT: Form = Form {
     root: &COMPATIBLE_CHAT_BODY,
     streams: false,
-    has_model: true,
     has_usage_option: true,
     limit_parent: None,
     limit: Some("max_tokens"),
@@ -119,7 +115,6 @@ static RESPONSES: Form = Form {
     ])
     .named(Field::Root),
     streams: false,
-    has_model: true,
     has_usage_option: false,
     limit_parent: None,
     limit: Some("max_output_tokens"),
@@ -137,7 +132,6 @@ static MESSAGES: Form = Form {
     ])
     .named(Field::Root),
     streams: false,
-    has_model: true,
     has_usage_option: false,
     limit_parent: None,
     // Required there, so the app set one.
@@ -150,7 +144,6 @@ static MESSAGES: Form = Form {
 static GENERATE: Form = Form {
     root: &GENERATE_BODY,
     streams: false,
-    has_model: false,
     has_usage_option: false,
     limit_parent: Some("generationConfig"),
     limit: Some("maxOutputTokens"),
@@ -159,7 +152,6 @@ static GENERATE: Form = Form {
 static STREAM_GENERATE: Form = Form {
     root: &GENERATE_BODY,
     streams: true,
-    has_model: false,
     has_usage_option: false,
     limit_parent: Some("generationConfig"),
     limit: Some("maxOutputTokens"),

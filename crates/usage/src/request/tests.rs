@@ -279,7 +279,6 @@ fn models_are_replaced_where_the_body_names_one() {
     ] {
         assert_eq!(relay_whole(Api::OpenAiChat, &edits, body).0, sent);
     }
-    assert!(!body_of(Api::GeminiGenerate, &edits).may_change());
     let (_, facts) = relay_whole(Api::OpenAiChat, &edits, r#"{"model":"gpt-4o"}"#);
     assert_eq!(facts.model.as_deref(), Some("gpt-4o"));
 }
@@ -441,11 +440,21 @@ fn facts_are_read_as_each_api_writes_them() {
 }
 
 #[test]
-fn the_path_names_the_model_where_the_body_does_not() {
-    let mut gemini = target(Api::GeminiGenerate, "google");
-    gemini.path_model = Some("gemini-2.5-pro".to_owned());
-    let (_, _, facts) = relay(RequestBody::new(&gemini, None, Edits::default()), &[b"{}"]);
-    assert_eq!(facts.model.as_deref(), Some("gemini-2.5-pro"));
+fn a_model_in_the_path_goes_before_one_in_the_body() {
+    let mut deployment = target(Api::OpenAiChat, "azure");
+    deployment.path_model = Some("prod-4o".to_owned());
+    let edits = Edits {
+        model: Some("mini".to_owned()),
+        ..Edits::default()
+    };
+    for body in ["{}", r#"{"model":"gpt-4o"}"#, r#"{"model":[]}"#] {
+        let (sent, _, facts) = relay(
+            RequestBody::new(&deployment, None, edits.clone()),
+            &[body.as_bytes()],
+        );
+        assert_eq!(facts.model.as_deref(), Some("prod-4o"));
+        assert_eq!(sent, body.as_bytes());
+    }
 }
 
 #[test]
