@@ -5,43 +5,68 @@ mod checks;
 
 use proptest::prelude::*;
 
-const JSON: &str = r#"([\[\]{}:, \n]|"(stream(_options)?|include_usage|model|usage|n|text|items)":|true|false|null|"[a-z"]?"|[0-9.e-]|max_tokens|\\|é){0,40}"#;
+/// Pieces of requests and other JSON, as regular expressions.
+const JSON: &[&str] = &[
+    r"[\[\]{}:, \n]",
+    r#""(stream(_options)?|include_usage|model|usage|n|text|items|max_tokens)":"#,
+    r#""[a-z"]?""#,
+    r"true|false|null|[0-9.e-]",
+    r"\\|é",
+];
 
-const STREAM: &str = r#"([\r\n]|\n\n|\r\n|data: ?|\{|\}|"choices":\[\]|"usage":(\{\}|null)|,|\[DONE\]|: |event: x|é){0,40}"#;
+/// Pieces of streams.
+const STREAM: &[&str] = &[
+    r"[\r\n]|\n\n|\r\n",
+    r"data: ?|event: x|: ",
+    r#"\{|\}|,|"choices":\[\]|"usage":(\{\}|null)"#,
+    r"\[DONE\]|é",
+];
 
-/// Chunk size, choice and body.
-fn input(body: String, size: u8, choice: u8) -> Vec<u8> {
-    [&[size, choice], body.as_bytes()].concat()
+/// Pieces of responses of every kind.
+const RESPONSE: &[&str] = &[
+    r"[\[\]{}:, \r\n]|\n\n|data: ?|event: ",
+    r#""(usage|usageMetadata|response|message|delta|type|choices|model|error)":"#,
+    r#""(input_tokens|prompt_tokens|promptTokenCount)":"#,
+    r#""[a-z_.]{0,9}"|[0-9]|null|é"#,
+];
+
+fn text_of(pieces: &[&str]) -> impl Strategy<Value = String> + use<> {
+    let any_piece = format!("({}){{0,50}}", pieces.join("|"));
+    prop::string::string_regex(&any_piece).unwrap()
 }
 
-/// Some byte of the body is another.
-fn with_damage(mut input: Vec<u8>, at: prop::sample::Index, byte: Option<u8>) -> Vec<u8> {
-    if let (Some(byte), 3..) = (byte, input.len()) {
-        let at = 2 + at.index(input.len() - 2);
-        input[at] = byte;
-    }
-    input
-}
-
-macro_rules! checks {
-    ($($name:ident of $body:expr;)*) => {
-        proptest! {
-            #![proptest_config(ProptestConfig::with_cases(1000))]
-            $(
-                #[test]
-                fn $name(
-                    body in $body, size in 1u8..9, choice: u8,
-                    at in any::<prop::sample::Index>(), byte in any::<Option<u8>>(),
-                ) {
-                    checks::$name::check(&with_damage(input(body, size, choice), at, byte));
-                }
-            )*
+/// Chunk size, choice and body, of which some byte may be another.
+fn input(pieces: &[&str]) -> impl Strategy<Value = Vec<u8>> + use<> {
+    let damage = any::<Option<(prop::sample::Index, u8)>>();
+    (text_of(pieces), 1u8..9, any::<u8>(), damage).prop_map(|(body, size, choice, damage)| {
+        let mut input = [&[size, choice], body.as_bytes()].concat();
+        if let Some((at, byte)) = damage.filter(|_| !body.is_empty()) {
+            input[2 + at.index(body.len())] = byte;
         }
-    };
+        input
+    })
 }
 
-checks! {
-    splice of JSON;
-    cutter of STREAM;
-    json of JSON;
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn splice(input in input(JSON)) {
+        checks::splice::check(&input);
+    }
+
+    #[test]
+    fn cutter(input in input(STREAM)) {
+        checks::cutter::check(&input);
+    }
+
+    #[test]
+    fn json(input in input(JSON)) {
+        checks::json::check(&input);
+    }
+
+    #[test]
+    fn scan(input in input(RESPONSE)) {
+        checks::scan::check(&input);
+    }
 }

@@ -38,15 +38,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn relay<'a>(edits: &Edits, chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, RequestFacts) {
-    let target = Target {
-        api: Api::OpenAiChat,
-        provider: "openai".to_owned(),
-        path_model: None,
-        may_include_usage: true,
-        billable: true,
-        is_retrieval: false,
-        pricing_context: Default::default(),
-    };
+    let target = Target::new(Api::OpenAiChat, "openai");
     let mut body = RequestBody::new(&target, None, edits.clone());
     let mut sent = Vec::new();
     for chunk in chunks {

@@ -2,23 +2,13 @@
 
 mod properties;
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::*;
 use crate::detect::Api;
 
 fn target(api: Api, provider: &str) -> Target {
-    Target {
-        api,
-        provider: provider.to_owned(),
-        path_model: None,
-        may_include_usage: true,
-        billable: true,
-        is_retrieval: false,
-        pricing_context: BTreeMap::new(),
-    }
+    Target::new(api, provider)
 }
 
 fn asking() -> Edits {
@@ -224,13 +214,10 @@ fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
 #[test]
 fn other_apis_and_types_are_not_asked() {
     let body = r#"{"stream":true}"#;
-    for api in [
-        Api::OpenAiResponses,
-        Api::AnthropicMessages,
-        Api::GeminiGenerate,
-    ] {
-        assert_eq!(relay_whole(api, &asking(), body).0, body);
-        assert!(!body_of(api, &asking()).may_change());
+    for api in Api::ALL {
+        let is_asked = matches!(api, Api::OpenAiChat | Api::OpenAiCompletions);
+        assert_eq!(relay_whole(*api, &asking(), body).0 != body, is_asked);
+        assert_eq!(body_of(*api, &asking()).may_change(), is_asked);
     }
     for (content_type, is_edited) in [
         (None, true),
@@ -341,6 +328,24 @@ fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
             Api::OpenAiResponses,
             r#"{"a":1}"#,
             r#"{"a":1,"max_output_tokens":100}"#,
+        ),
+        (Api::OpenAiCompletions, "{}", r#"{"max_tokens":100}"#),
+        (
+            Api::OpenAiAssistantsRun,
+            r#"{"max_completion_tokens":101}"#,
+            r#"{"max_completion_tokens":100}"#,
+        ),
+        (Api::OpenAiAssistantsRun, "{}", "{}"),
+        (Api::OpenAiEmbeddings, "{}", "{}"),
+        (
+            Api::AnthropicComplete,
+            r#"{"max_tokens_to_sample":101}"#,
+            r#"{"max_tokens_to_sample":100}"#,
+        ),
+        (
+            Api::GeminiInteractions,
+            "{}",
+            r#"{"generation_config":{"max_output_tokens":100}}"#,
         ),
         (
             Api::AnthropicMessages,
