@@ -112,6 +112,9 @@ impl Grammar {
 
     /// Takes the next bytes.
     pub fn push(&mut self, chunk: &[u8]) {
+        if !self.take_characters(chunk) {
+            self.state = State::Broken;
+        }
         let mut rest = chunk;
         while let Some((&byte, behind)) = rest.split_first() {
             match self.state {
@@ -137,9 +140,7 @@ impl Grammar {
     fn step(&mut self, state: State, byte: u8) -> State {
         match (state, byte) {
             (State::Escape { is_key }, b'u') => State::Hex { is_key, missing: 4 },
-            (State::Escape { is_key }, _) if br#""\/bfnrt"#.contains(&byte) => {
-                State::Text { is_key }
-            }
+            (State::Escape { is_key }, _) if is_escaped_alone(byte) => State::Text { is_key },
             (State::Hex { is_key, missing }, _) if byte.is_ascii_hexdigit() => {
                 if missing > 1 {
                     State::Hex {
@@ -228,24 +229,33 @@ impl Grammar {
         }
     }
 
-    /// Goes to the end of the string, of its next escape, or of the chunk; returns what is behind.
+    /// Goes to the end of the string, or of the chunk; returns what is behind.
     fn take_text<'a>(&mut self, rest: &'a [u8], is_key: bool) -> &'a [u8] {
-        let end = memchr2(b'"', b'\\', rest);
-        let (text, behind) = rest
-            .split_at_checked(end.unwrap_or(rest.len()))
-            .unwrap_or_default();
-        if text.iter().any(|b| *b < b' ') || !self.take_characters(text) {
-            self.state = State::Broken;
-        } else if let Some((&byte, behind)) = behind.split_first() {
-            self.state = match byte {
-                _ if !self.cut_character.is_empty() => State::Broken,
-                b'\\' => State::Escape { is_key },
-                _ if is_key => State::Colon,
-                _ => self.after_value(),
-            };
-            return behind;
+        let mut rest = rest;
+        loop {
+            let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            let (text, mark) = rest.split_at_checked(end).unwrap_or_default();
+            if text.iter().any(|b| *b < b' ') {
+                self.state = State::Broken;
+                return &[];
+            }
+            match mark {
+                [] => return &[],
+                [b'"', behind @ ..] => {
+                    self.state = if is_key {
+                        State::Colon
+                    } else {
+                        self.after_value()
+                    };
+                    return behind;
+                }
+                [_, next, behind @ ..] if is_escaped_alone(*next) => rest = behind,
+                [_, behind @ ..] => {
+                    self.state = State::Escape { is_key };
+                    return behind;
+                }
+            }
         }
-        &[]
     }
 
     /// Whether the bytes go on as UTF-8.
@@ -272,6 +282,11 @@ impl Grammar {
             Err(_) => false,
         }
     }
+}
+
+/// Whether the byte behind a backslash is all of an escape.
+fn is_escaped_alone(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')
 }
 
 // === impl Digits ===
