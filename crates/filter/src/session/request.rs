@@ -37,9 +37,15 @@ pub(super) fn head(
     }
 }
 
-pub(super) fn body(call: &mut Call, chunk: &[u8]) -> Effects {
+pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
+    let mut body = call.body.push(chunk);
+    let withheld = if ends { call.body.finish() } else { None };
+    if let Some(withheld) = withheld {
+        let body = body.get_or_insert_with(|| chunk.to_vec());
+        body.extend_from_slice(&withheld);
+    }
     Effects {
-        body: call.body.push(chunk),
+        body,
         ..Effects::default()
     }
 }
