@@ -227,13 +227,13 @@ fn node_facts() -> NodeFacts {
         String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
     };
     NodeFacts {
-        id: text("node\0id").unwrap_or_default(),
-        cluster: text("node\0cluster").unwrap_or_default(),
-        namespace: text("node\0metadata\0NAMESPACE"),
-        workload_name: text("node\0metadata\0WORKLOAD_NAME"),
-        service_account: text("node\0metadata\0SERVICE_ACCOUNT"),
-        name: text("node\0metadata\0NAME"),
-        node_name: text("node\0metadata\0NODE_NAME"),
-        cluster_id: text("node\0metadata\0CLUSTER_ID"),
+        id: text("xds\0node\0id").unwrap_or_default(),
+        cluster: text("xds\0node\0cluster").unwrap_or_default(),
+        namespace: text("xds\0node\0metadata\0NAMESPACE"),
+        workload_name: text("xds\0node\0metadata\0WORKLOAD_NAME"),
+        service_account: text("xds\0node\0metadata\0SERVICE_ACCOUNT"),
+        name: text("xds\0node\0metadata\0NAME"),
+        node_name: text("xds\0node\0metadata\0NODE_NAME"),
+        cluster_id: text("xds\0node\0metadata\0CLUSTER_ID"),
     }
 }
