@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::condition::lower;
+
 /// Stands for an optional snapshot date in a `match`.
 const SNAP: &str = "{snap}";
 
@@ -181,7 +183,10 @@ impl Names {
     }
 
     fn claimed_glob(&self, glob: &Glob, model: usize) -> Option<usize> {
-        let by_glob = self.globs.iter().find(|(g, m)| *m != model && g.meets(glob));
+        let by_glob = self
+            .globs
+            .iter()
+            .find(|(g, m)| *m != model && g.meets(glob));
         let by_snapshot = || {
             let claims = |stem: &str| dated(stem).iter().any(|g| g.meets(glob));
             let mut others = self.snapshot.iter().filter(|(_, m)| **m != model);
@@ -200,13 +205,7 @@ impl Names {
 
     /// The model of that name, in any case.
     pub fn find(&self, name: &str) -> Option<usize> {
-        if name.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.find_lower(&name.to_lowercase());
-        }
-        self.find_lower(name)
-    }
-
-    fn find_lower(&self, name: &str) -> Option<usize> {
+        let name = &*lower(name);
         self.exact
             .get(name)
             .or_else(|| self.snapshot.get(name))
