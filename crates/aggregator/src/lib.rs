@@ -2,8 +2,14 @@
 
 pub mod charge;
 pub mod config;
+pub mod http;
+mod inclusive;
+pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod money;
 pub mod net;
 pub mod prices;
+pub mod problem;
+pub mod question;
+pub mod rows;
