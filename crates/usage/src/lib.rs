@@ -4,8 +4,19 @@
 //! body. Callers [`detect`] once what a request is, feed its body to a [`RequestBody`] and the
 //! response's to a [`UsageScanner`], and receive a [`Scan`]: the usage found *and* what was wrong.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing
+    )
+)]
+
 pub mod bucket;
 pub mod detect;
+pub mod json;
 pub mod request;
 pub mod response;
 pub mod scan;

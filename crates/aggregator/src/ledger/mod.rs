@@ -9,7 +9,9 @@
 //! The ledger does not know HTTP, prices, or the names of metrics: a [`Meter`] says what an event
 //! adds to which series. It asks for no wall clock.
 
+mod checked;
 mod codes;
+mod counters;
 mod dictionary;
 mod entry;
 mod error;

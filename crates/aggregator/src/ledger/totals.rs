@@ -25,7 +25,7 @@ pub struct Committed {
     /// From the transaction's begin to its durability.
     pub elapsed: Duration,
     /// Rows that it added.
-    pub n_rows: usize,
+    pub n_rows: u64,
 }
 
 /// Says what events add to which series. Called on the writer thread, so it has to be quick.
@@ -67,6 +67,15 @@ pub struct Histogram {
 pub struct Totals {
     counters: BTreeMap<String, BTreeMap<String, i128>>,
     histograms: BTreeMap<String, BTreeMap<String, Histogram>>,
+}
+
+/// What some totals have and others have not.
+#[derive(Debug, Default)]
+pub(super) struct Beyond<'a> {
+    /// Metric, series, amount.
+    pub(super) totals: Vec<(&'a str, &'a str, i128)>,
+    /// Metric, series, upper bound, observations.
+    pub(super) buckets: Vec<(&'a str, &'a str, i64, u64)>,
 }
 
 impl Meter for NoMeter {
@@ -111,11 +120,6 @@ impl Increments {
         let histogram = slot(&mut self.histograms, metric, series);
         *histogram.buckets.entry(bound).or_default() += 1;
         histogram.sum = histogram.sum.saturating_add(i128::from(value.max(0)));
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.counters.clear();
-        self.histograms.clear();
     }
 
     pub(super) fn counters(&self) -> impl Iterator<Item = (&'static str, &str, i128)> {
@@ -179,6 +183,44 @@ impl Totals {
         self.counters.keys().map(String::as_str)
     }
 
+    /// Sets what a counter or the sum of a histogram holds; buckets are to be set before.
+    pub(super) fn set_total(&mut self, metric: &str, series: &str, value: i128) {
+        let histogram = self
+            .histograms
+            .get_mut(metric)
+            .and_then(|known| known.get_mut(series));
+        match histogram {
+            Some(histogram) => histogram.sum = value,
+            None => *total_slot(&mut self.counters, metric, series) = value,
+        }
+    }
+
+    pub(super) fn set_bucket(&mut self, metric: &str, series: &str, upto: i64, n: u64) {
+        let histogram: &mut Histogram = total_slot(&mut self.histograms, metric, series);
+        histogram.buckets.insert(upto, n);
+    }
+
+    /// What these totals have and `stored` has not.
+    pub(super) fn beyond<'a>(&'a self, stored: &Totals) -> Beyond<'a> {
+        let mut beyond = Beyond::default();
+        for (metric, known) in &self.counters {
+            for (series, n) in known {
+                let there = stored.counters.get(metric).and_then(|s| s.get(series));
+                let missing = n - there.copied().unwrap_or(0);
+                if missing > 0 {
+                    beyond.totals.push((metric, series, missing));
+                }
+            }
+        }
+        for (metric, known) in &self.histograms {
+            for (series, histogram) in known {
+                let there = stored.histograms.get(metric).and_then(|s| s.get(series));
+                beyond.add_histogram(metric, series, histogram, there);
+            }
+        }
+        beyond
+    }
+
     pub(super) fn merge(&mut self, increments: &Increments) {
         for (metric, series, n) in increments.counters() {
             let total = total_slot(&mut self.counters, metric, series);
@@ -186,6 +228,33 @@ impl Totals {
         }
         for (metric, series, histogram) in increments.histograms() {
             total_slot(&mut self.histograms, metric, series).merge(histogram);
+        }
+    }
+}
+
+impl<'a> Beyond<'a> {
+    /// Whether nothing is missing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.totals.is_empty() && self.buckets.is_empty()
+    }
+
+    fn add_histogram(
+        &mut self,
+        metric: &'a str,
+        series: &'a str,
+        known: &'a Histogram,
+        stored: Option<&Histogram>,
+    ) {
+        let missing = known.sum - stored.map_or(0, |there| there.sum);
+        if missing > 0 {
+            self.totals.push((metric, series, missing));
+        }
+        for (upto, n) in &known.buckets {
+            let there = stored.and_then(|there| there.buckets.get(upto));
+            let missing = n.saturating_sub(there.copied().unwrap_or(0));
+            if missing > 0 {
+                self.buckets.push((metric, series, *upto, missing));
+            }
         }
     }
 }

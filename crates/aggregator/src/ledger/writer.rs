@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         shared: Arc::clone(&shared),
         _lock: lock,
     };
-    writer.open()?;
+    writer.store = Some(writer.take_store()?);
     let (sender, receiver) = mpsc::channel();
     let events = Arc::new(AtomicUsize::new(0));
     let queue = Queue {
@@ -82,7 +82,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
 
 struct Writer {
     path: PathBuf,
-    /// The open file; dropped after any failure, and opened afresh before the next use.
+    /// The open file, unless the last use of it failed.
     store: Option<Store>,
     meter: Box<dyn Meter>,
     shared: Arc<Shared>,
@@ -140,8 +140,10 @@ impl Shared {
     }
 }
 
-fn put<T>(lock: &RwLock<T>, value: T) {
-    *lock.write().unwrap_or_else(PoisonError::into_inner) = value;
+/// The value under a lock. Values are replaced or added to in one step, so a panic elsewhere has
+/// left a whole one behind.
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Writer ===
@@ -177,10 +179,10 @@ impl Writer {
         events: &AtomicUsize,
     ) {
         let n: usize = batches.iter().map(Batch::len).sum();
-        let outcome = match batches {
-            [] => return,
-            batches => self.try_commit(batches),
-        };
+        if batches.is_empty() {
+            return;
+        }
+        let outcome = self.try_commit(batches);
         events.fetch_sub(n, Ordering::AcqRel);
         match outcome {
             // An answer that nobody waits for any more is no matter: the commit stands.
@@ -201,68 +203,56 @@ impl Writer {
 
     fn try_commit(&mut self, batches: &[Batch]) -> Result<Vec<Appended>, LedgerError> {
         let started = Instant::now();
-        self.open()?;
-        let Some(store) = self.store.as_mut() else {
-            unreachable!("opened above");
-        };
+        let mut store = self.take_store()?;
         let mut increments = Increments::default();
         let rows_before = store.rows();
         let appended = store.transact(batches, self.meter.as_mut(), &mut increments)?;
         let rows = store.rows();
+        self.store = Some(store);
         self.shared.rows.store(rows, Ordering::Relaxed);
-        self.shared
-            .totals
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .merge(&increments);
+        write(&self.shared.totals).merge(&increments);
         self.recover();
         self.meter.committed(Committed {
             elapsed: started.elapsed(),
-            n_rows: usize::try_from(rows - rows_before).unwrap_or(usize::MAX),
+            n_rows: rows - rows_before,
         });
         Ok(appended)
     }
 
-    /// Opens the store where it is not open.
-    fn open(&mut self) -> Result<(), LedgerError> {
-        if self.store.is_some() {
-            return Ok(());
+    /// The open store. Whoever takes it puts it back only when all went well: after a failure it
+    /// speaks of a transaction that never was, and the next use opens the file afresh.
+    fn take_store(&mut self) -> Result<Store, LedgerError> {
+        if let Some(store) = self.store.take() {
+            return Ok(store);
         }
         let mut store = Store::open(&self.path)?;
-        let totals = {
-            let known = self
-                .shared
-                .totals
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            store.restore_totals(&known)?
-        };
-        put(&self.shared.totals, totals);
+        let mut totals = write(&self.shared.totals);
+        *totals = store.restore_totals(&totals)?;
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
-        self.store = Some(store);
-        Ok(())
+        Ok(store)
     }
 
     /// Tries an ailing ledger with a write that changes nothing else.
     fn probe(&mut self) {
-        let ails = self.shared.failing.read().is_ok_and(|f| f.is_some());
+        let ails = write(&self.shared.failing).is_some();
         if !ails {
             return;
         }
-        let tried = self.open().and_then(|()| match self.store.as_mut() {
-            Some(store) => store.probe(),
-            None => Ok(()),
+        let tried = self.take_store().and_then(|mut store| {
+            store.probe()?;
+            Ok(store)
         });
         match tried {
-            Ok(()) => self.recover(),
+            Ok(store) => {
+                self.store = Some(store);
+                self.recover();
+            }
             Err(error) => drop(self.ail(error)),
         }
     }
 
-    /// Notes a failure. The store is given up with all it had cached, since the transaction that
-    /// the caches speak of is gone.
+    /// Notes a failure.
     fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
-        self.store = None;
         let error = Arc::new(error);
         let mut failing = self
             .shared
@@ -284,10 +274,10 @@ impl Writer {
     }
 
     fn recover(&mut self) {
-        let ails = self.shared.failing.read().is_ok_and(|f| f.is_some());
+        let ails = write(&self.shared.failing).is_some();
         if ails {
             tracing::info!("the ledger can be written again");
-            put(&self.shared.failing, None);
+            *write(&self.shared.failing) = None;
         }
     }
 
