@@ -1,6 +1,7 @@
 //! The parts of the `tollmesh` binary, as a library for its tests and examples.
 
 pub mod charge;
+pub mod cli;
 pub mod config;
 pub mod http;
 mod inclusive;
@@ -13,3 +14,4 @@ pub mod prices;
 pub mod problem;
 pub mod question;
 pub mod rows;
+pub mod serve;

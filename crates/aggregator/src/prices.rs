@@ -108,6 +108,11 @@ impl Prices {
         self.state().broken.clone()
     }
 
+    /// How many configured files were read; shipped tables not counted.
+    pub fn n_files(&self) -> usize {
+        self.state().seen.len()
+    }
+
     /// How long ago the newest price in force was checked; `None` where no row says.
     pub fn age(&self, now: jiff::Timestamp) -> Option<jiff::SignedDuration> {
         let checked: jiff::civil::Date = self.tables().book.checked()?.parse().ok()?;

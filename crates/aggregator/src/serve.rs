@@ -77,7 +77,10 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         .await
         .context("operator.listen")?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    metrics
+        .build_info
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
     let (meter, slots) = metrics::meter(&config.metrics, &metrics);
     let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
     let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
@@ -178,7 +181,8 @@ async fn wait_for_signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_token(file: &Path) -> anyhow::Result<String> {
+/// The token in that file: one line of printable ASCII.
+pub fn read_token(file: &Path) -> anyhow::Result<String> {
     let place = || format!("operator.token_file: {}", file.display());
     let text = std::fs::read_to_string(file).with_context(place)?;
     let token = text.trim();

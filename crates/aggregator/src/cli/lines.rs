@@ -13,9 +13,7 @@ const LINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Answers each line with `answer`. A line that cannot be answered is told on standard error with
 /// its number, and the others go on.
-pub fn for_each(
-    mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>,
-) -> anyhow::Result<Outcome> {
+pub fn for_each(mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>) -> anyhow::Result<Outcome> {
     let mut input = std::io::stdin().lock();
     let mut output = BufWriter::new(std::io::stdout().lock());
     let mut outcome = Outcome::Done;

@@ -28,7 +28,12 @@ use crate::config::Config;
 /// Exit codes: 0 done, 1 done with findings (warnings of `check`, lines that could not be read),
 /// 2 wrong usage or failure.
 #[derive(Debug, Parser)]
-#[command(name = "tollmesh", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "tollmesh",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// The configuration file.
     #[arg(long, global = true, value_name = "FILE")]

@@ -85,7 +85,7 @@ mod tests {
             (
                 r#"{"event_id":"e","time":"soon"}"#,
                 "not an event: invalid value: string \"soon\", expected RFC 3339 at line 1 \
-                 column 29",
+                 column 30",
             ),
             (
                 r#"{"event_id":"e","time":"2026-11-22T04:00:00Z","provider":"p",
