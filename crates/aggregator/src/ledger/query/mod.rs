@@ -1,0 +1,14 @@
+//! Questions to the ledger, on read-only connections beside the writer's.
+
+mod coverage;
+mod filter;
+mod reader;
+mod requests;
+mod scope;
+mod spend;
+
+pub use coverage::{Coverage, CoverageQuery};
+pub use filter::{Column, Dimension, Filter, Span};
+pub use reader::Reader;
+pub use requests::{Page, RequestRow, RequestsQuery, Sort};
+pub use spend::{SpendQuery, SpendRow};
