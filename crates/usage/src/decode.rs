@@ -3,9 +3,11 @@
 //! A decoder is fed what is on the wire and gives its output piece by piece to a sink, through one
 //! small buffer. Adding an encoding is adding a file and a variant.
 
+mod brotli;
 mod inflate;
 
 use crate::scan::Trouble;
+use brotli::Brotli;
 use inflate::Inflater;
 
 /// Decoded bytes that any body may have, however few bytes it came from.
@@ -22,6 +24,8 @@ pub(crate) enum Decoder {
     Identity,
     /// `gzip` and `deflate`.
     Inflate(Box<Inflater>),
+    /// `br`
+    Brotli(Box<Brotli>),
     /// An encoding that cannot be undone, or a body that could not be.
     Unreadable,
 }
@@ -55,6 +59,7 @@ impl Decoder {
             (None, _) => Ok(Decoder::Identity),
             (Some("gzip" | "x-gzip"), None) => Ok(Decoder::Inflate(Box::new(Inflater::gzip()))),
             (Some("deflate"), None) => Ok(Decoder::Inflate(Box::new(Inflater::deflate()))),
+            (Some("br"), None) => Ok(Decoder::Brotli(Box::new(Brotli::new()))),
             _ => Err(Trouble::UnknownEncoding),
         }
     }
@@ -71,6 +76,7 @@ impl Decoder {
                 Ok(())
             }
             Decoder::Inflate(inflater) => inflater.push(chunk, &mut sink),
+            Decoder::Brotli(brotli) => brotli.push(chunk, &mut sink),
             Decoder::Unreadable => Ok(()),
         };
         if outcome.is_err() {
@@ -84,6 +90,7 @@ impl Decoder {
         match self {
             Decoder::Identity | Decoder::Unreadable => true,
             Decoder::Inflate(inflater) => inflater.is_complete(),
+            Decoder::Brotli(brotli) => brotli.is_complete(),
         }
     }
 }

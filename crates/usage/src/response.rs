@@ -133,7 +133,10 @@ impl UsageScanner {
         if !self.decoder.is_complete() {
             return Some(false);
         }
-        let is_terminated = self.reader.findings.is_terminated;
+        let findings = &self.reader.findings;
+        // Some hosts end a stream without `[DONE]`; then reason and usage together are the end.
+        let is_terminated = findings.is_terminated
+            || (findings.finish_reason.is_some() && findings.has_usage && !findings.is_error);
         match &self.framing {
             Framing::Undecided { .. } => None,
             Framing::Opaque => None,

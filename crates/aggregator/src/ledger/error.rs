@@ -119,14 +119,6 @@ pub enum QueryError {
         /// The most groups in one answer.
         max: usize,
     },
-    /// A row holds what no ledger writes.
-    #[error("row {row} of the ledger is damaged: {column}")]
-    Damaged {
-        /// The row's number.
-        row: i64,
-        /// The column.
-        column: &'static str,
-    },
     /// The ledger cannot be opened for reading.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

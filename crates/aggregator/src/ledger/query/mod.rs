@@ -2,6 +2,7 @@
 
 mod coverage;
 mod filter;
+mod quarantined;
 mod reader;
 mod requests;
 mod scope;
@@ -9,6 +10,7 @@ mod spend;
 
 pub use coverage::{Coverage, CoverageQuery};
 pub use filter::{Column, Dimension, Filter, Span};
+pub use quarantined::Held;
 pub use reader::Reader;
 pub use requests::{Page, RequestRow, RequestsQuery, Sort};
 pub use spend::{SpendQuery, SpendRow};
