@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer, ApiRule,
-    IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
+    AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
+    ApiRule, IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
     TAG_VALUE_BYTES_MAX, TIMEOUT_MS_MAX, TagSources, is_tag_name,
 };
 use crate::Source;
@@ -145,8 +145,10 @@ impl Reader {
         const ON_MISSING: &[(&str, OnMissing)] =
             &[("record", OnMissing::Record), ("deny", OnMissing::Deny)];
         let table = self.table(path, value, KEYS)?;
-        let mut tags = TagSources::default();
-        tags.headers = self.tag_map(&table, "headers", Reader::header_name);
+        let mut tags = TagSources {
+            headers: self.tag_map(&table, "headers", Reader::header_name),
+            ..TagSources::default()
+        };
         if let Some((key, value)) = table.get("header_prefix") {
             tags.header_prefix = self.header_prefix(key, value);
         }
@@ -567,7 +569,10 @@ mod tests {
     #[test]
     fn every_family_is_one_that_can_be_read() {
         for name in API_FAMILIES {
-            assert!(tollmesh_usage::detect::Family::parse(name).is_some(), "{name}");
+            assert!(
+                tollmesh_usage::detect::Family::parse(name).is_some(),
+                "{name}"
+            );
         }
     }
 
