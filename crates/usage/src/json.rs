@@ -11,6 +11,7 @@
 //! `step`, which looks at one state and always either consumes or changes the state.
 
 mod capture;
+pub mod grammar;
 pub mod number;
 mod schema;
 
@@ -219,6 +220,16 @@ impl<F: Copy> Scanner<F> {
         self.n_documents > 0 && self.frames.is_empty() && self.state == State::AfterValue
     }
 
+    /// The wanted scalar that has begun and not ended: its field, and the offset of its first byte.
+    pub fn at_hand(&self) -> Option<(F, u64)> {
+        match self.state {
+            State::InString(Purpose::Keep) | State::InAtom(Purpose::Keep) => {
+                Some((self.node?.field?, self.start))
+            }
+            _ => None,
+        }
+    }
+
     /// How many documents have ended.
     pub fn n_documents(&self) -> u64 {
         self.n_documents
@@ -396,8 +407,7 @@ impl<F: Copy> Scanner<F> {
 
     fn in_key(&mut self, chunk: &[u8], at: usize) -> usize {
         if self.is_escaped {
-            self.is_escaped = false;
-            return at + 1;
+            return self.in_key_escape(chunk, at);
         }
         let rest = chunk.get(at..).unwrap_or_default();
         let length = memchr2(b'"', b'\\', rest);
@@ -409,18 +419,38 @@ impl<F: Copy> Scanner<F> {
                 end + 1
             }
             Some(_) => {
-                self.is_unknown_key = true;
+                self.keep_key(piece);
+                self.capture.start_escape();
                 self.is_escaped = true;
                 end + 1
             }
             None => {
-                self.is_unknown_key |= piece.len() > KEY_BYTES_MAX;
-                if !self.is_unknown_key {
-                    self.capture.plain(piece);
-                }
+                self.keep_key(piece);
                 end
             }
         }
+    }
+
+    fn keep_key(&mut self, piece: &[u8]) {
+        self.is_unknown_key |= piece.len() > KEY_BYTES_MAX;
+        if !self.is_unknown_key {
+            self.capture.plain(piece);
+        }
+    }
+
+    fn in_key_escape(&mut self, chunk: &[u8], at: usize) -> usize {
+        let Some(byte) = chunk.get(at) else {
+            return chunk.len();
+        };
+        if matches!(byte, b'"' | b'\\') && self.capture.is_mid_hex() {
+            self.capture.abandon_escape();
+            self.is_malformed = true;
+            self.is_escaped = false;
+            return at;
+        }
+        self.capture.escaped(*byte);
+        self.is_escaped = self.capture.is_escaping();
+        at + 1
     }
 
     fn end_key(&mut self, piece: &[u8]) {

@@ -2,8 +2,7 @@
 
 /// What is wanted at one place of a document. Everything that no node names is skipped.
 ///
-/// Trees are `const` data: keys are compared byte by byte, so a key written with escapes is an
-/// unknown key.
+/// Trees are `const` data: keys are compared byte by byte, after escapes were undone.
 #[derive(Debug)]
 pub struct Node<F: 'static> {
     pub(super) field: Option<F>,

@@ -134,6 +134,37 @@ fn odd_bodies_end_in_order() {
 }
 
 #[test]
+fn escaped_keys_are_the_keys_they_mean() {
+    let body = br#"{"\u006dodel":"a","mod\u00e9l":"b","model\n":"c","\u00":1,"m\u006fdel":"d"}"#;
+    let (told, ..) = scan(&[body]);
+    let models = told.lines.iter().filter(|l| l.starts_with("Model="));
+    let models: Vec<&str> = models.map(|l| &l[..15]).collect();
+    assert_eq!(models, ["Model=Text(\"a\")", "Model=Text(\"d\")"]);
+    assert_chunk_blind(body);
+}
+
+#[test]
+fn the_scalar_at_hand_is_known_from_its_first_byte() {
+    let body = br#"{"model":"mm","usage":{"n":12},"other":"x"}"#;
+    let mut scanner = Scanner::new(&ROOT);
+    let at_hand: Vec<_> = body
+        .iter()
+        .map(|byte| {
+            scanner.push(&[*byte], &mut Told::default());
+            scanner.at_hand()
+        })
+        .collect();
+    for (at, found) in at_hand.into_iter().enumerate() {
+        let expected = match at {
+            9..12 => Some((Field::Model, 9)),
+            27..29 => Some((Field::Count, 27)),
+            _ => None,
+        };
+        assert_eq!(found, expected, "{at}");
+    }
+}
+
+#[test]
 fn long_scalars_are_too_long_and_depth_is_harmless() {
     let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(SCALAR_BYTES_MAX + 1));
     assert!(scan(&[long.as_bytes()]).0.lines[1].starts_with("Model=TooLong"));
