@@ -263,7 +263,7 @@ pub(super) fn settle(
 ) -> Result<(), Trouble> {
     let input = split(
         usage,
-        input_of(counts, quirks),
+        input_of(counts, api, quirks),
         Bucket::Input,
         &[
             (Bucket::CacheRead, counts.get(Count::CacheRead)),
@@ -300,8 +300,10 @@ fn images_of(counts: &Counts, api: Api, count: Count) -> Option<u64> {
     counts.get(count).filter(|_| api == Api::OpenAiImages)
 }
 
-fn input_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
-    let input = counts.get(Count::Input)?;
+fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
+    let only_input = matches!(api, Api::OpenAiEmbeddings | Api::Rerank);
+    let total = counts.get(Count::Total).filter(|_| only_input);
+    let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
     let cached = counts.get(Count::CacheRead).unwrap_or(0);
     let mut whole = input;
@@ -317,8 +319,10 @@ fn input_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
 fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let input = counts.get(Count::Input);
     let Some(output) = counts.get(Count::Output) else {
-        // Embeddings produce no tokens and say so by leaving the count out.
-        return input.filter(|_| api == Api::OpenAiEmbeddings).map(|_| 0);
+        // Embeddings and ranks are no tokens, and say so by leaving the count out.
+        return input_of(counts, api, quirks)
+            .filter(|_| matches!(api, Api::OpenAiEmbeddings | Api::Rerank))
+            .map(|_| 0);
     };
     if quirks.reasoning_is_additional {
         let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
