@@ -32,7 +32,10 @@ pub(crate) enum Field {
     Usage,
     Error,
     Content,
+    /// How long the audio is.
     AudioSeconds,
+    /// How long the audio is, as a usage object tells it.
+    BilledSeconds,
 
     /// The word by which a document or event says what it is.
     Kind,
@@ -49,6 +52,7 @@ pub(crate) enum Field {
     CallPiece,
     CallIndex,
     CallId,
+    LegacyCall,
     Block,
     BlockKind,
     BlockAction,
@@ -274,7 +278,8 @@ impl Visitor<Field> for Reader {
                 _ => findings.error(),
             },
             Field::Content => {}
-            Field::AudioSeconds => {
+            Field::AudioSeconds | Field::BilledSeconds => {
+                findings.has_usage |= field == Field::BilledSeconds && value != Value::Null;
                 let outcome = take_text(&mut findings.audio_seconds, value);
                 findings.note(outcome);
             }
@@ -351,7 +356,7 @@ impl Visitor<Field> for Reader {
             }
             Dialect::Cohere(state) => state.document(findings, self.api),
             Dialect::Plain(state) => state.document(findings, self.api),
-            Dialect::OpenAi(state) => state.document(findings),
+            Dialect::OpenAi(state) => state.document(findings, self.api),
             Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
         }
     }

@@ -101,14 +101,14 @@ impl UsageScanner {
         let (usage, billed_usage) = self.reader.settle();
         let complete = self.complete();
         let findings = &mut self.reader.findings;
-        let has_usage = findings.has_usage || !usage.is_empty();
+        let has_usage = findings.has_usage || !usage.has_no_tokens();
         let is_error = self.is_error_status || findings.is_error;
         if findings.is_error && !self.is_error_status {
             findings.trouble(Trouble::ErrorInBody);
         }
         if complete == Some(false) {
             findings.trouble(Trouble::Truncated);
-        } else if !has_usage && !is_error && self.is_billable {
+        } else if usage.is_empty() && !is_error && self.is_billable {
             findings.trouble(Trouble::UsageMissing);
         }
         Scan {
@@ -121,11 +121,16 @@ impl UsageScanner {
                 false => UsageSource::Absent,
             },
             extra_usage: std::mem::take(&mut findings.extra),
-            billable: self.is_billable && !self.is_retrieval && (!is_error || has_usage),
+            // What failed within a success may have been charged up to there.
+            billable: self.is_billable
+                && !self.is_retrieval
+                && (!self.is_error_status || has_usage),
             complete,
             is_error,
             finish_reason: findings.finish_reason.take(),
-            tool_calls: findings.tool_calls,
+            tool_calls: findings
+                .tool_calls
+                .filter(|_| !self.is_error_status || has_usage),
             service_tier: findings.service_tier.take(),
             provider_cost_usd: findings.cost.take(),
             pricing_context: std::mem::take(&mut findings.context)

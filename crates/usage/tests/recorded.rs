@@ -121,9 +121,7 @@ impl Case {
         );
         check("complete", json!(scan.complete), &expected["complete"]);
         check("billable", json!(scan.billable), &expected["billable"]);
-        let has_counts =
-            !scan.usage.has_no_tokens() || scan.usage.units().any(|(unit, _)| unit != Unit::Images);
-        let is_present = scan.usage_source == UsageSource::Reported && has_counts;
+        let is_present = scan.usage_source == UsageSource::Reported;
         check(
             "usage_present",
             json!(is_present),
@@ -150,7 +148,6 @@ impl Case {
             ("service_tier", tier),
             ("traffic_type", traffic),
             ("web_search_requests", unit(Unit::WebSearches)),
-            ("web_search_calls", unit(Unit::WebSearches)),
             ("web_fetch_requests", unit(Unit::WebFetches)),
             ("provider_cost_usd", cost),
             (
@@ -182,7 +179,10 @@ impl Case {
                     check(name, got, &json!(known));
                 }
                 Value::Number(wanted) if name == "provider_cost_usd" => {
-                    check(name, got, &json!(wanted.as_f64()));
+                    // Binary floats on both sides of this comparison, and only here.
+                    let (got, wanted) = (got.as_f64(), wanted.as_f64());
+                    let differs = got.zip(wanted).is_none_or(|(a, b)| (a - b).abs() > 1e-12);
+                    check(name, json!(differs), &json!(false));
                 }
                 Value::String(_) | Value::Number(_) => {
                     let as_text = |v: &Value| v.as_str().map_or(v.to_string(), str::to_owned);
