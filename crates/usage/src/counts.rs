@@ -11,6 +11,7 @@ pub(crate) enum Count {
     Input,
     CacheRead,
     CacheWrite,
+    CacheCreation,
     CacheWrite5m,
     CacheWrite1h,
     AudioInput,

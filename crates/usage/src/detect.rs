@@ -258,6 +258,10 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     };
     for family in service.families {
         if let Some(mut target) = detect_as(*family, service.provider, path, method) {
+            if let Some(region) = service.region(&host) {
+                let region = region.to_owned();
+                target.pricing_context.insert("region".to_owned(), region);
+            }
             target.may_include_usage = service.takes_include_usage
                 && matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
             return Detection::Metered(target);
@@ -512,6 +516,84 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn hosts_that_speak_for_others_are_told_apart() {
+        let arn = "arn%3Aaws%3Abedrock%3Aus-east-1%3A0%3Ainference-profile%2Fp";
+        let profile = Some("arn:aws:bedrock:us-east-1:0:inference-profile/p");
+        let converse = format!("/model/{arn}/converse-stream");
+        let bedrock = "bedrock-runtime.us-east-1.amazonaws.com";
+        let endpoint = "vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com";
+        let azure = "res.openai.azure.com";
+        let deployment = "//openai/deployments/gpt/chat/completions?api-version=1";
+        for (host, path, api, provider, model) in [
+            (
+                bedrock,
+                converse.as_str(),
+                Api::BedrockConverseStream,
+                "aws-bedrock",
+                profile,
+            ),
+            (
+                endpoint,
+                "/model/m:0/invoke",
+                Api::BedrockInvoke,
+                "aws-bedrock",
+                Some("m:0"),
+            ),
+            (azure, deployment, Api::OpenAiChat, "azure", Some("gpt")),
+            (
+                azure,
+                "/openai/v1/responses",
+                Api::OpenAiResponses,
+                "azure",
+                None,
+            ),
+            (
+                "api.groq.com",
+                "/openai/v1/chat/completions",
+                Api::OpenAiChat,
+                "groq",
+                None,
+            ),
+            (
+                "openrouter.ai",
+                "/api/v1/messages",
+                Api::AnthropicMessages,
+                "openrouter",
+                None,
+            ),
+            (
+                "api.cohere.com",
+                "/v2/chat",
+                Api::CohereChat,
+                "cohere",
+                None,
+            ),
+            (
+                "api.writer.com",
+                "/v1/chat",
+                Api::OpenAiChat,
+                "writer",
+                None,
+            ),
+            (
+                "api.voyageai.com",
+                "/v1/rerank",
+                Api::Rerank,
+                "voyage",
+                None,
+            ),
+            ("ollama.com", "/api/chat", Api::OllamaChat, "ollama", None),
+        ] {
+            let expected = (api, provider.to_owned(), model.map(str::to_owned));
+            assert_eq!(metered(host, path, "POST"), Some(expected), "{host}{path}");
+        }
+        let Detection::Metered(target) = detect(bedrock, &converse, "POST") else {
+            panic!("not metered");
+        };
+        assert_eq!(target.pricing_context["region"], "us-east-1");
     }
 
     #[test]

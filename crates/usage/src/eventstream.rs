@@ -205,23 +205,31 @@ fn number(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*four)).ok()
 }
 
-/// Whether the headers say `:message-type` `exception` or `error`: name length, name, type 7
-/// (string), value length, value.
+/// Type 7 of a header's value.
+const STRING: u8 = 7;
+
+/// One header of a message.
+struct Header<'a> {
+    name: &'a [u8],
+    kind: u8,
+    value: &'a [u8],
+}
+
+/// Whether the headers say `:message-type` `exception` or `error` and not `event`.
 fn is_exception(headers: &[u8]) -> bool {
     let mut rest = headers;
-    while let Some((name, kind, value, later)) = header(rest) {
-        if name == b":message-type" && kind == STRING {
-            return value != b"event";
+    while let Some((header, later)) = split_header(rest) {
+        if header.name == b":message-type" && header.kind == STRING {
+            return header.value != b"event";
         }
         rest = later;
     }
     false
 }
 
-const STRING: u8 = 7;
-
-/// The first header: name, type, value, and what follows.
-fn header(bytes: &[u8]) -> Option<(&[u8], u8, &[u8], &[u8])> {
+/// The first header and what follows: name length, name, type, and by type a value or its length
+/// and value.
+fn split_header(bytes: &[u8]) -> Option<(Header<'_>, &[u8])> {
     let (length, rest) = bytes.split_first()?;
     let (name, rest) = rest.split_at_checked(usize::from(*length))?;
     let (kind, rest) = rest.split_first()?;
@@ -239,5 +247,6 @@ fn header(bytes: &[u8]) -> Option<(&[u8], u8, &[u8], &[u8])> {
         _ => return None,
     };
     let (value, rest) = rest.split_at_checked(length)?;
-    Some((name, *kind, value, rest))
+    let kind = *kind;
+    Some((Header { name, kind, value }, rest))
 }

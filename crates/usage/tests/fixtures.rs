@@ -95,6 +95,8 @@ fn as_json(scan: &Scan, expected: &Value) -> Value {
     };
     let tier = json!(scan.service_tier);
     set("service_tier", scan.service_tier.is_some(), tier);
+    let cost = json!(scan.provider_cost_usd);
+    set("provider_cost_usd", scan.provider_cost_usd.is_some(), cost);
     set("is_error", scan.is_error, json!(scan.is_error));
     set(
         "billed_usage",

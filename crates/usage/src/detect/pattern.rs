@@ -20,15 +20,18 @@ pub(super) fn bare_host(host: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Whether a host is meant by a pattern: itself, or with one `*` for any non-empty part.
+/// Whether a host is meant by a pattern: itself, or with each `*` for any non-empty part.
 pub(super) fn match_host(pattern: &str, host: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == host,
-        Some((head, tail)) => host
-            .strip_prefix(head)
-            .and_then(|rest| rest.strip_suffix(tail))
-            .is_some_and(|part| !part.is_empty()),
-    }
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return pattern == host;
+    };
+    let Some(rest) = host.strip_prefix(head) else {
+        return false;
+    };
+    rest.char_indices()
+        .skip(1)
+        .any(|(at, _)| rest.get(at..).is_some_and(|rest| match_host(tail, rest)))
+        || (tail.is_empty() && !rest.is_empty())
 }
 
 /// The captures of a path that has that pattern.
@@ -113,6 +116,8 @@ mod tests {
                 false,
             ),
             ("*.openai.azure.com", "a.b.openai.azure.com", true),
+            ("*.x.*.y", "vpce-1.x.us-east-1.y", true),
+            ("*.x.*.y", "vpce-1.x..y", false),
         ] {
             assert_eq!(match_host(pattern, host), is_match, "{pattern} {host}");
         }

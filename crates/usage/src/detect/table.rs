@@ -14,6 +14,18 @@ pub(super) struct Service {
 }
 
 impl Service {
+    /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`.
+    pub(super) fn region<'a>(&self, host: &'a str) -> Option<&'a str> {
+        let is_aws = matches!(self.provider, "aws-bedrock" | "bedrock-mantle");
+        let is_region = |part: &&str| {
+            let mut words = part.split('-');
+            let number = words.next_back().unwrap_or_default();
+            let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            is_number && words.count() >= 2
+        };
+        is_aws.then(|| host.split('.').find(is_region)).flatten()
+    }
+
     pub(super) fn serves(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| match_host(pattern, host))
     }
@@ -342,7 +354,7 @@ pub(super) const SERVICES: &[Service] = &[
         hosts: &[
             "bedrock-runtime.*.amazonaws.com",
             "bedrock-runtime-fips.*.amazonaws.com",
-            "*.vpce.amazonaws.com",
+            "*.bedrock-runtime.*.vpce.amazonaws.com",
         ],
         families: &[Family::Bedrock, Family::OpenAi, Family::Anthropic],
         takes_include_usage: false,

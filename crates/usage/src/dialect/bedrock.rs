@@ -209,10 +209,13 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Takes a header's count.
+    /// Takes a header's count. The cache headers also come, as 0, where no cache was asked for;
+    /// then they report nothing.
     pub(super) fn header(&mut self, count: Count, value: &str) -> Result<(), Trouble> {
-        self.stated
-            .set(count, count_of(value).ok_or(Trouble::BadCount)?);
+        let n = count_of(value).ok_or(Trouble::BadCount)?;
+        if n > 0 || matches!(count, Count::Input | Count::Output) {
+            self.stated.set(count, n);
+        }
         Ok(())
     }
 

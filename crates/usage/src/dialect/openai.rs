@@ -56,7 +56,7 @@ const USAGE: Node<Field> = Node::object(&[
     ("num_cached_tokens", count(Count::CacheRead)),
     ("cached_tokens", count(Count::CacheRead)),
     ("prompt_cache_hit_tokens", count(Count::CacheRead)),
-    ("cache_creation_input_tokens", count(Count::CacheWrite)),
+    ("cache_creation_input_tokens", count(Count::CacheCreation)),
     ("reasoning_tokens", count(Count::Reasoning)),
     ("seconds", Node::leaf(Field::BilledSeconds)),
     (
@@ -279,7 +279,7 @@ pub(super) fn settle(
         Bucket::Input,
         &[
             (Bucket::CacheRead, counts.get(Count::CacheRead)),
-            (Bucket::CacheWrite, counts.get(Count::CacheWrite)),
+            (Bucket::CacheWrite, cache_write_of(counts, quirks)),
             (Bucket::AudioInput, counts.get(Count::AudioInput)),
             (
                 Bucket::ImageInput,
@@ -305,6 +305,15 @@ pub(super) fn settle(
         ],
     );
     input.and(output)
+}
+
+/// Hosts that also serve Anthropic's models add its `cache_creation_input_tokens`, mostly as a 0
+/// that reports nothing, since other models have no such count.
+fn cache_write_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
+    let creation = counts.get(Count::CacheCreation);
+    counts
+        .get(Count::CacheWrite)
+        .or(creation.filter(|n| *n > 0 || quirks.reports_cache_creation))
 }
 
 /// Chat models charge images as text; image models have a rate of their own for them.

@@ -13,6 +13,8 @@ pub(crate) struct Quirks {
     pub(crate) cached_is_additional: bool,
     /// Thinking shows in `total_tokens` alone.
     pub(crate) output_from_total: bool,
+    /// A `cache_creation_input_tokens` of 0 is a count too.
+    pub(crate) reports_cache_creation: bool,
 }
 
 const NONE: Quirks = Quirks {
@@ -20,6 +22,7 @@ const NONE: Quirks = Quirks {
     audio_is_additional: false,
     cached_is_additional: false,
     output_from_total: false,
+    reports_cache_creation: false,
 };
 
 /// Provider, and how its chat completions differ.
@@ -39,6 +42,7 @@ const QUIRKS: &[(&str, Quirks)] = &[
         "vercel-ai-gateway",
         Quirks {
             reasoning_is_additional: true,
+            reports_cache_creation: true,
             ..NONE
         },
     ),
