@@ -132,6 +132,17 @@ fn the_longest_event_that_is_cut_has_4096_bytes() {
     };
     assert_eq!(relay_any_way(&padded(4096)), "");
     assert_eq!(relay_any_way(&padded(4097)), padded(4097));
+    // An end mark that lies further behind is not seen either.
+    for (n_bytes, is_seen) in [(4096, true), (4097, false)] {
+        let line = "event: ".to_owned() + &"x".repeat(n_bytes - "event: \ndata: [DONE]".len());
+        let end = format!("{line}\ndata: [DONE]\n\n");
+        let behind = format!("data: {USAGE}\n\n");
+        let left = if is_seen { behind.as_str() } else { "" };
+        assert_eq!(
+            relay_any_way(&format!("{end}{behind}")),
+            format!("{end}{left}")
+        );
+    }
 }
 
 #[test]
