@@ -32,7 +32,8 @@ pub struct Call<'a> {
 pub enum Status {
     /// Every count had a rate of its own.
     Exact,
-    /// A count without a rate of its own was charged at its parent's.
+    /// A count without a rate of its own was charged at its parent's, or a unit that the provider
+    /// charges for with other models has no fee for this one.
     Assumed,
     /// No row prices the call. Never zero.
     Unpriced,
@@ -71,12 +72,65 @@ pub struct Line {
 pub struct Priced {
     /// How sure it is.
     pub status: Status,
-    /// The cost; `None` exactly where unpriced.
+    /// The cost by the public list; `None` exactly where unpriced.
     pub usd: Option<Usd>,
+    /// What the operator's contract makes of it; the same as `usd` where there is none.
+    pub net: Option<Usd>,
     /// What it is made of.
     pub lines: Vec<Line>,
     /// The row that priced it, as `file:model:row`.
     pub row: Option<String>,
     /// Why it is unpriced, a stable word.
     pub unpriced_because: Option<&'static str>,
+}
+
+/// Why nothing prices a call; the words in `unpriced_because`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No price file is of this provider.
+    UnknownProvider,
+    /// Neither response nor request named a model.
+    NoModel,
+    /// No `match` of the provider's files fits the model.
+    UnknownModel,
+    /// The provider's file does not know the word for the service tier.
+    UnknownTier,
+    /// No row of the model holds for that tier, instant and input.
+    NoRow,
+    /// The row has no rate for a class that was used, and no parent stands in.
+    NoRate,
+    /// No count was reported.
+    NoUsage,
+    /// The product does not fit 28 digits.
+    Overflow,
+}
+
+impl Reason {
+    /// The stable word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::UnknownProvider => "unknown_provider",
+            Reason::NoModel => "no_model",
+            Reason::UnknownModel => "unknown_model",
+            Reason::UnknownTier => "unknown_tier",
+            Reason::NoRow => "no_row",
+            Reason::NoRate => "no_rate",
+            Reason::NoUsage => "no_usage",
+            Reason::Overflow => "overflow",
+        }
+    }
+}
+
+impl Priced {
+    /// A call that nothing prices.
+    pub fn unpriced(reason: Reason) -> Priced {
+        Priced {
+            status: Status::Unpriced,
+            usd: None,
+            net: None,
+            lines: Vec::new(),
+            row: None,
+            unpriced_because: Some(reason.name()),
+        }
+    }
 }

@@ -6,5 +6,23 @@
 pub mod book;
 pub mod cost;
 
+pub mod case;
+pub mod file;
+pub mod row;
+
+pub mod amount;
+mod calendar;
+mod condition;
+mod fields;
+mod names;
+mod provider;
+mod reckon;
+mod shipped;
+mod table;
+
+pub use amount::Rate;
 pub use book::{Book, Problem, SourceFile};
-pub use cost::{Call, Line, Priced, Status, Usd};
+pub use case::Case;
+pub use cost::{Call, Line, Priced, Reason, Status, Usd};
+pub use file::Model;
+pub use row::Row;

@@ -1,0 +1,304 @@
+//! One provider's models, put together from all files that speak of it.
+
+use std::sync::Arc;
+
+use tollmesh_usage::Unit;
+
+use crate::book::Problem;
+use crate::file::{Fee, Model, Modifier, PriceFile, Tiers};
+use crate::names::{Glob, Names, Pattern};
+use crate::row::Row;
+
+/// A provider, ready to price.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    pub(crate) name: String,
+    pub(crate) bills_requested: bool,
+    pub(crate) tiers: Tiers,
+    pub(crate) tier_facts: Vec<String>,
+    /// Units that some model of the provider is charged for.
+    pub(crate) charged_units: Vec<Unit>,
+    prefixes: Vec<Glob>,
+    /// The last file first; inherited models come last.
+    layers: Vec<Layer>,
+    /// How many of the layers are not inherited.
+    n_own: usize,
+}
+
+/// The models of one file.
+#[derive(Debug, Default)]
+struct Layer {
+    names: Names,
+    entries: Vec<Entry>,
+}
+
+/// A model with what applies to it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) model: Arc<Model>,
+    pub(crate) modifiers: Vec<Arc<Modifier>>,
+    pub(crate) fees: Vec<Arc<Fee>>,
+}
+
+/// The providers that have files of their own, each once.
+pub(crate) fn names(files: &[PriceFile]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for file in files {
+        if !names.contains(&file.header.provider) {
+            names.push(file.header.provider.clone());
+        }
+    }
+    names
+}
+
+/// Puts a provider together from its own files (earlier first) and those that it inherits from.
+pub(crate) fn assemble(
+    name: String,
+    own: &[&PriceFile],
+    all: &[PriceFile],
+) -> (Provider, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut provider = Provider {
+        name,
+        bills_requested: own.iter().any(|f| f.header.bills_requested),
+        tiers: Tiers::default(),
+        tier_facts: Vec::new(),
+        charged_units: Vec::new(),
+        prefixes: Vec::new(),
+        layers: Vec::new(),
+        n_own: own.len(),
+    };
+    for file in own {
+        provider.tiers.extend(&file.header.tiers);
+        provider.tier_facts.extend(file.header.tier_facts.clone());
+        provider.prefixes.extend(file.header.prefixes.clone());
+    }
+    let parents = parents(own, all, &mut problems);
+    let extras = Extras::of(own, &parents);
+    for file in own.iter().rev() {
+        let models = file.models.clone();
+        let layer = layer(models, file, &extras, &mut problems);
+        provider.layers.push(layer);
+    }
+    for (file, tiers) in parents.iter().rev() {
+        let models = file.models.iter().filter_map(|m| with_tiers(m, tiers));
+        let layer = layer(models.collect(), file, &extras, &mut Vec::new());
+        provider.layers.push(layer);
+    }
+    provider.charged_units = charged_units(&provider, &extras);
+    problems.extend(provider.check_extras(own));
+    (provider, problems)
+}
+
+impl Provider {
+    /// The model that the name means, whatever prefix stands before it.
+    pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
+        let find = |name: &str| self.layers.iter().find_map(|layer| layer.find(name));
+        find(name).or_else(|| find(self.without_prefix(name)?))
+    }
+
+    fn without_prefix<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let end = name.rfind('/')? + 1;
+        let prefix = name.get(..end)?.to_lowercase();
+        let is_known = self.prefixes.iter().any(|p| p.matches(&prefix));
+        name.get(end..).filter(|_| is_known)
+    }
+
+    pub(crate) fn own_models(&self) -> impl Iterator<Item = &Model> {
+        let own = self.layers.iter().take(self.n_own);
+        own.flat_map(|l| l.entries.iter().map(|e| e.model.as_ref()))
+    }
+
+    /// Modifiers and fees that fit no model, and fees that would be charged twice.
+    fn check_extras(&self, own: &[&PriceFile]) -> Vec<Problem> {
+        let entries = || self.layers.iter().flat_map(|l| &l.entries);
+        let mut problems = Vec::new();
+        for file in own {
+            for modifier in &file.modifiers {
+                if !entries().any(|e| fits(&modifier.models, &e.model.id)) {
+                    problems.push(idle(file, format!("modifier {}", modifier.id)));
+                }
+            }
+            for fee in &file.fees {
+                if !entries().any(|e| fits(&fee.models, &e.model.id)) {
+                    problems.push(idle(file, format!("fee {}", fee.id)));
+                }
+            }
+        }
+        if let Some(file) = own.last() {
+            problems.extend(entries().filter_map(|e| charged_twice(file, e)));
+        }
+        problems
+    }
+}
+
+impl Layer {
+    fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(self.names.find(name)?)
+    }
+}
+
+/// What applies beside the rows: the files' own modifiers, own and inherited fees. A later one of
+/// the same id replaces an earlier one.
+struct Extras {
+    modifiers: Vec<Arc<Modifier>>,
+    fees: Vec<Arc<Fee>>,
+}
+
+impl Extras {
+    fn of(own: &[&PriceFile], parents: &[(&PriceFile, Vec<String>)]) -> Extras {
+        let mut extras = Extras {
+            modifiers: Vec::new(),
+            fees: Vec::new(),
+        };
+        for file in own {
+            for modifier in &file.modifiers {
+                extras.modifiers.retain(|m| m.id != modifier.id);
+                extras.modifiers.push(modifier.clone());
+            }
+        }
+        for file in parents.iter().map(|(f, _)| *f).chain(own.iter().copied()) {
+            for fee in &file.fees {
+                extras.fees.retain(|f| f.id != fee.id);
+                extras.fees.push(fee.clone());
+            }
+        }
+        extras
+    }
+}
+
+fn parents<'f>(
+    own: &[&PriceFile],
+    all: &'f [PriceFile],
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'f PriceFile, Vec<String>)> {
+    let mut parents = Vec::new();
+    for file in own {
+        for wanted in &file.header.inherits {
+            let before = parents.len();
+            let of = |p: &&PriceFile| p.header.provider == *wanted;
+            let tiers = || file.header.inherited_tiers.clone();
+            parents.extend(all.iter().filter(of).map(|p| (p, tiers())));
+            let inherits_too = |(p, _): &(&PriceFile, _)| !p.header.inherits.is_empty();
+            if parents.len() == before || parents.iter().any(inherits_too) {
+                problems.push(Problem {
+                    file: file.name.clone(),
+                    place: "inherits".to_owned(),
+                    what: format!(
+                        "\"{wanted}\" is no provider with files of its own that inherit nothing"
+                    ),
+                });
+            }
+        }
+    }
+    parents
+}
+
+/// The model with rows of these tiers only; `None` where none is left.
+fn with_tiers(model: &Arc<Model>, tiers: &[String]) -> Option<Arc<Model>> {
+    if tiers.is_empty() {
+        return Some(model.clone());
+    }
+    let holds = |row: &&Row| tiers.contains(&row.tier);
+    let rows: Vec<Row> = model.rows.iter().filter(holds).cloned().collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let model = Model {
+        rows,
+        ..Model::clone(model)
+    };
+    Some(Arc::new(model))
+}
+
+fn layer(
+    models: Vec<Arc<Model>>,
+    file: &PriceFile,
+    extras: &Extras,
+    problems: &mut Vec<Problem>,
+) -> Layer {
+    let mut layer = Layer::default();
+    for (index, model) in models.iter().enumerate() {
+        for text in &model.matches {
+            let claimed = layer.names.add(Pattern::new(text), index);
+            if let Some(other) = claimed.and_then(|c| models.get(c)) {
+                problems.push(Problem {
+                    file: file.name.clone(),
+                    place: format!("model {}", model.id),
+                    what: format!(
+                        "`match` \"{text}\" and model {} claim the same names; make one exact",
+                        other.id
+                    ),
+                });
+            }
+        }
+    }
+    layer.entries = models.into_iter().map(|m| extras.entry(m)).collect();
+    layer
+}
+
+impl Extras {
+    fn entry(&self, model: Arc<Model>) -> Entry {
+        let modifiers = self.modifiers.iter();
+        let fees = self.fees.iter();
+        Entry {
+            modifiers: modifiers
+                .filter(|m| fits(&m.models, &model.id))
+                .cloned()
+                .collect(),
+            fees: fees
+                .filter(|f| fits(&f.models, &model.id))
+                .cloned()
+                .collect(),
+            model,
+        }
+    }
+}
+
+fn fits(models: &[Glob], id: &str) -> bool {
+    let id = id.to_lowercase();
+    models.iter().any(|glob| glob.matches(&id))
+}
+
+fn charged_units(provider: &Provider, extras: &Extras) -> Vec<Unit> {
+    let entries = provider.layers.iter().flat_map(|l| &l.entries);
+    let rows = entries.flat_map(|e| &e.model.rows);
+    let by_rows = rows.flat_map(|r| r.units.iter().map(|(unit, _)| *unit));
+    let mut units: Vec<Unit> = extras
+        .fees
+        .iter()
+        .filter_map(|f| f.unit)
+        .chain(by_rows)
+        .collect();
+    units.sort_unstable();
+    units.dedup();
+    units
+}
+
+fn idle(file: &PriceFile, place: String) -> Problem {
+    Problem {
+        file: file.name.clone(),
+        place,
+        what: "`models` fits no model of this provider; correct or remove it".to_owned(),
+    }
+}
+
+fn charged_twice(file: &PriceFile, entry: &Entry) -> Option<Problem> {
+    let always = |f: &&Arc<Fee>| f.when.is_always() && f.unit.is_some();
+    let fees: Vec<&Arc<Fee>> = entry.fees.iter().filter(always).collect();
+    let in_rows = |f: &Fee| {
+        let mut rows = entry.model.rows.iter();
+        f.unit
+            .is_some_and(|u| rows.any(|r| r.unit_rate(u).is_some()))
+    };
+    let again = (1..).zip(&fees).find(|(n, fee)| {
+        let mut later = fees.iter().skip(*n);
+        in_rows(fee) || later.any(|o| o.unit == fee.unit && o.span.meets(fee.span))
+    });
+    let (_, fee) = again?;
+    Some(Problem {
+        file: file.name.clone(),
+        place: format!("fee {}", fee.id),
+        what: format!("model {} is charged twice for one unit", entry.model.id),
+    })
+}

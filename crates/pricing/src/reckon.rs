@@ -1,0 +1,173 @@
+//! One call's cost, line by line.
+
+use std::borrow::Cow;
+
+use rust_decimal::Decimal;
+use tollmesh_usage::{Quantity, Unit};
+
+use crate::amount::{PER_MILLION_SCALE, Rate, exact_product, exact_sum};
+use crate::condition::lower;
+use crate::cost::{Call, Line, Priced, Reason, Status};
+use crate::provider::{Entry, Provider};
+use crate::row::{Row, STANDARD};
+use crate::table;
+
+/// Decimal places of a [`Quantity`].
+const QUANTITY_SCALE: u32 = 3;
+
+/// Prices a call; the error says why nothing does.
+pub(crate) fn price(provider: Option<&Provider>, call: &Call<'_>) -> Result<Priced, Reason> {
+    let provider = provider.ok_or(Reason::UnknownProvider)?;
+    if call.usage.is_empty() {
+        return Err(Reason::NoUsage);
+    }
+    let entry = entry(provider, call)?;
+    let tier = tier(provider, call)?;
+    let input_total = call.usage.input_total().unwrap_or(0);
+    let row = table::find(&entry.model.rows, &tier, call.unix_ms, input_total);
+    let row = row.ok_or(Reason::NoRow)?;
+    let mut bill = Bill::default();
+    bill.add_tokens(row, times(entry, call)?, call)?;
+    bill.add_units(provider, entry, row, call)?;
+    bill.total(row)
+}
+
+fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reason> {
+    let named = |name: &&str| !name.is_empty();
+    let served = call.model.filter(named);
+    let requested = call.model_requested.filter(named);
+    let name = match provider.bills_requested {
+        true => requested.or(served),
+        false => served.or(requested),
+    };
+    let name = name.ok_or(Reason::NoModel)?;
+    provider.find(name).ok_or(Reason::UnknownModel)
+}
+
+/// Our word for the tier that served: the provider's word for it, and what other facts say.
+fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p, str>, Reason> {
+    let facts = provider.tier_facts.iter();
+    let facts = facts.filter_map(|fact| call.context.get(fact).map(String::as_str));
+    let mut tier = Cow::Borrowed(STANDARD);
+    for word in call.service_tier.into_iter().chain(facts) {
+        let ours = provider.tiers.ours(&lower(word));
+        let ours = ours.ok_or(Reason::UnknownTier)?;
+        if ours == STANDARD || ours == tier {
+            continue;
+        }
+        // Two that are not standard are a tier of their own, which a row may name.
+        tier = match tier.as_ref() {
+            STANDARD => Cow::Borrowed(ours),
+            first => Cow::Owned(format!("{first}+{ours}")),
+        };
+    }
+    Ok(tier)
+}
+
+fn times(entry: &Entry, call: &Call<'_>) -> Result<Decimal, Reason> {
+    let holding = entry
+        .modifiers
+        .iter()
+        .filter(|m| m.span.holds(call.unix_ms) && m.when.holds(call.context));
+    holding
+        .map(|m| m.times)
+        .try_fold(Decimal::ONE, |product, times| {
+            exact_product(product, times).ok_or(Reason::Overflow)
+        })
+}
+
+/// The lines so far.
+#[derive(Default)]
+struct Bill {
+    lines: Vec<Line>,
+    is_assumed: bool,
+}
+
+impl Bill {
+    fn add_tokens(&mut self, row: &Row, times: Decimal, call: &Call<'_>) -> Result<(), Reason> {
+        for (bucket, tokens) in call.usage.tokens().filter(|(_, tokens)| *tokens > 0) {
+            let (rate, assumed) = row.charge(bucket).ok_or(Reason::NoRate)?;
+            let amount = Decimal::from(tokens);
+            let usd = rate.charge(amount, times, PER_MILLION_SCALE);
+            self.is_assumed |= assumed;
+            self.lines.push(Line {
+                what: bucket.name(),
+                amount,
+                rate: rate.as_decimal(),
+                times,
+                usd: usd.ok_or(Reason::Overflow)?,
+                assumed,
+            });
+        }
+        Ok(())
+    }
+
+    fn add_units(
+        &mut self,
+        provider: &Provider,
+        entry: &Entry,
+        row: &Row,
+        call: &Call<'_>,
+    ) -> Result<(), Reason> {
+        for (unit, quantity) in units(call) {
+            match unit_rate(unit, entry, row, call) {
+                Some(rate) => self.add_unit(unit, quantity, rate)?,
+                // A call is a request whether or not anybody counts it.
+                None if unit == Unit::Requests => {}
+                None if call.usage.has_no_tokens() => return Err(Reason::NoRate),
+                None => self.is_assumed |= provider.charged_units.contains(&unit),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_unit(&mut self, unit: Unit, quantity: Quantity, rate: Rate) -> Result<(), Reason> {
+        let thousandths = i128::from(quantity.as_thousandths());
+        let amount = Decimal::from_i128_with_scale(thousandths, QUANTITY_SCALE).normalize();
+        let usd = rate.charge(amount, Decimal::ONE, 0);
+        self.lines.push(Line {
+            what: unit.name(),
+            amount,
+            rate: rate.as_decimal(),
+            times: Decimal::ONE,
+            usd: usd.ok_or(Reason::Overflow)?,
+            assumed: false,
+        });
+        Ok(())
+    }
+
+    fn total(self, row: &Row) -> Result<Priced, Reason> {
+        let sum = |sum, line: &Line| exact_sum(sum, line.usd);
+        let usd = self.lines.iter().try_fold(Decimal::ZERO, sum);
+        let usd = usd.ok_or(Reason::Overflow)?.normalize();
+        Ok(Priced {
+            status: match self.is_assumed {
+                true => Status::Assumed,
+                false => Status::Exact,
+            },
+            usd: Some(usd),
+            net: Some(usd),
+            lines: self.lines,
+            row: Some(row.id.clone()),
+            unpriced_because: None,
+        })
+    }
+}
+
+/// The units that were used, and the request itself.
+fn units<'c>(call: &'c Call<'_>) -> impl Iterator<Item = (Unit, Quantity)> + 'c {
+    let used = call.usage.units().filter(|(_, q)| q.as_thousandths() > 0);
+    let counts_requests = call.usage.unit(Unit::Requests).is_some();
+    let request = (Unit::Requests, Quantity::whole(1));
+    used.chain((!counts_requests).then_some(request))
+}
+
+fn unit_rate(unit: Unit, entry: &Entry, row: &Row, call: &Call<'_>) -> Option<Rate> {
+    let fee = || {
+        let mut fees = entry.fees.iter();
+        fees.find(|f| {
+            f.unit == Some(unit) && f.span.holds(call.unix_ms) && f.when.holds(call.context)
+        })
+    };
+    row.unit_rate(unit).or_else(|| fee().map(|f| f.each))
+}
