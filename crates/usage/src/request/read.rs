@@ -240,7 +240,7 @@ impl Reader<'_> {
             return;
         };
         let is_above = match value {
-            Value::Number(text) => n_tokens.map_or(is_huge(text), |n| n > cap),
+            Value::Number(text) => n_tokens.map_or(is_boundless(text), |n| n > cap),
             Value::Null => field == Field::Limit && !self.progress.has_limit,
             _ => false,
         };
@@ -334,7 +334,10 @@ fn count_in(value: Value<'_>) -> Option<u64> {
     }
 }
 
-/// Whether the number is a whole one that is too large for a count.
-fn is_huge(number: &str) -> bool {
-    number.bytes().all(|b| b.is_ascii_digit())
+/// Whether a number that is no count means as much as the model can: it is too large, or negative,
+/// which Ollama (<https://github.com/ollama/ollama/blob/main/docs/modelfile.md>, `num_predict`) and
+/// llama.cpp take for "no limit".
+fn is_boundless(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    digits.bytes().all(|b| b.is_ascii_digit())
 }

@@ -300,8 +300,13 @@ fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
         ),
         (
             Api::OpenAiChat,
-            r#"{"max_tokens":-1}"#,
-            r#"{"max_tokens":-1}"#,
+            r#"{"max_tokens":1.5}"#,
+            r#"{"max_tokens":1.5}"#,
+        ),
+        (
+            Api::OllamaChat,
+            r#"{"options":{"num_predict":-1}}"#,
+            r#"{"options":{"num_predict":100}}"#,
         ),
         (Api::OpenAiChat, "{}", r#"{"max_completion_tokens":100}"#),
         (
