@@ -154,7 +154,17 @@ impl Session {
         !matches!(self.phase, Phase::Fresh | Phase::Unmetered | Phase::Closed)
     }
 
-    /// Takes one input; what is to be done.
+    /// Whether the time matters to the next input of this kind: asking for it is a host call.
+    pub fn needs_time(&self, input: &Input<'_>) -> bool {
+        match (&self.phase, input) {
+            (Phase::Answering(answer), Input::ResponseBody { .. }) => answer.ttft_ms.is_none(),
+            (_, Input::RequestHead { .. } | Input::End(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Takes one input; what is to be done. `now` is not looked at where
+    /// [`Session::needs_time`] says so.
     pub fn step(&mut self, site: &Site, input: Input<'_>, now: Timestamp) -> Effects {
         let phase = std::mem::take(&mut self.phase);
         let (phase, effects) = next(site, phase, input, now);
