@@ -123,7 +123,7 @@ enum Phase {
     /// The response is on its way back.
     Answering(Box<Answer>),
     /// The response is on its way back, and counted elsewhere.
-    Relaying(Box<Call>),
+    Relaying(Box<Relay>),
     /// We answered in the provider's place.
     Denied(Box<Call>),
     /// The event was given.
@@ -139,12 +139,19 @@ struct Answer {
     ended: bool,
 }
 
+/// A call that a filter nearer to the provider counts. What we asked for in the app's place is cut
+/// out here all the same, since that filter took it for the app's wish.
+struct Relay {
+    call: Call,
+    cutter: Option<EventCutter>,
+}
+
 impl Session {
     /// Whether bodies have to be shown; where not, `step` needs heads and the end only.
     pub fn reads_bodies(&self) -> bool {
         match &self.phase {
             Phase::Requesting(_) | Phase::Answering(_) => true,
-            Phase::Relaying(call) => call.body.may_change(),
+            Phase::Relaying(relay) => relay.cutter.is_some() || relay.call.body.may_change(),
             Phase::Fresh | Phase::Unmetered | Phase::Denied(_) | Phase::Closed => false,
         }
     }
@@ -196,9 +203,9 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             let effects = request::body(&mut answer.call, chunk, ends);
             (Phase::Answering(answer), effects)
         }
-        (Phase::Relaying(mut call), Input::RequestBody { chunk, ends }) => {
-            let effects = request::body(&mut call, chunk, ends);
-            (Phase::Relaying(call), effects)
+        (Phase::Relaying(mut relay), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut relay.call, chunk, ends);
+            (Phase::Relaying(relay), effects)
         }
         (Phase::Answering(mut answer), Input::ResponseBody { chunk, ends }) => {
             let effects = response::body(&mut answer, chunk, ends, now);
@@ -208,8 +215,12 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             answer.ended = true;
             (Phase::Answering(answer), Effects::default())
         }
-        (Phase::Relaying(call), Input::ResponseBody { .. } | Input::ResponseTrailers) => {
-            (Phase::Relaying(call), Effects::default())
+        (Phase::Relaying(mut relay), Input::ResponseBody { chunk, ends }) => {
+            let effects = response::cut(&mut relay.cutter, chunk, ends);
+            (Phase::Relaying(relay), effects)
+        }
+        (Phase::Relaying(relay), Input::ResponseTrailers) => {
+            (Phase::Relaying(relay), Effects::default())
         }
         // Our own answer passes by on its way out.
         (
@@ -223,7 +234,9 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
         (Phase::Answering(answer), Input::End(ending)) => {
             finished(answer.finished(site, ending, now))
         }
-        (Phase::Relaying(call), Input::End(ending)) => finished(call.relayed(site, ending, now)),
+        (Phase::Relaying(relay), Input::End(ending)) => {
+            finished(relay.call.relayed(site, ending, now))
+        }
         (Phase::Denied(call), Input::End(ending)) => finished(call.denied(site, ending, now)),
 
         (phase, _) => {

@@ -212,7 +212,7 @@ fn the_usage_event_is_asked_for_and_cut_out_again() {
     assert_eq!(asked["stream_options"], json!({"include_usage": true}));
     assert_eq!(
         play.response(&[SSE_HEAD]),
-        edits(&[set("x-tollmesh-event", "vm-0"), remove("content-length")])
+        edits(&[remove("content-length"), set("x-tollmesh-event", "vm-0")])
     );
     let stream = [CHUNK, USAGE_EVENT, DONE].concat();
     let mut relayed = Vec::new();
@@ -360,6 +360,19 @@ fn the_filter_nearest_the_provider_counts() {
         assert_eq!(event["usage"], json!({}));
         assert_eq!(event["model_requested"], "gpt-4o");
     }
+}
+
+#[test]
+fn what_was_asked_for_here_is_cut_out_here() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    play.request_body(STREAM_BODY);
+    let head = play.response(&[SSE_HEAD, &[("x-tollmesh-event", "other-7")]]);
+    assert_eq!(head, edits(&[remove("content-length")]));
+    let stream = [CHUNK, USAGE_EVENT, DONE].concat();
+    let relayed = play.response_body(stream.as_bytes(), true).body;
+    assert_eq!(relayed, Some([CHUNK, DONE].concat().into_bytes()));
+    assert_eq!(play.end(0).0["outcome"], "relayed");
 }
 
 #[test]
