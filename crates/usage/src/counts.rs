@@ -22,6 +22,9 @@ pub(crate) enum Count {
     AudioOutput,
     ImageOutput,
     Total,
+    BilledInput,
+    BilledOutput,
+    BilledImage,
     WebSearches,
     WebFetches,
     SearchUnits,
@@ -60,6 +63,13 @@ impl Counts {
     pub(crate) fn overlay(&mut self, later: &Counts) {
         for (slot, value) in self.values.iter_mut().zip(later.values) {
             *slot = value.or(*slot);
+        }
+    }
+
+    /// Takes over every count of `later` that is larger.
+    pub(crate) fn raise(&mut self, later: &Counts) {
+        for (slot, value) in self.values.iter_mut().zip(later.values) {
+            *slot = value.max(*slot);
         }
     }
 

@@ -71,6 +71,38 @@ apis! {
     GeminiCountTokens = "gemini.count_tokens",
     /// `POST /v1beta/interactions`
     GeminiInteractions = "gemini.interactions",
+    /// Bedrock's `POST /model/{id}/converse`
+    BedrockConverse = "bedrock.converse",
+    /// Bedrock's `POST /model/{id}/converse-stream`
+    BedrockConverseStream = "bedrock.converse_stream",
+    /// Bedrock's `POST /model/{id}/invoke`
+    BedrockInvoke = "bedrock.invoke",
+    /// Bedrock's `POST /model/{id}/invoke-with-response-stream`
+    BedrockInvokeStream = "bedrock.invoke_stream",
+    /// Bedrock's `POST /model/{id}/count-tokens`
+    BedrockCountTokens = "bedrock.count_tokens",
+    /// Bedrock's `POST /guardrail/{id}/version/{v}/apply`
+    BedrockApplyGuardrail = "bedrock.apply_guardrail",
+    /// Cohere's `POST /v2/chat`
+    CohereChat = "cohere.v2.chat",
+    /// Cohere's `POST /v1/chat`
+    CohereV1Chat = "cohere.v1.chat",
+    /// Cohere's `POST /v{1,2}/embed`
+    CohereEmbed = "cohere.embed",
+    /// Cohere's `POST /v{1,2}/rerank`
+    CohereRerank = "cohere.rerank",
+    /// Cohere's `POST /v2/audio/transcriptions`
+    CohereAudio = "cohere.audio",
+    /// Ollama's `POST /api/chat`
+    OllamaChat = "ollama.chat",
+    /// Ollama's `POST /api/generate`
+    OllamaGenerate = "ollama.generate",
+    /// Ollama's `POST /api/embed`
+    OllamaEmbed = "ollama.embed",
+    /// watsonx.ai's text generation
+    WatsonxGenerate = "watsonx.generate",
+    /// `POST /v1/rerank`, as many hosts offer it
+    Rerank = "rerank",
 }
 
 impl Api {
@@ -83,7 +115,10 @@ impl Api {
     const fn counts_only(self) -> bool {
         matches!(
             self,
-            Api::OpenAiCountTokens | Api::AnthropicCountTokens | Api::GeminiCountTokens
+            Api::OpenAiCountTokens
+                | Api::AnthropicCountTokens
+                | Api::GeminiCountTokens
+                | Api::BedrockCountTokens
         )
     }
 
@@ -107,16 +142,34 @@ pub enum Family {
     Gemini,
     /// Models of several publishers on Vertex AI.
     Vertex,
+    /// Azure's deployments of OpenAI's models.
+    Azure,
+    /// Writer's chat.
+    Writer,
+    /// Cohere's own API.
+    Cohere,
+    /// Ollama's own API.
+    Ollama,
+    /// watsonx.ai's own API.
+    Watsonx,
+    /// Bedrock's runtime.
+    Bedrock,
 }
 
 impl Family {
-    /// The family of that name (`openai`, `anthropic`, `gemini`, `vertex`), or `None`.
+    /// The family of that name (`openai`, `anthropic`, `gemini`, `vertex`, …), or `None`.
     pub fn parse(name: &str) -> Option<Family> {
         match name {
             "openai" => Some(Family::OpenAi),
             "anthropic" => Some(Family::Anthropic),
             "gemini" => Some(Family::Gemini),
             "vertex" => Some(Family::Vertex),
+            "azure" => Some(Family::Azure),
+            "writer" => Some(Family::Writer),
+            "cohere" => Some(Family::Cohere),
+            "ollama" => Some(Family::Ollama),
+            "watsonx" => Some(Family::Watsonx),
+            "bedrock" => Some(Family::Bedrock),
             _ => None,
         }
     }
@@ -127,6 +180,12 @@ impl Family {
             Family::Anthropic => table::ANTHROPIC_PATHS,
             Family::Gemini => table::GEMINI_PATHS,
             Family::Vertex => table::VERTEX_PATHS,
+            Family::Azure => table::AZURE_PATHS,
+            Family::Writer => table::WRITER_PATHS,
+            Family::Cohere => table::COHERE_PATHS,
+            Family::Ollama => table::OLLAMA_PATHS,
+            Family::Watsonx => table::WATSONX_PATHS,
+            Family::Bedrock => table::BEDROCK_PATHS,
         }
     }
 }

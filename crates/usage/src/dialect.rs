@@ -1,9 +1,12 @@
 //! The dialects: which values of an API's documents are wanted, and what they mean together.
 
 mod anthropic;
+mod bedrock;
+mod cohere;
 mod gemini;
 mod interactions;
 mod openai;
+mod plain;
 mod quirks;
 mod responses;
 
@@ -29,7 +32,10 @@ pub(crate) enum Field {
     Usage,
     Error,
     Content,
+    /// How long the audio is.
     AudioSeconds,
+    /// How long the audio is, as a usage object tells it.
+    BilledSeconds,
 
     /// The word by which a document or event says what it is.
     Kind,
@@ -46,6 +52,7 @@ pub(crate) enum Field {
     CallPiece,
     CallIndex,
     CallId,
+    LegacyCall,
     Block,
     BlockKind,
     BlockAction,
@@ -59,6 +66,8 @@ pub(crate) enum Field {
     Query,
     Maps,
     Image,
+    /// Counts that the host states beside the model's own.
+    Metrics,
 }
 
 /// The most values remembered for an outline; an event with more is not learnt.
@@ -71,7 +80,10 @@ enum Dialect {
     Responses(responses::State),
     Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
-    Interactions(interactions::State),
+    Interactions(Box<interactions::State>),
+    Bedrock(Box<bedrock::State>),
+    Cohere(cohere::State),
+    Plain(plain::State),
 }
 
 /// Reads documents of one API; the visitor of every scanner on the response side.
@@ -98,6 +110,23 @@ impl Reader {
         }
     }
 
+    /// Takes the counts that the host tells in headers.
+    pub(crate) fn headers<'a>(&mut self, header: impl Fn(&str) -> Option<&'a str>) {
+        let Dialect::Bedrock(state) = &mut self.dialect else {
+            return;
+        };
+        for (name, count) in bedrock::HEADERS {
+            if let Some(value) = header(name) {
+                self.findings.note(state.header(*count, value));
+            }
+        }
+    }
+
+    /// Whether each message of an event stream wraps its document.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        self.api == Api::BedrockInvokeStream
+    }
+
     pub(crate) fn schema(&self) -> &'static Node<Field> {
         match (&self.dialect, self.api) {
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
@@ -106,6 +135,12 @@ impl Reader {
             (Dialect::Anthropic(_), _) => &anthropic::SCHEMA,
             (Dialect::Gemini(_), _) => &gemini::SCHEMA,
             (Dialect::Interactions(_), _) => &interactions::SCHEMA,
+            (Dialect::Bedrock(_), Api::BedrockConverse | Api::BedrockConverseStream) => {
+                &bedrock::CONVERSE_SCHEMA
+            }
+            (Dialect::Bedrock(_), _) => &bedrock::INVOKE_SCHEMA,
+            (Dialect::Cohere(_), _) => &cohere::SCHEMA,
+            (Dialect::Plain(_), _) => &plain::SCHEMA,
         }
     }
 
@@ -137,6 +172,12 @@ impl Reader {
             Dialect::Anthropic(_) => anthropic::settle(&counts, &mut usage),
             Dialect::Gemini(state) => state.settle(&counts, self.api, &mut usage, &mut billed),
             Dialect::Interactions(_) => interactions::settle(&counts, &mut usage),
+            Dialect::Bedrock(state) => state.settle(&counts, &mut usage),
+            Dialect::Cohere(_) => cohere::settle(&counts, self.api, &mut usage, &mut billed),
+            Dialect::Plain(_) => {
+                plain::settle(&counts, self.api, &mut usage);
+                Ok(())
+            }
         };
         self.findings.note(outcome);
         set_units(&counts, &mut usage);
@@ -178,7 +219,8 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiImages
         | Api::OpenAiAudio
         | Api::OpenAiModerations
-        | Api::OpenAiAssistantsRun => Dialect::OpenAi(openai::State::default()),
+        | Api::OpenAiAssistantsRun
+        | Api::Rerank => Dialect::OpenAi(openai::State::default()),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
@@ -191,7 +233,21 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::GeminiStreamGenerate
         | Api::GeminiEmbed
         | Api::GeminiCountTokens => Dialect::Gemini(gemini::State::default()),
-        Api::GeminiInteractions => Dialect::Interactions(interactions::State::default()),
+        Api::GeminiInteractions => Dialect::Interactions(Box::default()),
+        Api::BedrockConverse
+        | Api::BedrockConverseStream
+        | Api::BedrockInvoke
+        | Api::BedrockInvokeStream
+        | Api::BedrockCountTokens
+        | Api::BedrockApplyGuardrail => Dialect::Bedrock(Box::default()),
+        Api::CohereChat
+        | Api::CohereV1Chat
+        | Api::CohereEmbed
+        | Api::CohereRerank
+        | Api::CohereAudio => Dialect::Cohere(cohere::State::default()),
+        Api::OllamaChat | Api::OllamaGenerate | Api::OllamaEmbed | Api::WatsonxGenerate => {
+            Dialect::Plain(plain::State::default())
+        }
     }
 }
 
@@ -222,7 +278,8 @@ impl Visitor<Field> for Reader {
                 _ => findings.error(),
             },
             Field::Content => {}
-            Field::AudioSeconds => {
+            Field::AudioSeconds | Field::BilledSeconds => {
+                findings.has_usage |= field == Field::BilledSeconds && value != Value::Null;
                 let outcome = take_text(&mut findings.audio_seconds, value);
                 findings.note(outcome);
             }
@@ -232,6 +289,9 @@ impl Visitor<Field> for Reader {
                 Dialect::Anthropic(state) => state.scalar(findings, field, value),
                 Dialect::Gemini(state) => state.scalar(findings, field, value),
                 Dialect::Interactions(state) => state.scalar(findings, field, value),
+                Dialect::Bedrock(state) => state.scalar(findings, field, value),
+                Dialect::Cohere(state) => state.scalar(findings, field, value),
+                Dialect::Plain(state) => state.scalar(findings, field, value),
             },
         }
     }
@@ -247,6 +307,9 @@ impl Visitor<Field> for Reader {
                 Dialect::Anthropic(state) => state.open(findings, field),
                 Dialect::Gemini(state) => state.open(findings, field, container),
                 Dialect::Interactions(state) => state.open(findings, field),
+                Dialect::Bedrock(state) => state.open(findings, field),
+                Dialect::Cohere(state) => state.open(field),
+                Dialect::Plain(_) => {}
             },
         }
     }
@@ -265,6 +328,9 @@ impl Visitor<Field> for Reader {
             Dialect::Anthropic(state) => state.close(findings, field),
             Dialect::Gemini(state) => state.close(findings, field, container),
             Dialect::Interactions(state) => state.close(findings, field),
+            Dialect::Bedrock(state) => state.close(findings, field),
+            Dialect::Cohere(state) => state.close(findings, field),
+            Dialect::Plain(state) => state.close(findings, field),
         }
     }
 
@@ -285,7 +351,12 @@ impl Visitor<Field> for Reader {
         match &mut self.dialect {
             Dialect::Responses(state) => state.document(findings),
             Dialect::Interactions(state) => state.document(findings),
-            Dialect::OpenAi(state) => state.document(findings),
+            Dialect::Bedrock(state) => {
+                state.document(findings, self.api == Api::BedrockConverseStream);
+            }
+            Dialect::Cohere(state) => state.document(findings, self.api),
+            Dialect::Plain(state) => state.document(findings, self.api),
+            Dialect::OpenAi(state) => state.document(findings, self.api),
             Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
         }
     }

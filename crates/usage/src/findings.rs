@@ -96,9 +96,19 @@ impl Findings {
 
     /// A usage object has ended: what it names replaces what earlier ones said.
     pub(crate) fn overlay_usage(&mut self) {
-        self.is_eventful = true;
         if !self.staged.is_empty() {
+            self.is_eventful = true;
             self.counts.overlay(&self.staged);
+            self.staged = Counts::default();
+            self.has_usage = true;
+        }
+    }
+
+    /// Counts have ended of which the largest of each is the call's.
+    pub(crate) fn largest_usage(&mut self) {
+        if !self.staged.is_empty() {
+            self.is_eventful = true;
+            self.counts.raise(&self.staged);
             self.staged = Counts::default();
             self.has_usage = true;
         }

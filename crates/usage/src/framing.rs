@@ -1,6 +1,7 @@
 //! How a body is cut up: which framing it has, decided by its header and its first byte.
 
 use crate::dialect::{Field, Reader};
+use crate::eventstream::EventStream;
 use crate::json::Scanner;
 use crate::scan::Trouble;
 use crate::sse::Sse;
@@ -10,6 +11,8 @@ use crate::sse::Sse;
 pub(crate) enum Promise {
     /// `text/event-stream`
     Events,
+    /// `application/vnd.amazon.eventstream`
+    Messages,
     /// JSON, or nothing that can be relied on.
     Anything,
     /// Text, audio, images: nothing to read, unless it is JSON after all.
@@ -25,6 +28,8 @@ pub(crate) enum Framing {
     Json(Box<Scanner<Field>>),
     /// Server-sent events.
     Sse(Box<Sse>),
+    /// AWS's binary messages.
+    EventStream(Box<EventStream>),
     /// Nothing that could be read: speech, images, plain text.
     Opaque,
 }
@@ -36,6 +41,7 @@ impl Framing {
             .map(|kind| kind.trim().to_ascii_lowercase());
         let promise = match kind.as_deref() {
             Some("text/event-stream") => Promise::Events,
+            Some("application/vnd.amazon.eventstream") => Promise::Messages,
             None | Some("" | "application/octet-stream") => Promise::Anything,
             Some(kind) if kind.contains("json") => Promise::Anything,
             Some(_) => Promise::Other,
@@ -56,6 +62,7 @@ impl Framing {
         match self {
             Framing::Json(scanner) => scanner.push(bytes, reader),
             Framing::Sse(sse) => sse.push(bytes, reader),
+            Framing::EventStream(stream) => stream.push(bytes, reader),
             Framing::Undecided { .. } | Framing::Opaque => {}
         }
     }
@@ -69,7 +76,7 @@ impl Framing {
                 }
             }
             Framing::Sse(sse) => sse.finish(reader),
-            Framing::Undecided { .. } | Framing::Opaque => {}
+            Framing::EventStream(_) | Framing::Undecided { .. } | Framing::Opaque => {}
         }
     }
 }
@@ -79,6 +86,9 @@ impl Framing {
 fn decided(promise: Promise, first: u8, reader: &Reader) -> Framing {
     match (first, promise) {
         (b'{' | b'[', _) => Framing::Json(Box::new(Scanner::new(reader.schema()))),
+        (_, Promise::Messages) | (0, Promise::Anything) => {
+            Framing::EventStream(Box::new(EventStream::new(reader, reader.is_wrapped())))
+        }
         (_, Promise::Events) | (b'd' | b'e' | b'i' | b'r' | b':', Promise::Anything) => {
             Framing::Sse(Box::new(Sse::new(reader)))
         }

@@ -19,6 +19,7 @@ mod counts;
 mod decode;
 pub mod detect;
 mod dialect;
+mod eventstream;
 mod findings;
 mod framing;
 pub mod inclusive;
@@ -30,7 +31,7 @@ mod sse;
 pub mod strip;
 
 pub use bucket::{Bucket, Quantity, Unit, Usage};
-pub use detect::{Api, Detection, Family, Target, detect};
+pub use detect::{Api, Detection, Family, Target, detect, detect_as};
 pub use request::{Edits, RequestBody, RequestFacts};
 pub use response::{ResponseHead, UsageScanner};
 pub use scan::{ExtraUsage, Scan, Trouble, UsageSource};

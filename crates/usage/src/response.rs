@@ -18,7 +18,14 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     /// The headers that scanners look at; a caller need not pass others.
-    pub const WANTED: &'static [&'static str] = &["content-type", "content-encoding"];
+    pub const WANTED: &'static [&'static str] = &[
+        "content-type",
+        "content-encoding",
+        "x-amzn-bedrock-input-token-count",
+        "x-amzn-bedrock-output-token-count",
+        "x-amzn-bedrock-cache-read-input-token-count",
+        "x-amzn-bedrock-cache-write-input-token-count",
+    ];
 
     /// The value of that header (name in lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -41,6 +48,7 @@ pub struct UsageScanner {
     api: Api,
     is_billable: bool,
     is_retrieval: bool,
+    is_asked_to_stream: bool,
     is_error_status: bool,
     decoder: Decoder,
     framing: Framing,
@@ -50,8 +58,8 @@ pub struct UsageScanner {
 impl UsageScanner {
     /// A scanner for the answer to that request.
     pub fn new(target: &Target, request: &RequestFacts, head: &ResponseHead) -> UsageScanner {
-        let _ = request;
         let mut reader = Reader::new(target);
+        reader.headers(|name| head.header(name));
         let decoder = Decoder::new(head.header("content-encoding")).unwrap_or_else(|trouble| {
             reader.findings.trouble(trouble);
             Decoder::Unreadable
@@ -60,6 +68,7 @@ impl UsageScanner {
             api: target.api,
             is_billable: target.billable,
             is_retrieval: target.is_retrieval,
+            is_asked_to_stream: request.streams,
             is_error_status: head.is_error(),
             decoder,
             framing: Framing::new(head.header("content-type")),
@@ -92,14 +101,14 @@ impl UsageScanner {
         let (usage, billed_usage) = self.reader.settle();
         let complete = self.complete();
         let findings = &mut self.reader.findings;
-        let has_usage = findings.has_usage || !usage.is_empty();
+        let has_usage = findings.has_usage || !usage.has_no_tokens();
         let is_error = self.is_error_status || findings.is_error;
         if findings.is_error && !self.is_error_status {
             findings.trouble(Trouble::ErrorInBody);
         }
         if complete == Some(false) {
             findings.trouble(Trouble::Truncated);
-        } else if !has_usage && !is_error && self.is_billable {
+        } else if usage.is_empty() && !is_error && self.is_billable {
             findings.trouble(Trouble::UsageMissing);
         }
         Scan {
@@ -112,11 +121,16 @@ impl UsageScanner {
                 false => UsageSource::Absent,
             },
             extra_usage: std::mem::take(&mut findings.extra),
-            billable: self.is_billable && !self.is_retrieval && (!is_error || has_usage),
+            // What failed within a success may have been charged up to there.
+            billable: self.is_billable
+                && !self.is_retrieval
+                && (!self.is_error_status || has_usage),
             complete,
             is_error,
             finish_reason: findings.finish_reason.take(),
-            tool_calls: findings.tool_calls,
+            tool_calls: findings
+                .tool_calls
+                .filter(|_| !self.is_error_status || has_usage),
             service_tier: findings.service_tier.take(),
             provider_cost_usd: findings.cost.take(),
             pricing_context: std::mem::take(&mut findings.context)
@@ -141,10 +155,23 @@ impl UsageScanner {
             Framing::Json(scanner) if !scanner.is_complete() => Some(false),
             Framing::Json(_) if self.is_error_status => None,
             Framing::Json(_) if self.api == Api::GeminiStreamGenerate => Some(is_terminated),
+            Framing::Json(scanner) if self.comes_in_lines(scanner.n_documents()) => {
+                Some(is_terminated)
+            }
             Framing::Json(_) => None,
             // The legacy stream documents no last word.
             Framing::Sse(_) if self.api == Api::AnthropicComplete => None,
             Framing::Sse(_) => Some(is_terminated),
+            Framing::EventStream(stream) => Some(is_terminated && stream.is_between()),
         }
+    }
+
+    /// Whether the body is a stream of JSON lines.
+    fn comes_in_lines(&self, n_documents: u64) -> bool {
+        let may_be = matches!(
+            self.api,
+            Api::OllamaChat | Api::OllamaGenerate | Api::CohereV1Chat
+        );
+        may_be && (n_documents > 1 || self.is_asked_to_stream)
     }
 }

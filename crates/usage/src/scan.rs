@@ -112,8 +112,8 @@ pub struct Scan {
     pub usage_source: UsageSource,
     /// Usage charged apart from `usage`.
     pub extra_usage: Vec<ExtraUsage>,
-    /// Whether the exchange is charged at all: false for token counting, retrievals, errors
-    /// without usage.
+    /// Whether the exchange is charged at all: false for token counting, retrievals and error
+    /// statuses without usage. What fails within a success may have been charged up to there.
     pub billable: bool,
     /// Whether the body reached its end; `None` where the framing has no end of its own.
     pub complete: Option<bool>,

@@ -9,12 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tollmesh_usage::{
-    Detection, RequestFacts, ResponseHead, Scan, Target, Unit, UsageScanner, UsageSource, detect,
-    inclusive,
+    Detection, Family, RequestFacts, ResponseHead, Scan, Target, Unit, UsageScanner, UsageSource,
+    detect, detect_as, inclusive,
 };
-
-/// The providers whose every unambiguous case must be right.
-const PROVIDERS: &[&str] = &["openai", "anthropic", "google", "vertex"];
 
 /// Names of the recordings' totals, and ours.
 const TOTALS: &[(&str, &str)] = &[
@@ -43,12 +40,17 @@ impl Case {
         let case: Value = serde_json::from_str(line).expect("a JSON line");
         let text = |key: &str| case[key].as_str().unwrap_or_default().to_owned();
         let is_ambiguous = !case["ambiguous"].is_null() || !case["expected"]["ambiguous"].is_null();
-        if !PROVIDERS.contains(&text("provider").as_str()) || is_ambiguous {
+        if is_ambiguous {
             return None;
         }
-        let target = match detect(&text("host"), &text("path"), &text("method")) {
+        let (host, path, method) = (text("host"), text("path"), text("method"));
+        let target = match detect(&host, &path, &method) {
             Detection::Metered(target) => Some(target),
-            _ => None,
+            // A host of the recorder's own: its operator would have named its family.
+            Detection::NotOurs => [Family::OpenAi, Family::Ollama, Family::Gemini]
+                .into_iter()
+                .find_map(|family| detect_as(family, &text("provider"), &path, &method)),
+            Detection::Unreadable { .. } => None,
         };
         Some(Case {
             id: text("id"),
@@ -119,9 +121,7 @@ impl Case {
         );
         check("complete", json!(scan.complete), &expected["complete"]);
         check("billable", json!(scan.billable), &expected["billable"]);
-        let has_counts =
-            !scan.usage.has_no_tokens() || scan.usage.unit(Unit::AudioSeconds).is_some();
-        let is_present = scan.usage_source == UsageSource::Reported && has_counts;
+        let is_present = scan.usage_source == UsageSource::Reported;
         check(
             "usage_present",
             json!(is_present),
@@ -148,7 +148,6 @@ impl Case {
             ("service_tier", tier),
             ("traffic_type", traffic),
             ("web_search_requests", unit(Unit::WebSearches)),
-            ("web_search_calls", unit(Unit::WebSearches)),
             ("web_fetch_requests", unit(Unit::WebFetches)),
             ("provider_cost_usd", cost),
             (
@@ -180,7 +179,10 @@ impl Case {
                     check(name, got, &json!(known));
                 }
                 Value::Number(wanted) if name == "provider_cost_usd" => {
-                    check(name, got, &json!(wanted.as_f64()));
+                    // Binary floats on both sides of this comparison, and only here.
+                    let (got, wanted) = (got.as_f64(), wanted.as_f64());
+                    let differs = got.zip(wanted).is_none_or(|(a, b)| (a - b).abs() > 1e-12);
+                    check(name, json!(differs), &json!(false));
                 }
                 Value::String(_) | Value::Number(_) => {
                     let as_text = |v: &Value| v.as_str().map_or(v.to_string(), str::to_owned);

@@ -76,11 +76,349 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::Vertex, Family::OpenAi],
         takes_include_usage: true,
     },
+    // https://learn.microsoft.com/azure/ai-foundry/openai/reference
+    Service {
+        provider: "azure",
+        hosts: &[
+            "*.openai.azure.com",
+            "*.services.ai.azure.com",
+            "*.cognitiveservices.azure.com",
+        ],
+        families: &[Family::Azure, Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://console.groq.com/docs/api-reference
+    Service {
+        provider: "groq",
+        hosts: &["api.groq.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.x.ai/docs/api-reference
+    Service {
+        provider: "xai",
+        hosts: &["api.x.ai", "*.api.x.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://api-docs.deepseek.com/api/create-chat-completion
+    Service {
+        provider: "deepseek",
+        hosts: &["api.deepseek.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://docs.mistral.ai/api (usage comes unasked, unknown keys are refused)
+    Service {
+        provider: "mistral",
+        hosts: &["api.mistral.ai", "codestral.mistral.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://openrouter.ai/docs/api-reference/overview (usage comes unasked)
+    Service {
+        provider: "openrouter",
+        hosts: &["openrouter.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.together.ai/reference/chat-completions-1
+    Service {
+        provider: "together",
+        hosts: &["api.together.ai", "api.together.xyz"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.fireworks.ai/api-reference/post-chatcompletions
+    Service {
+        provider: "fireworks",
+        hosts: &["api.fireworks.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://docs.perplexity.ai/api-reference/chat-completions-post (usage in every chunk)
+    Service {
+        provider: "perplexity",
+        hosts: &["api.perplexity.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://inference-docs.cerebras.ai/api-reference/chat-completions
+    Service {
+        provider: "cerebras",
+        hosts: &["api.cerebras.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://huggingface.co/docs/inference-providers
+    Service {
+        provider: "huggingface",
+        hosts: &["router.huggingface.co"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://platform.moonshot.ai/docs/api/chat
+    Service {
+        provider: "moonshotai",
+        hosts: &["api.moonshot.ai", "api.moonshot.cn"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://www.alibabacloud.com/help/model-studio/use-qwen-by-calling-api
+    Service {
+        provider: "alibaba",
+        hosts: &[
+            "dashscope.aliyuncs.com",
+            "dashscope-intl.aliyuncs.com",
+            "dashscope-us.aliyuncs.com",
+        ],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.z.ai/api-reference/llm/chat-completion (usage comes unasked)
+    Service {
+        provider: "zai",
+        hosts: &["api.z.ai", "open.bigmodel.cn"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://platform.minimax.io/docs/api-reference
+    Service {
+        provider: "minimax",
+        hosts: &["api.minimax.io", "api.minimaxi.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.github.com/copilot (usage comes unasked)
+    Service {
+        provider: "github-copilot",
+        hosts: &["api.githubcopilot.com", "*.githubcopilot.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://developers.openai.com/codex (Responses only)
+    Service {
+        provider: "chatgpt",
+        hosts: &["chatgpt.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.aws.amazon.com/bedrock/latest/userguide/bedrock-mantle.html
+    Service {
+        provider: "bedrock-mantle",
+        hosts: &["bedrock-mantle.*.api.aws"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://vercel.com/docs/ai-gateway/openai-compat (usage comes unasked)
+    Service {
+        provider: "vercel-ai-gateway",
+        hosts: &["ai-gateway.vercel.sh"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://portkey.ai/docs/api-reference
+    Service {
+        provider: "portkey",
+        hosts: &["api.portkey.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://devcenter.heroku.com/articles/heroku-inference-api-v1-chat-completions
+    Service {
+        provider: "heroku",
+        hosts: &["*.inference.heroku.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.snowflake.com/user-guide/snowflake-cortex/open_ai_sdk
+    Service {
+        provider: "snowflake",
+        hosts: &["*.snowflakecomputing.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.venice.ai/api-reference/endpoint/chat/completions
+    Service {
+        provider: "venice",
+        hosts: &["api.venice.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.doubleword.ai
+    Service {
+        provider: "doubleword",
+        hosts: &["api.doubleword.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.crusoecloud.com/managed-inference
+    Service {
+        provider: "crusoe",
+        hosts: &["api.inference.crusoecloud.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://avian.io/docs
+    Service {
+        provider: "avian",
+        hosts: &["api.avian.io"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://dev.writer.com/api-reference/completion-api/chat-completion
+    Service {
+        provider: "writer",
+        hosts: &["api.writer.com"],
+        families: &[Family::Writer, Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.voyageai.com/reference/embeddings-api
+    Service {
+        provider: "voyage",
+        hosts: &["api.voyageai.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.api.nvidia.com/nim/reference/llm-apis
+    Service {
+        provider: "nvidia",
+        hosts: &["integrate.api.nvidia.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://deepinfra.com/docs/openai_api
+    Service {
+        provider: "deepinfra",
+        hosts: &["api.deepinfra.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://docs.sambanova.ai/docs/en/api-reference/chat-completion
+    Service {
+        provider: "sambanova",
+        hosts: &["api.sambanova.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.nebius.com/studio/inference/api
+    Service {
+        provider: "nebius",
+        hosts: &["api.studio.nebius.com", "api.tokenfactory.nebius.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion
+    Service {
+        provider: "novita",
+        hosts: &["api.novita.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: true,
+    },
+    // https://docs.cohere.com/reference/about
+    Service {
+        provider: "cohere",
+        hosts: &["api.cohere.com", "api.cohere.ai"],
+        families: &[Family::Cohere, Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://github.com/ollama/ollama/blob/main/docs/api.md
+    Service {
+        provider: "ollama",
+        hosts: &["ollama.com"],
+        families: &[Family::Ollama, Family::OpenAi, Family::Anthropic],
+        takes_include_usage: true,
+    },
+    // https://cloud.ibm.com/apidocs/watsonx-ai
+    Service {
+        provider: "watsonx",
+        hosts: &["*.ml.cloud.ibm.com"],
+        families: &[Family::Watsonx, Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.aws.amazon.com/bedrock/latest/APIReference
+    Service {
+        provider: "aws-bedrock",
+        hosts: &[
+            "bedrock-runtime.*.amazonaws.com",
+            "bedrock-runtime-fips.*.amazonaws.com",
+            "*.vpce.amazonaws.com",
+        ],
+        families: &[Family::Bedrock, Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+];
+
+/// Azure names the deployment in the path
+/// (<https://learn.microsoft.com/azure/ai-foundry/openai/reference>); what model that is only the
+/// answer tells.
+pub(super) const AZURE_PATHS: &[PathRule] = &[
+    post("**/deployments/{model}/chat/completions", Api::OpenAiChat),
+    post("**/deployments/{model}/completions", Api::OpenAiCompletions),
+    post("**/deployments/{model}/embeddings", Api::OpenAiEmbeddings),
+    post(
+        "**/deployments/{model}/images/generations",
+        Api::OpenAiImages,
+    ),
+    post("**/deployments/{model}/images/edits", Api::OpenAiImages),
+    post(
+        "**/deployments/{model}/audio/transcriptions",
+        Api::OpenAiAudio,
+    ),
+    post(
+        "**/deployments/{model}/audio/translations",
+        Api::OpenAiAudio,
+    ),
+    post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
+];
+
+/// <https://dev.writer.com/api-reference/completion-api/chat-completion>
+pub(super) const WRITER_PATHS: &[PathRule] = &[post("/v1/chat", Api::OpenAiChat)];
+
+/// <https://docs.cohere.com/reference/about>
+pub(super) const COHERE_PATHS: &[PathRule] = &[
+    post("/v2/chat", Api::CohereChat),
+    post("/v1/chat", Api::CohereV1Chat),
+    post("/*/embed", Api::CohereEmbed),
+    post("/*/rerank", Api::CohereRerank),
+    post("/*/audio/transcriptions", Api::CohereAudio),
+];
+
+/// <https://github.com/ollama/ollama/blob/main/docs/api.md>
+pub(super) const OLLAMA_PATHS: &[PathRule] = &[
+    post("**/api/chat", Api::OllamaChat),
+    post("**/api/generate", Api::OllamaGenerate),
+    post("**/api/embed", Api::OllamaEmbed),
+];
+
+/// <https://cloud.ibm.com/apidocs/watsonx-ai>
+pub(super) const WATSONX_PATHS: &[PathRule] = &[
+    post("/ml/*/generation/text_stream", Api::WatsonxGenerate),
+    post("/ml/*/generation/text", Api::WatsonxGenerate),
+    post("/ml/*/text/generation_stream", Api::WatsonxGenerate),
+    post("/ml/*/text/generation", Api::WatsonxGenerate),
+    post("/ml/*/text/chat", Api::OpenAiChat),
+    post("/ml/*/text/chat_stream", Api::OpenAiChat),
+];
+
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>
+pub(super) const BEDROCK_PATHS: &[PathRule] = &[
+    post("/model/{model}/converse", Api::BedrockConverse),
+    post("/model/{model}/converse-stream", Api::BedrockConverseStream),
+    post("/model/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "/model/{model}/invoke-with-response-stream",
+        Api::BedrockInvokeStream,
+    ),
+    post("/model/{model}/count-tokens", Api::BedrockCountTokens),
+    post("/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
 ];
 
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
+    // Stored prompts (https://portkey.ai/docs/api-reference/inference-api/prompts/prompt-completion)
+    post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),
     post("**/responses", Api::OpenAiResponses),
@@ -95,6 +433,7 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/audio/translations", Api::OpenAiAudio),
     post("**/audio/speech", Api::OpenAiAudio),
     post("**/moderations", Api::OpenAiModerations),
+    post("**/rerank", Api::Rerank),
     post("**/threads/runs", Api::OpenAiAssistantsRun),
     post("**/threads/*/runs", Api::OpenAiAssistantsRun),
     get("**/threads/*/runs/*", Api::OpenAiAssistantsRun),

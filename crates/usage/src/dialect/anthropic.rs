@@ -17,12 +17,13 @@ const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
 }
 
-const CACHE_CREATION: Node<Field> = Node::object(&[
+pub(super) const CACHE_CREATION: Node<Field> = Node::object(&[
     ("ephemeral_5m_input_tokens", count(Count::CacheWrite5m)),
     ("ephemeral_1h_input_tokens", count(Count::CacheWrite1h)),
 ]);
 
-const OUTPUT_DETAILS: Node<Field> = Node::object(&[("thinking_tokens", count(Count::Reasoning))]);
+pub(super) const OUTPUT_DETAILS: Node<Field> =
+    Node::object(&[("thinking_tokens", count(Count::Reasoning))]);
 
 const ITERATION: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::IterationKind)),
@@ -62,7 +63,7 @@ const USAGE: Node<Field> = Node::object(&[
 
 const TEXT: Node<Field> = Node::text(Field::Content);
 
-const BLOCK: Node<Field> = Node::object(&[
+pub(super) const BLOCK: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::BlockKind)),
     ("text", TEXT),
     ("thinking", TEXT),

@@ -36,6 +36,9 @@ const OUTPUT_DETAILS: Node<Field> = Node::object(&[
     ("image_tokens", count(Count::ImageOutput)),
 ]);
 
+const SERVER_TOOLS: Node<Field> =
+    Node::object(&[("web_search_requests", count(Count::WebSearches))]);
+
 /// Every spelling that hosts of this dialect use; a host uses one of each.
 const USAGE: Node<Field> = Node::object(&[
     ("prompt_tokens", count(Count::Input)),
@@ -48,20 +51,21 @@ const USAGE: Node<Field> = Node::object(&[
     ("input_tokens_details", INPUT_DETAILS),
     ("input_token_details", INPUT_DETAILS),
     ("completion_tokens_details", OUTPUT_DETAILS),
+    ("completion_token_details", OUTPUT_DETAILS),
     ("output_tokens_details", OUTPUT_DETAILS),
     ("num_cached_tokens", count(Count::CacheRead)),
     ("cached_tokens", count(Count::CacheRead)),
     ("prompt_cache_hit_tokens", count(Count::CacheRead)),
-    ("seconds", Node::leaf(Field::AudioSeconds)),
+    ("cache_creation_input_tokens", count(Count::CacheWrite)),
+    ("reasoning_tokens", count(Count::Reasoning)),
+    ("seconds", Node::leaf(Field::BilledSeconds)),
     (
         "cost",
         Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
     ),
     ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
-    (
-        "server_tool_use",
-        Node::object(&[("web_search_requests", count(Count::WebSearches))]),
-    ),
+    ("server_tool_use", SERVER_TOOLS),
+    ("server_tool_use_details", SERVER_TOOLS),
 ])
 .named(Field::Usage);
 
@@ -69,6 +73,10 @@ const PART: Node<Field> = Node::object(&[("text", Node::text(Field::Content))]);
 const TEXT: Node<Field> = Node::text(Field::Content);
 const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
 const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+
+/// The only call of older models; some hosts write it with empty strings where there is none.
+const LEGACY_CALL: Node<Field> =
+    Node::object(&[("name", Node::leaf(Field::CallId))]).named(Field::LegacyCall);
 const CALL_PIECE: Node<Field> = Node::object(&[
     ("index", Node::leaf(Field::CallIndex)),
     ("id", Node::leaf(Field::CallId)),
@@ -81,7 +89,7 @@ const MESSAGE: Node<Field> = Node::object(&[
     ("reasoning", TEXT),
     ("refusal", TEXT),
     ("tool_calls", Node::array(&CALL)),
-    ("function_call", CALL),
+    ("function_call", LEGACY_CALL),
 ])
 .named(Field::Envelope);
 
@@ -173,7 +181,7 @@ impl State {
                 self.pieces.clear();
             }
             Field::Envelope => findings.takes_tool_calls(),
-            Field::CallPiece => {
+            Field::CallPiece | Field::LegacyCall => {
                 self.call_index = 0;
                 self.call_id = 0;
             }
@@ -184,7 +192,8 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
             Field::Usage => findings.replace_usage(),
-            Field::Call => {
+            Field::LegacyCall if self.call_id == 0 => {}
+            Field::Call | Field::LegacyCall => {
                 findings.has_content = true;
                 findings.tool_call();
             }
@@ -201,7 +210,10 @@ impl State {
     }
 
     /// Some hosts end a stream without `[DONE]`: where reason and usage are told, nothing is due.
-    pub(super) fn document(&mut self, findings: &mut Findings) {
+    pub(super) fn document(&mut self, findings: &mut Findings, api: Api) {
+        if api == Api::OpenAiChat {
+            findings.takes_tool_calls();
+        }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
     }
@@ -263,7 +275,7 @@ pub(super) fn settle(
 ) -> Result<(), Trouble> {
     let input = split(
         usage,
-        input_of(counts, quirks),
+        input_of(counts, api, quirks),
         Bucket::Input,
         &[
             (Bucket::CacheRead, counts.get(Count::CacheRead)),
@@ -300,8 +312,10 @@ fn images_of(counts: &Counts, api: Api, count: Count) -> Option<u64> {
     counts.get(count).filter(|_| api == Api::OpenAiImages)
 }
 
-fn input_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
-    let input = counts.get(Count::Input)?;
+fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
+    let only_input = matches!(api, Api::OpenAiEmbeddings | Api::Rerank);
+    let total = counts.get(Count::Total).filter(|_| only_input);
+    let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
     let cached = counts.get(Count::CacheRead).unwrap_or(0);
     let mut whole = input;
@@ -317,8 +331,10 @@ fn input_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
 fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let input = counts.get(Count::Input);
     let Some(output) = counts.get(Count::Output) else {
-        // Embeddings produce no tokens and say so by leaving the count out.
-        return input.filter(|_| api == Api::OpenAiEmbeddings).map(|_| 0);
+        // Embeddings and ranks are no tokens, and say so by leaving the count out.
+        return input_of(counts, api, quirks)
+            .filter(|_| matches!(api, Api::OpenAiEmbeddings | Api::Rerank))
+            .map(|_| 0);
     };
     if quirks.reasoning_is_additional {
         let reasoning = counts.get(Count::Reasoning).unwrap_or(0);

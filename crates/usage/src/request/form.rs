@@ -62,7 +62,21 @@ impl Form {
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed
-            | Api::GeminiCountTokens => &UNLIMITED,
+            | Api::GeminiCountTokens
+            | Api::BedrockCountTokens
+            | Api::BedrockApplyGuardrail
+            | Api::CohereEmbed
+            | Api::CohereRerank
+            | Api::CohereAudio
+            | Api::OllamaEmbed
+            | Api::Rerank => &UNLIMITED,
+            Api::CohereChat | Api::CohereV1Chat => &COHERE,
+            Api::OllamaChat | Api::OllamaGenerate => &OLLAMA,
+            Api::WatsonxGenerate => &WATSONX,
+            Api::BedrockConverse => &CONVERSE,
+            Api::BedrockConverseStream => &CONVERSE_STREAM,
+            Api::BedrockInvoke => &INVOKE,
+            Api::BedrockInvokeStream => &INVOKE_STREAM,
         }
     }
 }
@@ -153,6 +167,98 @@ static RUN: Form = Form {
 static UNLIMITED: Form = Form {
     root: &Node::object(&[MODEL, STREAM, TIER]).named(Field::Root),
     streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+/// <https://docs.cohere.com/reference/chat>
+static COHERE: Form = Form {
+    root: &Node::object(&[MODEL, STREAM, ("max_tokens", Node::leaf(Field::Limit))])
+        .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: Some("max_tokens"),
+};
+
+/// <https://github.com/ollama/ollama/blob/main/docs/api.md>: streams unless told otherwise.
+static OLLAMA: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        (
+            "options",
+            Node::object(&[("num_predict", Node::leaf(Field::Limit))]).named(Field::LimitParent),
+        ),
+    ])
+    .named(Field::Root),
+    streams: true,
+    has_usage_option: false,
+    limit_parent: Some("options"),
+    limit: Some("num_predict"),
+};
+
+/// <https://cloud.ibm.com/apidocs/watsonx-ai#text-generation>
+static WATSONX: Form = Form {
+    root: &Node::object(&[
+        ("model_id", Node::leaf(Field::Model)),
+        (
+            "parameters",
+            Node::object(&[("max_new_tokens", Node::leaf(Field::Limit))]).named(Field::LimitParent),
+        ),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: Some("parameters"),
+    limit: Some("max_new_tokens"),
+};
+
+const INFERENCE: (&str, Node<Field>) = (
+    "inferenceConfig",
+    Node::object(&[("maxTokens", Node::leaf(Field::Limit))]).named(Field::LimitParent),
+);
+
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html>; the model
+/// stands in the path.
+static CONVERSE: Form = Form {
+    root: &Node::object(&[INFERENCE]).named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: Some("inferenceConfig"),
+    limit: Some("maxTokens"),
+};
+
+static CONVERSE_STREAM: Form = Form {
+    root: &Node::object(&[INFERENCE]).named(Field::Root),
+    streams: true,
+    has_usage_option: false,
+    limit_parent: Some("inferenceConfig"),
+    limit: Some("maxTokens"),
+};
+
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>: each family of
+/// models has a body of its own, so a limit is read and never added.
+static INVOKE: Form = Form {
+    root: &Node::object(&[
+        ("max_tokens", Node::leaf(Field::Limit)),
+        ("max_gen_len", Node::leaf(Field::OtherLimit)),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+static INVOKE_STREAM: Form = Form {
+    root: &Node::object(&[
+        ("max_tokens", Node::leaf(Field::Limit)),
+        ("max_gen_len", Node::leaf(Field::OtherLimit)),
+    ])
+    .named(Field::Root),
+    streams: true,
     has_usage_option: false,
     limit_parent: None,
     limit: None,

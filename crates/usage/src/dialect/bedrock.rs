@@ -1,0 +1,285 @@
+//! Bedrock's Converse, and InvokeModel with the bodies of the models behind it.
+//!
+//! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html>: input
+//! excludes what was read from and written to the cache. InvokeModel tells the counts in the
+//! headers `x-amzn-bedrock-*-token-count`, its stream in the last chunk's
+//! `amazon-bedrock-invocationMetrics`; what a model's own body says comes first.
+
+use super::Field;
+use super::anthropic;
+use crate::bucket::Usage;
+use crate::counts::{Count, Counts};
+use crate::findings::{Findings, take_text};
+use crate::json::number::count_of;
+use crate::json::{Node, Value};
+use crate::scan::Trouble;
+
+const fn count(count: Count) -> Node<Field> {
+    Node::leaf(Field::Count(count))
+}
+
+/// The headers in which InvokeModel tells its counts.
+pub(super) const HEADERS: &[(&str, Count)] = &[
+    ("x-amzn-bedrock-input-token-count", Count::Input),
+    ("x-amzn-bedrock-output-token-count", Count::Output),
+    (
+        "x-amzn-bedrock-cache-read-input-token-count",
+        Count::CacheRead,
+    ),
+    (
+        "x-amzn-bedrock-cache-write-input-token-count",
+        Count::CacheWrite,
+    ),
+];
+
+const CACHE_DETAIL: Node<Field> = Node::object(&[
+    ("ttl", Node::leaf(Field::Modality)),
+    ("inputTokens", Node::leaf(Field::ModalityTokens)),
+])
+.named(Field::Detail(Count::CacheWrite1h));
+
+/// Converse's usage; Nova's InvokeModel spells the cache with `Count`.
+const USAGE: Node<Field> = Node::object(&[
+    ("inputTokens", count(Count::Input)),
+    ("outputTokens", count(Count::Output)),
+    ("totalTokens", count(Count::Total)),
+    ("cacheReadInputTokens", count(Count::CacheRead)),
+    ("cacheWriteInputTokens", count(Count::CacheWrite)),
+    ("cacheReadInputTokenCount", count(Count::CacheRead)),
+    ("cacheWriteInputTokenCount", count(Count::CacheWrite)),
+    ("cacheDetails", Node::array(&CACHE_DETAIL)),
+])
+.named(Field::Usage);
+
+const TEXT: Node<Field> = Node::text(Field::Content);
+const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+const FINISH: Node<Field> = Node::leaf(Field::Finish);
+
+const REASONING: Node<Field> = Node::object(&[
+    ("text", TEXT),
+    ("reasoningText", Node::object(&[("text", TEXT)])),
+]);
+
+const PART: Node<Field> = Node::object(&[
+    ("text", TEXT),
+    ("toolUse", CALL),
+    ("reasoningContent", REASONING),
+]);
+
+const OUTPUT: Node<Field> = Node::object(&[(
+    "message",
+    Node::object(&[("content", Node::array(&PART).named(Field::Envelope))]),
+)]);
+
+const DELTA: Node<Field> = Node::object(&[
+    ("text", TEXT),
+    ("reasoningContent", REASONING),
+    ("toolUse", Node::object(&[("input", TEXT)])),
+]);
+
+const START: Node<Field> = Node::object(&[("toolUse", CALL)]);
+
+/// Converse's answer, and the events of its stream, which are told apart by their keys.
+pub(super) static CONVERSE_SCHEMA: Node<Field> = Node::object(&[
+    ("output", OUTPUT),
+    ("stopReason", FINISH),
+    ("usage", USAGE),
+    ("role", Node::leaf(Field::Envelope)),
+    ("start", START),
+    ("delta", DELTA),
+    (
+        "serviceTier",
+        Node::object(&[("type", Node::leaf(Field::Tier))]),
+    ),
+]);
+
+/// Messages, Converse and chat completions each have their own words for the same counts.
+const ANY_USAGE: Node<Field> = Node::object(&[
+    ("inputTokens", count(Count::Input)),
+    ("outputTokens", count(Count::Output)),
+    ("cacheReadInputTokens", count(Count::CacheRead)),
+    ("cacheWriteInputTokens", count(Count::CacheWrite)),
+    ("cacheReadInputTokenCount", count(Count::CacheRead)),
+    ("cacheWriteInputTokenCount", count(Count::CacheWrite)),
+    ("input_tokens", count(Count::Input)),
+    ("output_tokens", count(Count::Output)),
+    ("cache_read_input_tokens", count(Count::CacheRead)),
+    ("cache_creation_input_tokens", count(Count::CacheWrite)),
+    ("cache_creation", anthropic::CACHE_CREATION),
+    ("output_tokens_details", anthropic::OUTPUT_DETAILS),
+    ("service_tier", Node::leaf(Field::Tier)),
+    ("prompt_tokens", count(Count::Input)),
+    ("completion_tokens", count(Count::Output)),
+])
+.named(Field::Usage);
+
+const METRICS: Node<Field> = Node::object(&[
+    ("inputTokenCount", count(Count::Input)),
+    ("outputTokenCount", count(Count::Output)),
+    ("cacheReadInputTokenCount", count(Count::CacheRead)),
+    ("cacheWriteInputTokenCount", count(Count::CacheWrite)),
+])
+.named(Field::Metrics);
+
+const MESSAGE: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    (
+        "content",
+        Node::array(&anthropic::BLOCK).named(Field::Envelope),
+    ),
+    ("stop_reason", FINISH),
+    ("usage", ANY_USAGE),
+]);
+
+/// What several families call a result: Titan, Mistral, Cohere, Jurassic, chat completions.
+const RESULT: Node<Field> = Node::object(&[
+    ("tokenCount", count(Count::Output)),
+    ("outputText", TEXT),
+    ("text", TEXT),
+    ("completionReason", FINISH),
+    ("stop_reason", FINISH),
+    ("finish_reason", FINISH),
+    ("finishReason", Node::object(&[("reason", FINISH)])),
+    ("message", Node::object(&[("content", TEXT)])),
+    ("delta", Node::object(&[("content", TEXT)])),
+]);
+
+/// The answer or chunk of any model.
+pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
+    // Claude
+    ("type", Node::leaf(Field::Kind)),
+    ("message", MESSAGE),
+    ("content_block", anthropic::BLOCK),
+    (
+        "delta",
+        Node::object(&[
+            ("text", TEXT),
+            ("thinking", TEXT),
+            ("partial_json", TEXT),
+            ("stop_reason", FINISH),
+        ]),
+    ),
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    (
+        "content",
+        Node::array(&anthropic::BLOCK).named(Field::Envelope),
+    ),
+    ("completion", TEXT),
+    // Nova
+    ("output", OUTPUT),
+    ("stopReason", FINISH),
+    ("contentBlockStart", Node::object(&[("start", START)])),
+    ("contentBlockDelta", Node::object(&[("delta", DELTA)])),
+    ("messageStop", Node::object(&[("stopReason", FINISH)])),
+    ("metadata", Node::object(&[("usage", ANY_USAGE)])),
+    // Titan
+    ("inputTextTokenCount", count(Count::Input)),
+    ("totalOutputTextTokenCount", count(Count::Output)),
+    ("outputText", TEXT),
+    ("completionReason", FINISH),
+    ("results", Node::array(&RESULT)),
+    // Llama
+    ("prompt_token_count", count(Count::Input)),
+    ("generation_token_count", count(Count::Output)),
+    ("generation", TEXT),
+    ("stop_reason", FINISH),
+    // Mistral, Cohere, Jurassic, chat completions
+    ("outputs", Node::array(&RESULT)),
+    ("generations", Node::array(&RESULT)),
+    ("completions", Node::array(&RESULT)),
+    ("choices", Node::array(&RESULT)),
+    ("text", TEXT),
+    ("finish_reason", FINISH),
+    ("response", Node::object(&[("finish_reason", FINISH)])),
+    ("usage", ANY_USAGE),
+    ("amazon-bedrock-invocationMetrics", METRICS),
+]);
+
+/// What headers and metrics said, beneath what the body says.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    inner: anthropic::State,
+    stated: Counts,
+    outer: Counts,
+    has_metrics: bool,
+    is_one_hour: bool,
+    detail: Counts,
+}
+
+impl State {
+    /// Takes a header's count.
+    pub(super) fn header(&mut self, count: Count, value: &str) -> Result<(), Trouble> {
+        self.stated
+            .set(count, count_of(value).ok_or(Trouble::BadCount)?);
+        Ok(())
+    }
+
+    pub(super) fn scalar(&mut self, findings: &mut Findings, field: Field, value: Value<'_>) {
+        let outcome = match field {
+            Field::Envelope => {
+                findings.takes_tool_calls();
+                Ok(())
+            }
+            Field::Finish => take_text(&mut findings.finish_reason, value),
+            Field::Modality => {
+                self.is_one_hour = value == Value::Text("1h");
+                Ok(())
+            }
+            Field::ModalityTokens => self.detail.read(Count::CacheWrite1h, value),
+            _ => {
+                self.inner.scalar(findings, field, value);
+                Ok(())
+            }
+        };
+        findings.note(outcome);
+    }
+
+    pub(super) fn open(&mut self, findings: &mut Findings, field: Field) {
+        match field {
+            Field::Metrics => self.outer = std::mem::take(&mut findings.staged),
+            Field::Detail(_) => {
+                self.is_one_hour = false;
+                self.detail = Counts::default();
+            }
+            _ => self.inner.open(findings, field),
+        }
+    }
+
+    pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
+        match field {
+            Field::Metrics => {
+                findings.is_eventful = true;
+                let outer = std::mem::take(&mut self.outer);
+                let metrics = std::mem::replace(&mut findings.staged, outer);
+                self.stated.overlay(&metrics);
+                self.has_metrics = true;
+            }
+            Field::Call => {
+                findings.has_content = true;
+                findings.tool_call();
+            }
+            Field::Detail(count) if self.is_one_hour => {
+                if let Some(n) = self.detail.get(count) {
+                    findings.staged.add(count, n);
+                }
+            }
+            Field::Detail(_) => {}
+            _ => self.inner.close(findings, field),
+        }
+    }
+
+    /// Counts that stand outside any usage object are the document's.
+    pub(super) fn document(&mut self, findings: &mut Findings, is_converse: bool) {
+        findings.overlay_usage();
+        let is_counted = self.has_metrics || (is_converse && findings.has_usage);
+        findings.is_terminated |= is_counted && findings.finish_reason.is_some();
+    }
+
+    pub(super) fn settle(&self, counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {
+        let mut all = self.stated.clone();
+        all.overlay(counts);
+        anthropic::settle(&all, usage)
+    }
+}
