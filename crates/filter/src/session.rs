@@ -18,6 +18,9 @@ use crate::ids::EventIds;
 
 use call::Call;
 
+/// What most events need as JSON, so that writing one allocates once.
+const EVENT_BYTES_USUAL: usize = 1024;
+
 /// What every call of one plugin instance shares.
 #[derive(Debug)]
 pub struct Site {
@@ -257,9 +260,11 @@ fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
     if let Some(kind) = trouble {
         effects.counts.push((Counter::Trouble(kind), 1));
     }
-    match serde_json::to_string(&event) {
-        Ok(json) => effects.event = Some(json),
-        Err(_) => effects.counts.push((Counter::Faults, 1)),
+    let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
+    let written = serde_json::to_writer(&mut json, &event).is_ok();
+    match String::from_utf8(json).ok().filter(|_| written) {
+        Some(json) => effects.event = Some(json),
+        None => effects.counts.push((Counter::Faults, 1)),
     }
     (Phase::Closed, effects)
 }
