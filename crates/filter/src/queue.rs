@@ -93,7 +93,8 @@ impl Queue {
 
     /// Adds an event, as JSON; how many had to go for it. The batch on the way stays, since it
     /// may be in the ledger already.
-    pub fn push(&mut self, event: String) -> u64 {
+    pub fn push(&mut self, mut event: String) -> u64 {
+        event.shrink_to_fit();
         self.waiting_bytes += event.len();
         self.waiting.push_back(event);
         let mut n_dropped = 0;

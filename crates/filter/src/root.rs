@@ -89,10 +89,10 @@ impl Root {
         self.worker.counters.count(Counter::BadConfigurations);
         self.worker.site.replace(None);
         for mistake in mistakes {
-            let line = format!("tollmesh: plugin configuration: {mistake}");
+            let line = format!("plugin configuration: {mistake}");
             host::log(LogLevel::Critical, &line);
         }
-        let line = "tollmesh: nothing is metered until the plugin configuration is repaired";
+        let line = "nothing is metered until the plugin configuration is repaired";
         host::log(LogLevel::Critical, line);
     }
 

@@ -18,6 +18,9 @@ use crate::ids::EventIds;
 
 use call::Call;
 
+/// What most events need as JSON, so that writing one allocates once.
+const EVENT_BYTES_USUAL: usize = 1024;
+
 /// What every call of one plugin instance shares.
 #[derive(Debug)]
 pub struct Site {
@@ -123,7 +126,7 @@ enum Phase {
     /// The response is on its way back.
     Answering(Box<Answer>),
     /// The response is on its way back, and counted elsewhere.
-    Relaying(Box<Call>),
+    Relaying(Box<Relay>),
     /// We answered in the provider's place.
     Denied(Box<Call>),
     /// The event was given.
@@ -139,12 +142,19 @@ struct Answer {
     ended: bool,
 }
 
+/// A call that a filter nearer to the provider counts. What we asked for in the app's place is cut
+/// out here all the same, since that filter took it for the app's wish.
+struct Relay {
+    call: Call,
+    cutter: Option<EventCutter>,
+}
+
 impl Session {
     /// Whether bodies have to be shown; where not, `step` needs heads and the end only.
     pub fn reads_bodies(&self) -> bool {
         match &self.phase {
             Phase::Requesting(_) | Phase::Answering(_) => true,
-            Phase::Relaying(call) => call.body.may_change(),
+            Phase::Relaying(relay) => relay.cutter.is_some() || relay.call.body.may_change(),
             Phase::Fresh | Phase::Unmetered | Phase::Denied(_) | Phase::Closed => false,
         }
     }
@@ -154,7 +164,17 @@ impl Session {
         !matches!(self.phase, Phase::Fresh | Phase::Unmetered | Phase::Closed)
     }
 
-    /// Takes one input; what is to be done.
+    /// Whether the time matters to the next input of this kind: asking for it is a host call.
+    pub fn needs_time(&self, input: &Input<'_>) -> bool {
+        match (&self.phase, input) {
+            (Phase::Answering(answer), Input::ResponseBody { .. }) => answer.ttft_ms.is_none(),
+            (_, Input::RequestHead { .. } | Input::End(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Takes one input; what is to be done. `now` is not looked at where
+    /// [`Session::needs_time`] says so.
     pub fn step(&mut self, site: &Site, input: Input<'_>, now: Timestamp) -> Effects {
         let phase = std::mem::take(&mut self.phase);
         let (phase, effects) = next(site, phase, input, now);
@@ -186,9 +206,9 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             let effects = request::body(&mut answer.call, chunk, ends);
             (Phase::Answering(answer), effects)
         }
-        (Phase::Relaying(mut call), Input::RequestBody { chunk, ends }) => {
-            let effects = request::body(&mut call, chunk, ends);
-            (Phase::Relaying(call), effects)
+        (Phase::Relaying(mut relay), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut relay.call, chunk, ends);
+            (Phase::Relaying(relay), effects)
         }
         (Phase::Answering(mut answer), Input::ResponseBody { chunk, ends }) => {
             let effects = response::body(&mut answer, chunk, ends, now);
@@ -198,8 +218,12 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             answer.ended = true;
             (Phase::Answering(answer), Effects::default())
         }
-        (Phase::Relaying(call), Input::ResponseBody { .. } | Input::ResponseTrailers) => {
-            (Phase::Relaying(call), Effects::default())
+        (Phase::Relaying(mut relay), Input::ResponseBody { chunk, ends }) => {
+            let effects = response::cut(&mut relay.cutter, chunk, ends);
+            (Phase::Relaying(relay), effects)
+        }
+        (Phase::Relaying(relay), Input::ResponseTrailers) => {
+            (Phase::Relaying(relay), Effects::default())
         }
         // Our own answer passes by on its way out.
         (
@@ -213,7 +237,9 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
         (Phase::Answering(answer), Input::End(ending)) => {
             finished(answer.finished(site, ending, now))
         }
-        (Phase::Relaying(call), Input::End(ending)) => finished(call.relayed(site, ending, now)),
+        (Phase::Relaying(relay), Input::End(ending)) => {
+            finished(relay.call.relayed(site, ending, now))
+        }
         (Phase::Denied(call), Input::End(ending)) => finished(call.denied(site, ending, now)),
 
         (phase, _) => {
@@ -234,9 +260,11 @@ fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
     if let Some(kind) = trouble {
         effects.counts.push((Counter::Trouble(kind), 1));
     }
-    match serde_json::to_string(&event) {
-        Ok(json) => effects.event = Some(json),
-        Err(_) => effects.counts.push((Counter::Faults, 1)),
+    let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
+    let written = serde_json::to_writer(&mut json, &event).is_ok();
+    match String::from_utf8(json).ok().filter(|_| written) {
+        Some(json) => effects.event = Some(json),
+        None => effects.counts.push((Counter::Faults, 1)),
     }
     (Phase::Closed, effects)
 }

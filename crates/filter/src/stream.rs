@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
+use tollmesh_wire::Timestamp;
 
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
@@ -32,7 +33,11 @@ impl Stream {
         let Some(site) = site.as_ref() else {
             return Effects::default();
         };
-        let mut effects = self.session.step(site, input, now());
+        let now = match self.session.needs_time(&input) {
+            true => now(),
+            false => Timestamp::default(),
+        };
+        let mut effects = self.session.step(site, input, now);
         self.worker.keep(&mut effects);
         effects
     }

@@ -57,7 +57,7 @@ impl Worker {
             self.counters.count(Counter::Faults);
             // Once: what is refused to one call is likely refused to all.
             if !self.has_told_faults.replace(true) {
-                let line = format!("tollmesh: a host call was refused, status {status}");
+                let line = format!("a host call was refused, status {status}");
                 host::log(proxy_wasm::types::LogLevel::Warn, &line);
             }
         }

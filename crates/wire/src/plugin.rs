@@ -4,6 +4,7 @@
 //! check runs. Unlike the wire, which has programs for authors, it refuses what it does not know.
 
 mod read;
+mod reader;
 
 use std::collections::BTreeMap;
 use std::fmt;

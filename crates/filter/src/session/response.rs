@@ -4,7 +4,7 @@ use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
 use tollmesh_wire::Timestamp;
 
 use super::call::{Call, elapsed_ms};
-use super::{Answer, Effects, Phase};
+use super::{Answer, Effects, Phase, Relay};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -17,15 +17,19 @@ pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (P
     let status = headers.text(":status").and_then(|text| text.parse().ok());
     call.status = status;
     call.is_stream = is_stream(headers);
-    if call.is_gateway || headers.has(EVENT_HEADER) {
-        return (Phase::Relaying(call), Effects::default());
-    }
     let mut effects = Effects::default();
+    let cutter = cutter(&call, headers, &mut effects);
+    if call.is_gateway || headers.has(EVENT_HEADER) {
+        let relay = Relay {
+            call: *call,
+            cutter,
+        };
+        return (Phase::Relaying(Box::new(relay)), effects);
+    }
     let name = call.event_id.clone().into_bytes();
     effects
         .edits
         .push(HeaderEdit::Set(EVENT_HEADER.into(), name));
-    let cutter = cutter(&call, headers, &mut effects);
     let answer = Answer {
         scanner: UsageScanner::new(&call.target, call.body.facts(), &read(headers)),
         call: *call,
@@ -42,8 +46,12 @@ pub(super) fn body(answer: &mut Answer, chunk: &[u8], ends: bool, now: Timestamp
     if answer.ttft_ms.is_none() && answer.scanner.has_content() {
         answer.ttft_ms = Some(elapsed_ms(answer.call.started, now));
     }
+    cut(&mut answer.cutter, chunk, ends)
+}
+
+pub(super) fn cut(cutter: &mut Option<EventCutter>, chunk: &[u8], ends: bool) -> Effects {
     Effects {
-        body: answer.cutter.as_mut().and_then(|c| c.push(chunk, ends)),
+        body: cutter.as_mut().and_then(|c| c.push(chunk, ends)),
         ..Effects::default()
     }
 }

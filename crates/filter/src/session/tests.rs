@@ -65,7 +65,10 @@ impl Play {
     }
 
     fn step(&mut self, input: Input<'_>) -> Effects {
-        let now = Timestamp::from_unix_ms(self.now_ms);
+        let now = match self.session.needs_time(&input) {
+            true => Timestamp::from_unix_ms(self.now_ms),
+            false => Timestamp::default(),
+        };
         self.now_ms += 10;
         self.session.step(&self.site, input, now)
     }
@@ -187,7 +190,7 @@ fn a_call_is_told_whole_in_one_event() {
             "event_id": "vm-0", "kind": "call", "request_id": "req-1",
             "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7",
             "time": "2026-11-22T04:00:00.000Z", "duration_ms": 50,
-            "ttft_ms": event["ttft_ms"],
+            "ttft_ms": 40,
             "provider": "openai", "api": "openai.chat", "host": "api.openai.com",
             "model_requested": "gpt-4o", "model": "gpt-4o-2024-08-06", "response_id": "r1",
             "stream": false, "usage": {"input": 12, "output": 5}, "usage_source": "reported",
@@ -209,7 +212,7 @@ fn the_usage_event_is_asked_for_and_cut_out_again() {
     assert_eq!(asked["stream_options"], json!({"include_usage": true}));
     assert_eq!(
         play.response(&[SSE_HEAD]),
-        edits(&[set("x-tollmesh-event", "vm-0"), remove("content-length")])
+        edits(&[remove("content-length"), set("x-tollmesh-event", "vm-0")])
     );
     let stream = [CHUNK, USAGE_EVENT, DONE].concat();
     let mut relayed = Vec::new();
@@ -357,6 +360,19 @@ fn the_filter_nearest_the_provider_counts() {
         assert_eq!(event["usage"], json!({}));
         assert_eq!(event["model_requested"], "gpt-4o");
     }
+}
+
+#[test]
+fn what_was_asked_for_here_is_cut_out_here() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    play.request_body(STREAM_BODY);
+    let head = play.response(&[SSE_HEAD, &[("x-tollmesh-event", "other-7")]]);
+    assert_eq!(head, edits(&[remove("content-length")]));
+    let stream = [CHUNK, USAGE_EVENT, DONE].concat();
+    let relayed = play.response_body(stream.as_bytes(), true).body;
+    assert_eq!(relayed, Some([CHUNK, DONE].concat().into_bytes()));
+    assert_eq!(play.end(0).0["outcome"], "relayed");
 }
 
 #[test]
