@@ -55,7 +55,7 @@ fn every_mistake_names_its_place() {
             "number literal",
             model("{ input = 2.5, S }"),
             &[
-                "acme.toml: model m row 1: `input` is a float; expected a quoted decimal: write \"2.5\"",
+                "acme.toml: model m row 1: `input` is of type float; expected a quoted decimal: write \"2.5\"",
                 "acme.toml: model m row 1: no rate at all; give at least one class or unit",
             ],
         ),
