@@ -1,1 +1,32 @@
-//! The harness.
+//! The harness: both artefacts between a scripted provider and scripted clients, in a real Envoy.
+//!
+//! Nothing here links the project's own crates. What a test knows about the filter it learns from
+//! bytes that came out of Envoy; what it knows about the aggregator, from its sockets and its exit
+//! code. [`Mesh`] is the door: it starts everything, hands out clients, and takes it all down.
+
+pub mod aggregator;
+pub mod artifacts;
+pub mod chaos;
+pub mod client;
+pub mod dialect;
+pub mod envoy;
+pub mod envoy_config;
+pub mod exchange;
+pub mod fact;
+pub mod http;
+pub mod ledger;
+pub mod mesh;
+pub mod ports;
+pub mod process;
+pub mod provider;
+pub mod recorded;
+pub mod reply;
+pub mod score;
+pub mod shared;
+pub mod usage;
+
+pub use client::{Answer, Client, Ended};
+pub use exchange::{Exchange, Payload};
+pub use mesh::{Mesh, MeshBuilder};
+pub use shared::Shared;
+pub use usage::{Usage, usage};

@@ -305,7 +305,7 @@ impl Usage {
 
 impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.thousandths % 1000 == 0 {
+        if self.thousandths.is_multiple_of(1000) {
             serializer.serialize_u64(self.thousandths / 1000)
         } else {
             serializer.collect_str(self)

@@ -1,32 +1,49 @@
 //! A request body on its way out: read for what metering needs, edited only by splicing.
+//!
+//! Memory does not grow with the body. Nothing is edited but JSON that is well-formed up to the
+//! place of the edit; what a body holds behind that place is not known when it is made, so a body
+//! that breaks later keeps the edits before the breach (its provider refuses it either way). The
+//! rules of the edits stand in `request/read.rs`.
+
+mod form;
+mod multipart;
+mod read;
+mod splice;
 
 use crate::detect::Target;
+use crate::json::Scanner;
+use form::{Field, Form};
+use multipart::Multipart;
+use read::{Progress, Reader, Wishes};
+use splice::Splicer;
 
 /// What may be changed in a request body. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edits {
-    /// Ask for the usage event of a stream (`stream_options.include_usage`).
+    /// Ask for the usage event of a stream (`stream_options.include_usage`), where the API has
+    /// such an option.
     pub include_usage: bool,
-    /// Replace the model (a budget's downgrade).
+    /// Replace the model (a budget's downgrade), where the body names one.
     pub model: Option<String>,
-    /// Lower the output limit to this many tokens (a budget's cap).
+    /// Lower the output limit to this many tokens (a budget's cap), or set it where there is none.
     pub max_output_tokens: Option<u64>,
 }
 
 /// What a request body said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// The model asked for.
+    /// The model asked for: the path's, where it names one, for that is what providers go by.
     pub model: Option<String>,
     /// Whether the app asked for a stream.
     pub streams: bool,
-    /// The output limit that the app set, in tokens.
+    /// The output limit that the app set, in tokens; the higher where it set two.
     pub max_output_tokens: Option<u64>,
     /// The service tier that the app asked for.
     pub service_tier: Option<String>,
     /// Whether the app itself asked for the usage event of its stream.
     pub app_includes_usage: bool,
-    /// Whether we asked for it in the app's place, so that the event must be cut out again.
+    /// Whether we asked for it in the app's place, so that the event must be cut out again. Known
+    /// when the body has ended.
     pub usage_injected: bool,
     /// Bytes of body seen.
     pub body_bytes: u64,
@@ -35,26 +52,77 @@ pub struct RequestFacts {
 /// Scans, and where told so splices, one request body as it streams by.
 pub struct RequestBody {
     facts: RequestFacts,
+    content: Content,
 }
 
+/// What the body is made of.
+enum Content {
+    Json(Box<Json>),
+    Form(Box<Multipart>),
+    /// Nothing that is read.
+    Other,
+}
+
+struct Json {
+    form: &'static Form,
+    /// Whether the model is the one that the body names.
+    names_model: bool,
+    scanner: Scanner<Field>,
+    progress: Progress,
+    wishes: Wishes,
+    /// Absent where nothing may be edited.
+    splicer: Option<Splicer>,
+}
+
+// === impl RequestBody ===
+
 impl RequestBody {
-    /// A body for that target; `content_type` as the request's header has it.
+    /// A body for that target; `content_type` as the request's header has it. A body without the
+    /// header is taken for JSON.
     pub fn new(target: &Target, content_type: Option<&str>, edits: Edits) -> RequestBody {
-        let _ = (target, content_type, edits);
-        RequestBody {
-            facts: RequestFacts::default(),
-        }
+        let form = Form::of(target.api, &target.provider);
+        let facts = RequestFacts {
+            model: target.path_model.clone(),
+            streams: form.streams,
+            ..RequestFacts::default()
+        };
+        let content = match content_type {
+            Some(value) if !is_json(value) => Multipart::new(value)
+                .map(|multipart| Content::Form(Box::new(multipart)))
+                .unwrap_or(Content::Other),
+            _ => Content::Json(Box::new(Json::new(form, target, edits))),
+        };
+        RequestBody { facts, content }
     }
 
     /// Whether the body's length may change, so that `content-length` must go.
     pub fn may_change(&self) -> bool {
-        false
+        matches!(&self.content, Content::Json(json) if json.splicer.is_some())
     }
 
-    /// Takes the next bytes; `Some` are the bytes to send in their place.
+    /// Takes the next bytes; `Some` are the bytes to send in their place. Of a value that may have
+    /// to be replaced, at most 256 bytes are withheld until its end is known.
     pub fn push(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+        let base = self.facts.body_bytes;
         self.facts.body_bytes += chunk.len() as u64;
-        None
+        match &mut self.content {
+            Content::Json(json) => json.push(chunk, base, &mut self.facts),
+            Content::Form(form) => {
+                form.push(chunk, &mut self.facts);
+                None
+            }
+            Content::Other => None,
+        }
+    }
+
+    /// The body has ended; `Some` are bytes that were withheld until now, to be sent at its end.
+    /// Only a body that was cut within a value has such bytes.
+    pub fn finish(&mut self) -> Option<Vec<u8>> {
+        let Content::Json(json) = &mut self.content else {
+            return None;
+        };
+        let withheld = json.splicer.as_mut()?.take_withheld();
+        (!withheld.is_empty()).then_some(withheld)
     }
 
     /// What was read so far; final once the body has ended.
@@ -62,3 +130,45 @@ impl RequestBody {
         &self.facts
     }
 }
+
+/// Whether the media type is JSON (`application/json`, or a `+json` suffix).
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let subtype = essence.rsplit(['/', '+']).next().unwrap_or_default();
+    essence.is_empty() || subtype.eq_ignore_ascii_case("json")
+}
+
+// === impl Json ===
+
+impl Json {
+    fn new(form: &'static Form, target: &Target, edits: Edits) -> Json {
+        let names_model = target.path_model.is_none();
+        let wishes = Wishes::new(form, names_model, edits);
+        Json {
+            form,
+            names_model,
+            scanner: Scanner::new(form.root),
+            progress: Progress::default(),
+            splicer: wishes.is_any().then(Splicer::new),
+            wishes,
+        }
+    }
+
+    fn push(&mut self, chunk: &[u8], base: u64, facts: &mut RequestFacts) -> Option<Vec<u8>> {
+        let mut reader = Reader {
+            form: self.form,
+            names_model: self.names_model,
+            wishes: &self.wishes,
+            facts,
+            progress: &mut self.progress,
+            splice: self.splicer.as_mut().map(|s| s.start(chunk, base)),
+        };
+        self.scanner.push(chunk, &mut reader);
+        let at_hand = self.scanner.at_hand();
+        let withheld = at_hand.filter(|(field, _)| self.wishes.may_replace(*field));
+        reader.splice?.finish(withheld.map(|(_, from)| from))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,86 @@
 //! Cuts the usage event that we asked for out of a stream, and nothing else.
+//!
+//! A chat completion that is asked for `stream_options.include_usage` sends one event more than
+//! the app expects: `choices` is an empty array and `usage` is not null, before `data: [DONE]`
+//! (<https://platform.openai.com/docs/api-reference/chat/create#chat-create-stream_options>). The
+//! other events gain at most a `"usage":null`; they are relayed as they are.
+//!
+//! Lines and events are those of the HTML standard
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>): a
+//! line ends in LF, CR or CRLF, an event in an empty line. Comments before an event do not belong
+//! to it: they are relayed at once, and stay.
+//!
+//! What is cut depends on the bytes alone, never on where they were cut into chunks. For whoever
+//! changes this file: every test of an event's bytes happens at the end of a line, and a test that
+//! also happens at the end of a chunk may only rule out what the end of the line would rule out
+//! too.
+
+mod usage_event;
+
+use std::mem;
+
+use memchr::memchr2;
+use usage_event::is_usage_event;
+
+/// The mark that a stream may begin with; it is no part of the first line.
+const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 /// Copies an SSE body, leaving out the extra usage event of a chat completion.
 ///
 /// Holds back at most one incomplete event of at most [`EventCutter::HELD_BYTES_MAX`] bytes.
 #[derive(Default)]
-pub struct EventCutter {}
+pub struct EventCutter {
+    stage: Stage,
+    /// The bytes of an incomplete event that came in earlier chunks.
+    held: Vec<u8>,
+    /// Where the current line begins, in bytes of the event.
+    line_from: usize,
+    /// Whether the current line has a byte.
+    line_has_bytes: bool,
+    /// Whether the event has a data line with something in it.
+    event_has_data: bool,
+    /// Whether the last byte was a CR: a LF that follows belongs to the same line end.
+    is_after_cr: bool,
+    /// Whether that LF would end an event that was cut.
+    cuts_line_feed: bool,
+}
+
+/// Where in the stream the next byte is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// At its very start.
+    #[default]
+    Start,
+    /// Behind that many bytes of the byte order mark.
+    Mark(usize),
+    /// At the start of a line, outside of any event.
+    Between,
+    /// In a comment line outside of any event.
+    Comment,
+    /// In an event that may be the one.
+    Event,
+    /// In an event that is not the one.
+    Passing,
+    /// Behind `data: [DONE]`.
+    Done,
+}
+
+/// One chunk on its way through: what of it was left out, and what comes before it.
+struct Relay<'a> {
+    chunk: &'a [u8],
+    /// Where the part of the chunk begins that is neither in `out` nor left out.
+    rest_from: usize,
+    /// Where the part of the current event begins that came in this chunk.
+    event_from: usize,
+    out: Vec<u8>,
+    is_changed: bool,
+}
+
+// === impl EventCutter ===
 
 impl EventCutter {
-    /// The most bytes ever held back; a longer event is passed on as it is.
+    /// The most bytes ever held back; a longer event is passed on as it is. A usage event has a
+    /// few hundred bytes, a kilobyte with every detail that hosts are known to add.
     pub const HELD_BYTES_MAX: usize = 4096;
 
     /// A cutter at the start of a body.
@@ -18,7 +91,233 @@ impl EventCutter {
     /// Takes the next bytes; `Some` are the bytes to send in their place. At `end_of_stream`
     /// nothing stays held.
     pub fn push(&mut self, chunk: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
-        let _ = (chunk, end_of_stream);
-        None
+        let mut relay = Relay::new(chunk);
+        let mut at = 0;
+        while let Some(&byte) = chunk.get(at) {
+            if mem::take(&mut self.is_after_cr) && byte == b'\n' {
+                at += 1;
+                self.take_line_feed(at, &mut relay);
+                continue;
+            }
+            match self.stage {
+                Stage::Done => break,
+                Stage::Start => self.enter_mark_or_line(byte),
+                Stage::Mark(seen) => at += self.match_mark(seen, byte),
+                Stage::Between => at += self.enter_line(byte, at, &mut relay),
+                Stage::Comment | Stage::Event | Stage::Passing => {
+                    at = self.take_line(at, &mut relay);
+                }
+            }
+        }
+        if self.stage == Stage::Event {
+            self.take_tail(end_of_stream, &mut relay);
+        }
+        relay.finish()
+    }
+
+    /// The second half of a CRLF, which ends before `end`.
+    fn take_line_feed(&mut self, end: usize, relay: &mut Relay<'_>) {
+        match self.stage {
+            Stage::Between if self.cuts_line_feed => relay.leave_out(end - 1, end),
+            Stage::Event => self.line_from += 1,
+            _ => {}
+        }
+    }
+
+    fn enter_mark_or_line(&mut self, byte: u8) {
+        let is_mark = BYTE_ORDER_MARK.first() == Some(&byte);
+        self.stage = if is_mark {
+            Stage::Mark(0)
+        } else {
+            Stage::Between
+        };
+    }
+
+    /// How many bytes were taken: the marks' own, which pass.
+    fn match_mark(&mut self, seen: usize, byte: u8) -> usize {
+        if BYTE_ORDER_MARK.get(seen) != Some(&byte) {
+            // Some other text began alike; that part of the line is gone, so the event passes.
+            self.line_has_bytes = true;
+            self.stage = Stage::Passing;
+            return 0;
+        }
+        let seen = seen + 1;
+        self.stage = if seen < BYTE_ORDER_MARK.len() {
+            Stage::Mark(seen)
+        } else {
+            Stage::Between
+        };
+        1
+    }
+
+    /// Decides by its first byte what a line outside of events is; how many bytes were taken.
+    fn enter_line(&mut self, byte: u8, at: usize, relay: &mut Relay<'_>) -> usize {
+        self.cuts_line_feed = false;
+        match byte {
+            b'\n' | b'\r' => {
+                self.is_after_cr = byte == b'\r';
+                1
+            }
+            b':' => {
+                self.stage = Stage::Comment;
+                0
+            }
+            _ => {
+                self.stage = Stage::Event;
+                self.line_from = 0;
+                self.event_has_data = false;
+                relay.event_from = at;
+                0
+            }
+        }
+    }
+
+    /// Goes to the end of the line, or of the chunk; returns where that is.
+    fn take_line(&mut self, at: usize, relay: &mut Relay<'_>) -> usize {
+        let rest = relay.chunk.get(at..).unwrap_or_default();
+        let Some(n_bytes) = memchr2(b'\n', b'\r', rest) else {
+            self.line_has_bytes = true;
+            return relay.chunk.len();
+        };
+        let end = at + n_bytes + 1;
+        self.is_after_cr = rest.get(n_bytes) == Some(&b'\r');
+        let is_blank = n_bytes == 0 && !self.line_has_bytes;
+        self.line_has_bytes = false;
+        match self.stage {
+            Stage::Comment => self.stage = Stage::Between,
+            Stage::Passing if is_blank => self.stage = Stage::Between,
+            Stage::Event if is_blank => self.end_event(end, relay),
+            Stage::Event => self.end_line(end, relay),
+            _ => {}
+        }
+        end
+    }
+
+    /// A line of the event ended before `end`.
+    fn end_line(&mut self, end: usize, relay: &mut Relay<'_>) {
+        let event = relay.event(&mut self.held, end);
+        let line = event.get(self.line_from..).unwrap_or_default();
+        let n_bytes = event.len();
+        let passes = n_bytes > Self::HELD_BYTES_MAX;
+        let content = (!self.event_has_data).then(|| data_content(line)).flatten();
+        if passes {
+            self.stage = Stage::Passing;
+        } else if let Some(content) = content {
+            self.event_has_data = true;
+            if content.trim_ascii_end() == b"[DONE]" {
+                self.stage = Stage::Done;
+            } else if !content.starts_with(b"{") {
+                self.stage = Stage::Passing;
+            }
+        }
+        self.line_from = n_bytes;
+        if self.stage != Stage::Event {
+            relay.release(&mut self.held, end);
+        }
+    }
+
+    /// The event ended before `end`, or the stream did: now it is cut or not.
+    fn end_event(&mut self, end: usize, relay: &mut Relay<'_>) {
+        self.stage = Stage::Between;
+        let event = relay.event(&mut self.held, end);
+        let is_cut = event.len() <= Self::HELD_BYTES_MAX && is_usage_event(event);
+        self.cuts_line_feed = is_cut;
+        if is_cut {
+            self.held.clear();
+            relay.leave_out(relay.event_from, end);
+        } else {
+            relay.release(&mut self.held, end);
+        }
+    }
+
+    /// The chunk ended within an event: holds it, unless it cannot be the one.
+    fn take_tail(&mut self, end_of_stream: bool, relay: &mut Relay<'_>) {
+        let end = relay.chunk.len();
+        if end_of_stream {
+            self.end_event(end, relay);
+            return;
+        }
+        let event = relay.event(&mut self.held, end);
+        let line = event.get(self.line_from..).unwrap_or_default();
+        let content = (!self.event_has_data).then(|| data_content(line)).flatten();
+        let is_other = content.is_some_and(|c| !c.starts_with(b"{") && !c.starts_with(b"["));
+        if is_other || event.len() > Self::HELD_BYTES_MAX {
+            self.stage = Stage::Passing;
+            relay.release(&mut self.held, end);
+        } else {
+            relay.hold(&mut self.held, end);
+        }
     }
 }
+
+/// What a data line carries, without the white space before it; `None` for other lines and for
+/// lines that carry nothing.
+fn data_content(line: &[u8]) -> Option<&[u8]> {
+    let content = line.strip_prefix(b"data:")?.trim_ascii_start();
+    (!content.is_empty()).then_some(content)
+}
+
+// === impl Relay ===
+
+impl<'a> Relay<'a> {
+    fn new(chunk: &'a [u8]) -> Relay<'a> {
+        Relay {
+            chunk,
+            rest_from: 0,
+            event_from: 0,
+            out: Vec::new(),
+            is_changed: false,
+        }
+    }
+
+    fn part(&self, from: usize, to: usize) -> &'a [u8] {
+        self.chunk.get(from..to).unwrap_or_default()
+    }
+
+    /// The current event up to `end`; an event that began in an earlier chunk is joined in `held`.
+    fn event<'b>(&'b mut self, held: &'b mut Vec<u8>, end: usize) -> &'b [u8] {
+        if held.is_empty() {
+            return self.part(self.event_from, end);
+        }
+        self.hold(held, end);
+        held
+    }
+
+    /// Moves what this chunk has of the event, up to `end`, into `held`.
+    fn hold(&mut self, held: &mut Vec<u8>, end: usize) {
+        if self.event_from < end {
+            held.extend_from_slice(self.part(self.event_from, end));
+            self.leave_out(self.event_from, end);
+            self.event_from = end;
+        }
+    }
+
+    /// Lets the event go as far as it came, up to `end`.
+    fn release(&mut self, held: &mut Vec<u8>, end: usize) {
+        if !held.is_empty() {
+            self.hold(held, end);
+            self.is_changed = true;
+            // Not `append`: what was held must not stay allocated for the rest of the stream.
+            self.out.extend_from_slice(&mem::take(held));
+        }
+    }
+
+    /// Lets the chunk pass up to `from`, and nothing from there to `to`.
+    fn leave_out(&mut self, from: usize, to: usize) {
+        self.out.extend_from_slice(self.part(self.rest_from, from));
+        self.rest_from = to;
+        self.is_changed = true;
+    }
+
+    fn finish(mut self) -> Option<Vec<u8>> {
+        if !self.is_changed {
+            return None;
+        }
+        self.out
+            .extend_from_slice(self.part(self.rest_from, self.chunk.len()));
+        Some(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,13 @@
 pub mod decision;
 pub mod event;
 pub mod matching;
+pub mod plugin;
 pub mod time;
 
 pub use decision::{Decision, DecisionTable, ReservationRequest};
 pub use event::{Event, EventBatch, EventsReply, ExtraUsage, Node, Outcome, Rejected, Source};
 pub use matching::{Match, Subject};
+pub use plugin::PluginConfig;
 pub use time::Timestamp;
 
 /// The version of everything in this crate.

@@ -1,3 +1,36 @@
-//! The tasks of this repository.
+//! The tasks of this repository, as one command: `cargo xtask`.
 
-fn main() {}
+mod cli;
+mod tasks;
+
+mod artefacts;
+mod tally;
+
+mod tools;
+
+mod envoy;
+mod toolchain;
+
+mod wheel;
+
+mod pip;
+
+mod debian;
+
+mod signals;
+mod steps;
+mod workshop;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match tasks::run(cli::Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

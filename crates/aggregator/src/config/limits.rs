@@ -1,0 +1,137 @@
+//! Bounds and defaults of single settings, each with its reason.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A filter resends within seconds; what it holds longer is lost with its pod anyway.
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
+/// Kubernetes' usual grace ends long before; more is a typing error.
+const DRAIN_MAX: Duration = Duration::from_secs(3600);
+
+/// What most teams ask for; anything that grows with users must not be here.
+pub const LABELS_DEFAULT: [&str; 3] = ["team", "feature", "environment"];
+/// Each further label multiplies series.
+const LABELS_MAX: usize = 8;
+
+/// Enough for teams and models, too few for users.
+pub const VALUES_PER_LABEL_DEFAULT: u64 = 100;
+/// Bounds of `metrics.max_values_per_label`.
+pub const VALUES_PER_LABEL: (u64, u64) = (1, 10_000);
+
+/// What a scrape of 20 ms and a small Prometheus bear.
+pub const SERIES_DEFAULT: u64 = 10_000;
+/// Below 200 the series that overflow goes to would leave no room for others.
+pub const SERIES: (u64, u64) = (200, 1_000_000);
+
+/// Labels that every series has or that a family adds.
+const LABELS_TAKEN: &[&str] = &[
+    "provider",
+    "model",
+    "namespace",
+    "service",
+    "bucket",
+    "outcome",
+    "usage_source",
+    "tag",
+    "le",
+    "quantile",
+    "job",
+    "instance",
+];
+
+/// Tags that name a person: each would make a series a head.
+const LABELS_OF_PEOPLE: &[&str] = &[
+    "user",
+    "user_id",
+    "userid",
+    "username",
+    "end_user",
+    "email",
+    "customer",
+    "customer_id",
+    "session",
+    "session_id",
+    "request_id",
+    "trace_id",
+];
+
+/// Reads an absolute path.
+pub fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    if Path::new(text).is_absolute() {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(format!(
+            "{text:?} is a relative path; expected an absolute one"
+        ))
+    }
+}
+
+/// Reads `drain`.
+pub fn drain(text: &str) -> Result<Duration, String> {
+    let drain = duration(text)?;
+    if drain > DRAIN_MAX {
+        return Err(format!("{text:?} is too long; expected at most \"1h\""));
+    }
+    Ok(drain)
+}
+
+/// Reads `250ms`, `10s`, `5m` or `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit_ms = match text.get(digits.len()..).unwrap_or_default() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    let n_ms = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit_ms));
+    match n_ms {
+        Some(ms) if unit_ms > 0 => Ok(Duration::from_millis(ms)),
+        _ => Err(format!(
+            "unknown duration {text:?}; expected such as \"500ms\", \"10s\" or \"2m\""
+        )),
+    }
+}
+
+/// Whether these tags may become labels.
+pub fn check_labels(labels: &[String]) -> Result<(), String> {
+    if labels.len() > LABELS_MAX {
+        return Err(format!(
+            "{} labels; expected at most {LABELS_MAX}",
+            labels.len()
+        ));
+    }
+    for (n, label) in labels.iter().enumerate() {
+        let word = label.as_str();
+        if LABELS_TAKEN.contains(&word) {
+            return Err(format!("{word:?} is a label already; remove it"));
+        }
+        if LABELS_OF_PEOPLE.contains(&word) {
+            return Err(format!(
+                "{word:?} would make a series for each one; remove it and ask \
+                 `tollmesh report --by {word}`"
+            ));
+        }
+        if !is_label(word) {
+            return Err(format!(
+                "{word:?} is no label name; expected lower-case letters, digits and \"_\""
+            ));
+        }
+        if labels.iter().take(n).any(|before| before == label) {
+            return Err(format!("{word:?} stands twice; remove one"));
+        }
+    }
+    Ok(())
+}
+
+fn is_label(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.len() <= 64
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}

@@ -1,0 +1,183 @@
+//! The settings of the aggregator: `tollmesh.toml`, every key optional, no surprise accepted.
+
+mod limits;
+mod listen;
+mod problem;
+mod section;
+mod state_dir;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use listen::Listen;
+pub use problem::{Problem, Problems};
+use section::{Section, Sink};
+
+/// Read where no `--config` is given and this file exists.
+pub const DEFAULT_FILE: &str = "/etc/tollmesh/tollmesh.toml";
+
+/// What `tollmesh.toml` means, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `state_dir`: where ledger and lock are.
+    /// Default `/var/lib/tollmesh`; where that is not writable `$XDG_STATE_HOME/tollmesh`, else
+    /// `~/.local/state/tollmesh`.
+    pub state_dir: PathBuf,
+    /// `pricing`: folders or files of price tables; later ones override earlier ones, and all
+    /// override the tables that ship. Default: none.
+    pub pricing: Vec<PathBuf>,
+    /// `drain`: the longest that ingest goes on after SIGTERM. Default 10 s.
+    pub drain: Duration,
+    /// `ingest.listen`: the filter's side. Default `127.0.0.1:4100`.
+    pub ingest: Listen,
+    /// `[operator]`.
+    pub operator: Operator,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+}
+
+/// `[operator]`: the side of people and Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// `operator.listen`. Default `127.0.0.1:4101`.
+    pub listen: Listen,
+    /// `operator.token_file`: holds the bearer token of the API. Default: none.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[metrics]`: what becomes a label, and how many series there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// `metrics.labels`: tags that become labels. Default `team`, `feature`, `environment`.
+    pub labels: Vec<String>,
+    /// `metrics.max_values_per_label`. Default 100.
+    pub max_values_per_label: usize,
+    /// `metrics.max_series`: of cost, tokens and requests together. Default 10,000.
+    pub max_series: usize,
+}
+
+impl Config {
+    /// Reads that file, or else [`DEFAULT_FILE`] where it exists, or else takes the defaults.
+    pub fn load(file: Option<&Path>, state_dir: Option<&Path>) -> Result<Config, Problems> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = file.or_else(|| default.exists().then_some(default));
+        let Some(file) = file else {
+            return Config::parse("tollmesh.toml", "", state_dir);
+        };
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Problems(vec![Problem {
+                file: name.clone(),
+                key: String::new(),
+                what: format!("cannot be read: {error}; give its path with --config"),
+            }])
+        })?;
+        Config::parse(&name, &text, state_dir)
+    }
+
+    /// Reads that text; `file` is its name in messages.
+    pub fn parse(file: &str, text: &str, state_dir: Option<&Path>) -> Result<Config, Problems> {
+        let sink = Sink::new(file);
+        let config = match text.parse::<toml::Table>() {
+            Ok(table) => read(Section::root(&sink, table), state_dir),
+            Err(error) => {
+                sink.refuse("", not_toml(text, &error));
+                None
+            }
+        };
+        match (config, sink.into_problems()) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(Problems(problems)),
+        }
+    }
+}
+
+/// What is not built yet, so that nobody believes it to be in force.
+const NOT_AVAILABLE: &[&str] = &[
+    "overrides",
+    "budgets",
+    "redis",
+    "postgres",
+    "alerts",
+    "otlp",
+    "retention",
+];
+
+fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
+    let written = root.parsed("state_dir", limits::absolute_path);
+    let state_dir = state_dir.map(Path::to_owned).or(written);
+    let pricing = root.texts("pricing").unwrap_or_default();
+    let drain = root.parsed("drain", limits::drain);
+    let ingest = read_ingest(root.section("ingest"));
+    let operator = read_operator(root.section("operator"));
+    let metrics = read_metrics(root.section("metrics"));
+    for key in NOT_AVAILABLE {
+        root.not_available(key);
+    }
+    let state_dir = match state_dir.or_else(state_dir::default) {
+        Some(dir) => dir,
+        None => {
+            root.refuse("state_dir", state_dir::NONE_WRITABLE);
+            return None;
+        }
+    };
+    root.finish();
+    Some(Config {
+        state_dir,
+        pricing: pricing.into_iter().map(PathBuf::from).collect(),
+        drain: drain.unwrap_or(limits::DRAIN_DEFAULT),
+        ingest,
+        operator,
+        metrics,
+    })
+}
+
+fn read_ingest(mut section: Section<'_>) -> Listen {
+    let listen = section.parsed("listen", Listen::parse);
+    section.finish();
+    listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4100).into()))
+}
+
+fn read_operator(mut section: Section<'_>) -> Operator {
+    let listen = section.parsed("listen", Listen::parse);
+    let token_file = section.parsed("token_file", limits::absolute_path);
+    section.finish();
+    Operator {
+        listen: listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4101).into())),
+        token_file,
+    }
+}
+
+fn read_metrics(mut section: Section<'_>) -> Metrics {
+    let labels = section.texts("labels");
+    if let Some(Err(what)) = labels.as_deref().map(limits::check_labels) {
+        section.refuse("labels", what);
+    }
+    let values = section.number("max_values_per_label", limits::VALUES_PER_LABEL, "values");
+    let series = section.number("max_series", limits::SERIES, "series");
+    section.finish();
+    Metrics {
+        labels: labels.unwrap_or_else(|| limits::LABELS_DEFAULT.map(str::to_owned).to_vec()),
+        max_values_per_label: values.unwrap_or(limits::VALUES_PER_LABEL_DEFAULT) as usize,
+        max_series: series.unwrap_or(limits::SERIES_DEFAULT) as usize,
+    }
+}
+
+/// The parser's words on one line, with the place as people count.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let offset = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..offset).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    let message = error.message().replace('\n', ", ");
+    format!("line {line}, column {column}: not TOML: {message}")
+}
+
+#[cfg(test)]
+mod tests;

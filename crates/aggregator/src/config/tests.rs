@@ -1,0 +1,161 @@
+//! Each wrong key of `tollmesh.toml`, with the whole message that it gets.
+
+use std::path::Path;
+
+use super::*;
+
+fn messages(text: &str) -> String {
+    match Config::parse("tollmesh.toml", text, Some(Path::new("/state"))) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let config = Config::parse("tollmesh.toml", "", Some(Path::new("/state"))).unwrap();
+    assert_eq!(config.state_dir, Path::new("/state"));
+    assert_eq!(config.ingest.to_string(), "127.0.0.1:4100");
+    assert_eq!(config.operator.listen.to_string(), "127.0.0.1:4101");
+    assert_eq!(config.drain, Duration::from_secs(10));
+    assert_eq!(config.metrics.labels, ["team", "feature", "environment"]);
+    assert_eq!(config.metrics.max_values_per_label, 100);
+    assert_eq!(config.metrics.max_series, 10_000);
+}
+
+#[test]
+fn a_full_file_is_taken() {
+    let text = r#"
+        state_dir = "/var/lib/elsewhere"
+        pricing = ["/etc/tollmesh/pricing"]
+        drain = "500ms"
+        [ingest]
+        listen = "unix:/run/tollmesh/ingest.sock"
+        [operator]
+        listen = "0.0.0.0:4101"
+        token_file = "/etc/tollmesh/token"
+        [metrics]
+        labels = []
+        max_values_per_label = 5
+        max_series = 200
+    "#;
+    let config = Config::parse("tollmesh.toml", text, None).unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
+    assert_eq!(config.drain, Duration::from_millis(500));
+    assert!(config.metrics.labels.is_empty());
+    let over = Config::parse("tollmesh.toml", text, Some(Path::new("/s"))).unwrap();
+    assert_eq!(over.state_dir, Path::new("/s"));
+}
+
+#[test]
+fn every_mistake_has_its_message() {
+    for (text, expected) in [
+        (
+            "state_dir = \"state\"",
+            r#"tollmesh.toml: state_dir: "state" is a relative path; expected an absolute one"#,
+        ),
+        (
+            "pricing = \"/etc/p\"",
+            r#"tollmesh.toml: pricing: found "/etc/p"; expected a list of strings"#,
+        ),
+        (
+            "drain = \"soon\"",
+            "tollmesh.toml: drain: unknown duration \"soon\"; expected such as \"500ms\", \
+             \"10s\" or \"2m\"",
+        ),
+        (
+            "drain = \"2h\"",
+            r#"tollmesh.toml: drain: "2h" is too long; expected at most "1h""#,
+        ),
+        (
+            "drain = 10",
+            "tollmesh.toml: drain: found 10; expected a string",
+        ),
+        (
+            "ingest = 3",
+            "tollmesh.toml: ingest: found 3; expected a table",
+        ),
+        (
+            "[ingest]\nlisten = \"4100\"",
+            "tollmesh.toml: ingest.listen: unknown address \"4100\"; expected \"ADDRESS:PORT\" \
+             or \"unix:/PATH\"",
+        ),
+        (
+            "[ingest]\nlisten = \"unix:x\"",
+            "tollmesh.toml: ingest.listen: \"unix:x\" has no absolute path; expected \
+             \"ADDRESS:PORT\" or \"unix:/PATH\"",
+        ),
+        (
+            "[operator]\nlisen = \"127.0.0.1:1\"",
+            "tollmesh.toml: operator.lisen: unknown key; did you mean \"listen\"? expected \
+             \"listen\" or \"token_file\"",
+        ),
+        (
+            "[operator]\ntoken = \"s3cret\"",
+            "tollmesh.toml: operator.token: unknown key; expected \"listen\" or \"token_file\"",
+        ),
+        (
+            "[metrics]\nlabels = [\"model\"]",
+            "tollmesh.toml: metrics.labels: \"model\" is a label already; remove it",
+        ),
+        (
+            "[metrics]\nlabels = [\"user\"]",
+            "tollmesh.toml: metrics.labels: \"user\" would make a series for each one; remove it \
+             and ask `tollmesh report --by user`",
+        ),
+        (
+            "[metrics]\nlabels = [\"cost centre\"]",
+            "tollmesh.toml: metrics.labels: \"cost centre\" is no label name; expected lower-case \
+             letters, digits and \"_\"",
+        ),
+        (
+            "[metrics]\nlabels = [\"team\", \"team\"]",
+            "tollmesh.toml: metrics.labels: \"team\" stands twice; remove one",
+        ),
+        (
+            "[metrics]\nmax_series = 10",
+            "tollmesh.toml: metrics.max_series: found 10; expected a number of series from 200 to \
+             1000000",
+        ),
+        (
+            "[metrics]\nmax_values_per_label = -1",
+            "tollmesh.toml: metrics.max_values_per_label: found -1; expected a number of values \
+             from 1 to 10000",
+        ),
+        (
+            "budgets = \"/etc/tollmesh/budgets.toml\"",
+            "tollmesh.toml: budgets: not available in this version; remove it",
+        ),
+        (
+            "[redis]\nurl = \"redis://x\"",
+            "tollmesh.toml: redis: not available in this version; remove it",
+        ),
+        (
+            "drain = \n",
+            "tollmesh.toml: line 1, column 9: not TOML: string values must be quoted, expected \
+             literal string",
+        ),
+    ] {
+        assert_eq!(messages(text), expected, "for {text:?}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "colour = 1\ndrain = 1\n[ingest]\nport = 4100\n[postgres]\nurl = \"\"";
+    let keys: Vec<String> = messages(text)
+        .lines()
+        .map(|line| line.split(": ").nth(1).unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(keys, ["drain", "ingest.port", "postgres", "colour"]);
+}
+
+#[test]
+fn a_missing_file_says_what_to_do() {
+    let error = Config::load(Some(Path::new("/nowhere/t.toml")), None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/nowhere/t.toml: cannot be read: No such file or directory (os error 2); give its path \
+         with --config"
+    );
+}

@@ -1,0 +1,216 @@
+//! What recurs in every row, by integer id: tag sets, sources, models, price rows.
+//!
+//! Ids are found in memory first. The caches speak of one transaction's view of the file: after a
+//! rollback they are worthless, and dropped with the store that owns them.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
+use tollmesh_wire::{Event, Source};
+
+use crate::ledger::entry::{CostRecord, Entry};
+
+/// Keys that each generation of a cache holds. Twice that many keys of some 300 bytes in each of
+/// four caches stay below 5 MiB; what recurs less often is looked up in the file.
+const GENERATION_KEYS_MAX: usize = 2_048;
+
+/// The ids that a row refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    pub tag_set: i64,
+    pub source: i64,
+    pub model: i64,
+    pub price: i64,
+}
+
+/// All dictionaries.
+#[derive(Default)]
+pub struct Dictionaries {
+    tag_sets: Cache,
+    sources: Cache,
+    models: Cache,
+    prices: Cache,
+    /// The key being looked up; kept for its capacity.
+    key: Vec<u8>,
+}
+
+/// A bounded map: keys that were not asked for during a whole generation are forgotten.
+#[derive(Default)]
+struct Cache {
+    young: HashMap<Box<[u8]>, i64>,
+    old: HashMap<Box<[u8]>, i64>,
+}
+
+impl Dictionaries {
+    /// The ids of what this entry refers to; what is new is written.
+    pub fn ids(&mut self, connection: &Connection, entry: &Entry) -> rusqlite::Result<Ids> {
+        let (event, key) = (&entry.event, &mut self.key);
+        Ok(Ids {
+            tag_set: {
+                write_key(key, &event.tags)?;
+                self.tag_sets
+                    .id(key, |body| tag_set(connection, body, event))?
+            },
+            source: {
+                write_key(key, &event.source)?;
+                self.sources
+                    .id(key, |body| source(connection, body, &event.source))?
+            },
+            model: {
+                write_key(key, &model_facts(event))?;
+                self.models.id(key, |body| model(connection, body, event))?
+            },
+            price: {
+                write_key(
+                    key,
+                    &(entry.cost.row.as_deref(), &*entry.cost.pricing_version),
+                )?;
+                self.prices
+                    .id(key, |body| price(connection, body, &entry.cost))?
+            },
+        })
+    }
+}
+
+impl Cache {
+    fn id(
+        &mut self,
+        key: &[u8],
+        find_or_add: impl FnOnce(&str) -> rusqlite::Result<i64>,
+    ) -> rusqlite::Result<i64> {
+        if let Some(id) = self.young.get(key) {
+            return Ok(*id);
+        }
+        let id = match self.old.get(key) {
+            Some(id) => *id,
+            None => find_or_add(&String::from_utf8_lossy(key))?,
+        };
+        if self.young.len() >= GENERATION_KEYS_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key.into(), id);
+        Ok(id)
+    }
+}
+
+/// The canonical text of what a dictionary's entry stands for.
+fn write_key(key: &mut Vec<u8>, facts: &impl Serialize) -> rusqlite::Result<()> {
+    key.clear();
+    serde_json::to_writer(key, facts)
+        .map_err(|source| rusqlite::Error::ToSqlConversionFailure(Box::new(source)))
+}
+
+fn model_facts(event: &Event) -> (&str, &str, &str, Option<&str>, Option<&str>, Option<&str>) {
+    (
+        &event.provider,
+        &event.api,
+        &event.host,
+        event.model.as_deref(),
+        event.model_requested.as_deref(),
+        event.service_tier.as_deref(),
+    )
+}
+
+fn tag_set(connection: &Connection, body: &str, event: &Event) -> rusqlite::Result<i64> {
+    if let Some(id) = find(connection, "SELECT id FROM tag_sets WHERE body = ?1", body)? {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached("INSERT INTO tag_sets (body) VALUES (?1)")?
+        .execute([body])?;
+    let id = connection.last_insert_rowid();
+    let mut add =
+        connection.prepare_cached("INSERT INTO tags (tag_set, tag, value) VALUES (?1, ?2, ?3)")?;
+    for (tag, value) in &event.tags {
+        add.execute(params![id, tag, value])?;
+    }
+    Ok(id)
+}
+
+fn source(connection: &Connection, body: &str, source: &Source) -> rusqlite::Result<i64> {
+    if let Some(id) = find(connection, "SELECT id FROM sources WHERE body = ?1", body)? {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO sources (body, namespace, workload, service_account, principal, pod, node,
+                                  cluster) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            body,
+            source.namespace,
+            source.workload,
+            source.service_account,
+            source.principal,
+            source.pod,
+            source.node,
+            source.cluster,
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn model(connection: &Connection, body: &str, event: &Event) -> rusqlite::Result<i64> {
+    if let Some(id) = find(connection, "SELECT id FROM models WHERE body = ?1", body)? {
+        return Ok(id);
+    }
+    let (provider, api, host, model, model_requested, service_tier) = model_facts(event);
+    connection
+        .prepare_cached(
+            "INSERT INTO models (body, provider, api, host, model, model_requested, service_tier)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            body,
+            provider,
+            api,
+            host,
+            model,
+            model_requested,
+            service_tier,
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn price(connection: &Connection, body: &str, cost: &CostRecord) -> rusqlite::Result<i64> {
+    if let Some(id) = find(connection, "SELECT id FROM prices WHERE body = ?1", body)? {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO prices (body, price_row, pricing_version) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![body, cost.row, cost.pricing_version])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn find(connection: &Connection, sql: &str, body: &str) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached(sql)?
+        .query_row([body], |row| row.get(0))
+        .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_forgets_what_is_not_asked_for() {
+        let mut cache = Cache::default();
+        let mut looked_up = 0;
+        for round in 0..3_i64 {
+            for key in 0..GENERATION_KEYS_MAX as i64 * 3 {
+                for asked in [key, -1] {
+                    let id = cache.id(&asked.to_be_bytes(), |_| {
+                        looked_up += 1;
+                        Ok(asked)
+                    });
+                    assert_eq!(id, Ok(asked), "round {round}");
+                }
+            }
+        }
+        assert!(cache.young.len() + cache.old.len() <= 2 * GENERATION_KEYS_MAX);
+        assert_eq!(looked_up, 3 * 3 * GENERATION_KEYS_MAX + 1);
+    }
+}

@@ -1,0 +1,237 @@
+//! What goes into the ledger, and what became of it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use tollmesh_pricing::{Line, Priced, Status};
+use tollmesh_wire::{Event, Timestamp};
+
+use crate::money::{AmountTooLarge, PicoUsd};
+
+/// One event with what it cost.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The event as it came.
+    pub event: Event,
+    /// Its cost.
+    pub cost: CostRecord,
+}
+
+/// What a call cost, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CostRecord {
+    /// How sure the cost is.
+    pub status: Status,
+    /// The cost in all, extra usage included; `None` exactly where unpriced.
+    pub total: Option<PicoUsd>,
+    /// The cost at list prices, where a contract makes `total` differ from it.
+    pub list: Option<PicoUsd>,
+    /// What the cost is made of.
+    pub lines: Vec<CostLine>,
+    /// The price row of the call itself, as `file:model:row`.
+    pub row: Option<Arc<str>>,
+    /// The digest of the price tables; empty where none was asked.
+    pub pricing_version: Arc<str>,
+    /// Why the call is unpriced, a stable word.
+    pub unpriced_because: Option<Cow<'static, str>>,
+}
+
+/// One line of a cost: `amount x rate x times = usd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CostLine {
+    /// The bucket's or unit's name.
+    pub what: Cow<'static, str>,
+    /// Tokens, or units.
+    pub amount: Decimal,
+    /// US dollars for a million tokens, or for one unit.
+    pub rate: Decimal,
+    /// The product of all modifiers and overrides.
+    pub times: Decimal,
+    /// The line's cost in US dollars, not rounded.
+    pub usd: Decimal,
+    /// Whether the rate was taken from the parent class.
+    pub assumed: bool,
+    /// Where the line prices extra usage: its index in the event's `extra_usage`.
+    pub extra: Option<u32>,
+    /// Where the line prices extra usage: the price row.
+    pub row: Option<Arc<str>>,
+}
+
+/// An event that could not be taken, kept for whoever looks for the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// When it came.
+    pub received: Timestamp,
+    /// Its id, where one could be read.
+    pub event_id: Option<String>,
+    /// Why it could not be taken, in words.
+    pub reason: String,
+    /// The event as it came; the ledger keeps its first 4 KiB.
+    pub body: String,
+}
+
+/// What became of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is new, and in the ledger now.
+    Accepted,
+    /// Its id was in the ledger already; nothing was charged.
+    Duplicate,
+    /// It was late usage, and completed the row that had waited for it.
+    Completed,
+    /// It was late usage that no row waits for; nothing was charged.
+    Unmatched,
+    /// It can never be taken, and is in quarantine.
+    Refused(Refusal),
+}
+
+/// Why the ledger takes an entry never.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An event without an id cannot be told apart from its own resending.
+    #[error("event_id is empty")]
+    NoId,
+    /// A text is longer than any honest one.
+    #[error("{field} has {bytes} bytes; at most {max} are taken")]
+    TooLong {
+        /// The event's field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The longest that is taken.
+        max: usize,
+    },
+    /// A number is larger than any honest one.
+    #[error("{field} is {value}; at most {max} is taken")]
+    TooLarge {
+        /// The event's field, or the bucket's name.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The largest that is taken.
+        max: u64,
+    },
+    /// `usage_source` is none of the words it can be.
+    #[error("usage_source is {0:?}; expected \"reported\", \"estimated\" or \"absent\"")]
+    UsageSource(String),
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// What became of each entry, in the order in which they were given.
+    pub recorded: Vec<Recorded>,
+}
+
+impl Appended {
+    /// Entries that the ledger now holds and did not before.
+    pub fn accepted(&self) -> u64 {
+        self.count(|r| matches!(r, Recorded::Accepted | Recorded::Completed))
+    }
+
+    /// Entries that changed nothing, because they had been taken before or nothing waits for them.
+    pub fn duplicate(&self) -> u64 {
+        self.count(|r| matches!(r, Recorded::Duplicate | Recorded::Unmatched))
+    }
+
+    /// Entries in quarantine, as index and reason.
+    pub fn refused(&self) -> impl Iterator<Item = (usize, &Refusal)> {
+        self.recorded
+            .iter()
+            .enumerate()
+            .filter_map(|(i, r)| match r {
+                Recorded::Refused(why) => Some((i, why)),
+                _ => None,
+            })
+    }
+
+    fn count(&self, wanted: impl Fn(&Recorded) -> bool) -> u64 {
+        self.recorded.iter().filter(|r| wanted(r)).count() as u64
+    }
+}
+
+impl CostRecord {
+    /// The cost of what is not charged: a relayed, denied or free call.
+    pub fn free(pricing_version: Arc<str>) -> CostRecord {
+        CostRecord {
+            status: Status::Exact,
+            total: Some(PicoUsd::ZERO),
+            list: None,
+            lines: Vec::new(),
+            row: None,
+            pricing_version,
+            unpriced_because: None,
+        }
+    }
+
+    /// The cost of a call that no row prices.
+    pub fn unpriced(pricing_version: Arc<str>, because: &'static str) -> CostRecord {
+        CostRecord {
+            status: Status::Unpriced,
+            total: None,
+            unpriced_because: Some(Cow::Borrowed(because)),
+            ..CostRecord::free(pricing_version)
+        }
+    }
+
+    /// The cost of a call's own usage together with that of its `extra_usage`, in its order.
+    ///
+    /// The sum is exact and rounded once. The least sure part decides the status; where one part
+    /// is unpriced, the call is.
+    pub fn of(
+        own: Priced,
+        extra: Vec<Priced>,
+        pricing_version: Arc<str>,
+    ) -> Result<CostRecord, AmountTooLarge> {
+        let mut record = CostRecord {
+            row: own.row.as_deref().map(Arc::from),
+            ..CostRecord::free(pricing_version)
+        };
+        let mut usd = Some(Decimal::ZERO);
+        let indexes = std::iter::once(None).chain((0_u32..).map(Some));
+        for (index, part) in indexes.zip(std::iter::once(own).chain(extra)) {
+            record.status = less_sure(record.status, part.status);
+            record.unpriced_because = record
+                .unpriced_because
+                .or(part.unpriced_because.map(Cow::Borrowed));
+            usd = match (usd, part.usd) {
+                (Some(sum), Some(more)) => {
+                    Some(sum.checked_add(more).ok_or(AmountTooLarge { usd: more })?)
+                }
+                _ => None,
+            };
+            let row: Option<Arc<str>> = index.and(part.row.as_deref().map(Arc::from));
+            let lines = part.lines.iter();
+            record
+                .lines
+                .extend(lines.map(|line| CostLine::of(line, index, row.clone())));
+        }
+        record.total = usd.map(PicoUsd::from_usd).transpose()?;
+        Ok(record)
+    }
+}
+
+impl CostLine {
+    fn of(line: &Line, extra: Option<u32>, row: Option<Arc<str>>) -> CostLine {
+        CostLine {
+            what: Cow::Borrowed(line.what),
+            amount: line.amount,
+            rate: line.rate,
+            times: line.times,
+            usd: line.usd,
+            assumed: line.assumed,
+            extra,
+            row,
+        }
+    }
+}
+
+/// The less sure of two statuses.
+fn less_sure(a: Status, b: Status) -> Status {
+    match (a, b) {
+        (Status::Unpriced, _) | (_, Status::Unpriced) => Status::Unpriced,
+        (Status::Assumed, _) | (_, Status::Assumed) => Status::Assumed,
+        (Status::Exact, Status::Exact) => Status::Exact,
+    }
+}

@@ -1,0 +1,128 @@
+//! Why the ledger could not do what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a ledger cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The directory cannot be made or entered.
+    #[error("{}: cannot use this directory for the ledger; name a writable one as state_dir", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process writes this ledger.
+    #[error(
+        "{}: another tollmesh{} writes this ledger; stop it, or give this one a state_dir of its own",
+        path.display(),
+        holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process that holds it, where it left its id.
+        holder: Option<u32>,
+    },
+    /// There is no ledger to read.
+    #[error("{}: no ledger here; start `tollmesh serve` with this state_dir first", path.display())]
+    Missing {
+        /// The file that was looked for.
+        path: PathBuf,
+    },
+    /// The file is no SQLite database.
+    #[error(
+        "{}: not a ledger (no SQLite database); move the file away, or name another state_dir",
+        path.display()
+    )]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is another application's database.
+    #[error(
+        "{}: not a ledger (a database of application id {found:#010x}, a ledger has {wanted:#010x}); \
+         move the file away, or name another state_dir",
+        path.display()
+    )]
+    Application {
+        /// The file.
+        path: PathBuf,
+        /// The application id that it has.
+        found: u32,
+        /// The application id of ledgers.
+        wanted: u32,
+    },
+    /// The ledger was written by another version.
+    #[error(
+        "{}: ledger of schema version {found}, this tollmesh knows version {wanted}; \
+         run the release that wrote it, or move the file away to begin a new ledger",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version that it has.
+        found: i64,
+        /// The version that this build reads and writes.
+        wanted: i64,
+    },
+    /// SQLite refused.
+    #[error("{}: {doing}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The writer thread could not be started.
+    #[error("cannot start the ledger's writer thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Why entries were not taken. None of them is in the ledger; all may be sent again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// More waits than the queue holds.
+    #[error("the ledger is busy: {queued} events are waiting")]
+    Busy {
+        /// Events in the queue.
+        queued: usize,
+    },
+    /// The commit failed; the next one is tried afresh.
+    #[error("the ledger could not be written")]
+    Storage(#[source] Arc<LedgerError>),
+    /// The ledger is closed.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The cursor is none of this query's.
+    #[error("cursor {0:?} is not one of this query; start without a cursor")]
+    Cursor(String),
+    /// An interval that divides nothing.
+    #[error("interval of {0} ms; expected a positive one")]
+    Interval(i64),
+    /// The answer has more groups than one answer may.
+    #[error(
+        "more than {max} groups; ask for fewer dimensions, a longer interval or a shorter time"
+    )]
+    TooManyGroups {
+        /// The most groups in one answer.
+        max: usize,
+    },
+    /// The ledger cannot be opened for reading.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// SQLite refused.
+    #[error("the ledger could not be read")]
+    Sqlite(#[from] rusqlite::Error),
+}

@@ -1,0 +1,145 @@
+//! The handle through which the rest of the program writes the ledger and asks how it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use crate::ledger::entry::{Appended, Entry, Quarantined};
+use crate::ledger::error::{AppendError, LedgerError};
+use crate::ledger::query::Reader;
+use crate::ledger::totals::{Meter, NoMeter, Totals};
+use crate::ledger::writer::{self, Queue, Shared};
+
+/// The ledger's file in its directory.
+pub const LEDGER_FILE: &str = "ledger.db";
+
+/// Events that may wait for the writer. At some 2 KiB each they stay well below the memory that
+/// the aggregator may use; what does not fit is answered [`AppendError::Busy`] and comes again.
+pub const QUEUE_EVENTS_MAX: usize = 8_192;
+
+/// How a ledger is opened.
+pub struct LedgerOptions {
+    /// The directory of its files; made where it is missing.
+    pub dir: PathBuf,
+    /// What counts its events.
+    pub meter: Box<dyn Meter>,
+    /// Events that may wait for the writer.
+    pub queue_events_max: usize,
+}
+
+/// A ledger open for writing. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Ledger {
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+    reader: Reader,
+}
+
+/// How the ledger is.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Why commits fail, while they do; `None` when the last one succeeded.
+    pub failing: Option<Failing>,
+    /// Events that wait for the writer.
+    pub queued_events: usize,
+    /// Request-level rows in the ledger.
+    pub rows: u64,
+}
+
+/// An ongoing failure.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// When the first of the failures in a row was.
+    pub since: Instant,
+    /// The last failure.
+    pub error: Arc<LedgerError>,
+}
+
+impl LedgerOptions {
+    /// A ledger in that directory that counts nothing.
+    pub fn new(dir: impl Into<PathBuf>) -> LedgerOptions {
+        LedgerOptions {
+            dir: dir.into(),
+            meter: Box::new(NoMeter),
+            queue_events_max: QUEUE_EVENTS_MAX,
+        }
+    }
+
+    /// The same with that meter.
+    pub fn meter(mut self, meter: impl Meter) -> LedgerOptions {
+        self.meter = Box::new(meter);
+        self
+    }
+}
+
+impl Ledger {
+    /// Opens or makes the ledger, takes its lock, and starts its writer thread.
+    ///
+    /// Blocks for some milliseconds. What a meter must know of the past, it may read from
+    /// [`Ledger::totals`] before the first append.
+    pub fn open(options: LedgerOptions) -> Result<Ledger, LedgerError> {
+        let path = options.dir.join(LEDGER_FILE);
+        let (queue, shared) = writer::start(options)?;
+        Ok(Ledger {
+            queue: Arc::new(queue),
+            shared,
+            reader: Reader::new(path),
+        })
+    }
+
+    /// Records entries and quarantined events, and returns after the commit that made them durable.
+    ///
+    /// All or none of a batch is committed; one bad entry is only itself refused. On an error
+    /// nothing was recorded, or, if the answer of the disk was lost, everything may be: sending
+    /// the batch again is always right.
+    pub async fn append(
+        &self,
+        entries: Vec<Entry>,
+        quarantine: Vec<Quarantined>,
+    ) -> Result<Appended, AppendError> {
+        let answer = self.queue.push(entries, quarantine)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Questions to this ledger; they do not hold up the writer.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Shows all counters since the ledger began, as of the last commit. The writer waits while
+    /// `look` runs, so it should be quick.
+    pub fn totals<T>(&self, look: impl FnOnce(&Totals) -> T) -> T {
+        look(&read(&self.shared.totals))
+    }
+
+    /// How the ledger is.
+    pub fn health(&self) -> Health {
+        Health {
+            failing: read(&self.shared.failing).clone(),
+            queued_events: self.queue.events(),
+            rows: self.shared.rows(),
+        }
+    }
+
+    /// The ledger's file.
+    pub fn path(&self) -> &Path {
+        self.reader.path()
+    }
+
+    /// Commits what waits, folds the write-ahead log into the file and gives up the lock. Appends
+    /// by other handles are answered [`AppendError::Closed`] from now on.
+    pub async fn close(self) {
+        self.reader.close();
+        if let Some(done) = self.queue.close() {
+            // An error means that the writer is gone, which is what was wanted.
+            let _ = done.await;
+        }
+    }
+}
+
+/// The value under a lock; a panic elsewhere has left whole values behind, since each is replaced
+/// or added to in one step.
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,36 @@
+//! The ledger: every event once, what it cost, and the totals that follow from it, in SQLite.
+//!
+//! [`Ledger::open`] takes the directory's lock and starts one writer thread. [`Ledger::append`]
+//! hands it entries and returns after the commit that made them durable; whatever waits is
+//! committed together. In that one transaction an event becomes a row, unless its id is there
+//! already, its hour is rolled up, and the counters of [`totals`] grow. [`Reader`] answers
+//! questions on connections of its own, from this process or another.
+//!
+//! The ledger does not know HTTP, prices, or the names of metrics: a [`Meter`] says what an event
+//! adds to which series. It asks for no wall clock.
+
+mod checked;
+mod codes;
+mod counters;
+mod dictionary;
+mod entry;
+mod error;
+mod handle;
+mod late;
+mod lines;
+mod lock;
+mod quarantine;
+pub mod query;
+mod rollup;
+mod row;
+mod schema;
+pub mod totals;
+mod transaction;
+mod wide;
+mod writer;
+
+pub use entry::{Appended, CostLine, CostRecord, Entry, Quarantined, Recorded, Refusal};
+pub use error::{AppendError, LedgerError, QueryError};
+pub use handle::{Health, Ledger, LedgerOptions};
+pub use query::Reader;
+pub use totals::{Increments, Meter, Occasion, Totals};

@@ -1,0 +1,16 @@
+//! Questions to the ledger, on read-only connections beside the writer's.
+
+mod coverage;
+mod filter;
+mod quarantined;
+mod reader;
+mod requests;
+mod scope;
+mod spend;
+
+pub use coverage::{Coverage, CoverageQuery};
+pub use filter::{Column, Dimension, Filter, Span};
+pub use quarantined::Held;
+pub use reader::Reader;
+pub use requests::{Page, RequestRow, RequestsQuery, Sort};
+pub use spend::{SpendQuery, SpendRow};

@@ -1,0 +1,274 @@
+//! The part of a query that says which calls: tables, joins and conditions, with their values.
+
+use rusqlite::types::Value;
+use tollmesh_pricing::Status;
+use tollmesh_usage::UsageSource;
+use tollmesh_wire::{Outcome, Timestamp};
+
+use crate::ledger::codes::{self, Coded};
+use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
+use crate::ledger::rollup::HOUR_MS;
+
+/// What answers a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Hourly sums.
+    Hourly,
+    /// The rows themselves.
+    Events,
+}
+
+/// SQL under construction: `FROM ... WHERE ...` over one table, which is called `t`.
+#[derive(Debug)]
+pub struct Scope {
+    pub table: Table,
+    joins: String,
+    conditions: Vec<String>,
+    join_values: Vec<Value>,
+    condition_values: Vec<Value>,
+    joins_models: bool,
+    joins_sources: bool,
+    n_tag_joins: usize,
+}
+
+impl Table {
+    /// Hourly sums where they know all that is asked, else the rows.
+    pub fn choose<'a>(
+        span: Span,
+        interval_ms: Option<i64>,
+        dimensions: impl IntoIterator<Item = &'a Dimension>,
+    ) -> Table {
+        let whole_hours = |ms: i64| ms % HOUR_MS == 0;
+        let known = |d: &Dimension| !matches!(d, Dimension::Column(c) if c.is_of_rows_only());
+        let aligned = [span.from, span.to]
+            .into_iter()
+            .flatten()
+            .all(|at| whole_hours(at.as_unix_ms()));
+        if aligned && interval_ms.is_none_or(whole_hours) && dimensions.into_iter().all(known) {
+            Table::Hourly
+        } else {
+            Table::Events
+        }
+    }
+}
+
+impl Scope {
+    /// All calls in the span that meet the filters.
+    pub fn new(table: Table, span: Span, filters: &[Filter]) -> Scope {
+        let mut scope = Scope {
+            table,
+            joins: String::new(),
+            conditions: Vec::new(),
+            join_values: Vec::new(),
+            condition_values: Vec::new(),
+            joins_models: false,
+            joins_sources: false,
+            n_tag_joins: 0,
+        };
+        if let Some(from) = span.from {
+            scope.add_time_condition(">=", from);
+        }
+        if let Some(to) = span.to {
+            scope.add_time_condition("<", to);
+        }
+        filters.iter().for_each(|filter| scope.add_filter(filter));
+        scope
+    }
+
+    /// Leaves out relayed calls, unless the filters speak of outcomes themselves: a filter nearer
+    /// to the provider counts them.
+    pub fn without_relayed(mut self, filters: &[Filter]) -> Scope {
+        let outcome = Dimension::Column(Column::Outcome);
+        if !filters.iter().any(|filter| filter.dimension == outcome) {
+            self.conditions
+                .push(format!("t.outcome <> {}", codes::RELAYED));
+        }
+        self
+    }
+
+    /// A further condition with its values.
+    pub fn add_condition(
+        &mut self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) {
+        self.conditions.push(sql.into());
+        self.condition_values.extend(values);
+    }
+
+    /// The SQL expression of a dimension; joins what it needs.
+    pub fn expression(&mut self, dimension: &Dimension) -> String {
+        match dimension {
+            Dimension::Tag(tag) => {
+                let i = self.n_tag_joins;
+                self.n_tag_joins += 1;
+                self.joins.push_str(&format!(
+                    " LEFT JOIN tags g{i} ON g{i}.tag_set = t.tag_set AND g{i}.tag = ?"
+                ));
+                self.join_values.push(Value::Text(tag.clone()));
+                format!("g{i}.value")
+            }
+            Dimension::Column(column) => {
+                let place = Place::of(*column);
+                match place {
+                    Place::Models(_) if !self.joins_models => {
+                        self.joins_models = true;
+                        self.joins.push_str(" JOIN models m ON m.id = t.model_id");
+                    }
+                    Place::Sources(_) if !self.joins_sources => {
+                        self.joins_sources = true;
+                        self.joins.push_str(" JOIN sources s ON s.id = t.source_id");
+                    }
+                    _ => {}
+                }
+                place.expression().to_owned()
+            }
+        }
+    }
+
+    /// The number of calls that one line of the table stands for.
+    pub fn weight(&self) -> &'static str {
+        match self.table {
+            Table::Hourly => "t.requests",
+            Table::Events => "1",
+        }
+    }
+
+    /// The begin of a line's interval in milliseconds.
+    pub fn interval_start(&self, interval_ms: i64) -> String {
+        // An integer, so it can stand in the text.
+        format!("({0} - {0} % {interval_ms})", self.time_ms())
+    }
+
+    fn time_ms(&self) -> String {
+        match self.table {
+            Table::Hourly => format!("(t.hour * {HOUR_MS})"),
+            Table::Events => "t.time_ms".to_owned(),
+        }
+    }
+
+    /// `FROM ... WHERE ...`
+    pub fn sql(&self) -> String {
+        let table = match self.table {
+            Table::Hourly => "hourly",
+            Table::Events => "events",
+        };
+        let conditions = match self.conditions.as_slice() {
+            [] => String::new(),
+            all => format!(" WHERE {}", all.join(" AND ")),
+        };
+        format!("FROM {table} t{}{conditions}", self.joins)
+    }
+
+    /// The values of [`Scope::sql`], in its order.
+    pub fn into_values(self) -> Vec<Value> {
+        let mut values = self.join_values;
+        values.extend(self.condition_values);
+        values
+    }
+
+    fn add_time_condition(&mut self, comparison: &str, at: Timestamp) {
+        let (column, value) = match self.table {
+            Table::Hourly => ("t.hour", at.as_unix_ms() / HOUR_MS),
+            Table::Events => ("t.time_ms", at.as_unix_ms()),
+        };
+        self.add_condition(format!("{column} {comparison} ?"), [value.into()]);
+    }
+
+    fn add_filter(&mut self, filter: &Filter) {
+        let text = Value::Text(filter.value.clone());
+        match &filter.dimension {
+            Dimension::Tag(tag) => self.add_condition(
+                "t.tag_set IN (SELECT tag_set FROM tags WHERE tag = ? AND value = ?)",
+                [Value::Text(tag.clone()), text],
+            ),
+            Dimension::Column(column) => match Place::of(*column) {
+                Place::Models(expression) => self.add_condition(
+                    format!("t.model_id IN (SELECT id FROM models m WHERE {expression} = ?)"),
+                    [text],
+                ),
+                Place::Sources(expression) => self.add_condition(
+                    format!("t.source_id IN (SELECT id FROM sources s WHERE {expression} = ?)"),
+                    [text],
+                ),
+                Place::Code(expression) | Place::Own(expression) => {
+                    let value = column_value(*column, &filter.value);
+                    // A word that is none of the closed set's is no call's.
+                    self.add_condition(format!("{expression} = ?"), [value]);
+                }
+            },
+        }
+    }
+}
+
+/// Where a column stands, as an SQL expression.
+enum Place {
+    Models(&'static str),
+    Sources(&'static str),
+    /// In the table itself, as a code.
+    Code(&'static str),
+    /// In the table itself, as it is.
+    Own(&'static str),
+}
+
+impl Place {
+    fn of(column: Column) -> Place {
+        match column {
+            Column::Provider => Place::Models("m.provider"),
+            Column::Api => Place::Models("m.api"),
+            Column::Host => Place::Models("m.host"),
+            Column::Model => Place::Models("coalesce(m.model, m.model_requested)"),
+            Column::ModelRequested => Place::Models("m.model_requested"),
+            Column::ServiceTier => Place::Models("m.service_tier"),
+            Column::Namespace => Place::Sources("s.namespace"),
+            Column::Workload => Place::Sources("s.workload"),
+            Column::ServiceAccount => Place::Sources("s.service_account"),
+            Column::Principal => Place::Sources("s.principal"),
+            Column::Pod => Place::Sources("s.pod"),
+            Column::Node => Place::Sources("s.node"),
+            Column::Cluster => Place::Sources("s.cluster"),
+            Column::Outcome => Place::Code("t.outcome"),
+            Column::UsageSource => Place::Code("t.usage_source"),
+            Column::CostStatus => Place::Code("t.cost_status"),
+            Column::EventId => Place::Own("t.event_id"),
+            Column::RequestId => Place::Own("t.request_id"),
+            Column::TraceId => Place::Own("t.trace_id"),
+            Column::ResponseId => Place::Own("t.response_id"),
+            Column::Status => Place::Own("t.status"),
+            Column::FinishReason => Place::Own("t.finish_reason"),
+            Column::Trouble => Place::Own("t.trouble"),
+        }
+    }
+
+    fn expression(&self) -> &'static str {
+        match self {
+            Place::Models(sql) | Place::Sources(sql) | Place::Code(sql) | Place::Own(sql) => sql,
+        }
+    }
+}
+
+/// What a column holds for a word; `NULL`, which equals nothing, where it holds no such word.
+fn column_value(column: Column, word: &str) -> Value {
+    let code = |code: Option<i64>| code.map_or(Value::Null, Value::Integer);
+    match column {
+        Column::Outcome => code(Outcome::from_name(word).map(Coded::code)),
+        Column::UsageSource => code(UsageSource::from_name(word).map(Coded::code)),
+        Column::CostStatus => code(Status::from_name(word).map(Coded::code)),
+        Column::Status => code(word.parse().ok()),
+        _ => Value::Text(word.to_owned()),
+    }
+}
+
+/// The word for what a column holds; `None` for `NULL`.
+pub fn word(dimension: &Dimension, value: Value) -> Option<String> {
+    match (dimension, value) {
+        (Dimension::Column(column), Value::Integer(n)) => Some(match column {
+            Column::Outcome => Outcome::from_code(n)?.word().to_owned(),
+            Column::UsageSource => UsageSource::from_code(n)?.word().to_owned(),
+            Column::CostStatus => Status::from_code(n)?.word().to_owned(),
+            _ => n.to_string(),
+        }),
+        (_, Value::Text(text)) => Some(text),
+        _ => None,
+    }
+}

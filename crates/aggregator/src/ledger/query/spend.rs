@@ -1,0 +1,169 @@
+//! Sums of cost, tokens and requests over a span, by any dimensions.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params_from_iter};
+use tollmesh_usage::Bucket;
+use tollmesh_wire::Timestamp;
+
+use crate::ledger::codes;
+use crate::ledger::error::QueryError;
+use crate::ledger::query::filter::{Dimension, Filter, Span};
+use crate::ledger::query::reader::Reader;
+use crate::ledger::query::scope::{Scope, Table, word};
+use crate::ledger::wide::Wide;
+use crate::money::PicoSum;
+
+/// Groups in one answer. Answers are held in memory, and nobody reads more.
+pub const GROUPS_MAX: usize = 100_000;
+
+/// Which sums.
+#[derive(Clone, Debug, Default)]
+pub struct SpendQuery {
+    /// One row for each combination of these.
+    pub by: Vec<Dimension>,
+    /// One row for each interval of that many milliseconds, counted from 1970; `None` for one over
+    /// the whole span. Divisors and multiples of an hour read best.
+    pub interval_ms: Option<i64>,
+    /// The time looked at.
+    pub span: Span,
+    /// Conditions, all of which must hold. Where none speaks of the outcome, relayed calls are left
+    /// out, since a filter nearer to the provider counts them.
+    pub filters: Vec<Filter>,
+}
+
+/// One group's sums.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpendRow {
+    /// The interval's begin, where intervals were asked for.
+    pub start: Option<Timestamp>,
+    /// The values of [`SpendQuery::by`], in its order; `None` where calls do not have it.
+    pub key: Vec<Option<String>>,
+    /// Calls.
+    pub requests: u64,
+    /// The cost of all that are priced.
+    pub cost: PicoSum,
+    /// Calls without a price, whose cost is not in `cost`.
+    pub unpriced: u64,
+    /// Calls whose counts are estimated.
+    pub estimated: u64,
+    /// Tokens by bucket, in [`Bucket::ALL`]'s order.
+    pub tokens: [u128; Bucket::ALL.len()],
+    /// The calls' durations together, in milliseconds.
+    pub duration_ms: u128,
+    /// The times to first token together, in milliseconds.
+    pub ttft_ms: u128,
+    /// Calls with a time to first token.
+    pub ttft_count: u64,
+}
+
+impl Reader {
+    /// The sums, ordered by interval and then by cost, the highest first.
+    ///
+    /// Where span and interval fall on full hours and all dimensions are known to them, hourly
+    /// sums answer; else the rows do.
+    pub fn spend(&self, query: &SpendQuery) -> Result<Vec<SpendRow>, QueryError> {
+        if let Some(interval_ms) = query.interval_ms.filter(|ms| *ms <= 0) {
+            return Err(QueryError::Interval(interval_ms));
+        }
+        let filtered = query.filters.iter().map(|filter| &filter.dimension);
+        let dimensions = query.by.iter().chain(filtered);
+        let table = Table::choose(query.span, query.interval_ms, dimensions);
+        let mut rows = self.ask(|connection| sums(connection, query, table))?;
+        rows.sort_by(|a, b| {
+            let by_cost = b.cost.cmp(&a.cost).then(b.requests.cmp(&a.requests));
+            a.start
+                .cmp(&b.start)
+                .then(by_cost)
+                .then_with(|| a.key.cmp(&b.key))
+        });
+        Ok(rows)
+    }
+}
+
+fn sums(
+    connection: &Connection,
+    query: &SpendQuery,
+    table: Table,
+) -> Result<Vec<SpendRow>, QueryError> {
+    let mut scope = Scope::new(table, query.span, &query.filters).without_relayed(&query.filters);
+    let groups: Vec<String> = std::iter::once(match query.interval_ms {
+        Some(interval_ms) => scope.interval_start(interval_ms),
+        None => "NULL".to_owned(),
+    })
+    .chain(query.by.iter().map(|dimension| scope.expression(dimension)))
+    .collect();
+    let sql = format!(
+        "SELECT {}, {} {} GROUP BY {} LIMIT {}",
+        groups.join(", "),
+        sum_columns(&scope),
+        scope.sql(),
+        (1..=groups.len())
+            .map(|i| i.to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
+        GROUPS_MAX + 1
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query(params_from_iter(scope.into_values()))?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        if rows.len() == GROUPS_MAX {
+            return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
+        }
+        rows.push(read_row(row, &query.by)?);
+    }
+    Ok(rows)
+}
+
+/// The sums, in the order in which [`read_row`] reads them.
+fn sum_columns(scope: &Scope) -> String {
+    let weight = scope.weight();
+    let ttft_count = match scope.table {
+        Table::Hourly => "sum(t.ttft_count)",
+        Table::Events => "count(t.ttft_ms)",
+    };
+    let only = |column: &str, code: i64| {
+        format!("sum(CASE WHEN t.{column} = {code} THEN {weight} ELSE 0 END)")
+    };
+    let narrow = [
+        format!("sum({weight})"),
+        only("cost_status", codes::UNPRICED),
+        only("usage_source", codes::ESTIMATED),
+        ttft_count.to_owned(),
+    ];
+    let wide = ["cost_pico", "duration_ms", "ttft_ms"]
+        .into_iter()
+        .chain(Bucket::ALL.map(Bucket::name))
+        .map(|name| format!("sum128(t.{name})"));
+    narrow
+        .into_iter()
+        .chain(wide)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn read_row(row: &Row<'_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
+    let key = (1..).zip(by).map(|(at, dimension)| {
+        let value: Value = row.get(at)?;
+        Ok(word(dimension, value))
+    });
+    let at = by.len() + 1;
+    let count = |i: usize| row.get(at + i).map(i64::unsigned_abs);
+    let wide = |i: usize| row.get(at + i).map(|sum: Wide| sum.0);
+    let mut tokens = [0; Bucket::ALL.len()];
+    for (i, slot) in tokens.iter_mut().enumerate() {
+        *slot = wide(7 + i)?.unsigned_abs();
+    }
+    Ok(SpendRow {
+        start: row.get::<_, Option<i64>>(0)?.map(Timestamp::from_unix_ms),
+        key: key.collect::<rusqlite::Result<_>>()?,
+        requests: count(0)?,
+        unpriced: count(1)?,
+        estimated: count(2)?,
+        ttft_count: count(3)?,
+        cost: PicoSum::from_pico(wide(4)?),
+        duration_ms: wide(5)?.unsigned_abs(),
+        ttft_ms: wide(6)?.unsigned_abs(),
+        tokens,
+    })
+}

@@ -1,0 +1,137 @@
+//! Hourly sums of the rows, gathered over a transaction and written at its end.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params_from_iter};
+use tollmesh_usage::Bucket;
+
+use crate::ledger::checked::Checked;
+use crate::ledger::codes::Coded;
+use crate::ledger::dictionary::Ids;
+use crate::ledger::wide::Wide;
+
+/// Milliseconds in an hour.
+pub const HOUR_MS: i64 = 3_600_000;
+
+/// What calls must share to be summed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    hour: i64,
+    tag_set: i64,
+    source: i64,
+    model: i64,
+    outcome: i64,
+    usage_source: i64,
+    cost_status: i64,
+}
+
+/// The sums. All may be negative within a transaction: a completed row leaves its former group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    requests: i64,
+    cost_pico: i128,
+    tokens: [i128; Bucket::ALL.len()],
+    duration_ms: i128,
+    ttft_ms: i128,
+    ttft_count: i64,
+}
+
+/// What a transaction changes.
+#[derive(Debug, Default)]
+pub struct Rollup {
+    groups: HashMap<Key, Sums>,
+    has_removals: bool,
+}
+
+impl Rollup {
+    /// Adds a row to its group.
+    pub fn add(&mut self, checked: &Checked<'_>, ids: Ids) {
+        self.count(checked, ids, 1);
+    }
+
+    /// Takes a row out of its group.
+    pub fn remove(&mut self, checked: &Checked<'_>, ids: Ids) {
+        self.has_removals = true;
+        self.count(checked, ids, -1);
+    }
+
+    fn count(&mut self, checked: &Checked<'_>, ids: Ids, sign: i64) {
+        let event = checked.event();
+        let cost = &checked.entry.cost;
+        let key = Key {
+            hour: event.time.as_unix_ms().div_euclid(HOUR_MS),
+            tag_set: ids.tag_set,
+            source: ids.source,
+            model: ids.model,
+            outcome: event.outcome.code(),
+            usage_source: checked.usage_source.code(),
+            cost_status: cost.status.code(),
+        };
+        let wide = i128::from(sign);
+        let sums = self.groups.entry(key).or_default();
+        sums.requests += sign;
+        sums.cost_pico += wide * cost.total.map_or(0, |pico| i128::from(pico.as_pico()));
+        for (slot, bucket) in sums.tokens.iter_mut().zip(Bucket::ALL) {
+            *slot += wide * i128::from(event.usage.get(bucket).unwrap_or(0));
+        }
+        sums.duration_ms += wide * i128::from(event.duration_ms);
+        if let Some(ttft_ms) = event.ttft_ms {
+            sums.ttft_ms += wide * i128::from(ttft_ms);
+            sums.ttft_count += sign;
+        }
+    }
+
+    /// Adds all to the file.
+    pub fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut upsert = connection.prepare_cached(&upsert_sql())?;
+        for (key, sums) in &self.groups {
+            let tokens = sums.tokens.iter().copied();
+            let narrow = [
+                key.hour,
+                key.tag_set,
+                key.source,
+                key.model,
+                key.outcome,
+                key.usage_source,
+                key.cost_status,
+                sums.requests,
+                sums.ttft_count,
+            ];
+            let wide = [sums.cost_pico, sums.duration_ms, sums.ttft_ms];
+            let values = narrow
+                .into_iter()
+                .map(i128::from)
+                .chain(wide)
+                .chain(tokens)
+                .map(Wide);
+            upsert.execute(params_from_iter(values))?;
+        }
+        if self.has_removals {
+            connection.execute("DELETE FROM hourly WHERE requests = 0", [])?;
+        }
+        Ok(())
+    }
+}
+
+/// The statement that adds one group; its values are the key's, two counts, and the wide sums.
+fn upsert_sql() -> String {
+    let wide = ["cost_pico", "duration_ms", "ttft_ms"];
+    let wide: Vec<&str> = wide
+        .into_iter()
+        .chain(Bucket::ALL.map(Bucket::name))
+        .collect();
+    let sets: Vec<String> = wide
+        .iter()
+        .map(|name| format!("{name} = add128({name}, excluded.{name})"))
+        .collect();
+    let places = vec!["?"; 9 + wide.len()].join(", ");
+    format!(
+        "INSERT INTO hourly (hour, tag_set, source_id, model_id, outcome, usage_source,
+                             cost_status, requests, ttft_count, {})
+         VALUES ({places})
+         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
+             ttft_count = ttft_count + excluded.ttft_count, {}",
+        wide.join(", "),
+        sets.join(", ")
+    )
+}

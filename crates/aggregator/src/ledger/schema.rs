@@ -1,0 +1,157 @@
+//! The ledger's file: how it is made, recognised and opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::ledger::error::LedgerError;
+use crate::ledger::wide;
+
+/// "TolM": tells a ledger from other SQLite files.
+pub const APPLICATION_ID: u32 = 0x546f_6c4d;
+
+/// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
+/// wait in WAL mode but while the log is recovered after a crash.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Page cache of the writer, in KiB: holds the hot pages of all indices at some million rows.
+const WRITER_CACHE_KIB: u32 = 8 * 1024;
+
+/// Page cache of a reader, in KiB. Scans gain nothing from more.
+const READER_CACHE_KIB: u32 = 2 * 1024;
+
+/// Pages in the write-ahead log that begin a checkpoint (16 MiB): large enough that a group of
+/// commits shares one, small enough that recovery takes milliseconds.
+const CHECKPOINT_PAGES: u32 = 4_096;
+
+/// What the write-ahead log's file is cut to after a checkpoint, in bytes, should a long reader
+/// have made it grow.
+const WAL_FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// Prepared statements that a connection keeps; the writer has about twenty.
+const STATEMENTS_MAX: usize = 48;
+
+/// Opens the ledger for writing; makes it where the file is missing or empty.
+pub fn open_writable(path: &Path) -> Result<Connection, LedgerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = connect(path, flags)?;
+    let failed = failed(path, "cannot be set up for writing");
+    if is_new(path, &connection)? {
+        create(&mut connection).map_err(&failed)?;
+    }
+    check(path, &connection)?;
+    let journal: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(&failed)?;
+    debug_assert_eq!(journal, "wal");
+    connection
+        .execute_batch(&format!(
+            "PRAGMA synchronous = FULL;
+             PRAGMA cache_size = -{WRITER_CACHE_KIB};
+             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};
+             PRAGMA journal_size_limit = {WAL_FILE_BYTES_MAX};
+             PRAGMA temp_store = MEMORY;"
+        ))
+        .map_err(&failed)?;
+    Ok(connection)
+}
+
+/// Opens the ledger for questions only.
+pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.exists() {
+        return Err(LedgerError::Missing {
+            path: path.to_owned(),
+        });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = connect(path, flags)?;
+    check(path, &connection)?;
+    // Sorts stay in memory: a container's root is often read-only, without a place for files.
+    connection
+        .execute_batch(&format!(
+            "PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA temp_store = MEMORY;"
+        ))
+        .map_err(failed(path, "cannot be set up for reading"))?;
+    Ok(connection)
+}
+
+/// The error of a step that SQLite refused, told by what it says.
+pub fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError {
+    move |source| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => LedgerError::NotADatabase {
+            path: path.to_owned(),
+        },
+        _ => LedgerError::Sqlite {
+            path: path.to_owned(),
+            doing,
+            source,
+        },
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, LedgerError> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        wide::register(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(failed(path, "cannot be opened"))
+}
+
+/// Whether the file holds nothing at all yet.
+fn is_new(path: &Path, connection: &Connection) -> Result<bool, LedgerError> {
+    connection
+        .query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
+            row.get(0)
+        })
+        .map_err(failed(path, "cannot be read"))
+        .and_then(|empty: bool| Ok(empty && application_id(path, connection)? == 0))
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    // Must precede the first table: retention gives pages back to the file system with it.
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")?;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(include_str!("schema.sql"))?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// Whether the file is a ledger of the one version that this build knows.
+fn check(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    let found = application_id(path, connection)?;
+    if found != APPLICATION_ID {
+        return Err(LedgerError::Application {
+            path: path.to_owned(),
+            found,
+            wanted: APPLICATION_ID,
+        });
+    }
+    let found = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed(path, "cannot be read"))?;
+    if found != SCHEMA_VERSION {
+        return Err(LedgerError::Version {
+            path: path.to_owned(),
+            found,
+            wanted: SCHEMA_VERSION,
+        });
+    }
+    Ok(())
+}
+
+fn application_id(path: &Path, connection: &Connection) -> Result<u32, LedgerError> {
+    let id: i32 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(failed(path, "cannot be read"))?;
+    Ok(id.cast_unsigned())
+}

@@ -1,0 +1,262 @@
+//! One transaction: rows, roll-up, counters and quarantine of a group of batches, or none of them.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use tollmesh_wire::event::Kind;
+
+use crate::ledger::checked::Checked;
+use crate::ledger::dictionary::Dictionaries;
+use crate::ledger::entry::{Appended, Entry, Recorded};
+use crate::ledger::error::LedgerError;
+use crate::ledger::late::{self, Found};
+use crate::ledger::rollup::Rollup;
+use crate::ledger::row::{self, Stored};
+use crate::ledger::totals::{Increments, Meter, Occasion, Totals};
+use crate::ledger::writer::Batch;
+use crate::ledger::{counters, quarantine, schema};
+
+/// The open file with what is known of its content. After any error it is to be dropped: what it
+/// knows may be of a transaction that never was.
+pub struct Store {
+    path: PathBuf,
+    connection: Connection,
+    dictionaries: Dictionaries,
+    count: RowCount,
+    insert_sql: String,
+    update_sql: String,
+}
+
+/// How many rows there are, and the number of the last that ever was. Numbers are not used again
+/// when rows are deleted, so that they can tell how far a reader has come.
+#[derive(Clone, Copy)]
+struct RowCount {
+    rows: i64,
+    last_row: i64,
+}
+
+/// One transaction at work.
+struct Recording<'t> {
+    connection: &'t Connection,
+    insert: rusqlite::CachedStatement<'t>,
+    update_sql: &'t str,
+    dictionaries: &'t mut Dictionaries,
+    count: RowCount,
+    rollup: Rollup,
+    increments: &'t mut Increments,
+    meter: &'t mut dyn Meter,
+}
+
+impl Store {
+    /// Opens the file, or makes it.
+    pub fn open(path: &Path) -> Result<Store, LedgerError> {
+        let connection = schema::open_writable(path)?;
+        let count = RowCount::read(&connection).map_err(schema::failed(path, "cannot be read"))?;
+        Ok(Store {
+            path: path.to_owned(),
+            connection,
+            dictionaries: Dictionaries::default(),
+            count,
+            insert_sql: row::insert_sql(),
+            update_sql: row::update_sql(),
+        })
+    }
+
+    /// Request-level rows in the file.
+    pub fn rows(&self) -> u64 {
+        self.count.rows.unsigned_abs()
+    }
+
+    /// Reads the counters; those that are known to be higher are raised.
+    pub fn restore_totals(&mut self, known: &Totals) -> Result<Totals, LedgerError> {
+        let restore = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            let totals = counters::restore(&transaction, known)?;
+            transaction.commit()?;
+            Ok(totals)
+        };
+        restore(&mut self.connection).map_err(schema::failed(
+            &self.path,
+            "the counters cannot be restored",
+        ))
+    }
+
+    /// Records all batches durably, with one answer for each, and leaves in `increments` what the
+    /// meter added.
+    pub fn transact(
+        &mut self,
+        batches: &[Batch],
+        meter: &mut dyn Meter,
+        increments: &mut Increments,
+    ) -> Result<Vec<Appended>, LedgerError> {
+        self.try_transact(batches, meter, increments)
+            .map_err(schema::failed(&self.path, "a transaction failed"))
+    }
+
+    fn try_transact(
+        &mut self,
+        batches: &[Batch],
+        meter: &mut dyn Meter,
+        increments: &mut Increments,
+    ) -> rusqlite::Result<Vec<Appended>> {
+        let transaction = begin(&mut self.connection)?;
+        let mut recording = Recording {
+            connection: &transaction,
+            insert: transaction.prepare_cached(&self.insert_sql)?,
+            update_sql: &self.update_sql,
+            dictionaries: &mut self.dictionaries,
+            count: self.count,
+            rollup: Rollup::default(),
+            increments,
+            meter,
+        };
+        let appended = batches
+            .iter()
+            .map(|batch| recording.record_batch(batch))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let count = recording.finish()?;
+        transaction.commit()?;
+        self.count = count;
+        Ok(appended)
+    }
+
+    /// Finds out whether the file can be written, by a commit that changes nothing that matters.
+    pub fn probe(&mut self) -> Result<(), LedgerError> {
+        let write = |connection: &mut Connection, count: RowCount| {
+            let transaction = begin(connection)?;
+            // A page has to change for the disk to be asked at all.
+            transaction.execute(
+                "INSERT INTO meta VALUES ('probes', 1)
+                 ON CONFLICT DO UPDATE SET value = value + 1",
+                [],
+            )?;
+            count.write(&transaction)?;
+            transaction.commit()
+        };
+        write(&mut self.connection, self.count)
+            .map_err(schema::failed(&self.path, "cannot be written"))
+    }
+
+    /// Folds the write-ahead log into the file. What cannot be folded now, for a reader's sake, is
+    /// at the next opening.
+    pub fn close(self) {
+        if let Err(error) = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        {
+            tracing::warn!(%error, "the ledger's write-ahead log stays beside it");
+        }
+    }
+}
+
+fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+// === impl RowCount ===
+
+impl RowCount {
+    fn read(connection: &Connection) -> rusqlite::Result<RowCount> {
+        let value = |key: &str| -> rusqlite::Result<i64> {
+            connection
+                .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map(Option::unwrap_or_default)
+        };
+        Ok(RowCount {
+            rows: value("rows")?,
+            last_row: value("last_row")?,
+        })
+    }
+
+    fn write(self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut put = connection.prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET value = excluded.value",
+        )?;
+        put.execute(("rows", self.rows))?;
+        put.execute(("last_row", self.last_row))?;
+        Ok(())
+    }
+}
+
+// === impl Recording ===
+
+impl Recording<'_> {
+    fn record_batch(&mut self, batch: &Batch) -> rusqlite::Result<Appended> {
+        for bad in &batch.quarantine {
+            quarantine::keep(self.connection, bad)?;
+        }
+        let recorded = batch
+            .entries
+            .iter()
+            .map(|entry| self.record(entry))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let refused = recorded.iter().any(|r| matches!(r, Recorded::Refused(_)));
+        if refused || !batch.quarantine.is_empty() {
+            quarantine::trim(self.connection)?;
+        }
+        Ok(Appended { recorded })
+    }
+
+    fn record(&mut self, entry: &Entry) -> rusqlite::Result<Recorded> {
+        let checked = match Checked::new(entry) {
+            Ok(checked) => checked,
+            Err(why) => {
+                quarantine::keep_refused(self.connection, entry, &why)?;
+                return Ok(Recorded::Refused(why));
+            }
+        };
+        match entry.event.kind {
+            Kind::Call => self.add(&checked),
+            Kind::LateUsage => match late::find(self.connection, &checked)? {
+                Found::Row(waiting) => self.complete(&waiting, &checked),
+                Found::Already => Ok(Recorded::Duplicate),
+                Found::Nothing => Ok(Recorded::Unmatched),
+            },
+        }
+    }
+
+    fn add(&mut self, checked: &Checked<'_>) -> rusqlite::Result<Recorded> {
+        let ids = self.dictionaries.ids(self.connection, checked.entry)?;
+        let row = self.count.last_row + 1;
+        row::bind(&mut self.insert, row, checked, ids)?;
+        if self.insert.raw_execute()? == 0 {
+            return Ok(Recorded::Duplicate);
+        }
+        self.count.last_row = row;
+        self.count.rows += 1;
+        self.rollup.add(checked, ids);
+        self.meter
+            .measure(checked.entry, Occasion::New, self.increments);
+        Ok(Recorded::Accepted)
+    }
+
+    fn complete(&mut self, waiting: &Stored, late: &Checked<'_>) -> rusqlite::Result<Recorded> {
+        let merged = late::merge(&waiting.entry, late.entry);
+        let (Ok(before), Ok(after)) = (Checked::new(&waiting.entry), Checked::new(&merged)) else {
+            // Both parts were checked when they came; a row that fails now was altered by hand.
+            return Ok(Recorded::Unmatched);
+        };
+        let ids = self.dictionaries.ids(self.connection, &merged)?;
+        let mut update = self.connection.prepare_cached(self.update_sql)?;
+        row::bind(&mut update, waiting.row, &after, ids)?;
+        update.raw_execute()?;
+        late::note(self.connection, late.event(), waiting.row)?;
+        self.rollup.remove(&before, waiting.ids);
+        self.rollup.add(&after, ids);
+        self.meter
+            .measure(&merged, Occasion::Completed, self.increments);
+        Ok(Recorded::Completed)
+    }
+
+    /// Writes what was gathered.
+    fn finish(self) -> rusqlite::Result<RowCount> {
+        self.rollup.write(self.connection)?;
+        counters::add(self.connection, self.increments)?;
+        self.count.write(self.connection)?;
+        Ok(self.count)
+    }
+}

@@ -1,0 +1,337 @@
+//! The writer thread: what waits in the queue is committed together, then answered.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::ledger::entry::{Appended, Entry, Quarantined};
+use crate::ledger::error::{AppendError, LedgerError};
+use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
+use crate::ledger::lock::{self, Lock};
+use crate::ledger::totals::{Committed, Increments, Meter, Totals};
+use crate::ledger::transaction::Store;
+
+/// Events that one transaction takes. More would not commit faster, and the first batch in it
+/// waits for the last.
+const GROUP_EVENTS_MAX: usize = 4_096;
+
+/// How often an ailing ledger is tried while nobody appends, so that readiness comes back.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The answer to one batch.
+type Answer = Result<Appended, AppendError>;
+
+/// One batch that waits.
+pub struct Batch {
+    pub entries: Vec<Entry>,
+    pub quarantine: Vec<Quarantined>,
+}
+
+enum Message {
+    Append(Batch, oneshot::Sender<Answer>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The bounded way to the writer.
+pub struct Queue {
+    sender: Sender<Message>,
+    events: Arc<AtomicUsize>,
+    events_max: usize,
+}
+
+/// What the writer lets others see.
+#[derive(Default)]
+pub struct Shared {
+    /// The counters as of the last commit.
+    pub totals: RwLock<Totals>,
+    /// Set while commits fail.
+    pub failing: RwLock<Option<Failing>>,
+    rows: AtomicU64,
+}
+
+/// Opens the ledger and starts the thread.
+pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError> {
+    let lock = lock::take(&options.dir)?;
+    let shared = Arc::new(Shared::default());
+    let mut writer = Writer {
+        path: options.dir.join(LEDGER_FILE),
+        store: None,
+        meter: options.meter,
+        shared: Arc::clone(&shared),
+        _lock: lock,
+    };
+    writer.store = Some(writer.take_store()?);
+    let (sender, receiver) = mpsc::channel();
+    let events = Arc::new(AtomicUsize::new(0));
+    let queue = Queue {
+        sender,
+        events: Arc::clone(&events),
+        events_max: options.queue_events_max,
+    };
+    thread::Builder::new()
+        .name("ledger".into())
+        .spawn(move || writer.run(&receiver, &events))
+        .map_err(LedgerError::Thread)?;
+    Ok((queue, shared))
+}
+
+struct Writer {
+    path: PathBuf,
+    /// The open file, unless the last use of it failed.
+    store: Option<Store>,
+    meter: Box<dyn Meter>,
+    shared: Arc<Shared>,
+    _lock: Lock,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Queues a batch; the answer comes after its commit. A batch larger than the whole queue is
+    /// taken when nothing else waits, else it could never be.
+    pub fn push(
+        &self,
+        entries: Vec<Entry>,
+        quarantine: Vec<Quarantined>,
+    ) -> Result<oneshot::Receiver<Answer>, AppendError> {
+        let n = entries.len() + quarantine.len();
+        self.events
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
+                (queued == 0 || queued + n <= self.events_max).then_some(queued + n)
+            })
+            .map_err(|queued| AppendError::Busy { queued })?;
+        let (answer, receiver) = oneshot::channel();
+        let batch = Batch {
+            entries,
+            quarantine,
+        };
+        self.sender
+            .send(Message::Append(batch, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Events that wait.
+    pub fn events(&self) -> usize {
+        self.events.load(Ordering::Acquire)
+    }
+
+    /// Asks the writer to end after what waits; `None` if it has ended already.
+    pub fn close(&self) -> Option<oneshot::Receiver<()>> {
+        let (done, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Close(done))
+            .ok()
+            .map(|()| receiver)
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Request-level rows in the ledger.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+}
+
+/// The value under a lock. Values are replaced or added to in one step, so a panic elsewhere has
+/// left a whole one behind.
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Writer ===
+
+impl Writer {
+    fn run(mut self, receiver: &Receiver<Message>, events: &AtomicUsize) {
+        loop {
+            let first = match receiver.recv_timeout(PROBE_INTERVAL) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.probe();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
+            };
+            let (batches, answers, close) = gather(first, receiver);
+            self.commit(&batches, answers, events);
+            if let Some(done) = close {
+                self.end();
+                // The lock goes before the answer; whoever asked may have gone.
+                drop(self);
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    /// Commits a group and answers each of its batches.
+    fn commit(
+        &mut self,
+        batches: &[Batch],
+        answers: Vec<oneshot::Sender<Answer>>,
+        events: &AtomicUsize,
+    ) {
+        let n: usize = batches.iter().map(Batch::len).sum();
+        if batches.is_empty() {
+            return;
+        }
+        let outcome = self.try_commit(batches);
+        events.fetch_sub(n, Ordering::AcqRel);
+        match outcome {
+            // An answer that nobody waits for any more is no matter: the commit stands.
+            Ok(appended) => answers
+                .into_iter()
+                .zip(appended)
+                .for_each(|(to, appended)| {
+                    let _ = to.send(Ok(appended));
+                }),
+            Err(error) => {
+                let error = self.ail(error);
+                for to in answers {
+                    let _ = to.send(Err(AppendError::Storage(Arc::clone(&error))));
+                }
+            }
+        }
+    }
+
+    fn try_commit(&mut self, batches: &[Batch]) -> Result<Vec<Appended>, LedgerError> {
+        let started = Instant::now();
+        let mut store = self.take_store()?;
+        let mut increments = Increments::default();
+        let rows_before = store.rows();
+        let appended = store.transact(batches, self.meter.as_mut(), &mut increments)?;
+        let rows = store.rows();
+        self.store = Some(store);
+        self.shared.rows.store(rows, Ordering::Relaxed);
+        write(&self.shared.totals).merge(&increments);
+        self.recover();
+        self.meter.committed(Committed {
+            elapsed: started.elapsed(),
+            n_rows: rows - rows_before,
+        });
+        Ok(appended)
+    }
+
+    /// The open store. Whoever takes it puts it back only when all went well: after a failure it
+    /// speaks of a transaction that never was, and the next use opens the file afresh.
+    fn take_store(&mut self) -> Result<Store, LedgerError> {
+        if let Some(store) = self.store.take() {
+            return Ok(store);
+        }
+        let mut store = Store::open(&self.path)?;
+        let mut totals = write(&self.shared.totals);
+        *totals = store.restore_totals(&totals)?;
+        self.shared.rows.store(store.rows(), Ordering::Relaxed);
+        Ok(store)
+    }
+
+    /// Tries an ailing ledger with a write that changes nothing else.
+    fn probe(&mut self) {
+        let ails = write(&self.shared.failing).is_some();
+        if !ails {
+            return;
+        }
+        let tried = self.take_store().and_then(|mut store| {
+            store.probe()?;
+            Ok(store)
+        });
+        match tried {
+            Ok(store) => {
+                self.store = Some(store);
+                self.recover();
+            }
+            Err(error) => drop(self.ail(error)),
+        }
+    }
+
+    /// Notes a failure.
+    fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
+        let error = Arc::new(error);
+        let mut failing = self
+            .shared
+            .failing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let since = match failing.as_ref() {
+            Some(earlier) => earlier.since,
+            None => {
+                tracing::error!(error = %chain(&error), "the ledger cannot be written");
+                Instant::now()
+            }
+        };
+        *failing = Some(Failing {
+            since,
+            error: Arc::clone(&error),
+        });
+        error
+    }
+
+    fn recover(&mut self) {
+        let ails = write(&self.shared.failing).is_some();
+        if ails {
+            tracing::info!("the ledger can be written again");
+            *write(&self.shared.failing) = None;
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.close();
+        }
+    }
+}
+
+/// The first message and all that wait behind it, as far as one transaction goes.
+fn gather(
+    first: Message,
+    receiver: &Receiver<Message>,
+) -> (
+    Vec<Batch>,
+    Vec<oneshot::Sender<Answer>>,
+    Option<oneshot::Sender<()>>,
+) {
+    let (mut batches, mut answers) = (Vec::new(), Vec::new());
+    let mut n = 0;
+    let mut next = Some(first);
+    while let Some(message) = next {
+        match message {
+            Message::Close(done) => return (batches, answers, Some(done)),
+            Message::Append(batch, answer) => {
+                n += batch.len();
+                batches.push(batch);
+                answers.push(answer);
+            }
+        }
+        next = if n < GROUP_EVENTS_MAX {
+            receiver.try_recv().ok()
+        } else {
+            None
+        };
+    }
+    (batches, answers, None)
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.entries.len() + self.quarantine.len()
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &LedgerError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

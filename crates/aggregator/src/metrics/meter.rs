@@ -1,0 +1,183 @@
+//! What each event adds to the counters that the ledger keeps.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tollmesh_usage::UsageSource;
+use tollmesh_wire::event::{Event, Outcome};
+
+use super::Metrics;
+use super::kept::{self, Family};
+use super::series::{Kind, LabelSet, SeriesBook};
+use super::text::{pairs, push_pair};
+use crate::ledger::totals::Committed;
+use crate::ledger::{Entry, Increments, Meter, Occasion, Totals};
+
+/// Counts events by the labels that the configuration allows.
+pub struct LabelMeter {
+    series: Arc<Mutex<SeriesBook>>,
+    tags: Vec<String>,
+    metrics: Arc<Metrics>,
+}
+
+/// One event being counted.
+struct Tally<'a> {
+    series: &'a mut SeriesBook,
+    metrics: &'a Metrics,
+    event: &'a Event,
+    set: LabelSet,
+    increments: &'a mut Increments,
+}
+
+// === impl LabelMeter ===
+
+impl LabelMeter {
+    /// A meter that gives its slots in that book and counts the lack of these tags.
+    ///
+    /// The ledger's totals are known only once it is open, with this meter; [`restore`] then
+    /// brings the book where they stand.
+    pub fn new(
+        series: Arc<Mutex<SeriesBook>>,
+        tags: Vec<String>,
+        metrics: Arc<Metrics>,
+    ) -> LabelMeter {
+        LabelMeter {
+            series,
+            tags,
+            metrics,
+        }
+    }
+}
+
+impl Meter for LabelMeter {
+    fn measure(&mut self, entry: &Entry, occasion: Occasion, increments: &mut Increments) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = &self.metrics;
+        let set = series.set_of(&entry.event, |label| metrics.overflowed(label));
+        let mut tally = Tally {
+            series: &mut series,
+            metrics,
+            event: &entry.event,
+            set,
+            increments,
+        };
+        if occasion == Occasion::New {
+            tally.count_call(&self.tags);
+            if entry.cost.total.is_none() {
+                tally.add(&kept::UNPRICED, Kind::Unpriced, &[], 1);
+            }
+        }
+        tally.count_usage();
+        tally.count_cost(entry);
+    }
+
+    fn committed(&mut self, commit: Committed) {
+        let seconds = commit.elapsed.as_secs_f64();
+        self.metrics.ledger_commit_seconds.observe(seconds);
+    }
+}
+
+// === impl Tally ===
+
+impl Tally<'_> {
+    fn count_call(&mut self, tags: &[String]) {
+        let event = self.event;
+        let source = source_of(event);
+        let own = [
+            ("outcome", event.outcome.name()),
+            ("usage_source", source.name()),
+        ];
+        let kind = Kind::Requests(event.outcome, source);
+        self.add(&kept::REQUESTS, kind, &own, 1);
+        let is_missing = |tag: &&String| event.tags.get(*tag).is_none_or(String::is_empty);
+        for tag in tags.iter().filter(is_missing) {
+            let mut series = String::new();
+            push_pair(&mut series, "tag", tag);
+            self.increments.add(kept::UNTAGGED.name, &series, 1);
+        }
+        if event.outcome != Outcome::Denied {
+            self.observe(&kept::DURATION, saturate(event.duration_ms));
+        }
+        if let Some(ttft_ms) = event.ttft_ms {
+            self.observe(&kept::TTFT, saturate(ttft_ms));
+        }
+    }
+
+    /// A nearer filter counts the tokens of a relayed call.
+    fn count_usage(&mut self) {
+        if self.event.outcome == Outcome::Relayed {
+            return;
+        }
+        for (bucket, n_tokens) in self.event.usage.tokens().filter(|(_, n)| *n > 0) {
+            let own = [("bucket", bucket.name())];
+            self.add(
+                &kept::TOKENS,
+                Kind::Tokens(bucket),
+                &own,
+                i128::from(n_tokens),
+            );
+        }
+    }
+
+    /// A call that nothing is charged for has no line and does not show among costs.
+    fn count_cost(&mut self, entry: &Entry) {
+        let Some(cost) = entry.cost.total.filter(|_| !entry.cost.lines.is_empty()) else {
+            return;
+        };
+        self.add(&kept::COST, Kind::Cost, &[], i128::from(cost.as_pico()));
+        self.observe(&kept::REQUEST_COST, cost.as_pico());
+    }
+
+    /// Adds under the event's labels and the family's own.
+    fn add(&mut self, family: &Family, kind: Kind, own: &[(&str, &str)], amount: i128) {
+        let told = |label: &str| self.metrics.overflowed(label);
+        let under = self.series.admit(self.set.all(), kind, told);
+        if own.is_empty() {
+            self.increments.add(family.name, under, amount);
+            return;
+        }
+        let mut series = String::with_capacity(under.len() + 48);
+        series.push_str(under);
+        for (name, value) in own {
+            push_pair(&mut series, name, value);
+        }
+        self.increments.add(family.name, &series, amount);
+    }
+
+    fn observe(&mut self, family: &Family, value: i64) {
+        let Some(kind) = (family.kind)(&[]) else {
+            return;
+        };
+        let told = |label: &str| self.metrics.overflowed(label);
+        let under = self.series.admit_histogram(&self.set, kind, told);
+        self.increments
+            .observe(family.name, under, family.bounds, value);
+    }
+}
+
+/// Brings a book where these totals stand: each series has its slot again.
+pub fn restore(book: &mut SeriesBook, totals: &Totals) {
+    for family in kept::FAMILIES {
+        let counters = totals.counter(family.name).map(|(text, _)| text);
+        let histograms = totals.histogram(family.name).map(|(text, _)| text);
+        for text in counters.chain(histograms) {
+            let (own, event): (Vec<_>, Vec<_>) =
+                pairs(text).partition(|(name, _)| family.own.contains(name));
+            let own: Vec<&str> = own.iter().map(|(_, value)| value.as_str()).collect();
+            if let Some(kind) = (family.kind)(&own) {
+                book.restore(&event, kind);
+            }
+        }
+    }
+}
+
+fn saturate(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// The source by its name; what no release writes counts as absent.
+fn source_of(event: &Event) -> UsageSource {
+    [UsageSource::Reported, UsageSource::Estimated]
+        .into_iter()
+        .find(|source| source.name() == event.usage_source)
+        .unwrap_or_default()
+}

@@ -1,0 +1,213 @@
+//! Everything that `/metrics` shows.
+
+mod kept;
+mod meter;
+mod series;
+mod text;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
+use prometheus::{Registry, TextEncoder};
+
+use crate::config;
+use crate::ledger::{Ledger, Totals};
+pub use meter::LabelMeter;
+use series::SeriesBook;
+
+/// Declares the metrics of the process: the doc comment is the help text, the field's name with
+/// `tollmesh_` before it the metric's, the words in brackets its labels.
+macro_rules! metrics {
+    (
+        $(#[$outer:meta])*
+        pub struct $name:ident {
+            $( $(#[doc = $help:literal])+ pub $field:ident: $kind:ty $([$($label:literal),+])?, )+
+        }
+    ) => {
+        $(#[$outer])*
+        pub struct $name {
+            registry: Registry,
+            drops: Mutex<Drops>,
+            $( $(#[doc = $help])+ pub $field: $kind, )+
+        }
+
+        impl $name {
+            /// All metrics, at zero.
+            pub fn new() -> Result<$name, prometheus::Error> {
+                let registry = Registry::new();
+                Ok($name {
+                    $( $field: <$kind as Declared>::declare(
+                        concat!("tollmesh_", stringify!($field)),
+                        concat!($($help),+).trim(),
+                        &[$($($label),+)?],
+                        &registry,
+                    )?, )+
+                    registry,
+                    drops: Mutex::default(),
+                })
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What the process counts itself; what the ledger keeps for it is declared in `kept`.
+    pub struct Metrics {
+        /// Events that are now in the ledger.
+        pub events_accepted_total: IntCounter,
+        /// Events that were in the ledger already; nothing was counted twice.
+        pub events_duplicate_total: IntCounter,
+        /// Events in quarantine, because they could not be read or contradict themselves.
+        pub events_rejected_total: IntCounter,
+        /// Events that filters lost because their queues were full, as they tell it.
+        pub events_dropped_total: IntCounter,
+        /// Retrieved usage that no recorded call waits for; nothing was charged.
+        pub late_usage_unmatched_total: IntCounter,
+        /// Batches that were not taken because the ledger could not keep up; they come again.
+        pub batches_deferred_total: IntCounter,
+        /// Values and series that a cap turned into __other__, by label; "series" is max_series.
+        pub label_overflows_total: IntCounterVec ["label"],
+        /// Request-level rows in the ledger.
+        pub ledger_rows: IntGauge,
+        /// Whether the last commit succeeded.
+        pub ledger_writable: IntGauge,
+        /// From the begin of a ledger transaction to its durability.
+        pub ledger_commit_seconds: Histogram,
+        /// Since the newest date on which a price in force was checked.
+        pub price_table_age_seconds: IntGauge,
+        /// Whether the newest price files are in force; 0 where they are bad and the old ones stay.
+        pub price_reload_successful: IntGauge,
+        /// 1, with what is running.
+        pub build_info: IntGaugeVec ["version"],
+    }
+}
+
+/// What each filter VM has said it dropped.
+#[derive(Default)]
+struct Drops {
+    by_vm: HashMap<String, u64>,
+}
+
+/// VMs remembered; beyond it all are forgotten, so that a restart storm costs no memory. A VM that
+/// is still there would then have its drops counted twice, which errs on the side of alarm.
+const VMS_MAX: usize = 4096;
+
+/// Commits take a fraction of a millisecond on a good disk and a second on a bad one.
+const COMMIT_SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+
+/// What a metric's type must be able to do to be declared.
+trait Declared: Sized {
+    fn declare(
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        registry: &Registry,
+    ) -> prometheus::Result<Self>;
+}
+
+macro_rules! declared {
+    ($kind:ty, |$name:ident, $help:ident, $labels:ident| $make:expr) => {
+        impl Declared for $kind {
+            fn declare(
+                $name: &str,
+                $help: &str,
+                $labels: &[&str],
+                registry: &Registry,
+            ) -> prometheus::Result<$kind> {
+                let metric = $make?;
+                registry.register(Box::new(metric.clone()))?;
+                Ok(metric)
+            }
+        }
+    };
+}
+
+declared!(IntCounter, |name, help, _labels| IntCounter::new(
+    name, help
+));
+declared!(IntGauge, |name, help, _labels| IntGauge::new(name, help));
+declared!(IntCounterVec, |name, help, labels| IntCounterVec::new(
+    Opts::new(name, help),
+    labels
+));
+declared!(IntGaugeVec, |name, help, labels| IntGaugeVec::new(
+    Opts::new(name, help),
+    labels
+));
+declared!(Histogram, |name, help, _labels| Histogram::with_opts(
+    HistogramOpts::new(name, help).buckets(COMMIT_SECONDS.to_vec())
+));
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Counts what a cap turned into `__other__`.
+    fn overflowed(&self, label: &str) {
+        self.label_overflows_total.with_label_values(&[label]).inc();
+    }
+
+    /// Takes a filter's word on how many events it has dropped since its VM started.
+    pub fn dropped(&self, vm: &str, dropped_total: u64) {
+        if dropped_total == 0 {
+            return;
+        }
+        let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if drops.by_vm.len() >= VMS_MAX && !drops.by_vm.contains_key(vm) {
+            drops.by_vm.clear();
+        }
+        let before = drops.by_vm.entry(vm.to_owned()).or_default();
+        // Batches may overtake each other; the counter of a VM never falls.
+        self.events_dropped_total
+            .inc_by(dropped_total.saturating_sub(*before));
+        *before = dropped_total.max(*before);
+    }
+}
+
+/// The whole exposition: the process's own metrics, and what the ledger keeps.
+pub struct Exposition {
+    metrics: Arc<Metrics>,
+    /// The labels to show, where the ledger has series with others.
+    only: Option<Vec<String>>,
+}
+
+/// The meter for a ledger that is yet to be opened, and what will restore it.
+pub fn meter(config: &config::Metrics, metrics: &Arc<Metrics>) -> (LabelMeter, Slots) {
+    let series = Arc::new(Mutex::new(SeriesBook::new(config)));
+    let slots = Slots(Arc::clone(&series));
+    let meter = LabelMeter::new(series, config.labels.clone(), Arc::clone(metrics));
+    (meter, slots)
+}
+
+/// The slots of a meter that do not know yet what the ledger holds.
+pub struct Slots(Arc<Mutex<SeriesBook>>);
+
+impl Slots {
+    /// Gives every series of the ledger its slot again.
+    pub fn restore(self, totals: &Totals, metrics: Arc<Metrics>) -> Exposition {
+        let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        meter::restore(&mut series, totals);
+        let names = series.names();
+        Exposition {
+            metrics,
+            only: kept::has_stale_labels(totals, &names).then_some(names),
+        }
+    }
+}
+
+impl Exposition {
+    /// The text format, version 0.0.4.
+    pub fn text(&self, ledger: &Ledger) -> Result<String, prometheus::Error> {
+        let mut out = String::with_capacity(64 * 1024);
+        ledger.totals(|totals| kept::push_families(&mut out, totals, self.only.as_deref()));
+        TextEncoder::new().encode_utf8(&self.metrics.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests;

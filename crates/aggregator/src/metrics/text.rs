@@ -1,0 +1,109 @@
+//! The text exposition format's label pairs and exact numbers.
+//!
+//! Escapes as in <https://prometheus.io/docs/instrumenting/exposition_formats/>: in a label's
+//! value backslash, double quote and line feed.
+
+use std::fmt::Write;
+
+/// Appends `name="value"`, after a comma where something stands before it.
+pub fn push_pair(set: &mut String, name: &str, value: &str) {
+    if !set.is_empty() {
+        set.push(',');
+    }
+    set.push_str(name);
+    set.push_str("=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => set.push_str("\\\\"),
+            '"' => set.push_str("\\\""),
+            '\n' => set.push_str("\\n"),
+            c => set.push(c),
+        }
+    }
+    set.push('"');
+}
+
+/// The pairs of a label set that [`push_pair`] made, values unescaped.
+pub fn pairs(set: &str) -> Pairs<'_> {
+    Pairs { rest: set }
+}
+
+/// See [`pairs`].
+#[derive(Clone, Debug)]
+pub struct Pairs<'s> {
+    rest: &'s str,
+}
+
+impl<'s> Iterator for Pairs<'s> {
+    type Item = (&'s str, String);
+
+    fn next(&mut self) -> Option<(&'s str, String)> {
+        let (name, mut rest) = self.rest.split_once("=\"")?;
+        let mut value = String::new();
+        loop {
+            let at = rest.find(['"', '\\'])?;
+            let (before, special) = rest.split_at_checked(at)?;
+            value.push_str(before);
+            if let Some(after) = special.strip_prefix('"') {
+                self.rest = after.strip_prefix(',').unwrap_or(after);
+                return Some((name, value));
+            }
+            let mut escaped = special.get(1..)?.chars();
+            value.push(match escaped.next()? {
+                'n' => '\n',
+                c => c,
+            });
+            rest = escaped.as_str();
+        }
+    }
+}
+
+/// Appends `value` x 10^-`places` as a plain decimal without trailing zeros, exactly.
+pub fn push_fixed(out: &mut String, value: i128, places: usize) {
+    if value < 0 {
+        out.push('-');
+    }
+    let scale = 10_u128.pow(places as u32);
+    let (whole, rest) = (value.unsigned_abs() / scale, value.unsigned_abs() % scale);
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{whole}");
+    if rest > 0 {
+        let _ = write!(out, ".{rest:0places$}");
+        out.truncate(out.trim_end_matches('0').len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_round_trip() {
+        let given = [("a", "x"), ("b", "q\"\\\n,c=\"z"), ("c", ""), ("d", "ü")];
+        let mut set = String::new();
+        for (name, value) in given {
+            push_pair(&mut set, name, value);
+        }
+        let read: Vec<(&str, String)> = pairs(&set).collect();
+        let wanted: Vec<(&str, String)> = given.map(|(n, v)| (n, v.to_owned())).to_vec();
+        assert_eq!(read, wanted);
+        assert_eq!(pairs("").count(), 0);
+        assert_eq!(pairs(r#"a="x"#).count(), 0);
+    }
+
+    #[test]
+    fn fixed_numbers() {
+        for (value, places, text) in [
+            (0, 12, "0"),
+            (1, 12, "0.000000000001"),
+            (1_500, 3, "1.5"),
+            (-20, 1, "-2"),
+            (1_200_000, 0, "1200000"),
+            (i128::MAX, 12, "170141183460469231731687303.715884105727"),
+        ] {
+            let mut out = String::new();
+            push_fixed(&mut out, value, places);
+            assert_eq!(out, text);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Listeners, TCP and unix, and the HTTP/1.1 connections that they accept.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use crate::config::Listen;
+
+/// Envoy and Prometheus send a handful of headers; more is an attack or a mistake.
+const HEADERS_MAX: usize = 64;
+/// Room for those headers; a longer head is answered with 431.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// A client that takes longer over its head is cut (slow loris).
+const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
+/// Workers of one Envoy and a few scrapers, with room; further ones wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 512;
+/// How long connections get to end their answers at a stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A listener that is bound, so that nobody else can be.
+#[derive(Debug)]
+pub struct Bound {
+    listener: Listener,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// Why a listener cannot be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else is there.
+    #[error("{listen} is taken by another process; stop it or choose another address")]
+    Taken {
+        /// The address.
+        listen: Listen,
+    },
+    /// Anything else.
+    #[error("cannot listen on {listen}")]
+    Failed {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Binds that address.
+    pub async fn bind(listen: &Listen) -> Result<Bound, BindError> {
+        let listener = match listen {
+            Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Listen::Unix(path) => {
+                bind_unix(path).map(|socket| Listener::Unix(socket, path.to_owned()))
+            }
+        };
+        match listener {
+            Ok(listener) => Ok(Bound { listener }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::Taken {
+                listen: listen.clone(),
+            }),
+            Err(source) => Err(BindError::Failed {
+                listen: listen.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Where it is bound: the port that was given where the configuration said 0.
+    pub fn address(&self) -> String {
+        match &self.listener {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => address.to_string(),
+                Err(_) => "unknown".to_owned(),
+            },
+            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Answers are small; waiting for more to send would only delay them.
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Listener::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+
+    /// Serves until `stop` is ready, then lets answers under way end within [`GRACE`].
+    pub async fn serve<S, B>(self, service: S, stop: impl Future<Output = ()>)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Error: std::error::Error + Send + Sync, Data: Send> + Send + 'static,
+    {
+        let graceful = GracefulShutdown::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = async {
+                let permit = Arc::clone(&room).acquire_owned().await;
+                (permit, self.accept().await)
+            };
+            let (permit, stream) = tokio::select! {
+                () = &mut stop => break,
+                accepted = accepted => accepted,
+            };
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of descriptors: some must be closed before the next can be had.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let connection = http1().serve_connection(TokioIo::new(stream), service.clone());
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                // A client that hangs up or speaks no HTTP is its own trouble.
+                let _ = connection.await;
+                drop(permit);
+            });
+        }
+        drop(self);
+        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    }
+}
+
+impl Drop for Bound {
+    /// A socket file that nobody listens on would look like a running aggregator.
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = &self.listener {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address())
+    }
+}
+
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .half_close(true);
+    builder
+}
+
+/// Binds a unix socket; a socket file that nobody answers on is a dead process's and is replaced.
+///
+/// The folder decides who may connect: only the proxy and the aggregator mount it. Within it the
+/// proxy runs under another user id, so the socket itself is open.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(_) => std::fs::remove_file(path)?,
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// A future in a box, as services return it.
+pub type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;

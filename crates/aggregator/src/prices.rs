@@ -1,0 +1,272 @@
+//! The price tables in force: shipped, then configured, re-read when their files change.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use notify::Watcher;
+use tokio::sync::Notify;
+use tollmesh_pricing::{Book, Problem, SourceFile};
+
+/// How often files are looked at although nothing was notified: network file systems and some
+/// volumes notify nobody.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// A mounted ConfigMap changes in several steps; they are taken as one.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A price table is text that people review; more is a wrong file.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why price files could not be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PricesError {
+    /// A configured path cannot be read.
+    #[error("{path}: cannot be read: {why}; correct `pricing` or the file's permissions")]
+    Unreadable {
+        /// The path.
+        path: String,
+        /// The operating system's words.
+        why: String,
+    },
+    /// The files are no valid tables.
+    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+}
+
+/// Price tables with the digest that rows record.
+pub struct Tables {
+    /// The tables.
+    pub book: Book,
+    /// [`Book::version`], shared by all rows that it prices.
+    pub version: Arc<str>,
+}
+
+/// The tables in force, and the files they came from.
+pub struct Prices {
+    paths: Vec<PathBuf>,
+    tables: ArcSwap<Tables>,
+    state: Mutex<State>,
+}
+
+/// Names and texts, in the order in which they override.
+type Files = Vec<(String, String)>;
+
+struct State {
+    /// The files as last looked at, good or bad.
+    seen: Files,
+    /// Why the newest files are not in force.
+    broken: Option<PricesError>,
+}
+
+/// What a look at the files found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing new.
+    Same,
+    /// New tables are in force.
+    Loaded,
+    /// The new files are bad; the old tables stay.
+    Refused(PricesError),
+}
+
+// === impl Tables ===
+
+impl Tables {
+    fn of(book: Book) -> Tables {
+        Tables {
+            version: book.version().into(),
+            book,
+        }
+    }
+}
+
+// === impl Prices ===
+
+impl Prices {
+    /// Loads the shipped tables and those paths (files, or folders of `*.toml`).
+    pub fn load(paths: &[PathBuf]) -> Result<Prices, PricesError> {
+        let files = read_all(paths)?;
+        let book = read_book(&files)?;
+        Ok(Prices {
+            paths: paths.to_vec(),
+            tables: ArcSwap::from_pointee(Tables::of(book)),
+            state: Mutex::new(State {
+                seen: files,
+                broken: None,
+            }),
+        })
+    }
+
+    /// The tables in force now.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.load_full()
+    }
+
+    /// Why the newest files are not in force; `None` where they are.
+    pub fn broken(&self) -> Option<PricesError> {
+        self.state().broken.clone()
+    }
+
+    /// How many configured files were read; shipped tables not counted.
+    pub fn n_files(&self) -> usize {
+        self.state().seen.len()
+    }
+
+    /// How long ago the newest price in force was checked; `None` where no row says.
+    pub fn age(&self, now: jiff::Timestamp) -> Option<jiff::SignedDuration> {
+        let checked: jiff::civil::Date = self.tables().book.checked()?.parse().ok()?;
+        let midnight = checked.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        Some(now.duration_since(midnight).max(jiff::SignedDuration::ZERO))
+    }
+
+    /// Looks at the files; takes them if they are new and good.
+    pub fn look(&self) -> Look {
+        let mut state = self.state();
+        let files = match read_all(&self.paths) {
+            Ok(files) => files,
+            Err(error) => return state.refuse(error),
+        };
+        if files == state.seen {
+            return Look::Same;
+        }
+        let read = read_book(&files);
+        state.seen = files;
+        match read {
+            Ok(book) => {
+                state.broken = None;
+                self.tables.store(Arc::new(Tables::of(book)));
+                Look::Loaded
+            }
+            Err(error) => state.refuse(error),
+        }
+    }
+
+    /// Keeps looking, at once when the file system says that something changed. Never returns.
+    pub async fn watch(self: Arc<Prices>) {
+        let changed = Arc::new(Notify::new());
+        let _watcher = self.watcher(&changed);
+        loop {
+            tokio::select! {
+                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let prices = Arc::clone(&self);
+            let look = tokio::task::spawn_blocking(move || prices.look()).await;
+            match look {
+                Ok(Look::Loaded) => {
+                    tracing::info!(
+                        pricing_version = &*self.tables().version,
+                        "price tables loaded"
+                    );
+                }
+                Ok(Look::Refused(error)) => {
+                    tracing::error!(%error, "price tables refused; the old ones stay in force");
+                }
+                Ok(Look::Same) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Watches folders, also for a file: editors and ConfigMaps replace files, and a watch on the
+    /// old one would then be deaf.
+    fn watcher(&self, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+        let changed = Arc::clone(changed);
+        let mut watcher = notify::recommended_watcher(move |_| changed.notify_one())
+            .inspect_err(|error| tracing::warn!(%error, "cannot watch price files; polling only"))
+            .ok()?;
+        for path in &self.paths {
+            let folder = if path.is_dir() {
+                Some(path.as_path())
+            } else {
+                path.parent()
+            };
+            let Some(folder) = folder else { continue };
+            if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
+                let folder = folder.display();
+                tracing::warn!(%error, %folder, "cannot watch price files; polling only");
+            }
+        }
+        Some(watcher)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Prices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prices")
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Notes why, and says so only the first time.
+    fn refuse(&mut self, error: PricesError) -> Look {
+        if self.broken.as_ref() == Some(&error) {
+            return Look::Same;
+        }
+        self.broken = Some(error.clone());
+        Look::Refused(error)
+    }
+}
+
+fn read_book(files: &Files) -> Result<Book, PricesError> {
+    let mut sources = Book::shipped().to_vec();
+    sources.extend(files.iter().map(|(name, text)| SourceFile {
+        name: name.clone(),
+        text: text.clone(),
+    }));
+    Book::load(&sources).map_err(PricesError::Invalid)
+}
+
+/// Every file of those paths: folders in their given order, files within by name.
+fn read_all(paths: &[PathBuf]) -> Result<Files, PricesError> {
+    let mut files = Files::new();
+    for path in paths {
+        let unreadable = |error: std::io::Error| PricesError::Unreadable {
+            path: path.display().to_string(),
+            why: error.to_string(),
+        };
+        for file in tables_at(path).map_err(unreadable)? {
+            let text = read_table(&file).map_err(unreadable)?;
+            files.push((file.display().to_string(), text));
+        }
+    }
+    Ok(files)
+}
+
+/// The path itself, or the tables in it where it is a folder.
+fn tables_at(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut tables = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|ext| ext == "toml") && file.is_file() {
+            tables.push(file);
+        }
+    }
+    tables.sort();
+    Ok(tables)
+}
+
+fn read_table(file: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let n_bytes = std::fs::File::open(file)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)? as u64;
+    if n_bytes > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!(
+            "larger than {FILE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(text)
+}

@@ -1,0 +1,779 @@
+//! The ledger from outside: what was appended is there, once, and every sum agrees.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use tollmesh_aggregator::ledger::query::{
+    Column, CoverageQuery, Dimension, Filter, RequestsQuery, Sort, Span, SpendQuery,
+};
+use tollmesh_aggregator::ledger::{
+    AppendError, Appended, CostLine, CostRecord, Entry, Increments, Ledger, LedgerError,
+    LedgerOptions, Meter, Occasion, Quarantined, Reader, Recorded,
+};
+use tollmesh_aggregator::money::{PicoSum, PicoUsd};
+use tollmesh_pricing::Status;
+use tollmesh_usage::{Bucket, Quantity, Unit, Usage};
+use tollmesh_wire::event::Kind;
+use tollmesh_wire::{Event, ExtraUsage, Outcome, Source, Timestamp};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// 2026-11-01T00:00:00Z.
+const START_MS: i64 = 1_793_491_200_000;
+
+/// Counts requests by team, and their costs.
+struct TeamMeter;
+
+impl Meter for TeamMeter {
+    fn measure(&mut self, entry: &Entry, occasion: Occasion, increments: &mut Increments) {
+        let team = entry.event.tags.get("team").map_or("", String::as_str);
+        if occasion == Occasion::New {
+            increments.add("requests", team, 1);
+        }
+        let pico = entry.cost.total.unwrap_or_default().as_pico();
+        increments.add("cost", team, i128::from(pico));
+        increments.observe("cost_histogram", "", &[1_000, 1_000_000], pico);
+    }
+}
+
+fn event(id: &str) -> Event {
+    Event {
+        event_id: id.into(),
+        time: Timestamp::from_unix_ms(START_MS),
+        duration_ms: 1_200,
+        ttft_ms: Some(300),
+        provider: "openai".into(),
+        api: "openai.chat".into(),
+        host: "api.openai.com".into(),
+        model: Some("gpt-5".into()),
+        usage: Usage::new()
+            .with(Bucket::Input, 100)
+            .with(Bucket::Output, 20),
+        usage_source: "reported".into(),
+        billable: true,
+        tags: tags(&[("team", "checkout")]),
+        attempts: 1,
+        ..Event::default()
+    }
+}
+
+fn tags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let owned = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+    owned.collect()
+}
+
+fn cost(pico: i64) -> CostRecord {
+    CostRecord {
+        total: Some(PicoUsd::from_pico(pico)),
+        row: Some("openai.toml:gpt-5:1".into()),
+        ..CostRecord::free(Arc::from("digest"))
+    }
+}
+
+fn entry(event: Event, pico: i64) -> Entry {
+    Entry {
+        event,
+        cost: cost(pico),
+    }
+}
+
+fn open(dir: &Path) -> Ledger {
+    Ledger::open(LedgerOptions::new(dir).meter(TeamMeter)).unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn append(ledger: &Ledger, entries: Vec<Entry>) -> Appended {
+    block_on(ledger.append(entries, vec![])).unwrap()
+}
+
+fn counter(ledger: &Ledger, metric: &str, series: &str) -> i128 {
+    ledger.totals(|totals| {
+        totals
+            .counter(metric)
+            .find(|(name, _)| *name == series)
+            .map_or(0, |(_, n)| n)
+    })
+}
+
+fn total_spend(reader: &Reader) -> (u64, PicoSum) {
+    let rows = reader.spend(&SpendQuery::default()).unwrap();
+    rows.first()
+        .map_or((0, PicoSum::ZERO), |r| (r.requests, r.cost))
+}
+
+/// Waits for a fact, for at most ten seconds.
+fn eventually(what: &str, fact: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !fact() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_event_counts_once_in_a_batch_between_batches_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let batch = || {
+        vec![
+            entry(event("a"), 5),
+            entry(event("b"), 7),
+            entry(event("a"), 5),
+        ]
+    };
+    assert_eq!(
+        append(&ledger, batch()).recorded,
+        [Recorded::Accepted, Recorded::Accepted, Recorded::Duplicate]
+    );
+    assert_eq!(append(&ledger, batch()).duplicate(), 3);
+    block_on(ledger.close());
+
+    let ledger = open(dir.path());
+    assert_eq!(append(&ledger, batch()).duplicate(), 3);
+    assert_eq!(append(&ledger, vec![entry(event("c"), 8)]).accepted(), 1);
+    assert_eq!(total_spend(ledger.reader()), (3, PicoSum::from_pico(20)));
+    assert_eq!(ledger.health().rows, 3);
+    assert_eq!(counter(&ledger, "requests", "checkout"), 3);
+    assert_eq!(counter(&ledger, "cost", "checkout"), 20);
+}
+
+#[test]
+fn totals_go_on_where_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(
+        &ledger,
+        vec![
+            entry(event("a"), 1_000),
+            entry(event("b"), 1_001),
+            entry(event("c"), 5_000_000),
+        ],
+    );
+    let before = ledger.totals(|totals| totals.clone());
+    let (series, histogram) = before.histogram("cost_histogram").next().unwrap();
+    assert_eq!((series, histogram.count()), ("", 3));
+    assert_eq!(histogram.sum, 5_002_001);
+    assert_eq!(
+        histogram.buckets,
+        BTreeMap::from([(1_000, 1), (1_000_000, 1), (i64::MAX, 1)])
+    );
+    block_on(ledger.close());
+    assert_eq!(open(dir.path()).totals(|totals| totals.clone()), before);
+}
+
+#[test]
+fn sums_outgrow_sixty_four_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let dear = |id: &str| entry(event(id), i64::MAX);
+    append(&ledger, vec![dear("a"), dear("b")]);
+    append(&ledger, vec![dear("c")]);
+    let sum = PicoSum::from_pico(3 * i128::from(i64::MAX));
+    assert_eq!(total_spend(ledger.reader()), (3, sum));
+    let unaligned = SpendQuery {
+        span: Span {
+            from: Some(Timestamp::from_unix_ms(1)),
+            to: None,
+        },
+        ..SpendQuery::default()
+    };
+    assert_eq!(ledger.reader().spend(&unaligned).unwrap()[0].cost, sum);
+    assert_eq!(counter(&ledger, "cost", "checkout"), sum.as_pico());
+    block_on(ledger.close());
+    assert_eq!(
+        counter(&open(dir.path()), "cost", "checkout"),
+        sum.as_pico()
+    );
+}
+
+/// An event in which every field says something.
+fn full_event() -> Event {
+    let mut usage = Usage::new();
+    for (n, bucket) in (1..).zip(Bucket::ALL) {
+        usage.set(bucket, n);
+    }
+    usage.set(Bucket::ImageInput, 0);
+    usage.set(Bucket::ImageOutput, None);
+    usage.set_unit(Unit::AudioSeconds, Quantity::thousandths(1_500));
+    Event {
+        request_id: Some("r".into()),
+        trace_id: Some("t".into()),
+        span_id: Some("s".into()),
+        model_requested: Some("gpt-5-latest".into()),
+        response_id: Some("resp_1".into()),
+        stream: true,
+        usage,
+        billed_usage: Some(Usage::new().with(Bucket::Input, 3)),
+        extra_usage: vec![ExtraUsage {
+            kind: "advisor".into(),
+            model: Some("gpt-5-mini".into()),
+            usage: Usage::new().with(Bucket::Output, 9),
+        }],
+        provider_cost_usd: Some("0.0125".into()),
+        service_tier: Some("priority".into()),
+        pricing_context: tags(&[("region", "eu")]),
+        finish_reason: Some("stop".into()),
+        tool_calls: Some(2),
+        status: Some(200),
+        outcome: Outcome::Aborted,
+        response_flags: u64::MAX,
+        attempts: 3,
+        tags: tags(&[("team", "checkout"), ("feature", "\"q\u{1f600}")]),
+        source: Source {
+            namespace: Some("shop".into()),
+            workload: Some("cart".into()),
+            service_account: Some("sa".into()),
+            principal: Some("spiffe://x".into()),
+            pod: Some("cart-1".into()),
+            node: Some("n1".into()),
+            cluster: Some("c1".into()),
+        },
+        reservation_id: Some("res".into()),
+        trouble: Some("truncated".into()),
+        ..event("full")
+    }
+}
+
+#[test]
+fn a_row_gives_back_the_event_and_its_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let line = CostLine {
+        what: "input".into(),
+        amount: 100.into(),
+        rate: "1.25".parse().unwrap(),
+        times: "0.5".parse().unwrap(),
+        usd: "0.0000625".parse().unwrap(),
+        assumed: true,
+        extra: Some(0),
+        row: Some("openai.toml:gpt-5-mini:2".into()),
+    };
+    let priced = Entry {
+        event: full_event(),
+        cost: CostRecord {
+            status: Status::Assumed,
+            list: Some(PicoUsd::from_pico(9)),
+            lines: vec![line],
+            ..cost(62_500_000)
+        },
+    };
+    let unpriced = Entry {
+        event: event("plain"),
+        cost: CostRecord::unpriced(Arc::from("digest"), "no_row"),
+    };
+    append(&ledger, vec![priced.clone(), unpriced.clone()]);
+    let page = ledger.reader().requests(&RequestsQuery {
+        sort: Sort::Cost,
+        limit: 10,
+        ..RequestsQuery::default()
+    });
+    let items = page.unwrap().items;
+    assert_eq!(items.len(), 2);
+    for (item, entry) in items.iter().zip([priced, unpriced]) {
+        assert_eq!(item.event, entry.event);
+        assert_eq!(item.cost, entry.cost);
+    }
+    assert_eq!(
+        items[0].provider_cost,
+        Some(PicoUsd::from_pico(12_500_000_000))
+    );
+}
+
+#[test]
+fn late_usage_completes_the_waiting_row_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let waiting = Event {
+        usage: Usage::new(),
+        usage_source: "absent".into(),
+        response_id: Some("resp_1".into()),
+        model: None,
+        model_requested: Some("gpt-5".into()),
+        ..event("call")
+    };
+    let waiting = Entry {
+        event: waiting,
+        cost: CostRecord::unpriced(Arc::from("digest"), "usage_absent"),
+    };
+    let late = |id: &str, response: &str| {
+        let event = Event {
+            kind: Kind::LateUsage,
+            response_id: Some(response.into()),
+            tags: tags(&[("team", "poller")]),
+            time: Timestamp::from_unix_ms(START_MS + 5 * HOUR_MS),
+            ..event(id)
+        };
+        entry(event, 40)
+    };
+    let batch = vec![
+        waiting,
+        late("l1", "resp_1"),
+        late("l1", "resp_1"),
+        late("l2", "resp_1"),
+        late("l3", "resp_9"),
+    ];
+    assert_eq!(
+        append(&ledger, batch).recorded,
+        [
+            Recorded::Accepted,
+            Recorded::Completed,
+            Recorded::Duplicate,
+            Recorded::Unmatched,
+            Recorded::Unmatched
+        ]
+    );
+    let by = vec![
+        Dimension::parse("team"),
+        Dimension::Column(Column::UsageSource),
+        Dimension::Column(Column::Model),
+    ];
+    let rows = ledger.reader().spend(&SpendQuery {
+        by,
+        ..SpendQuery::default()
+    });
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), 1);
+    let key: Vec<_> = rows[0].key.iter().map(Option::as_deref).collect();
+    assert_eq!(key, [Some("checkout"), Some("reported"), Some("gpt-5")]);
+    assert_eq!((rows[0].requests, rows[0].unpriced), (1, 0));
+    assert_eq!(rows[0].cost, PicoSum::from_pico(40));
+    assert_eq!(counter(&ledger, "requests", "checkout"), 1);
+    assert_eq!(counter(&ledger, "cost", "checkout"), 40);
+    assert_eq!(ledger.health().rows, 1);
+}
+
+#[test]
+fn a_bad_entry_is_only_itself_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let bad = Event {
+        usage_source: "guessed".into(),
+        ..event("bad")
+    };
+    let unreadable = Quarantined {
+        received: Timestamp::from_unix_ms(START_MS),
+        event_id: None,
+        reason: "expected value at line 1 column 1".into(),
+        body: "ü".repeat(4_000),
+    };
+    let entries = vec![entry(event("a"), 1), entry(bad, 1), entry(event("b"), 1)];
+    let appended = block_on(ledger.append(entries, vec![unreadable; 1_200])).unwrap();
+    assert_eq!(appended.accepted(), 2);
+    let refused: Vec<_> = appended
+        .refused()
+        .map(|(i, why)| (i, why.to_string()))
+        .collect();
+    let why = r#"usage_source is "guessed"; expected "reported", "estimated" or "absent""#;
+    assert_eq!(refused, [(1, why.to_owned())]);
+
+    let held = ledger.reader().quarantined(2).unwrap();
+    assert_eq!(held.n_events, 1_000);
+    let latest: Vec<_> = held.latest.iter().map(|q| q.event_id.as_deref()).collect();
+    assert_eq!(latest, [Some("bad"), None]);
+    assert_eq!(held.latest[1].body.len(), 4_096);
+}
+
+#[test]
+fn pages_go_through_all_rows_once_while_rows_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    for sort in Sort::ALL {
+        let ledger = open(&dir.path().join(sort.name()));
+        // Ties of every kind, and rows without a cost.
+        let call = |i: i64| {
+            let mut event = event(&format!("{i}"));
+            event.time = Timestamp::from_unix_ms(START_MS + i % 3);
+            event.duration_ms = i.unsigned_abs() % 4;
+            event.usage.set(Bucket::Input, i.unsigned_abs() % 5);
+            let mut entry = entry(event, i % 6);
+            if i % 7 == 0 {
+                entry.cost = CostRecord::unpriced(Arc::from("digest"), "no_row");
+            }
+            entry
+        };
+        append(&ledger, (0..50).map(call).collect());
+        let mut query = RequestsQuery {
+            sort,
+            limit: 7,
+            ..RequestsQuery::default()
+        };
+        let mut seen = Vec::new();
+        for arriving in 50.. {
+            let page = ledger.reader().requests(&query).unwrap();
+            seen.extend(page.items.into_iter().map(|item| item.event.event_id));
+            append(&ledger, vec![call(arriving)]);
+            query.cursor = page.next_cursor;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        let mut old: Vec<i64> = seen.iter().map(|id| id.parse().unwrap()).collect();
+        old.sort_unstable();
+        assert!(
+            old.windows(2).all(|w| w[0] < w[1]),
+            "{sort:?}: twice in {seen:?}"
+        );
+        let n_old = old.iter().filter(|id| **id < 50).count();
+        assert_eq!(n_old, 50, "{sort:?}");
+    }
+}
+
+#[test]
+fn a_cursor_of_another_order_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    for cursor in ["cost.1.1", "time.1", "time.1.2.3", "", "time.x.1"] {
+        let query = RequestsQuery {
+            cursor: Some(cursor.into()),
+            ..RequestsQuery::default()
+        };
+        assert_eq!(
+            ledger.reader().requests(&query).unwrap_err().to_string(),
+            format!("cursor {cursor:?} is not one of this query; start without a cursor")
+        );
+    }
+}
+
+#[test]
+fn coverage_counts_what_is_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let untagged = Event {
+        tags: tags(&[("feature", "search")]),
+        usage_source: "estimated".into(),
+        ..event("untagged")
+    };
+    let relayed = Event {
+        outcome: Outcome::Relayed,
+        tags: BTreeMap::new(),
+        ..event("relayed")
+    };
+    let unpriced = Entry {
+        event: Event {
+            usage_source: "absent".into(),
+            ..event("unpriced")
+        },
+        cost: CostRecord::unpriced(Arc::from("digest"), "no_row"),
+    };
+    append(
+        &ledger,
+        vec![
+            entry(event("a"), 1),
+            entry(untagged, 1),
+            entry(relayed, 0),
+            unpriced,
+        ],
+    );
+    for from in [None, Some(Timestamp::from_unix_ms(1))] {
+        let coverage = ledger.reader().coverage(&CoverageQuery {
+            span: Span { from, to: None },
+            filters: vec![],
+            tags: vec!["team".into(), "feature".into()],
+        });
+        let coverage = coverage.unwrap();
+        assert_eq!(coverage.requests, 3);
+        assert_eq!((coverage.unpriced, coverage.assumed), (1, 0));
+        assert_eq!((coverage.estimated, coverage.absent), (1, 1));
+        assert_eq!(
+            coverage.untagged,
+            [("team".to_owned(), 1), ("feature".to_owned(), 2)]
+        );
+    }
+}
+
+#[test]
+fn filters_join_tags_and_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let other = Event {
+        tags: tags(&[("team", "search"), ("provider", "forged")]),
+        provider: "anthropic".into(),
+        request_id: Some("r1".into()),
+        status: Some(429),
+        outcome: Outcome::Error,
+        source: Source {
+            namespace: Some("shop".into()),
+            ..Source::default()
+        },
+        ..event("other")
+    };
+    append(&ledger, vec![entry(event("a"), 1), entry(other, 2)]);
+    for (filters, n) in [
+        (&[("team", "checkout")][..], 1),
+        (&[("provider", "anthropic"), ("namespace", "shop")], 1),
+        (&[("provider", "forged")], 0),
+        (&[("outcome", "error")], 1),
+        (&[("outcome", "odd")], 0),
+        (&[("status", "429")], 1),
+        (&[("request_id", "r1"), ("team", "search")], 1),
+        (&[("team", "' OR 1=1 --")], 0),
+        (&[("model", "gpt-5")], 2),
+    ] {
+        let filters: Vec<Filter> = filters.iter().map(|(k, v)| Filter::new(k, *v)).collect();
+        let page = ledger.reader().requests(&RequestsQuery {
+            filters: filters.clone(),
+            limit: 10,
+            ..RequestsQuery::default()
+        });
+        assert_eq!(page.unwrap().items.len(), n, "{filters:?}");
+        let spend = ledger.reader().spend(&SpendQuery {
+            filters: filters.clone(),
+            ..SpendQuery::default()
+        });
+        let requests: u64 = spend.unwrap().iter().map(|row| row.requests).sum();
+        assert_eq!(requests, n as u64, "{filters:?}");
+    }
+}
+
+#[test]
+fn refusals_to_open_say_file_reason_and_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusal = |dir: &Path| match Ledger::open(LedgerOptions::new(dir)) {
+        Ok(_) => panic!("opened {}", dir.display()),
+        Err(error) => error.to_string(),
+    };
+    let with_file = |name: &str, make: &dyn Fn(&Path)| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        make(&dir.join("ledger.db"));
+        let message = refusal(&dir);
+        message.replace(dir.to_str().unwrap(), "DIR")
+    };
+    assert_eq!(
+        with_file("text", &|file| std::fs::write(
+            file,
+            "not a database, but text"
+        )
+        .unwrap()),
+        "DIR/ledger.db: not a ledger (no SQLite database); move the file away, or name another \
+         state_dir"
+    );
+    let database = |sql: &'static str| {
+        move |file: &Path| {
+            let connection = rusqlite::Connection::open(file).unwrap();
+            connection.execute_batch(sql).unwrap();
+        }
+    };
+    assert_eq!(
+        with_file(
+            "other",
+            &database("CREATE TABLE t (x); PRAGMA application_id = 4660;")
+        ),
+        "DIR/ledger.db: not a ledger (a database of application id 0x00001234, a ledger has \
+         0x546f6c4d); move the file away, or name another state_dir"
+    );
+    let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
+    assert_eq!(
+        with_file("newer", &database(newer)),
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 1; run the \
+         release that wrote it, or move the file away to begin a new ledger"
+    );
+    let file = dir.path().join("text/ledger.db");
+    assert_eq!(
+        refusal(&file),
+        format!(
+            "{}: cannot use this directory for the ledger; name a writable one as state_dir",
+            file.display()
+        )
+    );
+    let empty = dir.path().join("empty");
+    assert_eq!(
+        Reader::open(&empty).err().map(|error| error.to_string()),
+        Some(format!(
+            "{}: no ledger here; start `tollmesh serve` with this state_dir first",
+            empty.join("ledger.db").display()
+        ))
+    );
+}
+
+#[test]
+fn one_writer_and_any_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let refused = Ledger::open(LedgerOptions::new(dir.path())).err().unwrap();
+    assert!(matches!(refused, LedgerError::Locked { .. }));
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "{}: another tollmesh (process {}) writes this ledger; stop it, or give this one a \
+             state_dir of its own",
+            dir.path().join("ledger.lock").display(),
+            std::process::id()
+        )
+    );
+    append(&ledger, vec![entry(event("a"), 1)]);
+    let reader = Reader::open(dir.path()).unwrap();
+    assert_eq!(total_spend(&reader).0, 1);
+    append(&ledger, vec![entry(event("b"), 1)]);
+    assert_eq!(total_spend(&reader).0, 2);
+    block_on(ledger.close());
+    assert_eq!(total_spend(&reader).0, 2);
+    open(dir.path());
+}
+
+#[test]
+fn closing_commits_what_waits_and_refuses_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let other = ledger.clone();
+    block_on(async {
+        let waiting = ledger.append(vec![entry(event("a"), 1)], vec![]);
+        let (appended, ()) = tokio::join!(waiting, ledger.clone().close());
+        assert_eq!(appended.unwrap().accepted(), 1);
+        let refused = other.append(vec![entry(event("b"), 1)], vec![]).await;
+        assert!(matches!(refused, Err(AppendError::Closed)));
+    });
+    assert_eq!(total_spend(&Reader::open(dir.path()).unwrap()).0, 1);
+}
+
+/// Lets an event pass only when it is told to.
+struct GatedMeter(mpsc::Receiver<()>);
+
+impl Meter for GatedMeter {
+    fn measure(&mut self, _: &Entry, _: Occasion, _: &mut Increments) {
+        self.0.recv().unwrap();
+    }
+}
+
+#[test]
+fn a_full_queue_is_busy_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (open_gate, gate) = mpsc::channel();
+    let mut options = LedgerOptions::new(dir.path()).meter(GatedMeter(gate));
+    options.queue_events_max = 2;
+    let ledger = Ledger::open(options).unwrap();
+    let call = |id: &str| entry(event(id), 1);
+    block_on(async {
+        let first = ledger.append(vec![call("a"), call("b")], vec![]);
+        let second = async {
+            let refused = ledger.append(vec![call("c")], vec![]).await;
+            assert!(matches!(refused, Err(AppendError::Busy { queued: 2 })));
+            open_gate.send(()).unwrap();
+            open_gate.send(()).unwrap();
+        };
+        assert_eq!(tokio::join!(first, second).0.unwrap().accepted(), 2);
+        // Larger than the queue, but nothing else waits.
+        (0..3).for_each(|_| open_gate.send(()).unwrap());
+        let large = vec![call("c"), call("d"), call("e")];
+        assert_eq!(ledger.append(large, vec![]).await.unwrap().accepted(), 3);
+    });
+    assert_eq!(ledger.health().queued_events, 0);
+}
+
+#[test]
+fn a_failing_ledger_says_so_and_recovers_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, vec![entry(event("a"), 1)]);
+    let saboteur = rusqlite::Connection::open(ledger.path()).unwrap();
+    saboteur
+        .execute_batch("ALTER TABLE meta RENAME TO hidden")
+        .unwrap();
+    let batch = || vec![entry(event("b"), 2), entry(event("c"), 3)];
+    let refused = block_on(ledger.append(batch(), vec![]));
+    assert!(matches!(refused, Err(AppendError::Storage(_))));
+    assert!(ledger.health().failing.is_some());
+    assert_eq!(counter(&ledger, "cost", "checkout"), 1);
+
+    saboteur
+        .execute_batch("ALTER TABLE hidden RENAME TO meta")
+        .unwrap();
+    eventually("the ledger is well", || ledger.health().failing.is_none());
+    assert_eq!(append(&ledger, batch()).accepted(), 2);
+    assert_eq!(total_spend(ledger.reader()), (3, PicoSum::from_pico(6)));
+    assert_eq!(counter(&ledger, "cost", "checkout"), 6);
+}
+
+/// A random call, small in variety so that groups and ids collide.
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let what = (
+        0..3_usize,
+        0..3_usize,
+        0..5_i64,
+        0..5_usize,
+        0..3_usize,
+        0..40_u32,
+    );
+    let amounts = (
+        prop::option::of(0..9_u64),
+        0..9_u64,
+        prop::option::of(any::<i64>()),
+    );
+    (what, amounts, any::<bool>()).prop_map(|(what, (input, output, pico), is_late)| {
+        let (team, model, hour, outcome, source, id) = what;
+        let outcomes = [
+            Outcome::Success,
+            Outcome::Error,
+            Outcome::Aborted,
+            Outcome::Denied,
+            Outcome::Relayed,
+        ];
+        let sources = ["reported", "estimated", "absent"];
+        let mut event = Event {
+            kind: if is_late { Kind::LateUsage } else { Kind::Call },
+            time: Timestamp::from_unix_ms(START_MS + hour * HOUR_MS + i64::from(id)),
+            tags: match ["", "checkout", "search"][team] {
+                "" => BTreeMap::new(),
+                name => tags(&[("team", name)]),
+            },
+            model: Some(["gpt-5", "gpt-5-mini", "o9"][model].into()),
+            outcome: outcomes[outcome],
+            usage_source: sources[source].into(),
+            response_id: Some(format!("resp_{}", id % 5)),
+            ttft_ms: input,
+            duration_ms: output,
+            ..event(&format!("{id}"))
+        };
+        event.usage = Usage::new().with(Bucket::Output, output);
+        event.usage.set(Bucket::Input, input);
+        let cost = match pico {
+            Some(pico) => cost(pico),
+            None => CostRecord::unpriced(Arc::from("digest"), "no_row"),
+        };
+        Entry { event, cost }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_hourly_sums_are_those_of_the_rows(
+        batches in prop::collection::vec(prop::collection::vec(any_entry(), 0..12), 1..6),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path());
+        for batch in batches {
+            append(&ledger, batch);
+        }
+        let by = [
+            vec![],
+            vec!["team"],
+            vec!["model", "outcome", "cost_status"],
+            vec!["usage_source", "team", "absent_tag"],
+        ];
+        for (by, interval_ms) in by.iter().flat_map(|by| [(by, None), (by, Some(2 * HOUR_MS))]) {
+            let query = |from| SpendQuery {
+                by: by.iter().map(|name| Dimension::parse(name)).collect(),
+                interval_ms,
+                span: Span { from, to: None },
+                filters: vec![],
+            };
+            // One millisecond off the hour, so that the rows have to answer.
+            let off = Some(Timestamp::from_unix_ms(1));
+            let hourly = ledger.reader().spend(&query(None)).unwrap();
+            let rows = ledger.reader().spend(&query(off)).unwrap();
+            prop_assert_eq!(hourly, rows);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What the plugin configuration means for a request: which calls are metered, and as what.
+
+use tollmesh_usage::detect::{Detection, Family, Target, detect, detect_as};
+use tollmesh_wire::PluginConfig;
+use tollmesh_wire::plugin::{ApiRule, Role};
+
+/// What a request is, under this configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A call to be metered.
+    Metered {
+        /// What it is.
+        target: Target,
+        /// Whether the host's own calls are counted behind it, so that this one costs nothing.
+        is_gateway: bool,
+    },
+    /// A provider's traffic that cannot be read.
+    Unreadable,
+    /// Nothing of ours.
+    NotOurs,
+}
+
+/// Decides what a request is: the operator's own hosts first, then the table of providers.
+pub fn verdict(config: &PluginConfig, host: &str, path: &str, method: &str) -> Verdict {
+    let host = without_port(host);
+    let bare_path = path.split('?').next().unwrap_or_default();
+    let rule = config.apis.iter().find(|rule| {
+        let is_host = matches(&rule.host, &host.to_ascii_lowercase());
+        is_host && matches(&rule.path, bare_path)
+    });
+    let detection = match rule {
+        None => detect(host, path, method),
+        Some(rule) if rule.role == Role::Ignore => return Verdict::NotOurs,
+        Some(rule) => own(rule, path, method),
+    };
+    match detection {
+        Detection::Metered(target) => Verdict::Metered {
+            target,
+            is_gateway: rule.is_some_and(|rule| rule.role == Role::Gateway),
+        },
+        Detection::Unreadable { .. } => Verdict::Unreadable,
+        Detection::NotOurs => Verdict::NotOurs,
+    }
+}
+
+/// A call to an operator's host: the paths of its API family, under any prefix.
+fn own(rule: &ApiRule, path: &str, method: &str) -> Detection {
+    let name = rule.api.as_deref().unwrap_or_default();
+    let provider = rule.provider.as_deref().unwrap_or(name);
+    let target = Family::parse(name).and_then(|f| detect_as(f, provider, path, method));
+    match target {
+        Some(mut target) => {
+            target.may_include_usage = rule.include_usage;
+            Detection::Metered(target)
+        }
+        None => Detection::NotOurs,
+    }
+}
+
+/// The authority without its port; an IPv6 address keeps its brackets.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// Whether a pattern, in which `*` stands for any run of characters, fits the whole text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(rest) = text.strip_prefix(head) else {
+        return false;
+    };
+    if !tail.contains('*') {
+        return rest.ends_with(tail);
+    }
+    let (mut rest, mut tail) = (rest, tail);
+    while let Some((middle, after)) = tail.split_once('*') {
+        let Some(at) = rest.find(middle) else {
+            return false;
+        };
+        rest = rest.get(at + middle.len()..).unwrap_or_default();
+        tail = after;
+    }
+    rest.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, fits) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("/v1/*", "/v1/", true),
+            ("/v1/*", "/v2/", false),
+            ("*.llm.internal", "eu.llm.internal", true),
+            ("*.llm.internal", "llm.internal", false),
+            ("a*b*c", "aXXbYYc", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*bc*c", "abc", false),
+            ("aa*aa", "aaa", false),
+        ] {
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn ports_are_not_part_of_a_host() {
+        assert_eq!(without_port("api.openai.com:443"), "api.openai.com");
+        assert_eq!(without_port("api.openai.com"), "api.openai.com");
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_port("[::1]"), "[::1]");
+    }
+
+    fn config(apis: &str) -> PluginConfig {
+        let json = format!(r#"{{"aggregator":{{"cluster":"t"}},"apis":{apis}}}"#);
+        PluginConfig::parse(json.as_bytes()).unwrap()
+    }
+
+    fn shown(config: &PluginConfig, host: &str, path: &str) -> String {
+        match verdict(config, host, path, "POST") {
+            Verdict::Metered { target, is_gateway } => format!(
+                "{} {} include_usage={} gateway={is_gateway}",
+                target.api.name(),
+                target.provider,
+                target.may_include_usage
+            ),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn own_hosts_come_before_the_table() {
+        let config = config(
+            r#"[{"host":"*.llm.internal","path":"/eu/*","api":"openai","provider":"vllm"},
+                {"host":"gw.internal","api":"anthropic","role":"gateway"},
+                {"host":"api.openai.com","path":"/v1/embeddings","role":"ignore"}]"#,
+        );
+        for (host, path, expected) in [
+            (
+                "a.llm.internal:8000",
+                "/eu/v1/chat/completions?x=1",
+                "openai.chat vllm include_usage=false gateway=false",
+            ),
+            ("a.llm.internal", "/us/v1/chat/completions", "NotOurs"),
+            (
+                "GW.internal",
+                "/v1/messages",
+                "anthropic.messages anthropic include_usage=false gateway=true",
+            ),
+            ("api.openai.com", "/v1/embeddings", "NotOurs"),
+            (
+                "api.openai.com:443",
+                "/v1/chat/completions",
+                "openai.chat openai include_usage=true gateway=false",
+            ),
+            ("example.com", "/v1/chat/completions", "NotOurs"),
+        ] {
+            assert_eq!(shown(&config, host, path), expected, "{host}{path}");
+        }
+    }
+}

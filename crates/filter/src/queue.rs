@@ -1,0 +1,398 @@
+//! Events on their way to the aggregator: bounded in bytes, sent in batches, kept until
+//! acknowledged.
+
+use std::collections::VecDeque;
+
+use tollmesh_wire::{EventsReply, Node, VERSION};
+
+/// The most bytes of events that wait in one worker. At some 700 bytes an event that is about
+/// 12,000 calls, minutes of a busy worker; the oldest beyond it are lost and counted as
+/// `events_dropped`.
+pub const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most bytes of events in one batch: what a connection carries in a few milliseconds.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// The most events in one batch, so that one commit of the aggregator stays short.
+pub const BATCH_EVENTS_MAX: usize = 2_000;
+/// The first wait after a batch was not acknowledged, milliseconds. It doubles with each failure.
+const BACKOFF_MS_MIN: u64 = 250;
+/// The longest wait between two attempts, milliseconds.
+const BACKOFF_MS_MAX: u64 = 5_000;
+
+/// The events of one worker that the aggregator has not acknowledged.
+#[derive(Debug)]
+pub struct Queue {
+    waiting: VecDeque<String>,
+    waiting_bytes: usize,
+    batch: Batch,
+    n_batch_events_max: usize,
+    n_dropped: u64,
+    backoff: Backoff,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Events now in the ledger.
+    pub n_sent: u64,
+    /// Events that will never be.
+    pub n_rejected: u64,
+    /// The batch will go again.
+    pub resends: bool,
+}
+
+/// What the aggregator answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The batch is in the ledger, but for those it names.
+    Acknowledged {
+        /// Events in quarantine.
+        n_rejected: u64,
+    },
+    /// The batch will never be taken as it is.
+    Refused,
+    /// The batch is too large to be taken in one.
+    TooLarge,
+    /// It cannot be taken now.
+    Away {
+        /// When to come back, milliseconds, if the answer said.
+        retry_after_ms: Option<u64>,
+    },
+}
+
+/// Events sent and not yet acknowledged; they are sent again until they are.
+#[derive(Debug, Default)]
+struct Batch {
+    events: Vec<String>,
+    bytes: usize,
+    is_on_the_way: bool,
+}
+
+#[derive(Debug)]
+struct Backoff {
+    n_failures: u32,
+    not_before_ms: i64,
+    chance: u64,
+}
+
+impl Queue {
+    /// An empty queue; `seed` makes the pauses of many workers differ.
+    pub fn new(seed: u64) -> Queue {
+        Queue {
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            batch: Batch::default(),
+            n_batch_events_max: BATCH_EVENTS_MAX,
+            n_dropped: 0,
+            backoff: Backoff {
+                n_failures: 0,
+                not_before_ms: 0,
+                chance: seed | 1,
+            },
+        }
+    }
+
+    /// Adds an event, as JSON; how many had to go for it. The batch on the way stays, since it
+    /// may be in the ledger already.
+    pub fn push(&mut self, event: String) -> u64 {
+        self.waiting_bytes += event.len();
+        self.waiting.push_back(event);
+        let mut n_dropped = 0;
+        while self.waiting_bytes + self.batch.bytes > QUEUE_BYTES_MAX {
+            let Some(oldest) = self.waiting.pop_front() else {
+                break;
+            };
+            self.waiting_bytes -= oldest.len();
+            n_dropped += 1;
+        }
+        self.n_dropped += n_dropped;
+        n_dropped
+    }
+
+    /// The body of the batch that is due, if one is: the unacknowledged one again, or the next.
+    pub fn next(&mut self, node: &Node, now_ms: i64) -> Option<Vec<u8>> {
+        if self.batch.is_on_the_way || now_ms < self.backoff.not_before_ms {
+            return None;
+        }
+        if self.batch.events.is_empty() {
+            self.fill();
+        }
+        if self.batch.events.is_empty() {
+            return None;
+        }
+        self.batch.is_on_the_way = true;
+        Some(body(node, self.n_dropped, &self.batch))
+    }
+
+    /// Takes the answer to the batch on the way.
+    pub fn settle(&mut self, answer: &Answer, now_ms: i64) -> Settled {
+        self.batch.is_on_the_way = false;
+        let n_events = self.batch.events.len() as u64;
+        match answer {
+            Answer::Acknowledged { n_rejected } => {
+                let n_rejected = (*n_rejected).min(n_events);
+                self.finish_batch();
+                Settled {
+                    n_sent: n_events - n_rejected,
+                    n_rejected,
+                    resends: false,
+                }
+            }
+            Answer::TooLarge if n_events > 1 => {
+                self.n_batch_events_max = (self.batch.events.len() / 2).max(1);
+                self.put_back();
+                Settled {
+                    resends: true,
+                    ..Settled::default()
+                }
+            }
+            Answer::Refused | Answer::TooLarge => {
+                self.finish_batch();
+                Settled {
+                    n_rejected: n_events,
+                    ..Settled::default()
+                }
+            }
+            Answer::Away { retry_after_ms } => {
+                self.backoff.fail(now_ms, *retry_after_ms);
+                Settled {
+                    resends: n_events > 0,
+                    ..Settled::default()
+                }
+            }
+        }
+    }
+
+    /// Whether nothing waits and nothing is on the way.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.batch.events.is_empty()
+    }
+
+    /// Gives everything up; how many events that were.
+    pub fn abandon(&mut self) -> u64 {
+        let n = (self.waiting.len() + self.batch.events.len()) as u64;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.batch = Batch::default();
+        self.n_dropped += n;
+        n
+    }
+
+    /// Lets the next batch go without a pause; for the end, when there is no later.
+    pub fn hurry(&mut self) {
+        self.backoff.not_before_ms = 0;
+    }
+
+    fn fill(&mut self) {
+        while let Some(event) = self.waiting.front() {
+            let bytes = self.batch.bytes + event.len();
+            let n_events = self.batch.events.len();
+            let is_full = bytes > BATCH_BYTES_MAX || n_events >= self.n_batch_events_max;
+            if is_full && n_events > 0 {
+                return;
+            }
+            if let Some(event) = self.waiting.pop_front() {
+                self.waiting_bytes -= event.len();
+                self.batch.bytes = bytes;
+                self.batch.events.push(event);
+            }
+        }
+    }
+
+    fn finish_batch(&mut self) {
+        self.batch = Batch::default();
+        self.n_batch_events_max = (self.n_batch_events_max * 2).min(BATCH_EVENTS_MAX);
+        self.backoff.n_failures = 0;
+        self.backoff.not_before_ms = 0;
+    }
+
+    fn put_back(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.waiting_bytes += batch.bytes;
+        for event in batch.events.into_iter().rev() {
+            self.waiting.push_front(event);
+        }
+    }
+}
+
+impl Backoff {
+    /// Half of the doubled pause is left to chance, so that workers do not come back together.
+    fn fail(&mut self, now_ms: i64, retry_after_ms: Option<u64>) {
+        let doubled = BACKOFF_MS_MIN << self.n_failures.min(10);
+        let pause_ms = doubled.min(BACKOFF_MS_MAX);
+        self.n_failures = self.n_failures.saturating_add(1);
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        let pause_ms = pause_ms / 2 + self.chance % (pause_ms / 2 + 1);
+        let asked_ms = retry_after_ms.unwrap_or(0).min(BACKOFF_MS_MAX);
+        let pause_ms = i64::try_from(pause_ms.max(asked_ms)).unwrap_or(0);
+        self.not_before_ms = now_ms.saturating_add(pause_ms);
+    }
+}
+
+impl Answer {
+    /// Reads an answer; Envoy's own 503 and 504 stand for an aggregator that is not there.
+    ///
+    /// An answer of success that is not the aggregator's acknowledges nothing.
+    pub fn read(status: Option<u16>, retry_after: Option<&str>, body: &[u8]) -> Answer {
+        let retry_after_ms = retry_after
+            .and_then(|text| text.trim().parse::<u64>().ok())
+            .map(|seconds| seconds.saturating_mul(1_000));
+        match status {
+            Some(200) => match serde_json::from_slice::<EventsReply>(body) {
+                Ok(reply) => Answer::Acknowledged {
+                    n_rejected: reply.rejected.len() as u64,
+                },
+                Err(_) => Answer::Away { retry_after_ms },
+            },
+            Some(400 | 422) => Answer::Refused,
+            Some(413) => Answer::TooLarge,
+            _ => Answer::Away { retry_after_ms },
+        }
+    }
+}
+
+/// Events are JSON already, so a batch is put together and not serialised.
+fn body(node: &Node, n_dropped: u64, batch: &Batch) -> Vec<u8> {
+    let node = Node {
+        dropped_total: n_dropped,
+        ..node.clone()
+    };
+    let node = serde_json::to_string(&node).unwrap_or_else(|_| "{}".to_owned());
+    let frame_bytes = node.len() + batch.events.len() + 64;
+    let mut body = Vec::with_capacity(batch.bytes + frame_bytes);
+    body.extend_from_slice(format!("{{\"v\":{VERSION},\"node\":{node},\"events\":[").as_bytes());
+    for (i, event) in batch.events.iter().enumerate() {
+        body.extend_from_slice(if i == 0 { b"" } else { b"," });
+        body.extend_from_slice(event.as_bytes());
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tollmesh_wire::EventBatch;
+
+    const ACK: Answer = Answer::Acknowledged { n_rejected: 0 };
+    const AWAY: Answer = Answer::Away {
+        retry_after_ms: None,
+    };
+
+    fn events(body: Option<Vec<u8>>) -> Vec<String> {
+        let batch = EventBatch::parse(&body.expect("a batch is due")).unwrap();
+        batch.events.iter().map(|e| e.get().to_owned()).collect()
+    }
+
+    fn next(queue: &mut Queue, now_ms: i64) -> Option<Vec<u8>> {
+        queue.next(&Node::default(), now_ms)
+    }
+
+    #[test]
+    fn one_batch_at_a_time_and_the_same_again_until_acknowledged() {
+        let mut queue = Queue::new(1);
+        assert!(next(&mut queue, 0).is_none());
+        queue.push("1".into());
+        queue.push("2".into());
+        assert_eq!(events(next(&mut queue, 0)), ["1", "2"]);
+        queue.push("3".into());
+        assert!(next(&mut queue, 0).is_none(), "one is on the way");
+
+        assert!(queue.settle(&AWAY, 0).resends);
+        assert!(
+            next(&mut queue, 0).is_none(),
+            "not before the pause is over"
+        );
+        assert_eq!(events(next(&mut queue, 250)), ["1", "2"]);
+        let settled = queue.settle(&Answer::Acknowledged { n_rejected: 1 }, 250);
+        assert_eq!((settled.n_sent, settled.n_rejected), (1, 1));
+        assert_eq!(events(next(&mut queue, 250)), ["3"]);
+        queue.settle(&ACK, 250);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_respect_the_answer() {
+        let mut queue = Queue::new(7);
+        queue.push("1".into());
+        let mut now_ms = 0;
+        for floor_ms in [125, 250, 500, 1_000, 2_000, 2_500, 2_500] {
+            assert!(next(&mut queue, now_ms).is_some());
+            queue.settle(&AWAY, now_ms);
+            assert!(next(&mut queue, now_ms + floor_ms - 1).is_none());
+            now_ms += (floor_ms * 2).min(BACKOFF_MS_MAX as i64);
+        }
+        assert!(next(&mut queue, now_ms).is_some());
+        let retry_after_ms = Some(60_000);
+        queue.settle(&Answer::Away { retry_after_ms }, now_ms);
+        assert!(next(&mut queue, now_ms + 4_999).is_none());
+        assert!(next(&mut queue, now_ms + 5_000).is_some());
+    }
+
+    #[test]
+    fn what_is_refused_does_not_wedge_the_rest() {
+        let mut queue = Queue::new(1);
+        for event in ["1", "2", "3"] {
+            queue.push(event.into());
+        }
+        assert_eq!(events(next(&mut queue, 0)).len(), 3);
+        assert!(queue.settle(&Answer::TooLarge, 0).resends);
+        assert_eq!(events(next(&mut queue, 0)), ["1"]);
+        assert_eq!(queue.settle(&Answer::TooLarge, 0).n_rejected, 1);
+        assert_eq!(events(next(&mut queue, 0)), ["2", "3"]);
+        assert_eq!(queue.settle(&Answer::Refused, 0).n_rejected, 2);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_go_when_the_queue_is_full() {
+        let mut queue = Queue::new(1);
+        let event = |i: usize| format!("{i:0>1000}");
+        let n = QUEUE_BYTES_MAX / 1_000 + 5;
+        let dropped: u64 = (0..n).map(|i| queue.push(event(i))).sum();
+        assert_eq!(dropped, 5);
+        let batch = events_raw(next(&mut queue, 0));
+        assert!(batch.contains(&event(5)) && !batch.contains(&event(4)));
+        assert!(batch.contains("\"dropped_total\":5"));
+        assert!(batch.len() < BATCH_BYTES_MAX + 4_096);
+        assert!(queue.waiting_bytes + queue.batch.bytes <= QUEUE_BYTES_MAX);
+        let left = queue.waiting.len() + queue.batch.events.len();
+        assert_eq!(queue.abandon(), left as u64);
+        assert!(queue.is_empty());
+    }
+
+    fn events_raw(body: Option<Vec<u8>>) -> String {
+        String::from_utf8(body.expect("a batch is due")).unwrap()
+    }
+
+    #[test]
+    fn only_the_aggregators_word_acknowledges() {
+        let rejected = br#"{"accepted":1,"rejected":[{"event_id":null,"reason":"x"}]}"#;
+        for (status, retry_after, body, expected) in [
+            (Some(200), None, &b"{\"accepted\":2}"[..], ACK),
+            (
+                Some(200),
+                None,
+                rejected,
+                Answer::Acknowledged { n_rejected: 1 },
+            ),
+            (Some(200), None, b"hello", AWAY),
+            (Some(400), None, b"", Answer::Refused),
+            (Some(413), None, b"", Answer::TooLarge),
+            (
+                Some(503),
+                Some("2"),
+                b"",
+                Answer::Away {
+                    retry_after_ms: Some(2_000),
+                },
+            ),
+            (Some(504), None, b"", AWAY),
+            (Some(404), None, b"", AWAY),
+            (None, None, b"", AWAY),
+        ] {
+            assert_eq!(Answer::read(status, retry_after, body), expected);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One HTTP call as a state machine: what the proxy says comes in, what is to be done goes out.
+//!
+//! Nothing here calls the host. Inputs that cannot be in a phase change nothing but a counter, and
+//! no phase ever holds traffic back, the bounded tail of [`EventCutter`] aside.
+
+mod call;
+mod outcome;
+mod request;
+mod response;
+
+use tollmesh_usage::{EventCutter, UsageScanner};
+use tollmesh_wire::{PluginConfig, Source, Timestamp};
+
+use crate::counters::Counter;
+use crate::edit::HeaderEdit;
+use crate::headers::Headers;
+use crate::ids::EventIds;
+
+use call::Call;
+
+/// What every call of one plugin instance shares.
+#[derive(Debug)]
+pub struct Site {
+    /// What the operator configured.
+    pub config: PluginConfig,
+    /// Names for events.
+    pub ids: EventIds,
+    /// The caller, where the peer proves nothing else.
+    pub source: Source,
+}
+
+/// One thing that the proxy says about a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The request's headers; with `ends`, the whole request.
+    RequestHead {
+        /// The headers.
+        headers: &'a Headers<'a>,
+        /// Whether no body follows.
+        ends: bool,
+    },
+    /// The next bytes of the request's body, each byte once.
+    RequestBody {
+        /// The bytes; empty where only the end is told.
+        chunk: &'a [u8],
+        /// Whether nothing follows.
+        ends: bool,
+    },
+    /// The response's headers.
+    ResponseHead {
+        /// The headers.
+        headers: &'a Headers<'a>,
+        /// Whether no body follows.
+        ends: bool,
+    },
+    /// The next bytes of the response's body.
+    ResponseBody {
+        /// The bytes; empty where only the end is told.
+        chunk: &'a [u8],
+        /// Whether nothing follows.
+        ends: bool,
+    },
+    /// The response ends in trailers.
+    ResponseTrailers,
+    /// The call is over, in whatever way.
+    End(Ending<'a>),
+}
+
+/// What the proxy knows about a call once it is over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ending<'a> {
+    /// Envoy's response flags, its bit mask.
+    pub response_flags: u64,
+    /// How often the request went upstream.
+    pub attempts: u32,
+    /// The peer's identity by its certificate.
+    pub principal: Option<&'a str>,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Changes to the headers of the message whose head was the input.
+    pub edits: Vec<HeaderEdit>,
+    /// What to send in the place of the chunk that was the input.
+    pub body: Option<Vec<u8>>,
+    /// What to answer in the provider's place.
+    pub denial: Option<Denial>,
+    /// What to count.
+    pub counts: Vec<(Counter, u64)>,
+    /// The call's event, as JSON.
+    pub event: Option<String>,
+}
+
+/// An answer in the provider's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// HTTP status.
+    pub status: u16,
+    /// Envoy's response code details, for the access log.
+    pub details: &'static str,
+    /// Headers, content type included.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: String,
+}
+
+/// One HTTP call.
+#[derive(Default)]
+pub struct Session {
+    phase: Phase,
+}
+
+#[derive(Default)]
+enum Phase {
+    /// Nothing is known yet.
+    #[default]
+    Fresh,
+    /// Not a call to be metered: never looked at again.
+    Unmetered,
+    /// The request is on its way.
+    Requesting(Box<Call>),
+    /// The response is on its way back.
+    Answering(Box<Answer>),
+    /// The response is on its way back, and counted elsewhere.
+    Relaying(Box<Call>),
+    /// We answered in the provider's place.
+    Denied(Box<Call>),
+    /// The event was given.
+    Closed,
+}
+
+/// A call whose response is being read.
+struct Answer {
+    call: Call,
+    scanner: UsageScanner,
+    cutter: Option<EventCutter>,
+    ttft_ms: Option<u64>,
+    ended: bool,
+}
+
+impl Session {
+    /// Whether bodies have to be shown; where not, `step` needs heads and the end only.
+    pub fn reads_bodies(&self) -> bool {
+        match &self.phase {
+            Phase::Requesting(_) | Phase::Answering(_) => true,
+            Phase::Relaying(call) => call.body.may_change(),
+            Phase::Fresh | Phase::Unmetered | Phase::Denied(_) | Phase::Closed => false,
+        }
+    }
+
+    /// Whether the call will give an event, so that an [`Ending`] is worth asking the host for.
+    pub fn is_metered(&self) -> bool {
+        !matches!(self.phase, Phase::Fresh | Phase::Unmetered | Phase::Closed)
+    }
+
+    /// Takes one input; what is to be done.
+    pub fn step(&mut self, site: &Site, input: Input<'_>, now: Timestamp) -> Effects {
+        let phase = std::mem::take(&mut self.phase);
+        let (phase, effects) = next(site, phase, input, now);
+        self.phase = phase;
+        effects
+    }
+}
+
+fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, Effects) {
+    match (phase, input) {
+        (Phase::Fresh, Input::RequestHead { headers, ends }) => {
+            request::head(site, headers, ends, now)
+        }
+        (Phase::Fresh | Phase::Unmetered | Phase::Closed, Input::End(_)) => {
+            (Phase::Closed, Effects::default())
+        }
+        (Phase::Unmetered, _) => (Phase::Unmetered, Effects::default()),
+
+        (Phase::Requesting(mut call), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut call, chunk, ends);
+            (Phase::Requesting(call), effects)
+        }
+        (Phase::Requesting(call), Input::ResponseHead { headers, ends }) => {
+            response::head(call, headers, ends)
+        }
+
+        // A provider may answer before it has read the whole request.
+        (Phase::Answering(mut answer), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut answer.call, chunk, ends);
+            (Phase::Answering(answer), effects)
+        }
+        (Phase::Relaying(mut call), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut call, chunk, ends);
+            (Phase::Relaying(call), effects)
+        }
+        (Phase::Answering(mut answer), Input::ResponseBody { chunk, ends }) => {
+            let effects = response::body(&mut answer, chunk, ends, now);
+            (Phase::Answering(answer), effects)
+        }
+        (Phase::Answering(mut answer), Input::ResponseTrailers) => {
+            answer.ended = true;
+            (Phase::Answering(answer), Effects::default())
+        }
+        (Phase::Relaying(call), Input::ResponseBody { .. } | Input::ResponseTrailers) => {
+            (Phase::Relaying(call), Effects::default())
+        }
+        // Our own answer passes by on its way out.
+        (
+            Phase::Denied(call),
+            Input::ResponseHead { .. } | Input::ResponseBody { .. } | Input::ResponseTrailers,
+        ) => (Phase::Denied(call), Effects::default()),
+
+        (Phase::Requesting(call), Input::End(ending)) => {
+            finished(call.unanswered(site, ending, now))
+        }
+        (Phase::Answering(answer), Input::End(ending)) => {
+            finished(answer.finished(site, ending, now))
+        }
+        (Phase::Relaying(call), Input::End(ending)) => finished(call.relayed(site, ending, now)),
+        (Phase::Denied(call), Input::End(ending)) => finished(call.denied(site, ending, now)),
+
+        (phase, _) => {
+            let effects = Effects {
+                counts: vec![(Counter::Faults, 1)],
+                ..Effects::default()
+            };
+            (phase, effects)
+        }
+    }
+}
+
+fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
+    let mut effects = Effects::default();
+    let trouble = tollmesh_usage::Trouble::ALL
+        .into_iter()
+        .find(|kind| event.trouble.as_deref() == Some(kind.name()));
+    if let Some(kind) = trouble {
+        effects.counts.push((Counter::Trouble(kind), 1));
+    }
+    match serde_json::to_string(&event) {
+        Ok(json) => effects.event = Some(json),
+        Err(_) => effects.counts.push((Counter::Faults, 1)),
+    }
+    (Phase::Closed, effects)
+}
+
+#[cfg(test)]
+mod tests;

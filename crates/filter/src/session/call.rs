@@ -1,0 +1,133 @@
+//! What is known of a call, and the event that it becomes.
+
+use std::collections::BTreeMap;
+
+use tollmesh_usage::{RequestBody, Scan, Target, UsageSource};
+use tollmesh_wire::event::Kind;
+use tollmesh_wire::{Event, ExtraUsage, Outcome, Timestamp};
+
+use super::outcome::{outcome, unanswered_outcome};
+use super::{Answer, Ending, Site};
+use crate::source::source;
+use crate::trace::Trace;
+
+/// A call that will give an event: all that its request's headers said, since they cannot be read
+/// later.
+pub(super) struct Call {
+    pub event_id: String,
+    pub started: Timestamp,
+    pub target: Target,
+    pub is_gateway: bool,
+    pub host: String,
+    pub request_id: Option<String>,
+    pub trace: Option<Trace>,
+    pub tags: BTreeMap<String, String>,
+    pub body: RequestBody,
+    pub status: Option<u16>,
+    pub is_stream: bool,
+}
+
+impl Call {
+    /// The event of a call that nobody answered.
+    pub fn unanswered(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
+        let outcome = unanswered_outcome(&ending);
+        // What went upstream and was cut may well be charged; what failed there is not.
+        let billable = self.target.billable && outcome == Outcome::Aborted && ending.attempts > 0;
+        let mut event = self.event(site, &ending, now);
+        event.outcome = outcome;
+        event.billable = billable;
+        event
+    }
+
+    /// The event of a call that is counted elsewhere.
+    pub fn relayed(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
+        let mut event = self.event(site, &ending, now);
+        event.outcome = Outcome::Relayed;
+        event
+    }
+
+    /// The event of a call that we refused.
+    pub fn denied(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
+        let mut event = self.event(site, &ending, now);
+        event.outcome = Outcome::Denied;
+        event
+    }
+
+    /// What every event of this call says; no usage, and nothing to charge.
+    fn event(self, site: &Site, ending: &Ending<'_>, now: Timestamp) -> Event {
+        let facts = self.body.facts();
+        let (trace_id, span_id) = self.trace.map(|t| (t.trace_id, t.span_id)).unzip();
+        Event {
+            event_id: self.event_id,
+            kind: if self.target.is_retrieval {
+                Kind::LateUsage
+            } else {
+                Kind::Call
+            },
+            request_id: self.request_id,
+            trace_id,
+            span_id,
+            time: self.started,
+            duration_ms: elapsed_ms(self.started, now),
+            provider: self.target.provider,
+            api: self.target.api.name().to_owned(),
+            host: self.host,
+            model_requested: facts.model.clone().or(self.target.path_model),
+            stream: facts.streams || self.is_stream,
+            usage_source: UsageSource::Absent.name().to_owned(),
+            service_tier: facts.service_tier.clone(),
+            pricing_context: self.target.pricing_context,
+            status: self.status,
+            response_flags: ending.response_flags,
+            attempts: ending.attempts,
+            tags: self.tags,
+            source: source(&site.source, ending.principal),
+            ..Event::default()
+        }
+    }
+}
+
+impl Answer {
+    /// The event of a call that was answered, wholly or in part.
+    pub fn finished(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
+        let scan = self.scanner.finish();
+        let outcome = outcome(self.call.status, self.ended, &scan);
+        let mut event = self.call.event(site, &ending, now);
+        event.outcome = outcome;
+        event.ttft_ms = self.ttft_ms;
+        tell(&mut event, scan);
+        event
+    }
+}
+
+/// What a scan says, in an event.
+fn tell(event: &mut Event, scan: Scan) {
+    event.model = scan.model;
+    event.response_id = scan.response_id;
+    event.usage = scan.usage;
+    event.billed_usage = scan.billed_usage;
+    event.usage_source = scan.usage_source.name().to_owned();
+    event.billable = scan.billable;
+    event.extra_usage = scan
+        .extra_usage
+        .into_iter()
+        .map(|extra| ExtraUsage {
+            kind: extra.kind,
+            model: extra.model,
+            usage: extra.usage,
+        })
+        .collect();
+    event.provider_cost_usd = scan.provider_cost_usd;
+    if scan.service_tier.is_some() {
+        event.service_tier = scan.service_tier;
+    }
+    event.pricing_context.extend(scan.pricing_context);
+    event.finish_reason = scan.finish_reason;
+    event.tool_calls = scan.tool_calls;
+    event.trouble = scan.trouble.map(|kind| kind.name().to_owned());
+}
+
+/// Milliseconds from one instant to another; a clock that was set back makes them 0.
+pub(super) fn elapsed_ms(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.as_unix_ms() - from.as_unix_ms()).unwrap_or(0)
+}

@@ -1,0 +1,234 @@
+//! The request's side of a call: recognised, relieved of its tags, prepared, relayed.
+
+use tollmesh_usage::{Edits, RequestBody, Target};
+use tollmesh_wire::Timestamp;
+use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing};
+
+use super::call::Call;
+use super::{Denial, Effects, Phase, Site};
+use crate::config::{Verdict, verdict};
+use crate::counters::Counter;
+use crate::edit::HeaderEdit;
+use crate::headers::Headers;
+use crate::signature::Signature;
+use crate::tags::{missing, tags};
+use crate::trace::trace;
+
+/// The most of a host name that an event carries (RFC 1035 allows 255 bytes).
+const HOST_BYTES_MAX: usize = 255;
+/// The most of a request id that an event carries; Envoy's own have 36 bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+pub(super) fn head(
+    site: &Site,
+    headers: &Headers<'_>,
+    ends: bool,
+    now: Timestamp,
+) -> (Phase, Effects) {
+    let pseudo = |name| headers.text(name).unwrap_or_default();
+    let (host, path, method) = (pseudo(":authority"), pseudo(":path"), pseudo(":method"));
+    match verdict(&site.config, host, path, method) {
+        Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
+        Verdict::Unreadable => unreadable(site, headers),
+        Verdict::Metered { .. } if !is_plain_http(headers) => unreadable(site, headers),
+        Verdict::Metered { target, is_gateway } => {
+            metered(site, headers, target, is_gateway, ends, now)
+        }
+    }
+}
+
+pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
+    let mut body = call.body.push(chunk);
+    let withheld = if ends { call.body.finish() } else { None };
+    if let Some(withheld) = withheld {
+        let body = body.get_or_insert_with(|| chunk.to_vec());
+        body.extend_from_slice(&withheld);
+    }
+    Effects {
+        body,
+        ..Effects::default()
+    }
+}
+
+/// gRPC and WebSockets carry the APIs in framings that are not read.
+fn is_plain_http(headers: &Headers<'_>) -> bool {
+    let content_type = headers.get("content-type").unwrap_or_default();
+    let upgrade = headers.get("upgrade").unwrap_or_default();
+    let is_grpc = content_type.starts_with(b"application/grpc");
+    !is_grpc && !upgrade.eq_ignore_ascii_case(b"websocket")
+}
+
+/// Tags are for us, also where there is nothing to put them on.
+fn unreadable(site: &Site, headers: &Headers<'_>) -> (Phase, Effects) {
+    let tagged = tags(&site.config.tags, headers, &Signature::of(headers));
+    let effects = Effects {
+        edits: tagged.edits,
+        counts: vec![(Counter::UnmeteredProviderCalls, 1)],
+        ..Effects::default()
+    };
+    (Phase::Unmetered, effects)
+}
+
+fn metered(
+    site: &Site,
+    headers: &Headers<'_>,
+    target: Target,
+    is_gateway: bool,
+    ends: bool,
+    now: Timestamp,
+) -> (Phase, Effects) {
+    let signature = Signature::of(headers);
+    let tagged = tags(&site.config.tags, headers, &signature);
+    let mut effects = Effects {
+        edits: tagged.edits,
+        ..Effects::default()
+    };
+    if tagged.n_refused > 0 {
+        effects
+            .counts
+            .push((Counter::TagsRefused, tagged.n_refused));
+    }
+    let edits = body_edits(site, headers, &target, &signature);
+    if site.config.accept_encoding == AcceptEncoding::Narrow {
+        let edit = narrowed(headers, &signature, edits.include_usage);
+        effects.edits.extend(edit);
+    }
+    let body = RequestBody::new(&target, headers.text("content-type"), edits);
+    if body.may_change() && !ends && headers.has("content-length") {
+        let length = HeaderEdit::Remove("content-length".into());
+        effects.edits.push(length);
+    }
+    let lacking = missing(&site.config.tags, &tagged.tags);
+    effects.denial = lacking
+        .filter(|_| site.config.tags.on_missing == OnMissing::Deny)
+        .map(untagged);
+    let call = Box::new(Call {
+        event_id: site.ids.next(),
+        started: now,
+        target,
+        is_gateway,
+        host: kept(headers, ":authority", HOST_BYTES_MAX).unwrap_or_default(),
+        request_id: kept(headers, "x-request-id", REQUEST_ID_BYTES_MAX),
+        trace: trace(headers),
+        tags: tagged.tags,
+        body,
+        status: effects.denial.as_ref().map(|denial| denial.status),
+        is_stream: false,
+    });
+    if effects.denial.is_some() {
+        effects.counts.push((Counter::DeniedRequests, 1));
+        return (Phase::Denied(call), effects);
+    }
+    (Phase::Requesting(call), effects)
+}
+
+/// What may be changed in the body of this request.
+fn body_edits(
+    site: &Site,
+    headers: &Headers<'_>,
+    target: &Target,
+    signature: &Signature<'_>,
+) -> Edits {
+    let encoding = headers.get("content-encoding").unwrap_or(b"identity");
+    let is_readable = encoding.eq_ignore_ascii_case(b"identity");
+    let is_wanted = site.config.include_usage == IncludeUsage::InjectAndStrip;
+    Edits {
+        include_usage: is_wanted
+            && target.may_include_usage
+            && is_readable
+            && signature.leaves_body_free(),
+        ..Edits::default()
+    }
+}
+
+/// `accept-encoding` cut to what can be read at little cost, and never to what the app did not
+/// offer. Nothing can be cut out of a compressed stream, so where that may be needed compression
+/// is not accepted at all.
+fn narrowed(headers: &Headers<'_>, signature: &Signature<'_>, may_cut: bool) -> Option<HeaderEdit> {
+    let offered = headers.get("accept-encoding")?;
+    if !signature.leaves_header_free("accept-encoding") {
+        return None;
+    }
+    let narrow: &[u8] = match !may_cut && offers_gzip(offered) {
+        true => b"gzip",
+        false => b"identity",
+    };
+    if offered == narrow {
+        return None;
+    }
+    Some(HeaderEdit::Set("accept-encoding".into(), narrow.to_vec()))
+}
+
+/// Whether a list of codings has `gzip`, by name or by `*`, without refusing it by `q=0`
+/// (RFC 9110, 12.5.3).
+fn offers_gzip(accept_encoding: &[u8]) -> bool {
+    let list = String::from_utf8_lossy(accept_encoding).to_ascii_lowercase();
+    let mut star = false;
+    for entry in list.split(',') {
+        let mut parts = entry.split(';').map(str::trim);
+        let coding = parts.next().unwrap_or_default();
+        let quality = parts.find_map(|part| part.strip_prefix("q="));
+        let is_refused = quality.is_some_and(|q| q.bytes().all(|b| matches!(b, b'0' | b'.')));
+        match coding {
+            "gzip" | "x-gzip" => return !is_refused,
+            "*" => star = !is_refused,
+            _ => {}
+        }
+    }
+    star
+}
+
+/// The refusal of a call that lacks a required tag.
+fn untagged(tag: &str) -> Denial {
+    let message = format!("this call must carry the tag {tag:?}; see the mesh's tagging rules");
+    let error = serde_json::json!({"error": {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": null,
+        "code": "tollmesh_missing_tag",
+    }});
+    Denial {
+        status: 400,
+        details: "tollmesh_missing_tag",
+        headers: vec![
+            ("content-type", "application/json".to_owned()),
+            ("x-should-retry", "false".to_owned()),
+        ],
+        body: error.to_string(),
+    }
+}
+
+fn kept(headers: &Headers<'_>, name: &str, bytes_max: usize) -> Option<String> {
+    let value = headers.text(name)?;
+    let end = value.floor_char_boundary(bytes_max);
+    Some(value.get(..end)?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_encoding_never_grows() {
+        for (offered, may_cut, expected) in [
+            ("gzip, br", false, Some("gzip")),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", false, Some("gzip")),
+            ("*", false, Some("gzip")),
+            ("gzip", false, None),
+            ("br", false, Some("identity")),
+            ("gzip;q=0, *", false, Some("identity")),
+            ("GZIP;Q=0.5", false, Some("gzip")),
+            ("identity", false, None),
+            ("gzip", true, Some("identity")),
+            ("identity", true, None),
+        ] {
+            let pair: [(&[u8], &[u8]); 1] = [(b"accept-encoding", offered.as_bytes())];
+            let headers = pair.into_iter().collect();
+            let edit = narrowed(&headers, &Signature::None, may_cut);
+            let expected =
+                expected.map(|v| HeaderEdit::Set("accept-encoding".into(), v.as_bytes().to_vec()));
+            assert_eq!(edit, expected, "{offered}");
+        }
+        assert_eq!(narrowed(&Headers::default(), &Signature::None, true), None);
+    }
+}

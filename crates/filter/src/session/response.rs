@@ -1,0 +1,107 @@
+//! The response's side of a call: read as it streams by, one event of ours cut out of it.
+
+use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
+use tollmesh_wire::Timestamp;
+
+use super::call::{Call, elapsed_ms};
+use super::{Answer, Effects, Phase};
+use crate::counters::Counter;
+use crate::edit::HeaderEdit;
+use crate::headers::Headers;
+
+/// Names the event of a call that was counted, for filters that the answer passes later and for
+/// whoever wants to report the outcome of a call.
+const EVENT_HEADER: &str = "x-tollmesh-event";
+
+pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (Phase, Effects) {
+    let status = headers.text(":status").and_then(|text| text.parse().ok());
+    call.status = status;
+    call.is_stream = is_stream(headers);
+    if call.is_gateway || headers.has(EVENT_HEADER) {
+        return (Phase::Relaying(call), Effects::default());
+    }
+    let mut effects = Effects::default();
+    let name = call.event_id.clone().into_bytes();
+    effects
+        .edits
+        .push(HeaderEdit::Set(EVENT_HEADER.into(), name));
+    let cutter = cutter(&call, headers, &mut effects);
+    let answer = Answer {
+        scanner: UsageScanner::new(&call.target, call.body.facts(), &read(headers)),
+        call: *call,
+        cutter,
+        ttft_ms: None,
+        ended: ends,
+    };
+    (Phase::Answering(Box::new(answer)), effects)
+}
+
+pub(super) fn body(answer: &mut Answer, chunk: &[u8], ends: bool, now: Timestamp) -> Effects {
+    answer.ended |= ends;
+    answer.scanner.push(chunk);
+    if answer.ttft_ms.is_none() && answer.scanner.has_content() {
+        answer.ttft_ms = Some(elapsed_ms(answer.call.started, now));
+    }
+    Effects {
+        body: answer.cutter.as_mut().and_then(|c| c.push(chunk, ends)),
+        ..Effects::default()
+    }
+}
+
+/// What cuts the usage event out, where we asked for it and it can be cut: bytes that are held
+/// when trailers come would be lost, and a compressed stream cannot be cut at all.
+fn cutter(call: &Call, headers: &Headers<'_>, effects: &mut Effects) -> Option<EventCutter> {
+    let has_event = call.body.facts().usage_injected && is_event_stream(headers);
+    if !has_event || call.status != Some(200) {
+        return None;
+    }
+    let encoding = headers.get("content-encoding").unwrap_or(b"identity");
+    let is_plain = encoding.eq_ignore_ascii_case(b"identity");
+    if !is_plain || headers.has("trailer") {
+        effects.counts.push((Counter::UsageEventsLeft, 1));
+        return None;
+    }
+    if headers.has("content-length") {
+        let length = HeaderEdit::Remove("content-length".into());
+        effects.edits.push(length);
+    }
+    Some(EventCutter::new())
+}
+
+fn read(headers: &Headers<'_>) -> ResponseHead {
+    let wanted = ResponseHead::WANTED.iter();
+    let found = wanted.filter_map(|name| Some((*name, headers.text(name)?)));
+    ResponseHead {
+        status: status(headers),
+        headers: found
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    }
+}
+
+fn status(headers: &Headers<'_>) -> u16 {
+    let text = headers.text(":status").unwrap_or_default();
+    text.parse().unwrap_or(0)
+}
+
+fn is_event_stream(headers: &Headers<'_>) -> bool {
+    has_type(headers, &["text/event-stream"])
+}
+
+/// Content types that only streams have.
+fn is_stream(headers: &Headers<'_>) -> bool {
+    has_type(
+        headers,
+        &[
+            "text/event-stream",
+            "application/x-ndjson",
+            "application/vnd.amazon.eventstream",
+        ],
+    )
+}
+
+fn has_type(headers: &Headers<'_>, types: &[&str]) -> bool {
+    let value = headers.text("content-type").unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    types.iter().any(|t| essence.eq_ignore_ascii_case(t))
+}

@@ -1,0 +1,182 @@
+//! One HTTP stream: carries the host's callbacks to its session, and the effects back.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use crate::counters::Counter;
+use crate::edit::HeaderEdit;
+use crate::headers::{Headers, serialise};
+use crate::host;
+use crate::session::{Denial, Effects, Ending, Input, Session};
+use crate::worker::{Worker, now};
+
+/// The host's side of one [`Session`].
+pub struct Stream {
+    worker: Rc<Worker>,
+    session: Session,
+}
+
+impl Stream {
+    /// A stream of which nothing is known yet.
+    pub fn new(worker: Rc<Worker>) -> Stream {
+        Stream {
+            worker,
+            session: Session::default(),
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Effects {
+        let site = self.worker.site.borrow();
+        let Some(site) = site.as_ref() else {
+            return Effects::default();
+        };
+        let mut effects = self.session.step(site, input, now());
+        self.worker.keep(&mut effects);
+        effects
+    }
+
+    fn head(&mut self, map: MapType, input: for<'a> fn(&'a Headers<'a>) -> Input<'a>) -> Action {
+        let Ok(serialised) = host::header_map(map) else {
+            self.worker.counters.count(Counter::Faults);
+            return Action::Continue;
+        };
+        let headers = Headers::parse(&serialised);
+        let effects = self.step(input(&headers));
+        match &effects.denial {
+            Some(denial) => self.deny(denial),
+            None => {
+                self.edit(map, &effects.edits);
+                Action::Continue
+            }
+        }
+    }
+
+    fn body(
+        &mut self,
+        buffer: BufferType,
+        size: usize,
+        input: impl for<'a> FnOnce(&'a [u8]) -> Input<'a>,
+    ) -> Action {
+        if !self.session.reads_bodies() {
+            return Action::Continue;
+        }
+        let chunk = match size {
+            0 => Ok(Vec::new()),
+            _ => host::buffer(buffer, size),
+        };
+        let Ok(chunk) = chunk else {
+            self.worker.counters.count(Counter::Faults);
+            return Action::Continue;
+        };
+        let effects = self.step(input(&chunk));
+        if let Some(body) = &effects.body {
+            self.worker.check(host::replace_buffer(buffer, body));
+        }
+        Action::Continue
+    }
+
+    fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
+        for edit in edits {
+            self.worker.check(match edit {
+                HeaderEdit::Remove(name) => host::remove_header(map, name),
+                HeaderEdit::Set(name, value) => host::set_header(map, name, value),
+            });
+        }
+    }
+
+    /// The one pause there is: the request stops here, since its answer is given already.
+    fn deny(&self, denial: &Denial) -> Action {
+        let headers: Vec<(&str, &str)> = denial
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let body = denial.body.as_bytes();
+        let answered = host::respond(denial.status, denial.details, &serialise(&headers), body);
+        let action = match answered {
+            Ok(()) => Action::Pause,
+            Err(_) => Action::Continue,
+        };
+        self.worker.check(answered);
+        action
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
+        match ends {
+            true => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
+                headers,
+                ends: true,
+            }),
+            false => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
+                headers,
+                ends: false,
+            }),
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = BufferType::HttpRequestBody;
+        self.body(buffer, size, |chunk| Input::RequestBody { chunk, ends })
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
+        if !self.session.is_metered() {
+            return Action::Continue;
+        }
+        match ends {
+            true => self.head(MapType::HttpResponseHeaders, |headers| {
+                Input::ResponseHead {
+                    headers,
+                    ends: true,
+                }
+            }),
+            false => self.head(MapType::HttpResponseHeaders, |headers| {
+                Input::ResponseHead {
+                    headers,
+                    ends: false,
+                }
+            }),
+        }
+    }
+
+    fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = BufferType::HttpResponseBody;
+        self.body(buffer, size, |chunk| Input::ResponseBody { chunk, ends })
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        if self.session.is_metered() {
+            self.step(Input::ResponseTrailers);
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        if !self.session.is_metered() {
+            return;
+        }
+        let number = |path| host::property(path).ok().and_then(little_endian);
+        let principal = host::property("connection\0uri_san_peer_certificate").ok();
+        let principal = principal
+            .as_deref()
+            .and_then(|p| std::str::from_utf8(p).ok());
+        let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
+        let ending = Ending {
+            response_flags: number("response\0flags").unwrap_or(0),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            principal: principal.filter(|p| !p.is_empty()),
+        };
+        self.step(Input::End(ending));
+    }
+}
+
+/// Properties that are numbers come as eight bytes, little endian.
+fn little_endian(bytes: Vec<u8>) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,229 @@
+//! What a request body of each API looks like, as far as metering looks.
+
+use crate::detect::Api;
+use crate::json::Node;
+
+/// A value in a request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// The body itself.
+    Root,
+    /// The model asked for.
+    Model,
+    /// Whether a stream is asked for.
+    Stream,
+    /// The object of stream options.
+    StreamOptions,
+    /// Whether the usage event is asked for.
+    IncludeUsage,
+    /// The object that the output limit is in, where it is not at the top.
+    LimitParent,
+    /// The output limit under its present name.
+    Limit,
+    /// The output limit under an older name, or in another spelling.
+    OtherLimit,
+    /// The service tier.
+    Tier,
+}
+
+/// One API's form of a request.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub(super) root: &'static Node<Field>,
+    /// Whether it is a stream where the body does not say.
+    pub(super) streams: bool,
+    /// Whether the body has `stream_options.include_usage`.
+    pub(super) has_usage_option: bool,
+    /// The key of the object that the output limit is in, if it is not at the top.
+    pub(super) limit_parent: Option<&'static str>,
+    /// The key of the output limit, where we have to add one; `None` where we never do.
+    pub(super) limit: Option<&'static str>,
+}
+
+impl Form {
+    /// The form of that API's requests at that provider.
+    pub(super) fn of(api: Api, provider: &str) -> &'static Form {
+        match api {
+            Api::OpenAiChat if matches!(provider, "openai" | "azure") => &CHAT,
+            Api::OpenAiChat | Api::OpenAiCompletions => &COMPATIBLE_CHAT,
+            Api::OpenAiResponses => &RESPONSES,
+            Api::OpenAiAssistantsRun => &RUN,
+            Api::AnthropicMessages | Api::AnthropicComplete => &MESSAGES,
+            Api::GeminiGenerate => &GENERATE,
+            Api::GeminiStreamGenerate => &STREAM_GENERATE,
+            Api::GeminiInteractions => &INTERACTIONS,
+            Api::OpenAiEmbeddings
+            | Api::OpenAiImages
+            | Api::OpenAiAudio
+            | Api::OpenAiModerations
+            | Api::OpenAiResponsesRetrieve
+            | Api::OpenAiResponsesCompact
+            | Api::OpenAiCountTokens
+            | Api::AnthropicCountTokens
+            | Api::AnthropicBatchResults
+            | Api::GeminiEmbed
+            | Api::GeminiCountTokens => &UNLIMITED,
+        }
+    }
+}
+
+const MODEL: (&str, Node<Field>) = ("model", Node::leaf(Field::Model));
+const STREAM: (&str, Node<Field>) = ("stream", Node::leaf(Field::Stream));
+const TIER: (&str, Node<Field>) = ("service_tier", Node::leaf(Field::Tier));
+
+/// <https://platform.openai.com/docs/api-reference/chat/create>: `max_tokens` is the older name of
+/// `max_completion_tokens`, and reasoning models refuse it.
+static CHAT: Form = Form {
+    root: &CHAT_BODY,
+    streams: false,
+    has_usage_option: true,
+    limit_parent: None,
+    limit: Some("max_completion_tokens"),
+};
+
+/// Hosts that speak OpenAI's chat: each takes the older name of the limit
+/// (<https://docs.mistral.ai/api/>, <https://api-docs.deepseek.com/api/create-chat-completion>),
+/// not each the newer. OpenAI's own completions know no other
+/// (<https://platform.openai.com/docs/api-reference/completions/create>).
+static COMPATIBLE_CHAT: Form = Form {
+    root: &COMPATIBLE_CHAT_BODY,
+    streams: false,
+    has_usage_option: true,
+    limit_parent: None,
+    limit: Some("max_tokens"),
+};
+
+const STREAM_OPTIONS: (&str, Node<Field>) = (
+    "stream_options",
+    Node::object(&[("include_usage", Node::leaf(Field::IncludeUsage))]).named(Field::StreamOptions),
+);
+
+static CHAT_BODY: Node<Field> = Node::object(&[
+    MODEL,
+    STREAM,
+    TIER,
+    STREAM_OPTIONS,
+    ("max_completion_tokens", Node::leaf(Field::Limit)),
+    ("max_tokens", Node::leaf(Field::OtherLimit)),
+])
+.named(Field::Root);
+
+static COMPATIBLE_CHAT_BODY: Node<Field> = Node::object(&[
+    MODEL,
+    STREAM,
+    TIER,
+    STREAM_OPTIONS,
+    ("max_tokens", Node::leaf(Field::Limit)),
+    ("max_completion_tokens", Node::leaf(Field::OtherLimit)),
+])
+.named(Field::Root);
+
+/// <https://platform.openai.com/docs/api-reference/responses/create>: usage is always in the last
+/// event; `stream_options` has no `include_usage` here.
+static RESPONSES: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        TIER,
+        ("max_output_tokens", Node::leaf(Field::Limit)),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: Some("max_output_tokens"),
+};
+
+/// <https://platform.openai.com/docs/api-reference/runs/createRun>: the same path takes requests
+/// that have no limit.
+static RUN: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        ("max_completion_tokens", Node::leaf(Field::Limit)),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+/// Endpoints whose output has no limit, or none that is asked for.
+static UNLIMITED: Form = Form {
+    root: &Node::object(&[MODEL, STREAM, TIER]).named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+/// <https://docs.anthropic.com/en/api/messages>, and `max_tokens_to_sample` of
+/// <https://docs.anthropic.com/en/api/complete>.
+static MESSAGES: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        TIER,
+        ("max_tokens", Node::leaf(Field::Limit)),
+        ("max_tokens_to_sample", Node::leaf(Field::OtherLimit)),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    // Required there, so the app set one.
+    limit: None,
+};
+
+/// <https://ai.google.dev/api/generate-content>: the model and whether it is a stream are in the
+/// path. Protocol buffers' JSON takes keys in either spelling
+/// (<https://protobuf.dev/programming-guides/json/>).
+static GENERATE: Form = Form {
+    root: &GENERATE_BODY,
+    streams: false,
+    has_usage_option: false,
+    limit_parent: Some("generationConfig"),
+    limit: Some("maxOutputTokens"),
+};
+
+static STREAM_GENERATE: Form = Form {
+    root: &GENERATE_BODY,
+    streams: true,
+    has_usage_option: false,
+    limit_parent: Some("generationConfig"),
+    limit: Some("maxOutputTokens"),
+};
+
+const GENERATION_CONFIG: Node<Field> = Node::object(&[
+    ("maxOutputTokens", Node::leaf(Field::Limit)),
+    ("max_output_tokens", Node::leaf(Field::OtherLimit)),
+])
+.named(Field::LimitParent);
+
+static GENERATE_BODY: Node<Field> = Node::object(&[
+    ("generationConfig", GENERATION_CONFIG),
+    ("generation_config", GENERATION_CONFIG),
+    ("serviceTier", Node::leaf(Field::Tier)),
+    TIER,
+])
+.named(Field::Root);
+
+/// <https://ai.google.dev/api/interactions-api>
+static INTERACTIONS: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        TIER,
+        (
+            "generation_config",
+            Node::object(&[("max_output_tokens", Node::leaf(Field::Limit))])
+                .named(Field::LimitParent),
+        ),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: Some("generation_config"),
+    limit: Some("max_output_tokens"),
+};

@@ -1,0 +1,377 @@
+//! The rules by which a JSON request body is read and edited.
+//!
+//! A key that is there twice counts as it was written last, as nearly every parser has it.
+//!
+//! *The usage event.* An object `stream_options` gets `"include_usage":true` inside it, a `false`
+//! or `null` there becomes `true`. That happens even before `stream` is known: providers take the
+//! object with streams only, so a body that turns out not to stream is no more wrong than it was.
+//! `"stream_options":null` is valid without a stream, so it becomes an object only where `stream`
+//! is known to be true; where `stream` comes later, and where there is no such key, the object
+//! stands before the closing bracket of the body. What has a wrong type is left for the provider
+//! to refuse.
+//!
+//! *The output limit.* Numbers above the cap become the cap. Where there is none, the key that the
+//! API has for it is added; a `null` under that key becomes the cap.
+
+use std::fmt::Write;
+
+use super::form::{Field, Form};
+use super::splice::Splice;
+use super::{Edits, RequestFacts};
+use crate::json::number::count_of;
+use crate::json::{Container, Span, Value, Visitor};
+
+const OPTION: &str = r#""include_usage":true"#;
+const OPTIONS: &str = r#"{"include_usage":true}"#;
+
+/// The edits that this API's body can take.
+pub(super) struct Wishes {
+    include_usage: bool,
+    /// The model to be put, as a JSON string.
+    model: Option<String>,
+    cap: Option<u64>,
+}
+
+/// How far the reading of one body has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Whether the first document has ended; others are not looked at.
+    has_ended: bool,
+    options: Options,
+    option: Option<Asked>,
+    limit: Option<u64>,
+    other_limit: Option<u64>,
+    /// Whether an output limit, or what should have been one, stands where limits stand.
+    has_limit: bool,
+    has_limit_parent: bool,
+}
+
+/// What the last `stream_options` is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Options {
+    /// Not there, or a `null` that was left.
+    #[default]
+    Absent,
+    /// A `null` in whose place we put an object.
+    Put,
+    /// An object.
+    Object(Asked),
+    /// Of a wrong type.
+    Wrong,
+}
+
+/// Who asked for the usage event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Nobody.
+    Nobody,
+    /// The app.
+    App,
+    /// We.
+    We,
+}
+
+/// One chunk's reading.
+pub(super) struct Reader<'a> {
+    pub(super) form: &'static Form,
+    pub(super) names_model: bool,
+    pub(super) wishes: &'a Wishes,
+    pub(super) facts: &'a mut RequestFacts,
+    pub(super) progress: &'a mut Progress,
+    pub(super) splice: Option<Splice<'a>>,
+}
+
+// === impl Wishes ===
+
+impl Wishes {
+    pub(super) fn new(form: &Form, names_model: bool, edits: Edits) -> Wishes {
+        Wishes {
+            include_usage: edits.include_usage && form.has_usage_option,
+            model: edits.model.filter(|_| names_model).map(|m| json_string(&m)),
+            cap: edits.max_output_tokens,
+        }
+    }
+
+    /// Whether anything may be edited.
+    pub(super) fn is_any(&self) -> bool {
+        self.include_usage || self.model.is_some() || self.cap.is_some()
+    }
+
+    /// Whether that value may be replaced.
+    pub(super) fn may_replace(&self, field: Field) -> bool {
+        match field {
+            Field::Model => self.model.is_some(),
+            Field::StreamOptions | Field::IncludeUsage => self.include_usage,
+            Field::LimitParent | Field::Limit | Field::OtherLimit => self.cap.is_some(),
+            Field::Root | Field::Stream | Field::Tier => false,
+        }
+    }
+}
+
+// === impl Reader ===
+
+impl Visitor<Field> for Reader<'_> {
+    fn scalar(&mut self, field: Field, value: Value<'_>, span: Span) {
+        if self.progress.has_ended {
+            return;
+        }
+        match field {
+            Field::Root => {}
+            Field::Model if self.names_model => self.model(value, span),
+            Field::Model => {}
+            Field::Stream => self.facts.streams = self.is_stream(value),
+            Field::Tier => self.facts.service_tier = text_of(value),
+            Field::StreamOptions => self.null_options(value, span),
+            Field::IncludeUsage => self.option(value, span),
+            Field::LimitParent => self.null_limit_parent(value, span),
+            Field::Limit | Field::OtherLimit => self.limit(field, value, span),
+        }
+    }
+
+    fn open(&mut self, field: Field, _: Container, _: u64) {
+        if self.progress.has_ended {
+            return;
+        }
+        match field {
+            Field::StreamOptions => self.progress.option = None,
+            Field::LimitParent => {
+                self.progress.has_limit_parent = true;
+                self.progress.has_limit = false;
+                self.set_limit(Field::Limit, None);
+                self.set_limit(Field::OtherLimit, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, field: Field, container: Container, at: u64, is_empty: bool) {
+        if self.progress.has_ended {
+            return;
+        }
+        match (field, container) {
+            (Field::Root, Container::Object) => self.end_body(at, is_empty),
+            (Field::StreamOptions, Container::Object) => self.end_options(at, is_empty),
+            (Field::StreamOptions, Container::Array) => self.set_options(Options::Wrong),
+            (Field::LimitParent, Container::Object) => self.end_limit_parent(at, is_empty),
+            (Field::IncludeUsage, _) => self.progress.option = Some(Asked::Nobody),
+            (Field::Limit | Field::OtherLimit, _) => self.progress.has_limit = true,
+            (Field::Model, _) if self.names_model => self.facts.model = None,
+            (Field::Tier, _) => self.facts.service_tier = None,
+            (Field::Stream, _) => self.facts.streams = false,
+            _ => {}
+        }
+    }
+
+    fn document(&mut self) {
+        self.progress.has_ended = true;
+    }
+}
+
+impl Reader<'_> {
+    fn model(&mut self, value: Value<'_>, span: Span) {
+        self.facts.model = text_of(value);
+        if let (Value::Text(_), Some(model)) = (value, &self.wishes.model) {
+            replace(&mut self.splice, span, model);
+        }
+    }
+
+    /// `null` is what is the case without the key.
+    fn is_stream(&self, value: Value<'_>) -> bool {
+        match value {
+            Value::Bool(streams) => streams,
+            Value::Null => self.form.streams,
+            _ => false,
+        }
+    }
+
+    // --- the usage event ---
+
+    fn null_options(&mut self, value: Value<'_>, span: Span) {
+        let may_put = self.wishes.include_usage && self.facts.streams;
+        let options = match value {
+            Value::Null if may_put && replace(&mut self.splice, span, OPTIONS) => Options::Put,
+            Value::Null => Options::Absent,
+            _ => Options::Wrong,
+        };
+        self.set_options(options);
+    }
+
+    fn option(&mut self, value: Value<'_>, span: Span) {
+        let may_ask = self.wishes.include_usage;
+        let asked = match value {
+            Value::Bool(true) => Asked::App,
+            Value::Bool(false) | Value::Null
+                if may_ask && replace(&mut self.splice, span, "true") =>
+            {
+                Asked::We
+            }
+            _ => Asked::Nobody,
+        };
+        self.progress.option = Some(asked);
+    }
+
+    fn end_options(&mut self, at: u64, is_empty: bool) {
+        let asked = self.progress.option.unwrap_or_else(|| {
+            let members = Members::new(is_empty).and(OPTION);
+            if self.wishes.include_usage && insert(&mut self.splice, at, &members) {
+                Asked::We
+            } else {
+                Asked::Nobody
+            }
+        });
+        self.set_options(Options::Object(asked));
+    }
+
+    fn set_options(&mut self, options: Options) {
+        self.progress.options = options;
+        self.facts.app_includes_usage = options == Options::Object(Asked::App);
+    }
+
+    // --- the output limit ---
+
+    fn limit(&mut self, field: Field, value: Value<'_>, span: Span) {
+        let n_tokens = match value {
+            Value::Number(text) => count_of(text),
+            _ => None,
+        };
+        self.set_limit(field, n_tokens);
+        let Some(cap) = self.wishes.cap else {
+            return;
+        };
+        let is_above = match value {
+            Value::Number(text) => n_tokens.map_or(is_huge(text), |n| n > cap),
+            Value::Null => field == Field::Limit && !self.progress.has_limit,
+            _ => false,
+        };
+        let is_capped = is_above && replace(&mut self.splice, span, &cap.to_string());
+        self.progress.has_limit |= is_capped || value != Value::Null;
+    }
+
+    fn set_limit(&mut self, field: Field, n_tokens: Option<u64>) {
+        let progress = &mut self.progress;
+        match field {
+            Field::OtherLimit => progress.other_limit = n_tokens,
+            _ => progress.limit = n_tokens,
+        }
+        self.facts.max_output_tokens = progress.limit.max(progress.other_limit);
+    }
+
+    fn null_limit_parent(&mut self, value: Value<'_>, span: Span) {
+        self.set_limit(Field::Limit, None);
+        self.set_limit(Field::OtherLimit, None);
+        let object = self.limit_member().map(|member| format!("{{{member}}}"));
+        let is_put = match (value, object) {
+            (Value::Null, Some(object)) => replace(&mut self.splice, span, &object),
+            _ => false,
+        };
+        self.progress.has_limit_parent = is_put || value != Value::Null;
+    }
+
+    fn end_limit_parent(&mut self, at: u64, is_empty: bool) {
+        if let Some(member) = self.limit_member().filter(|_| !self.progress.has_limit) {
+            insert(&mut self.splice, at, &Members::new(is_empty).and(&member));
+        }
+    }
+
+    /// The output limit as a member of the object that it belongs in.
+    fn limit_member(&self) -> Option<String> {
+        let (key, cap) = (self.form.limit?, self.wishes.cap?);
+        Some(format!(r#""{key}":{cap}"#))
+    }
+
+    // --- the end ---
+
+    fn end_body(&mut self, at: u64, is_empty: bool) {
+        let mut members = Members::new(is_empty);
+        let has_limit = match self.form.limit_parent {
+            None => self.progress.has_limit,
+            Some(_) => self.progress.has_limit_parent,
+        };
+        if let Some(member) = self.limit_member().filter(|_| !has_limit) {
+            members = match self.form.limit_parent {
+                None => members.and(&member),
+                Some(parent) => members.and(&format!(r#""{parent}":{{{member}}}"#)),
+            };
+        }
+        let is_asking = self.wishes.include_usage && self.progress.options == Options::Absent;
+        let asks = is_asking && self.facts.streams;
+        if asks {
+            members = members.and(&format!(r#""stream_options":{OPTIONS}"#));
+        }
+        // Put while `stream` was true, which a later `stream` has taken back.
+        if self.progress.options == Options::Put && !self.facts.streams {
+            members = members.and(r#""stream_options":null"#);
+        }
+        let is_inserted = !members.is_none() && insert(&mut self.splice, at, &members);
+        let is_asked = matches!(
+            self.progress.options,
+            Options::Put | Options::Object(Asked::We)
+        );
+        self.facts.usage_injected = self.facts.streams && (is_asked || asks && is_inserted);
+    }
+}
+
+fn insert(splice: &mut Option<Splice<'_>>, at: u64, members: &Members) -> bool {
+    splice.as_mut().is_some_and(|s| s.insert(at, &members.text))
+}
+
+fn replace(splice: &mut Option<Splice<'_>>, span: Span, text: &str) -> bool {
+    splice.as_mut().is_some_and(|s| s.replace(span, text))
+}
+
+fn text_of(value: Value<'_>) -> Option<String> {
+    match value {
+        Value::Text(text) => Some(text.to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether the number is a whole one that is too large for a count.
+fn is_huge(number: &str) -> bool {
+    number.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn json_string(text: &str) -> String {
+    let mut json = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            // Writing to a string does not fail.
+            c if c < ' ' => drop(write!(json, "\\u{:04x}", u32::from(c))),
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+    json
+}
+
+/// Members to be added at the end of an object.
+struct Members {
+    text: String,
+    needs_comma: bool,
+}
+
+// === impl Members ===
+
+impl Members {
+    /// None yet, for an object that is empty or not.
+    fn new(is_empty: bool) -> Members {
+        Members {
+            text: String::new(),
+            needs_comma: !is_empty,
+        }
+    }
+
+    fn and(mut self, member: &str) -> Members {
+        if self.needs_comma {
+            self.text.push(',');
+        }
+        self.needs_comma = true;
+        self.text.push_str(member);
+        self
+    }
+
+    fn is_none(&self) -> bool {
+        self.text.is_empty()
+    }
+}

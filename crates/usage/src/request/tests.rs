@@ -1,0 +1,516 @@
+//! Tables of reading and editing; each body is pushed whole, byte by byte and cut at each place.
+
+mod properties;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::detect::Api;
+
+fn target(api: Api, provider: &str) -> Target {
+    Target::new(api, provider)
+}
+
+fn asking() -> Edits {
+    Edits {
+        include_usage: true,
+        ..Edits::default()
+    }
+}
+
+fn capping(n_tokens: u64) -> Edits {
+    Edits {
+        max_output_tokens: Some(n_tokens),
+        ..Edits::default()
+    }
+}
+
+/// Pushes the chunks; what was sent, whether it came as changed, and what was read.
+fn relay(mut body: RequestBody, chunks: &[&[u8]]) -> (Vec<u8>, bool, RequestFacts) {
+    let mut sent = Vec::new();
+    let mut is_changed = false;
+    for chunk in chunks {
+        let edited = body.push(chunk);
+        is_changed |= edited.is_some();
+        sent.extend(edited.unwrap_or(chunk.to_vec()));
+    }
+    // What was withheld to the end stood there anyway.
+    if let Some(rest) = body.finish() {
+        is_changed &= chunks.len() > 1;
+        sent.extend(rest);
+    }
+    (sent, is_changed, body.facts().clone())
+}
+
+fn body_of(api: Api, edits: &Edits) -> RequestBody {
+    RequestBody::new(
+        &target(api, "openai"),
+        Some("application/json"),
+        edits.clone(),
+    )
+}
+
+fn relay_whole(api: Api, edits: &Edits, text: &str) -> (String, RequestFacts) {
+    let whole = relay(body_of(api, edits), &[text.as_bytes()]);
+    for cut in 0..=text.len() {
+        let (head, tail) = text.as_bytes().split_at(cut);
+        let cut_up = relay(body_of(api, edits), &[head, tail]);
+        assert_eq!(
+            (&cut_up.0, &cut_up.2),
+            (&whole.0, &whole.2),
+            "{text} cut at {cut}"
+        );
+    }
+    let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+    let cut_up = relay(body_of(api, edits), &bytes);
+    assert_eq!(
+        (&cut_up.0, &cut_up.2),
+        (&whole.0, &whole.2),
+        "{text} byte by byte"
+    );
+    assert_eq!(whole.1, whole.0 != text.as_bytes(), "{text}");
+    (String::from_utf8(whole.0).unwrap(), whole.2)
+}
+
+#[test]
+fn the_usage_event_is_asked_for_by_these_rules() {
+    for (body, sent) in [
+        (
+            r#"{"stream":true}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            "{\"stream\" : true\n}\n",
+            "{\"stream\" : true\n,\"stream_options\":{\"include_usage\":true}}\n",
+        ),
+        (
+            "\u{feff}{\"stream\":true}",
+            "\u{feff}{\"stream\":true,\"stream_options\":{\"include_usage\":true}}",
+        ),
+        (
+            r#"{"str\u0065am":true}"#,
+            r#"{"str\u0065am":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream_options":{"a":[{}] },"stream":true}"#,
+            r#"{"stream_options":{"a":[{}] ,"include_usage":true},"stream":true}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":false,"a":1}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true,"a":1}}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage": null }}"#,
+            r#"{"stream":true,"stream_options":{"include_usage": true }}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":null}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream_options":null,"stream":true}"#,
+            r#"{"stream_options":null,"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":false,"stream":true}"#,
+            r#"{"stream":false,"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":true,"x":[{"stream":false}]}"#,
+            r#"{"stream":true,"x":[{"stream":false}],"stream_options":{"include_usage":true}}"#,
+        ),
+    ] {
+        let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+        assert_eq!(edited, sent);
+        assert!(
+            facts.usage_injected && facts.streams && !facts.app_includes_usage,
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn an_object_of_stream_options_is_completed_before_the_stream_is_known() {
+    // The provider takes the object with streams only: the body was as wrong before.
+    let body = r#"{"stream_options":{},"stream":false}"#;
+    let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+    assert_eq!(
+        edited,
+        r#"{"stream_options":{"include_usage":true},"stream":false}"#
+    );
+    assert!(!facts.usage_injected);
+    // An absent object and a null are valid without a stream, and stay so.
+    let body = r#"{"stream":true,"stream_options":null,"stream":false}"#;
+    let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+    let edited: Value = serde_json::from_str(&edited).unwrap();
+    assert_eq!(edited, json!({"stream": false, "stream_options": null}));
+    assert!(!facts.usage_injected);
+}
+
+#[test]
+fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
+    for (body, app_includes_usage) in [
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+            true,
+        ),
+        (
+            r#"{"stream_options":{"include_usage":true,"a":2},"stream":true}"#,
+            true,
+        ),
+        (r#"{"stream":false}"#, false),
+        (r#"{"stream":null,"stream_options":null}"#, false),
+        (r#"{"stream":"true"}"#, false),
+        ("{}", false),
+        (
+            r#"{"messages":[{"stream":true}],"x":{"stream":true}}"#,
+            false,
+        ),
+        (r#"{"stream":true,"stream_options":5}"#, false),
+        (r#"{"stream":true,"stream_options":[]}"#, false),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":"no"}}"#,
+            false,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":{}}}"#,
+            false,
+        ),
+        // Not whole, or not JSON.
+        ("", false),
+        (r#"{"stream":true"#, false),
+        (r#"{"stream":true,}"#, false),
+        (r#"{"stream":true]"#, false),
+        (r#"{"stream":true,"x":[}"#, false),
+        (r#"{"stream":true,"x":[{"a" 1}]}"#, false),
+        (r#"{"stream":true,"x":nul}"#, false),
+        ("{\"stream\":true,\"x\":\"\n\"}", false),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":fal"#,
+            false,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":falsy}}"#,
+            false,
+        ),
+        (r#"[{"stream":true}]"#, false),
+        (r#""stream""#, false),
+        ("stream=true", false),
+    ] {
+        let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+        assert_eq!(edited, body);
+        assert_eq!(
+            (facts.app_includes_usage, facts.usage_injected),
+            (app_includes_usage, false),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn other_apis_and_types_are_not_asked() {
+    let body = r#"{"stream":true}"#;
+    for api in Api::ALL {
+        let is_asked = matches!(api, Api::OpenAiChat | Api::OpenAiCompletions);
+        assert_eq!(relay_whole(*api, &asking(), body).0 != body, is_asked);
+        assert_eq!(body_of(*api, &asking()).may_change(), is_asked);
+    }
+    for (content_type, is_edited) in [
+        (None, true),
+        (Some("application/json; charset=utf-8"), true),
+        (Some("Application/JSON"), true),
+        (Some("application/vnd.api+json"), true),
+        (Some("text/plain"), false),
+        (Some("multipart/form-data; boundary=x"), false),
+        (Some("application/jsonl"), false),
+    ] {
+        let target = target(Api::OpenAiChat, "openai");
+        let body_reader = || RequestBody::new(&target, content_type, asking());
+        assert_eq!(body_reader().may_change(), is_edited, "{content_type:?}");
+        let (_, is_changed, _) = relay(body_reader(), &[body.as_bytes()]);
+        assert_eq!(is_changed, is_edited, "{content_type:?}");
+    }
+    assert!(!body_of(Api::OpenAiChat, &Edits::default()).may_change());
+}
+
+#[test]
+fn models_are_replaced_where_the_body_names_one() {
+    let edits = Edits {
+        model: Some("mini \"4\"\n".to_owned()),
+        ..Edits::default()
+    };
+    let long = format!(r#"{{"model":"{}"}}"#, "m".repeat(255));
+    for (body, sent) in [
+        (
+            r#"{"model":"gpt-4o","x":{"model":"y"}}"#,
+            r#"{"model":"mini \"4\"\u000a","x":{"model":"y"}}"#,
+        ),
+        (
+            r#"{"model": "a\"\u00e9" }"#,
+            r#"{"model": "mini \"4\"\u000a" }"#,
+        ),
+        (
+            r#"{"model":"a","model":"b"}"#,
+            r#"{"model":"mini \"4\"\u000a","model":"mini \"4\"\u000a"}"#,
+        ),
+        (r#"{"model":null}"#, r#"{"model":null}"#),
+        (r#"{"model":["a"]}"#, r#"{"model":["a"]}"#),
+        (r#"{"model":"cut"#, r#"{"model":"cut"#),
+        (r#"{"model":cut"#, r#"{"model":cut"#),
+        ("{}", "{}"),
+        (long.as_str(), long.as_str()),
+    ] {
+        assert_eq!(relay_whole(Api::OpenAiChat, &edits, body).0, sent);
+    }
+    let (_, facts) = relay_whole(Api::OpenAiChat, &edits, r#"{"model":"gpt-4o"}"#);
+    assert_eq!(facts.model.as_deref(), Some("gpt-4o"));
+}
+
+#[test]
+fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
+    for (api, body, sent) in [
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":500}"#,
+            r#"{"max_tokens":100}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_completion_tokens": 1e3 }"#,
+            r#"{"max_completion_tokens": 100 }"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":99999999999999999999}"#,
+            r#"{"max_tokens":100}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":100}"#,
+            r#"{"max_tokens":100}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":"500"}"#,
+            r#"{"max_tokens":"500"}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":-1}"#,
+            r#"{"max_tokens":-1}"#,
+        ),
+        (Api::OpenAiChat, "{}", r#"{"max_completion_tokens":100}"#),
+        (
+            Api::OpenAiChat,
+            r#"{"max_completion_tokens":null}"#,
+            r#"{"max_completion_tokens":100}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":7,"max_completion_tokens":null}"#,
+            r#"{"max_tokens":7,"max_completion_tokens":null}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":null}"#,
+            r#"{"max_tokens":null,"max_completion_tokens":100}"#,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"x":{"max_tokens":500}}"#,
+            r#"{"x":{"max_tokens":500},"max_completion_tokens":100}"#,
+        ),
+        (
+            Api::OpenAiResponses,
+            r#"{"a":1}"#,
+            r#"{"a":1,"max_output_tokens":100}"#,
+        ),
+        (Api::OpenAiCompletions, "{}", r#"{"max_tokens":100}"#),
+        (
+            Api::OpenAiAssistantsRun,
+            r#"{"max_completion_tokens":101}"#,
+            r#"{"max_completion_tokens":100}"#,
+        ),
+        (Api::OpenAiAssistantsRun, "{}", "{}"),
+        (Api::OpenAiEmbeddings, "{}", "{}"),
+        (
+            Api::AnthropicComplete,
+            r#"{"max_tokens_to_sample":101}"#,
+            r#"{"max_tokens_to_sample":100}"#,
+        ),
+        (
+            Api::GeminiInteractions,
+            "{}",
+            r#"{"generation_config":{"max_output_tokens":100}}"#,
+        ),
+        (
+            Api::AnthropicMessages,
+            r#"{"max_tokens":4096}"#,
+            r#"{"max_tokens":100}"#,
+        ),
+        (Api::AnthropicMessages, r#"{"a":1}"#, r#"{"a":1}"#),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"maxOutputTokens":800}}"#,
+            r#"{"generationConfig":{"maxOutputTokens":100}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generation_config":{"max_output_tokens":80}}"#,
+            r#"{"generation_config":{"max_output_tokens":80}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{}}"#,
+            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{"maxOutputTokens":100}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"a":1}}"#,
+            r#"{"generationConfig":{"a":1,"maxOutputTokens":100}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":null}"#,
+            r#"{"generationConfig":{"maxOutputTokens":100}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{}"#,
+            r#"{"generationConfig":{"maxOutputTokens":100}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"maxOutputTokens":5}"#,
+            r#"{"maxOutputTokens":5,"generationConfig":{"maxOutputTokens":100}}"#,
+        ),
+    ] {
+        assert_eq!(relay_whole(api, &capping(100), body).0, sent);
+    }
+    let compatible = target(Api::OpenAiChat, "groq");
+    let (sent, ..) = relay(RequestBody::new(&compatible, None, capping(9)), &[b"{}"]);
+    assert_eq!(sent, br#"{"max_tokens":9}"#);
+}
+
+#[test]
+fn all_edits_go_together() {
+    let edits = Edits {
+        include_usage: true,
+        model: Some("mini".to_owned()),
+        max_output_tokens: Some(10),
+    };
+    let body = r#"{"model":"big","stream":true}"#;
+    let sent = [
+        r#"{"model":"mini","stream":true,"max_completion_tokens":10,"#,
+        r#""stream_options":{"include_usage":true}}"#,
+    ];
+    assert_eq!(relay_whole(Api::OpenAiChat, &edits, body).0, sent.concat());
+}
+
+#[test]
+fn facts_are_read_as_each_api_writes_them() {
+    let facts = |api, body| relay_whole(api, &Edits::default(), body).1;
+    let chat = facts(
+        Api::OpenAiChat,
+        r#"{"messages":[{"model":"no"}],"model":"gpt-4o","max_tokens":5,"max_completion_tokens":7,
+            "service_tier":"flex","stream":true,"model":"gpt-\u0034o-mini"}"#,
+    );
+    assert_eq!(chat.model.as_deref(), Some("gpt-4o-mini"));
+    assert_eq!(chat.max_output_tokens, Some(7));
+    assert_eq!(chat.service_tier.as_deref(), Some("flex"));
+    assert!(chat.streams && !chat.usage_injected);
+    let responses = facts(
+        Api::OpenAiResponses,
+        r#"{"max_output_tokens":9,"max_tokens":1}"#,
+    );
+    assert_eq!(responses.max_output_tokens, Some(9));
+    let gemini = facts(
+        Api::GeminiStreamGenerate,
+        r#"{"generationConfig":{"maxOutputTokens":9},"generation_config":{"max_output_tokens":3}}"#,
+    );
+    assert_eq!((gemini.max_output_tokens, gemini.streams), (Some(3), true));
+    let second = facts(
+        Api::OpenAiChat,
+        r#"{"model":"a"} {"model":"b","stream":true}"#,
+    );
+    assert_eq!(
+        (second.model.as_deref(), second.streams),
+        (Some("a"), false)
+    );
+    assert_eq!(second.body_bytes, 41);
+}
+
+#[test]
+fn a_model_in_the_path_goes_before_one_in_the_body() {
+    let mut deployment = target(Api::OpenAiChat, "azure");
+    deployment.path_model = Some("prod-4o".to_owned());
+    let edits = Edits {
+        model: Some("mini".to_owned()),
+        ..Edits::default()
+    };
+    for body in ["{}", r#"{"model":"gpt-4o"}"#, r#"{"model":[]}"#] {
+        let (sent, _, facts) = relay(
+            RequestBody::new(&deployment, None, edits.clone()),
+            &[body.as_bytes()],
+        );
+        assert_eq!(facts.model.as_deref(), Some("prod-4o"));
+        assert_eq!(sent, body.as_bytes());
+    }
+}
+
+#[test]
+fn forms_are_read_for_their_model() {
+    let file = format!(
+        "model\n--xy\r{}\nname=\"model\"\r\n",
+        "\u{0}\r\n".repeat(400)
+    );
+    let body = format!(
+        "--xy\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\
+         Content-Type: audio/wav\r\n\r\n{file}\r\n--xy\r\n\
+         content-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--xy\r\n\
+         Content-Disposition: form-data; name=stream\r\n\r\ntrue\r\n--xy--\r\n"
+    );
+    let target = target(Api::OpenAiChat, "openai");
+    let form = || {
+        let content_type = Some("multipart/form-data; charset=utf-8; boundary=\"xy\"");
+        RequestBody::new(&target, content_type, asking())
+    };
+    for cut in 0..=body.len() {
+        let (head, tail) = body.as_bytes().split_at(cut);
+        let (sent, is_changed, facts) = relay(form(), &[head, tail]);
+        assert_eq!((sent.as_slice(), is_changed), (body.as_bytes(), false));
+        assert_eq!(facts.model.as_deref(), Some("whisper-1"), "{cut}");
+        assert!(facts.streams && facts.body_bytes == body.len() as u64);
+    }
+}
+
+#[test]
+fn large_and_deep_bodies_take_no_more_than_small_ones() {
+    let long = "x".repeat(1 << 20);
+    let body = format!(r#"{{"model":"{long}","messages":["{long}"],"stream":true}}"#);
+    let edits = Edits {
+        model: Some("m".to_owned()),
+        ..asking()
+    };
+    let mut reader = body_of(Api::OpenAiChat, &edits);
+    let mut n_sent = 0;
+    for (i, chunk) in body.as_bytes().chunks(1000).enumerate() {
+        n_sent += reader
+            .push(chunk)
+            .map_or(chunk.len(), |edited| edited.len());
+        assert!(
+            (i + 1) * 1000 - n_sent <= splice::WITHHELD_BYTES_MAX || reader.facts.usage_injected
+        );
+    }
+    assert_eq!(
+        n_sent,
+        body.len() + r#","stream_options":{"include_usage":true}"#.len()
+    );
+    let deep = format!(r#"{{"stream":true,"x":{}"#, "[".repeat(100_000));
+    let (sent, is_changed, _) = relay(body_of(Api::OpenAiChat, &edits), &[deep.as_bytes()]);
+    assert_eq!((sent.len(), is_changed), (deep.len(), false));
+}

@@ -1,0 +1,584 @@
+//! Walks the JSON of a plugin configuration and collects every mistake on the way.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{
+    AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
+    ApiRule, IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
+    TAG_VALUE_BYTES_MAX, TIMEOUT_MS_MAX, TagSources, is_tag_name,
+};
+use crate::Source;
+
+/// Headers that no tag may read or strip: credentials, and what frames or routes the message.
+const RESERVED_HEADERS: &[&str] = &[
+    "authorization",
+    "proxy-authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "x-amz-security-token",
+    "cookie",
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "accept-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "baggage",
+    "x-tollmesh-event",
+];
+
+pub(super) fn parse(json: &[u8]) -> Result<PluginConfig, Vec<Mistake>> {
+    let mut reader = Reader::default();
+    let config = match serde_json::from_slice::<Value>(json) {
+        Ok(document) => reader.config(&document),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            reader.note(String::new(), Problem::NotJson { line, column });
+            None
+        }
+    };
+    match config {
+        Some(config) if reader.mistakes.is_empty() => Ok(config),
+        _ => Err(reader.mistakes),
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    mistakes: Vec<Mistake>,
+}
+
+/// An object, and where in the document it stands.
+struct Table<'a> {
+    path: String,
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Table<'a> {
+    fn key(&self, name: &str) -> String {
+        match self.path.as_str() {
+            "" => name.to_owned(),
+            path => format!("{path}.{name}"),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<(String, &'a Value)> {
+        Some((self.key(name), self.map.get(name)?))
+    }
+}
+
+/// The configuration's parts, in the order of the documentation.
+impl Reader {
+    fn config(&mut self, document: &Value) -> Option<PluginConfig> {
+        const KEYS: &[&str] = &[
+            "aggregator",
+            "tags",
+            "include_usage",
+            "accept_encoding",
+            "admission",
+            "apis",
+            "source",
+        ];
+        const INCLUDE_USAGE: &[(&str, IncludeUsage)] = &[
+            ("inject_and_strip", IncludeUsage::InjectAndStrip),
+            ("off", IncludeUsage::Off),
+        ];
+        const ACCEPT_ENCODING: &[(&str, AcceptEncoding)] = &[
+            ("narrow", AcceptEncoding::Narrow),
+            ("keep", AcceptEncoding::Keep),
+        ];
+        let table = self.table(String::new(), document, KEYS)?;
+        let aggregator = self.aggregator(&table);
+        let tags = self.section(&table, "tags", Reader::tags);
+        let include_usage = self.word(&table, "include_usage", INCLUDE_USAGE);
+        let accept_encoding = self.word(&table, "accept_encoding", ACCEPT_ENCODING);
+        let admission = self.section(&table, "admission", Reader::admission);
+        let apis = self.apis(&table);
+        let source = self.section(&table, "source", Reader::source);
+        Some(PluginConfig {
+            aggregator: aggregator?,
+            tags: tags.unwrap_or_default(),
+            include_usage: include_usage.unwrap_or(IncludeUsage::InjectAndStrip),
+            accept_encoding: accept_encoding.unwrap_or(AcceptEncoding::Narrow),
+            admission: admission.unwrap_or_default(),
+            apis,
+            source: source.unwrap_or_default(),
+        })
+    }
+
+    fn aggregator(&mut self, root: &Table<'_>) -> Option<AggregatorPeer> {
+        const KEYS: &[&str] = &["cluster", "timeout_ms"];
+        let remedy = "the name of Envoy's cluster for the aggregator";
+        let Some((path, value)) = root.get("aggregator") else {
+            self.note("aggregator.cluster".to_owned(), Problem::Missing { remedy });
+            return None;
+        };
+        let table = self.table(path, value, KEYS)?;
+        let timeout_ms = self.timeout(&table, AGGREGATOR_TIMEOUT_MS_DEFAULT);
+        if table.get("cluster").is_none() {
+            self.note(table.key("cluster"), Problem::Missing { remedy });
+        }
+        let cluster = self.text(&table, "cluster")?;
+        Some(AggregatorPeer {
+            cluster,
+            timeout_ms,
+        })
+    }
+
+    fn tags(&mut self, path: String, value: &Value) -> Option<TagSources> {
+        const KEYS: &[&str] = &[
+            "headers",
+            "header_prefix",
+            "baggage",
+            "defaults",
+            "required",
+            "on_missing",
+            "strip",
+        ];
+        const ON_MISSING: &[(&str, OnMissing)] =
+            &[("record", OnMissing::Record), ("deny", OnMissing::Deny)];
+        let table = self.table(path, value, KEYS)?;
+        let mut tags = TagSources {
+            headers: self.tag_map(&table, "headers", Reader::header_name),
+            ..TagSources::default()
+        };
+        if let Some((key, value)) = table.get("header_prefix") {
+            tags.header_prefix = self.header_prefix(key, value);
+        }
+        tags.baggage = self.tag_map(&table, "baggage", Reader::non_empty);
+        tags.defaults = self.tag_map(&table, "defaults", Reader::tag_value);
+        tags.required = self.tag_names(&table, "required");
+        if let Some(on_missing) = self.word(&table, "on_missing", ON_MISSING) {
+            tags.on_missing = on_missing;
+        }
+        if let Some(strip) = self.truth(&table, "strip") {
+            tags.strip = strip;
+        }
+        Some(tags)
+    }
+
+    fn admission(&mut self, path: String, value: &Value) -> Option<Admission> {
+        const KEYS: &[&str] = &["timeout_ms", "on_unavailable"];
+        const ON_UNAVAILABLE: &[(&str, OnUnavailable)] = &[
+            ("allow", OnUnavailable::Allow),
+            ("deny", OnUnavailable::Deny),
+        ];
+        let table = self.table(path, value, KEYS)?;
+        let mut admission = Admission::default();
+        admission.timeout_ms = self.timeout(&table, admission.timeout_ms);
+        if let Some(answer) = self.word(&table, "on_unavailable", ON_UNAVAILABLE) {
+            admission.on_unavailable = answer;
+        }
+        Some(admission)
+    }
+
+    fn apis(&mut self, root: &Table<'_>) -> Vec<ApiRule> {
+        let expected = "a list of objects, each with host and api";
+        let Some((path, value)) = root.get("apis") else {
+            return Vec::new();
+        };
+        let Some(entries) = value.as_array() else {
+            self.note(path, Problem::Kind { expected });
+            return Vec::new();
+        };
+        let place = |i| format!("{path}[{i}]");
+        let rules = entries.iter().enumerate();
+        rules
+            .filter_map(|(i, entry)| self.api_rule(place(i), entry))
+            .collect()
+    }
+
+    fn api_rule(&mut self, path: String, value: &Value) -> Option<ApiRule> {
+        const KEYS: &[&str] = &["host", "path", "api", "provider", "role", "include_usage"];
+        const ROLE: &[(&str, Role)] = &[
+            ("provider", Role::Provider),
+            ("gateway", Role::Gateway),
+            ("ignore", Role::Ignore),
+        ];
+        let table = self.table(path, value, KEYS)?;
+        let role = self.word(&table, "role", ROLE).unwrap_or(Role::Provider);
+        let path = self.text(&table, "path");
+        let api = self.family(&table);
+        if role != Role::Ignore && table.get("api").is_none() {
+            let remedy = "the API family that the host speaks, as \"openai\"";
+            self.note(table.key("api"), Problem::Missing { remedy });
+        }
+        let provider = self.text(&table, "provider");
+        let include_usage = self.truth(&table, "include_usage").unwrap_or(false);
+        if table.get("host").is_none() {
+            let remedy = "a host pattern, as \"llm.internal\" or \"*.llm.internal\"";
+            self.note(table.key("host"), Problem::Missing { remedy });
+        }
+        Some(ApiRule {
+            host: self.text(&table, "host")?.to_ascii_lowercase(),
+            path: path.unwrap_or_else(|| "*".to_owned()),
+            api,
+            provider,
+            role,
+            include_usage,
+        })
+    }
+
+    fn family(&mut self, table: &Table<'_>) -> Option<String> {
+        let got = self.text(table, "api")?;
+        if !API_FAMILIES.contains(&got.as_str()) {
+            let expected = API_FAMILIES.to_vec();
+            self.note(table.key("api"), Problem::Word { got, expected });
+            return None;
+        }
+        Some(got)
+    }
+
+    fn source(&mut self, path: String, value: &Value) -> Option<Source> {
+        const KEYS: &[&str] = &[
+            "namespace",
+            "workload",
+            "service_account",
+            "pod",
+            "node",
+            "cluster",
+        ];
+        let table = self.table(path, value, KEYS)?;
+        Some(Source {
+            namespace: self.text(&table, "namespace"),
+            workload: self.text(&table, "workload"),
+            service_account: self.text(&table, "service_account"),
+            principal: None,
+            pod: self.text(&table, "pod"),
+            node: self.text(&table, "node"),
+            cluster: self.text(&table, "cluster"),
+        })
+    }
+}
+
+/// Single values.
+impl Reader {
+    fn note(&mut self, key: String, problem: Problem) {
+        self.mistakes.push(Mistake { key, problem });
+    }
+
+    fn table<'v>(
+        &mut self,
+        path: String,
+        value: &'v Value,
+        keys: &'static [&'static str],
+    ) -> Option<Table<'v>> {
+        let Some(map) = value.as_object() else {
+            let expected = "an object";
+            self.note(path, Problem::Kind { expected });
+            return None;
+        };
+        let table = Table { path, map };
+        for name in map.keys().filter(|name| !keys.contains(&name.as_str())) {
+            self.note(table.key(name), Problem::UnknownKey { expected: keys });
+        }
+        Some(table)
+    }
+
+    fn section<T>(
+        &mut self,
+        root: &Table<'_>,
+        name: &str,
+        read: fn(&mut Reader, String, &Value) -> Option<T>,
+    ) -> Option<T> {
+        let (path, value) = root.get(name)?;
+        read(self, path, value)
+    }
+
+    fn word<T: Copy>(
+        &mut self,
+        table: &Table<'_>,
+        name: &str,
+        words: &'static [(&'static str, T)],
+    ) -> Option<T> {
+        let got = self.text(table, name)?;
+        let known = words.iter().find(|(word, _)| *word == got);
+        if known.is_none() {
+            let expected: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
+            self.note(table.key(name), Problem::Word { got, expected });
+        }
+        known.map(|(_, meaning)| *meaning)
+    }
+
+    fn text(&mut self, table: &Table<'_>, name: &str) -> Option<String> {
+        let (key, value) = table.get(name)?;
+        self.non_empty(key, value)
+    }
+
+    fn non_empty(&mut self, key: String, value: &Value) -> Option<String> {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        if text.is_none() {
+            let expected = "a string that is not empty";
+            self.note(key, Problem::Kind { expected });
+        }
+        text.map(str::to_owned)
+    }
+
+    fn truth(&mut self, table: &Table<'_>, name: &str) -> Option<bool> {
+        let (key, value) = table.get(name)?;
+        if !value.is_boolean() {
+            let expected = "true or false";
+            self.note(key, Problem::Kind { expected });
+        }
+        value.as_bool()
+    }
+
+    fn timeout(&mut self, table: &Table<'_>, default: u32) -> u32 {
+        let (min, max) = (1, TIMEOUT_MS_MAX);
+        let Some((key, value)) = table.get("timeout_ms") else {
+            return default;
+        };
+        match whole(value).filter(|ms| (min..=max).contains(ms)) {
+            Some(ms) => ms,
+            None => {
+                self.note(key, Problem::Range { min, max });
+                default
+            }
+        }
+    }
+
+    fn tag_map(
+        &mut self,
+        parent: &Table<'_>,
+        name: &str,
+        read: fn(&mut Reader, String, &Value) -> Option<String>,
+    ) -> BTreeMap<String, String> {
+        let Some((path, value)) = parent.get(name) else {
+            return BTreeMap::new();
+        };
+        let Some(map) = value.as_object() else {
+            let expected = "an object of strings, keyed by tag name";
+            self.note(path, Problem::Kind { expected });
+            return BTreeMap::new();
+        };
+        let mut tags = BTreeMap::new();
+        for (tag, value) in map {
+            let key = format!("{path}.{tag}");
+            if !is_tag_name(tag) {
+                self.note(key, Problem::TagName);
+            } else if let Some(text) = read(self, key, value) {
+                tags.insert(tag.clone(), text);
+            }
+        }
+        tags
+    }
+
+    fn tag_names(&mut self, parent: &Table<'_>, name: &str) -> Vec<String> {
+        let Some((path, value)) = parent.get(name) else {
+            return Vec::new();
+        };
+        let Some(entries) = value.as_array() else {
+            let expected = "a list of tag names";
+            self.note(path, Problem::Kind { expected });
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for (i, entry) in entries.iter().enumerate() {
+            match entry.as_str().filter(|name| is_tag_name(name)) {
+                Some(name) => names.push(name.to_owned()),
+                None => self.note(format!("{path}[{i}]"), Problem::TagName),
+            }
+        }
+        names
+    }
+
+    fn tag_value(&mut self, key: String, value: &Value) -> Option<String> {
+        let text = self.non_empty(key.clone(), value)?;
+        if text.len() > TAG_VALUE_BYTES_MAX {
+            self.note(key, Problem::TooLong);
+            return None;
+        }
+        Some(text)
+    }
+
+    fn header_name(&mut self, key: String, value: &Value) -> Option<String> {
+        let name = self.non_empty(key.clone(), value)?.to_ascii_lowercase();
+        if !is_header_name(&name) {
+            self.note(key, Problem::HeaderName);
+            return None;
+        }
+        if let Some(header) = RESERVED_HEADERS.iter().find(|h| **h == name) {
+            self.note(key, Problem::ReservedHeader { header });
+            return None;
+        }
+        Some(name)
+    }
+
+    /// The empty string turns the source off.
+    fn header_prefix(&mut self, key: String, value: &Value) -> Option<String> {
+        if value.as_str() == Some("") {
+            return None;
+        }
+        let prefix = self.non_empty(key.clone(), value)?.to_ascii_lowercase();
+        if !is_header_name(&prefix) {
+            self.note(key, Problem::HeaderName);
+            return None;
+        }
+        if let Some(header) = RESERVED_HEADERS.iter().find(|h| h.starts_with(&prefix)) {
+            self.note(key, Problem::ReservedHeader { header });
+            return None;
+        }
+        Some(prefix)
+    }
+}
+
+/// A whole number, also where a Protobuf `Struct` has made `1000.0` of `1000`.
+fn whole(value: &Value) -> Option<u32> {
+    let digits = value.as_number()?.to_string();
+    digits.strip_suffix(".0").unwrap_or(&digits).parse().ok()
+}
+
+/// Letters, digits and `-`, `_`, `.`: what gateways pass on.
+fn is_header_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    !name.is_empty() && name.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(json: &str) -> Vec<String> {
+        match parse(json.as_bytes()) {
+            Ok(_) => Vec::new(),
+            Err(mistakes) => mistakes.iter().map(Mistake::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn only_the_cluster_must_be_there() {
+        let config = parse(br#"{"aggregator":{"cluster":"tollmesh"}}"#).unwrap();
+        assert_eq!(config, PluginConfig::with_cluster("tollmesh"));
+        assert_eq!(config.tags.header_prefix.as_deref(), Some("x-llm-tag-"));
+    }
+
+    #[test]
+    fn the_fuller_example_says_what_it_means() {
+        let config = parse(
+            br#"{ "aggregator": { "cluster": "tollmesh", "timeout_ms": 1500.0 },
+            "tags": { "headers": { "team": "X-LLM-Team" }, "header_prefix": "",
+                      "baggage": { "feature": "app.feature" },
+                      "defaults": { "environment": "production" },
+                      "required": ["team", "feature"], "on_missing": "deny", "strip": false },
+            "include_usage": "off", "accept_encoding": "keep",
+            "admission": { "timeout_ms": 300, "on_unavailable": "deny" },
+            "source": { "cluster": "eu-1" },
+            "apis": [ { "host": "LLM.internal", "path": "/v1/*", "api": "openai",
+                        "provider": "vllm", "include_usage": true },
+                      { "host": "hooks.internal", "role": "ignore" } ] }"#,
+        )
+        .unwrap();
+        assert_eq!(config.aggregator.timeout_ms, 1_500);
+        assert_eq!(config.tags.headers["team"], "x-llm-team");
+        assert_eq!(config.tags.header_prefix, None);
+        assert_eq!(config.tags.baggage["feature"], "app.feature");
+        assert_eq!(config.tags.on_missing, OnMissing::Deny);
+        assert!(!config.tags.strip);
+        assert_eq!(config.include_usage, IncludeUsage::Off);
+        assert_eq!(config.accept_encoding, AcceptEncoding::Keep);
+        assert_eq!(config.admission.timeout_ms, 300);
+        assert_eq!(config.admission.on_unavailable, OnUnavailable::Deny);
+        assert_eq!(config.source.cluster.as_deref(), Some("eu-1"));
+        assert_eq!(config.apis.len(), 2);
+        assert_eq!(config.apis[0].host, "llm.internal");
+        assert!(config.apis[0].include_usage);
+        assert_eq!(config.apis[1].path, "*");
+        assert_eq!(config.apis[1].role, Role::Ignore);
+    }
+
+    #[test]
+    fn each_mistake_names_its_place_and_its_remedy() {
+        let with = |rest: &str| format!(r#"{{"aggregator":{{"cluster":"t"}},{rest}}}"#);
+        let cases = [
+            (
+                "{",
+                "not JSON at line 1, column 1; write one JSON object".to_owned(),
+            ),
+            ("[]", "expected an object".to_owned()),
+            (
+                "{}",
+                "aggregator.cluster: missing; set it to the name of Envoy's cluster for the \
+                 aggregator"
+                    .to_owned(),
+            ),
+        ];
+        for (json, message) in cases {
+            assert_eq!(mistakes(json), [message], "{json}");
+        }
+        let cases = [
+            (
+                r#""tag":{}"#,
+                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "admission", "apis" or "source""#,
+            ),
+            (
+                r#""tags":{"on_missing":"drop"}"#,
+                r#"tags.on_missing: unknown value "drop"; expected "record" or "deny""#,
+            ),
+            (
+                r#""tags":{"strip":"yes"}"#,
+                "tags.strip: expected true or false",
+            ),
+            (
+                r#""tags":{"headers":{"team":"Authorization"}}"#,
+                "tags.headers.team: authorization can never be a tag; name a header that carries \
+                 nothing else",
+            ),
+            (
+                r#""tags":{"header_prefix":"x-"}"#,
+                "tags.header_prefix: x-api-key can never be a tag; name a header that carries \
+                 nothing else",
+            ),
+            (
+                r#""tags":{"headers":{"team":"x team"}}"#,
+                "tags.headers.team: not a header name; use letters, digits and - only",
+            ),
+            (
+                r#""tags":{"required":["Team"]}"#,
+                "tags.required[0]: not a tag name; use at most 128 of the characters a-z 0-9 _ - . \
+                 only",
+            ),
+            (
+                r#""admission":{"timeout_ms":0}"#,
+                "admission.timeout_ms: expected a whole number from 1 to 60000",
+            ),
+            (
+                r#""apis":[{"host":"a","api":"openai"},{"api":"openai"}]"#,
+                r#"apis[1].host: missing; set it to a host pattern, as "llm.internal" or "*.llm.internal""#,
+            ),
+            (
+                r#""apis":[{"host":"a","api":"cobol"}]"#,
+                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini" or "vertex""#,
+            ),
+            (
+                r#""apis":[{"host":"a"}]"#,
+                r#"apis[0].api: missing; set it to the API family that the host speaks, as "openai""#,
+            ),
+        ];
+        for (rest, message) in cases {
+            assert_eq!(mistakes(&with(rest)), [message], "{rest}");
+        }
+    }
+
+    #[test]
+    fn every_family_is_one_that_can_be_read() {
+        for name in API_FAMILIES {
+            assert!(
+                tollmesh_usage::detect::Family::parse(name).is_some(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let json = r#"{"include_usage":"on","tags":{"strp":true},"admission":[]}"#;
+        assert_eq!(mistakes(json).len(), 4);
+    }
+}

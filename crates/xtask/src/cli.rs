@@ -1,0 +1,200 @@
+//! What can be asked of `cargo xtask`: its commands with their options.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The tasks of the Tollmesh repository
+///
+/// Each command first sets up what it needs and the machine lacks (see `setup`), then builds the
+/// filter and the aggregator as they ship, then does its work.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+#[derive(Subcommand)]
+pub enum Task {
+    /// See it work: Envoy with the filter, the aggregator, traffic of three services
+    ///
+    /// Prints what each team spent on each model and where /metrics and the API listen, and stays
+    /// up until Ctrl-C. Needs no provider account: the providers are played by a server on
+    /// loopback, `--live` excepted.
+    Demo(Demo),
+    /// Set up, build and run every test; ends with the counts
+    Test(Test),
+    /// Measure what the filter costs Envoy, and how many events the aggregator takes
+    Bench(Bench),
+    /// Fetch what the other commands need, and say where it is
+    Setup(Pinned),
+}
+
+#[derive(Args)]
+pub struct Demo {
+    /// Print the table, compare the ledger with what the providers sent, and stop
+    #[arg(long)]
+    pub once: bool,
+    /// Route to the real providers instead; send your own calls, with your own key
+    #[arg(long, conflicts_with_all = ["once", "corpus"])]
+    pub live: bool,
+    /// Replay recorded exchanges (JSON lines) and score what the ledger says of them
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    pub corpus: Option<PathBuf>,
+    /// Of the recorded exchanges, only those of these providers
+    #[arg(long, value_name = "LIST", requires = "corpus")]
+    pub providers: Option<String>,
+    /// Send recorded responses in pieces of this many bytes
+    #[arg(long, value_name = "BYTES", requires = "corpus")]
+    pub chunk: Option<usize>,
+    #[command(flatten)]
+    pub pinned: Pinned,
+}
+
+impl Demo {
+    /// The options that the demo itself reads, as it reads them.
+    pub fn forwarded(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        for (given, name) in [(self.once, "--once"), (self.live, "--live")] {
+            if given {
+                args.push(name.into());
+            }
+        }
+        let values = [
+            ("--corpus", self.corpus.clone().map(OsString::from)),
+            ("--providers", self.providers.clone().map(OsString::from)),
+            ("--chunk", self.chunk.map(|bytes| bytes.to_string().into())),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                args.extend([name.into(), value]);
+            }
+        }
+        args
+    }
+}
+
+#[derive(Args)]
+pub struct Test {
+    #[command(flatten)]
+    pub pinned: Pinned,
+    /// Handed to `cargo test` in place of `--workspace`, for instance `-p tollmesh-wire`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    pub narrowed: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    /// How often each set-up is measured; the median counts
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<u32>,
+    /// How long each measurement lasts
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u32>,
+    #[command(flatten)]
+    pub pinned: Pinned,
+}
+
+impl Bench {
+    /// The options that the benchmark itself reads, as it reads them.
+    pub fn forwarded(&self) -> Vec<OsString> {
+        [("--rounds", self.rounds), ("--seconds", self.seconds)]
+            .into_iter()
+            .filter_map(|(name, value)| Some([name.into(), value?.to_string().into()]))
+            .flatten()
+            .collect()
+    }
+}
+
+#[derive(Args)]
+pub struct Pinned {
+    /// Run under this Envoy instead of the pinned one
+    #[arg(long = "envoy", value_name = "VERSION")]
+    pub envoy: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Rows of a terminal on which nobody has to scroll.
+    const SCREEN_LINES: usize = 24;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_is_one_screen() {
+        let mut command = Cli::command();
+        let mut pages = vec![command.render_help().to_string()];
+        pages.extend(
+            command
+                .get_subcommands_mut()
+                .map(|task| task.render_help().to_string()),
+        );
+        for page in pages {
+            assert!(
+                page.lines().count() <= SCREEN_LINES,
+                "more than one screen:\n{page}"
+            );
+        }
+    }
+
+    #[test]
+    fn options_are_forwarded_as_they_were_given() {
+        let cases: [(&[&str], &[&str]); 5] = [
+            (&["demo"], &[]),
+            (&["demo", "--once"], &["--once"]),
+            (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
+            (
+                &[
+                    "demo",
+                    "--corpus",
+                    "a b.jsonl",
+                    "--chunk",
+                    "7",
+                    "--providers",
+                    "openai,google",
+                ],
+                &[
+                    "--corpus",
+                    "a b.jsonl",
+                    "--providers",
+                    "openai,google",
+                    "--chunk",
+                    "7",
+                ],
+            ),
+            (&["bench", "--seconds", "2"], &["--seconds", "2"]),
+        ];
+        for (typed, forwarded) in cases {
+            let words = ["cargo xtask"].iter().chain(typed);
+            let got = match Cli::try_parse_from(words).unwrap().task {
+                Task::Demo(demo) => demo.forwarded(),
+                Task::Bench(bench) => bench.forwarded(),
+                _ => unreachable!("only these forward options"),
+            };
+            assert_eq!(got, forwarded, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for typed in [["demo", "--live", "--once"], ["demo", "--chunk", "1"]] {
+            assert!(Cli::try_parse_from(["cargo xtask"].iter().chain(&typed)).is_err());
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The recipe of each task: set up, build, hand over.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::artefacts::{self, Profile, Variables};
+use crate::cli::{Bench, Demo, Pinned, Task, Test};
+use crate::steps;
+use crate::tally::Tally;
+use crate::tools;
+use crate::workshop::Workshop;
+
+/// Carries out one task.
+pub fn run(task: Task) -> Result<ExitCode> {
+    let workshop = Workshop::open()?;
+    match task {
+        Task::Demo(demo) => run_demo(&workshop, &demo),
+        Task::Test(test) => run_tests(&workshop, &test),
+        Task::Bench(bench) => run_bench(&workshop, &bench),
+        Task::Setup(pinned) => set_up(&workshop, &pinned),
+    }
+}
+
+fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
+    let variables = made_ready(workshop, &demo.pinned)?;
+    let program = artefacts::driver(workshop, "demo", Profile::Quick)?;
+    hand_over(
+        workshop,
+        Command::new(program).args(demo.forwarded()),
+        variables,
+    )
+}
+
+fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
+    let mut variables = made_ready(workshop, &bench.pinned)?;
+    variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
+    let program = artefacts::driver(workshop, "bench", Profile::Fast)?;
+    hand_over(
+        workshop,
+        Command::new(program).args(bench.forwarded()),
+        variables,
+    )
+}
+
+/// Runs every test of the workspace; its last line of output are the counts.
+fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
+    let variables = made_ready(workshop, &test.pinned)?;
+    // One failure must not hide the next one.
+    let mut cargo = workshop.cargo("test", &["--no-fail-fast"]);
+    match test.narrowed.as_slice() {
+        [] => cargo.arg("--workspace"),
+        narrowed => cargo.args(narrowed),
+    };
+    cargo.envs(variables);
+    if steps::runs_in_ci() {
+        cargo.env("TOLLMESH_REQUIRE", "1");
+    }
+    let mut tally = Tally::default();
+    let status = workshop.steps.tee(&mut cargo, |line| tally.read(line))?;
+    println!("\n{tally}");
+    Ok(if status.success() && tally.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn set_up(workshop: &Workshop, pinned: &Pinned) -> Result<ExitCode> {
+    for found in tools::find_all(workshop, pinned)? {
+        println!("{:<16} {}", found.what, found.path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sets up and builds; answers the environment of whoever drives the artefacts.
+fn made_ready(workshop: &Workshop, pinned: &Pinned) -> Result<Variables> {
+    let found = tools::find_all(workshop, pinned)?;
+    let mut variables = artefacts::build(workshop)?;
+    variables.extend(
+        found
+            .into_iter()
+            .filter_map(|tool| Some((tool.variable?, tool.path))),
+    );
+    Ok(variables)
+}
+
+/// Becomes the driver: a Ctrl-C is its own affair from here on, and so is the exit code.
+fn hand_over(workshop: &Workshop, driver: &mut Command, env: Variables) -> Result<ExitCode> {
+    let env = env
+        .into_iter()
+        .map(|(name, path)| (name, OsString::from(path)));
+    Err(workshop.steps.become_it(driver.envs(env)))
+}

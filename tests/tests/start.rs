@@ -1,0 +1,120 @@
+//! Starting up: configurations that are right, and what is said about those that are not.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::json;
+use tollmesh_tests::artifacts::{self, Artifacts};
+use tollmesh_tests::envoy::Envoy;
+use tollmesh_tests::envoy_config::{self, Ingest, Places};
+use tollmesh_tests::mesh::shipped_envoy_config;
+use tollmesh_tests::ports;
+
+#[test]
+fn envoy_takes_the_shipped_configuration() {
+    let Some(artifacts) = Artifacts::find_or_skip() else {
+        return;
+    };
+    let mut config = shipped_envoy_config().expect("envoy.yaml is there");
+    let places = Places {
+        wasm: &artifacts.wasm,
+        ingest: &Ingest::Tcp(ports::free()),
+        provider: None,
+        is_upstream_http2: false,
+        routes_every_host: false,
+        plugin: &json!(null),
+    };
+    envoy_config::fill_in(&mut config, &places).expect("every place is there");
+    let dir = tempfile::tempdir().expect("a directory");
+    Envoy::validate(&artifacts.envoy, &config, dir.path())
+        .unwrap_or_else(|words| panic!("{words}"));
+}
+
+/// `tollmesh serve` on that configuration; it is expected to end by itself.
+fn serve(dir: &Path, toml: &str) -> Option<Output> {
+    let binary = match artifacts::tollmesh() {
+        Ok(binary) => binary,
+        Err(missing) => {
+            artifacts::skip(&missing);
+            return None;
+        }
+    };
+    let config = dir.join("tollmesh.toml");
+    fs::write(&config, toml).expect("a file");
+    let mut command = Command::new("timeout");
+    command
+        .arg("20")
+        .arg(binary)
+        .arg("serve")
+        .arg("--config")
+        .arg(&config);
+    Some(command.output().expect("timeout(1) runs"))
+}
+
+#[test]
+fn a_bad_configuration_ends_in_one_clear_message() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = format!("state_dir = {:?}\n", dir.path().join("state"));
+    // What is wrong, and the words that must be in the message: file, key, and what is wrong.
+    let cases: [(&str, &[&str]); 5] = [
+        (
+            "[ingest]\nlissen = \"127.0.0.1:0\"",
+            &["tollmesh.toml", "ingest", "lissen"],
+        ),
+        (
+            "[ingest]\nlisten = \"nowhere\"",
+            &["tollmesh.toml", "ingest.listen", "nowhere"],
+        ),
+        ("colour = \"red\"", &["tollmesh.toml", "colour"]),
+        (
+            "[metrics]\nmax_series = \"many\"",
+            &["tollmesh.toml", "metrics.max_series"],
+        ),
+        ("[ingest", &["tollmesh.toml"]),
+    ];
+    for (toml, words) in cases {
+        let Some(output) = serve(dir.path(), &format!("{state}{toml}\n")) else {
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{toml}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{toml}: no {word:?} in: {said}");
+        }
+        assert!(!said.contains("panicked"), "{toml}: {said}");
+    }
+}
+
+#[test]
+fn a_taken_port_ends_in_one_clear_message() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let state = dir.path().join("state");
+    fs::create_dir(&state).expect("a directory");
+    let toml = format!("state_dir = {state:?}\n[ingest]\nlisten = \"{address}\"\n");
+    let Some(output) = serve(dir.path(), &toml) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(&address.to_string()), "{said}");
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let Ok(binary) = artifacts::tollmesh() else {
+        return artifacts::skip("the aggregator is not built");
+    };
+    let mut command = Command::new("timeout");
+    command
+        .arg("20")
+        .arg(binary)
+        .args(["serve", "--config", "/nowhere/tollmesh.toml"]);
+    let output = command.output().expect("timeout(1) runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("/nowhere/tollmesh.toml"), "{said}");
+}
