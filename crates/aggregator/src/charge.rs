@@ -69,7 +69,9 @@ impl<'a> Bill<'a> {
             (false, _) => book.price(&self.call()),
         };
         let extra = self.extra_usage.iter();
-        let extra = extra.map(|extra| book.price(&self.call_of(extra))).collect();
+        let extra = extra
+            .map(|extra| book.price(&self.call_of(extra)))
+            .collect();
         CostRecord::of(own, extra, Arc::clone(&version))
             .unwrap_or_else(|_| CostRecord::unpriced(version, OVERFLOW))
     }

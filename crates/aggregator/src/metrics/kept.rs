@@ -205,7 +205,13 @@ fn push_histogram(out: &mut String, family: &Family, totals: &Totals) {
     }
     for (text, histogram) in series {
         push_buckets(out, family, text, histogram);
-        push_sample(out, (family.name, "_sum"), text, histogram.sum, family.places);
+        push_sample(
+            out,
+            (family.name, "_sum"),
+            text,
+            histogram.sum,
+            family.places,
+        );
         let count = i128::from(histogram.count());
         push_sample(out, (family.name, "_count"), text, count, 0);
     }

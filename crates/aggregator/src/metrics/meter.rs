@@ -144,7 +144,9 @@ impl Tally<'_> {
     }
 
     fn observe(&mut self, family: &Family, value: i64) {
-        let Some(kind) = (family.kind)(&[]) else { return };
+        let Some(kind) = (family.kind)(&[]) else {
+            return;
+        };
         let told = |label: &str| self.metrics.overflowed(label);
         let under = self.series.admit_histogram(&self.set, kind, told);
         self.increments

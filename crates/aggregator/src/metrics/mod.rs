@@ -8,7 +8,9 @@ mod text;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 use prometheus::{Registry, TextEncoder};
 
 use crate::config;
@@ -125,7 +127,9 @@ macro_rules! declared {
     };
 }
 
-declared!(IntCounter, |name, help, _labels| IntCounter::new(name, help));
+declared!(IntCounter, |name, help, _labels| IntCounter::new(
+    name, help
+));
 declared!(IntGauge, |name, help, _labels| IntGauge::new(name, help));
 declared!(IntCounterVec, |name, help, labels| IntCounterVec::new(
     Opts::new(name, help),

@@ -50,7 +50,8 @@ pub const SOURCES: [UsageSource; 3] = [
 /// A histogram's buckets (at most 20), `+Inf`, sum and count.
 const HISTOGRAM_SERIES: usize = 23;
 /// Series that everything beyond `max_series` goes to: each kind once.
-const OVERFLOW_SERIES: usize = Bucket::ALL.len() + 2 + OUTCOMES.len() * SOURCES.len() + 3 * HISTOGRAM_SERIES;
+const OVERFLOW_SERIES: usize =
+    Bucket::ALL.len() + 2 + OUTCOMES.len() * SOURCES.len() + 3 * HISTOGRAM_SERIES;
 
 /// Gives events their label sets within the caps. A slot once given stays given.
 #[derive(Debug)]
