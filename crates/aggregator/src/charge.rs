@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
+use tollmesh_pricing::cost::Reason;
 use tollmesh_pricing::{Book, Call, Priced, Status};
 use tollmesh_usage::Usage;
-use tollmesh_wire::event::{Event, ExtraUsage, Outcome};
+use tollmesh_wire::event::{Event, ExtraUsage, Kind, Outcome};
 
 use crate::ledger::CostRecord;
 
@@ -33,16 +34,13 @@ pub struct Bill<'a> {
     pub is_billable: bool,
 }
 
-/// Unpriced: the call is charged for, yet nothing says how much it used.
-const USAGE_ABSENT: &str = "usage_absent";
-/// Unpriced: the sum is more than the ledger's amounts hold.
-const OVERFLOW: &str = "overflow";
-
 impl<'a> From<&'a Event> for Bill<'a> {
     /// What the provider charges is priced where it differs from what it processed; calls that
-    /// we refused or that a nearer filter counts are no charge of ours.
+    /// we refused or that a nearer filter counts are no charge of ours. A retrieval is free, but
+    /// the usage that it shows is that of a call which was not: the price is for that call's row.
     fn from(event: &'a Event) -> Bill<'a> {
         let is_ours = !matches!(event.outcome, Outcome::Denied | Outcome::Relayed);
+        let is_charged = event.billable || event.kind == Kind::LateUsage;
         Bill {
             provider: &event.provider,
             model: event.model.as_deref(),
@@ -52,7 +50,7 @@ impl<'a> From<&'a Event> for Bill<'a> {
             usage: event.billed_usage.as_ref().unwrap_or(&event.usage),
             extra_usage: &event.extra_usage,
             context: &event.pricing_context,
-            is_billable: event.billable && is_ours,
+            is_billable: is_charged && is_ours,
         }
     }
 }
@@ -64,7 +62,7 @@ impl<'a> Bill<'a> {
             return CostRecord::free(version);
         }
         let own = match (self.usage.is_empty(), self.extra_usage.is_empty()) {
-            (true, true) => return CostRecord::unpriced(version, USAGE_ABSENT),
+            (true, true) => return CostRecord::unpriced(version, Reason::NoUsage.name()),
             (true, false) => nothing_of_its_own(),
             (false, _) => book.price(&self.call()),
         };
@@ -73,7 +71,7 @@ impl<'a> Bill<'a> {
             .map(|extra| book.price(&self.call_of(extra)))
             .collect();
         CostRecord::of(own, extra, Arc::clone(&version))
-            .unwrap_or_else(|_| CostRecord::unpriced(version, OVERFLOW))
+            .unwrap_or_else(|_| CostRecord::unpriced(version, Reason::Overflow.name()))
     }
 
     fn call(&self) -> Call<'a> {
@@ -110,6 +108,7 @@ fn nothing_of_its_own() -> Priced {
     Priced {
         status: Status::Exact,
         usd: Some(Decimal::ZERO),
+        net: Some(Decimal::ZERO),
         lines: Vec::new(),
         row: None,
         unpriced_because: None,

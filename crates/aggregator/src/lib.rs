@@ -1,9 +1,16 @@
 //! The parts of the `tollmesh` binary, as a library for its tests and examples.
 
 pub mod charge;
+pub mod cli;
 pub mod config;
+pub mod http;
+pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod money;
 pub mod net;
 pub mod prices;
+pub mod problem;
+pub mod question;
+pub mod rows;
+pub mod serve;

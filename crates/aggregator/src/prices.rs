@@ -34,10 +34,18 @@ pub enum PricesError {
     Invalid(Vec<Problem>),
 }
 
+/// Price tables with the digest that rows record.
+pub struct Tables {
+    /// The tables.
+    pub book: Book,
+    /// [`Book::version`], shared by all rows that it prices.
+    pub version: Arc<str>,
+}
+
 /// The tables in force, and the files they came from.
 pub struct Prices {
     paths: Vec<PathBuf>,
-    book: ArcSwap<Book>,
+    tables: ArcSwap<Tables>,
     state: Mutex<State>,
 }
 
@@ -62,6 +70,17 @@ pub enum Look {
     Refused(PricesError),
 }
 
+// === impl Tables ===
+
+impl Tables {
+    fn of(book: Book) -> Tables {
+        Tables {
+            version: book.version().into(),
+            book,
+        }
+    }
+}
+
 // === impl Prices ===
 
 impl Prices {
@@ -71,7 +90,7 @@ impl Prices {
         let book = read_book(&files)?;
         Ok(Prices {
             paths: paths.to_vec(),
-            book: ArcSwap::from_pointee(book),
+            tables: ArcSwap::from_pointee(Tables::of(book)),
             state: Mutex::new(State {
                 seen: files,
                 broken: None,
@@ -80,13 +99,25 @@ impl Prices {
     }
 
     /// The tables in force now.
-    pub fn book(&self) -> Arc<Book> {
-        self.book.load_full()
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.load_full()
     }
 
     /// Why the newest files are not in force; `None` where they are.
     pub fn broken(&self) -> Option<PricesError> {
         self.state().broken.clone()
+    }
+
+    /// How many configured files were read; shipped tables not counted.
+    pub fn n_files(&self) -> usize {
+        self.state().seen.len()
+    }
+
+    /// How long ago the newest price in force was checked; `None` where no row says.
+    pub fn age(&self, now: jiff::Timestamp) -> Option<jiff::SignedDuration> {
+        let checked: jiff::civil::Date = self.tables().book.checked()?.parse().ok()?;
+        let midnight = checked.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        Some(now.duration_since(midnight).max(jiff::SignedDuration::ZERO))
     }
 
     /// Looks at the files; takes them if they are new and good.
@@ -104,7 +135,7 @@ impl Prices {
         match read {
             Ok(book) => {
                 state.broken = None;
-                self.book.store(Arc::new(book));
+                self.tables.store(Arc::new(Tables::of(book)));
                 Look::Loaded
             }
             Err(error) => state.refuse(error),
@@ -125,7 +156,7 @@ impl Prices {
             match look {
                 Ok(Look::Loaded) => {
                     tracing::info!(
-                        pricing_version = self.book().version(),
+                        pricing_version = &*self.tables().version,
                         "price tables loaded"
                     );
                 }

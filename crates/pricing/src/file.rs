@@ -324,7 +324,9 @@ fn read_modifier(table: Table, number: usize, header: &Header, report: &mut Repo
     let span = Span::read(&mut fields, report);
     let models = read_models(&mut fields, report);
     read_source(&mut fields, header, report);
-    fields.text("note", report);
+    for documentation in ["note", "confidence"] {
+        fields.text(documentation, report);
+    }
     fields.finish(report);
     let times = times.map_or(Decimal::ONE, Rate::as_decimal);
     Modifier { id, when, span, models, times }

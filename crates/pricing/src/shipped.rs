@@ -13,9 +13,28 @@ macro_rules! tables {
 
 // One line a file of `pricing/`; a test compares this list with the folder.
 tables![
+    "alibaba.toml",
     "anthropic.toml",
+    "aws-bedrock.toml",
+    "azure.toml",
+    "cerebras.toml",
+    "cohere.toml",
+    "deepseek.toml",
+    "fireworks.toml",
     "google.toml",
+    "groq.toml",
+    "meta.toml",
+    "minimax.toml",
+    "mistral.toml",
+    "moonshotai.toml",
     "openai.toml",
+    "openrouter.toml",
+    "perplexity.toml",
+    "together.toml",
+    "vertex.toml",
+    "voyage.toml",
+    "xai.toml",
+    "zai.toml",
 ];
 
 pub(crate) fn files() -> &'static [SourceFile] {

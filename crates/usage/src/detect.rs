@@ -1,31 +1,132 @@
 //! What a request is, by host, path and method alone.
 
+mod pattern;
+mod table;
+
 use std::collections::BTreeMap;
 
-/// One provider API whose bodies can be read: an endpoint family with one dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Api {
+use pattern::Captures;
+use table::{PathRule, SERVICES};
+
+macro_rules! apis {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One provider API whose bodies can be read: an endpoint family with one dialect.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Api {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Api {
+            /// Every API.
+            pub const ALL: &'static [Api] = &[$(Api::$variant,)*];
+
+            /// The API's name on the wire and in the ledger, as `openai.chat`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Api::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+apis! {
     /// `POST /v1/chat/completions`
-    OpenAiChat,
+    OpenAiChat = "openai.chat",
+    /// `POST /v1/completions`
+    OpenAiCompletions = "openai.completions",
+    /// `POST /v1/embeddings`
+    OpenAiEmbeddings = "openai.embeddings",
+    /// `POST /v1/images/{generations,edits,variations}`
+    OpenAiImages = "openai.images",
+    /// `POST /v1/audio/{transcriptions,translations,speech}`
+    OpenAiAudio = "openai.audio",
+    /// `POST /v1/moderations`
+    OpenAiModerations = "openai.moderations",
     /// `POST /v1/responses`
-    OpenAiResponses,
+    OpenAiResponses = "openai.responses",
+    /// `GET /v1/responses/{id}`
+    OpenAiResponsesRetrieve = "openai.responses.retrieve",
+    /// `POST /v1/responses/compact`
+    OpenAiResponsesCompact = "openai.responses.compact",
+    /// `POST /v1/responses/input_tokens`
+    OpenAiCountTokens = "openai.count_tokens",
+    /// Runs of assistants, which are created and polled.
+    OpenAiAssistantsRun = "openai.assistants.run",
     /// `POST /v1/messages`
-    AnthropicMessages,
+    AnthropicMessages = "anthropic.messages",
+    /// `POST /v1/complete`
+    AnthropicComplete = "anthropic.complete",
+    /// `POST /v1/messages/count_tokens`
+    AnthropicCountTokens = "anthropic.count_tokens",
+    /// `GET /v1/messages/batches/{id}/results`
+    AnthropicBatchResults = "anthropic.batch_results",
     /// `POST …:generateContent`
-    GeminiGenerate,
+    GeminiGenerate = "gemini.generate",
     /// `POST …:streamGenerateContent`
-    GeminiStreamGenerate,
+    GeminiStreamGenerate = "gemini.stream_generate",
+    /// `POST …:{embedContent,batchEmbedContents}`
+    GeminiEmbed = "gemini.embed",
+    /// `POST …:countTokens`
+    GeminiCountTokens = "gemini.count_tokens",
+    /// `POST /v1beta/interactions`
+    GeminiInteractions = "gemini.interactions",
 }
 
 impl Api {
-    /// The API's name on the wire and in the ledger, as `openai.chat`.
-    pub const fn name(self) -> &'static str {
+    /// The API of that name, or `None`.
+    pub fn parse(name: &str) -> Option<Api> {
+        Api::ALL.iter().copied().find(|api| api.name() == name)
+    }
+
+    /// Whether the API's answer charges nothing, because it only counts.
+    const fn counts_only(self) -> bool {
+        matches!(
+            self,
+            Api::OpenAiCountTokens | Api::AnthropicCountTokens | Api::GeminiCountTokens
+        )
+    }
+
+    /// Whether the answer repeats usage of an earlier call.
+    const fn is_retrieval(self) -> bool {
+        matches!(
+            self,
+            Api::OpenAiResponsesRetrieve | Api::OpenAiAssistantsRun | Api::AnthropicBatchResults
+        )
+    }
+}
+
+/// A set of endpoints that hosts offer together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// OpenAI's endpoints, under any prefix.
+    OpenAi,
+    /// Anthropic's.
+    Anthropic,
+    /// Gemini's.
+    Gemini,
+    /// Models of several publishers on Vertex AI.
+    Vertex,
+}
+
+impl Family {
+    /// The family of that name (`openai`, `anthropic`, `gemini`, `vertex`), or `None`.
+    pub fn parse(name: &str) -> Option<Family> {
+        match name {
+            "openai" => Some(Family::OpenAi),
+            "anthropic" => Some(Family::Anthropic),
+            "gemini" => Some(Family::Gemini),
+            "vertex" => Some(Family::Vertex),
+            _ => None,
+        }
+    }
+
+    const fn paths(self) -> &'static [PathRule] {
         match self {
-            Api::OpenAiChat => "openai.chat",
-            Api::OpenAiResponses => "openai.responses",
-            Api::AnthropicMessages => "anthropic.messages",
-            Api::GeminiGenerate => "gemini.generate",
-            Api::GeminiStreamGenerate => "gemini.stream_generate",
+            Family::OpenAi => table::OPENAI_PATHS,
+            Family::Anthropic => table::ANTHROPIC_PATHS,
+            Family::Gemini => table::GEMINI_PATHS,
+            Family::Vertex => table::VERTEX_PATHS,
         }
     }
 }
@@ -49,6 +150,33 @@ pub struct Target {
     pub pricing_context: BTreeMap<String, String>,
 }
 
+impl Target {
+    /// A target of which only API and provider are known.
+    pub fn new(api: Api, provider: &str) -> Target {
+        Target {
+            api,
+            provider: provider.to_owned(),
+            path_model: None,
+            may_include_usage: false,
+            billable: !api.counts_only() && !api.is_retrieval(),
+            is_retrieval: api.is_retrieval(),
+            pricing_context: BTreeMap::new(),
+        }
+    }
+
+    fn from_captures(api: Api, provider: &str, captures: &Captures<'_>) -> Target {
+        let mut target = Target::new(api, provider);
+        target.path_model = captures.model.map(pattern::percent_decoded);
+        if let Some(location) = captures.location {
+            let location = pattern::percent_decoded(location);
+            target
+                .pricing_context
+                .insert("vertex_location".to_owned(), location);
+        }
+        target
+    }
+}
+
 /// The answer of [`detect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detection {
@@ -65,6 +193,278 @@ pub enum Detection {
 
 /// Decides what a request is. `path` may carry a query; nothing of it is kept.
 pub fn detect(host: &str, path: &str, method: &str) -> Detection {
-    let _ = (host, path, method);
+    let host = pattern::bare_host(host);
+    let Some(service) = SERVICES.iter().find(|service| service.serves(&host)) else {
+        return Detection::NotOurs;
+    };
+    for family in service.families {
+        if let Some(mut target) = detect_as(*family, service.provider, path, method) {
+            target.may_include_usage = service.takes_include_usage
+                && matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
+            return Detection::Metered(target);
+        }
+    }
+    let is_free = table::FREE_PATHS
+        .iter()
+        .any(|free| pattern::match_path(free, path).is_some());
+    if !is_free && (method == "POST" || table::is_live(path)) {
+        return Detection::Unreadable {
+            provider: service.provider,
+        };
+    }
     Detection::NotOurs
+}
+
+/// Decides what a request to a host of one's own is, which offers that family's endpoints under
+/// any prefix. `None` where the path is not one of them.
+pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Option<Target> {
+    family.paths().iter().find_map(|rule| {
+        let captures = pattern::match_path(rule.path, path)?;
+        (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metered(host: &str, path: &str, method: &str) -> Option<(Api, String, Option<String>)> {
+        match detect(host, path, method) {
+            Detection::Metered(t) => Some((t.api, t.provider, t.path_model)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_parse() {
+        for api in Api::ALL {
+            assert_eq!(Api::parse(api.name()), Some(*api));
+        }
+    }
+
+    #[test]
+    fn endpoints_are_recognised() {
+        let openai = "api.openai.com";
+        let anthropic = "API.Anthropic.com:443";
+        let gemini = "generativelanguage.googleapis.com";
+        let vertex = "us-east5-aiplatform.googleapis.com";
+        let project = "/v1/projects/p/locations/us-east5/publishers";
+        let claude = format!("{project}/anthropic/models/claude-x@1:streamRawPredict");
+        let flash = format!("{project}/google/models/gemini-x:generateContent");
+        let compat = "/v1beta1/projects/p/locations/global/endpoints/openapi/chat/completions";
+        for (host, path, method, api, provider, model) in [
+            (
+                openai,
+                "/v1/chat/completions",
+                "POST",
+                Api::OpenAiChat,
+                "openai",
+                None,
+            ),
+            (
+                openai,
+                "/v1/chat/completions/?x=1",
+                "POST",
+                Api::OpenAiChat,
+                "openai",
+                None,
+            ),
+            (
+                openai,
+                "/v1/responses",
+                "POST",
+                Api::OpenAiResponses,
+                "openai",
+                None,
+            ),
+            (
+                openai,
+                "/v1/responses/r1?stream=true",
+                "GET",
+                Api::OpenAiResponsesRetrieve,
+                "openai",
+                None,
+            ),
+            (
+                openai,
+                "/v1/responses/compact",
+                "POST",
+                Api::OpenAiResponsesCompact,
+                "openai",
+                None,
+            ),
+            (
+                openai,
+                "/v1/responses/input_tokens",
+                "POST",
+                Api::OpenAiCountTokens,
+                "openai",
+                None,
+            ),
+            (
+                openai,
+                "/v1/threads/t/runs/r",
+                "GET",
+                Api::OpenAiAssistantsRun,
+                "openai",
+                None,
+            ),
+            (
+                anthropic,
+                "/v1/messages?beta=true",
+                "POST",
+                Api::AnthropicMessages,
+                "anthropic",
+                None,
+            ),
+            (
+                anthropic,
+                "/v1/messages/count_tokens",
+                "POST",
+                Api::AnthropicCountTokens,
+                "anthropic",
+                None,
+            ),
+            (
+                anthropic,
+                "/v1/messages/batches/b/results",
+                "GET",
+                Api::AnthropicBatchResults,
+                "anthropic",
+                None,
+            ),
+            (
+                gemini,
+                "/v1beta/models/g-1:generateContent?key=secret",
+                "POST",
+                Api::GeminiGenerate,
+                "google",
+                Some("g-1"),
+            ),
+            (
+                gemini,
+                "/v1beta/tunedModels/t-1:generateContent",
+                "POST",
+                Api::GeminiGenerate,
+                "google",
+                Some("t-1"),
+            ),
+            (
+                gemini,
+                "/v1beta/openai/chat/completions",
+                "POST",
+                Api::OpenAiChat,
+                "google",
+                None,
+            ),
+            (
+                gemini,
+                "/v1beta/interactions",
+                "POST",
+                Api::GeminiInteractions,
+                "google",
+                None,
+            ),
+            (
+                vertex,
+                &claude,
+                "POST",
+                Api::AnthropicMessages,
+                "vertex",
+                Some("claude-x@1"),
+            ),
+            (
+                vertex,
+                &flash,
+                "POST",
+                Api::GeminiGenerate,
+                "vertex",
+                Some("gemini-x"),
+            ),
+            (
+                "aiplatform.googleapis.com",
+                compat,
+                "POST",
+                Api::OpenAiChat,
+                "vertex",
+                None,
+            ),
+        ] {
+            let expected = (api, provider.to_owned(), model.map(str::to_owned));
+            assert_eq!(metered(host, path, method), Some(expected), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_metered_is_told_apart() {
+        let unreadable = Detection::Unreadable { provider: "openai" };
+        for (host, path, method, expected) in [
+            (
+                "example.com",
+                "/v1/chat/completions",
+                "POST",
+                Detection::NotOurs,
+            ),
+            (
+                "notapi.openai.com.evil.org",
+                "/v1/responses",
+                "POST",
+                Detection::NotOurs,
+            ),
+            ("api.openai.com", "/v1/models", "GET", Detection::NotOurs),
+            ("api.openai.com", "/v1/files", "POST", Detection::NotOurs),
+            (
+                "api.openai.com",
+                "/v1/chat/completions",
+                "OPTIONS",
+                Detection::NotOurs,
+            ),
+            (
+                "api.openai.com",
+                "/v1/telepathy",
+                "POST",
+                unreadable.clone(),
+            ),
+            ("api.openai.com", "/v1/realtime?model=m", "GET", unreadable),
+        ] {
+            assert_eq!(
+                detect(host, path, method),
+                expected,
+                "{method} {host}{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_tell_what_prices_depend_on() {
+        let path = "/v1/projects/p/locations/europe-west4/publishers/google/models/m:countTokens";
+        let Detection::Metered(target) =
+            detect("europe-west4-aiplatform.googleapis.com", path, "POST")
+        else {
+            panic!("not metered");
+        };
+        assert_eq!(target.pricing_context["vertex_location"], "europe-west4");
+        assert!(!target.billable);
+        assert!(matches!(
+            detect("api.openai.com", "/v1/chat/completions", "POST"),
+            Detection::Metered(Target {
+                may_include_usage: true,
+                billable: true,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn own_hosts_take_a_family() {
+        let target = detect_as(Family::OpenAi, "vllm", "/llm/v1/chat/completions", "POST");
+        assert_eq!(
+            target.map(|t| (t.api, t.provider)),
+            Some((Api::OpenAiChat, "vllm".to_owned()))
+        );
+        assert_eq!(
+            detect_as(Family::OpenAi, "vllm", "/v1/messages", "POST"),
+            None
+        );
+    }
 }

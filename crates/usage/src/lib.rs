@@ -15,15 +15,22 @@
 )]
 
 pub mod bucket;
+mod counts;
+mod decode;
 pub mod detect;
+mod dialect;
+mod findings;
+mod framing;
+pub mod inclusive;
 pub mod json;
 pub mod request;
 pub mod response;
 pub mod scan;
+mod sse;
 pub mod strip;
 
 pub use bucket::{Bucket, Quantity, Unit, Usage};
-pub use detect::{Api, Detection, Target, detect};
+pub use detect::{Api, Detection, Family, Target, detect};
 pub use request::{Edits, RequestBody, RequestFacts};
 pub use response::{ResponseHead, UsageScanner};
 pub use scan::{ExtraUsage, Scan, Trouble, UsageSource};

@@ -1,8 +1,11 @@
 //! A response body on its way back: read for usage, never changed.
 
-use crate::detect::Target;
+use crate::decode::Decoder;
+use crate::detect::{Api, Target};
+use crate::dialect::Reader;
+use crate::framing::Framing;
 use crate::request::RequestFacts;
-use crate::scan::Scan;
+use crate::scan::{Scan, Trouble, UsageSource};
 
 /// What the response's headers say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,32 +27,126 @@ impl ResponseHead {
             .find(|(n, _)| n == name)
             .map(|(_, v)| v.as_str())
     }
+
+    fn is_error(&self) -> bool {
+        self.status >= 400
+    }
 }
 
 /// Reads usage out of one response body, chunk by chunk, in bounded memory.
 ///
 /// The result depends on the bytes alone, never on where they were cut.
-pub struct UsageScanner {}
+#[derive(Debug)]
+pub struct UsageScanner {
+    api: Api,
+    is_billable: bool,
+    is_retrieval: bool,
+    is_error_status: bool,
+    decoder: Decoder,
+    framing: Framing,
+    reader: Reader,
+}
 
 impl UsageScanner {
     /// A scanner for the answer to that request.
     pub fn new(target: &Target, request: &RequestFacts, head: &ResponseHead) -> UsageScanner {
-        let _ = (target, request, head);
-        UsageScanner {}
+        let _ = request;
+        let mut reader = Reader::new(target);
+        let decoder = Decoder::new(head.header("content-encoding")).unwrap_or_else(|trouble| {
+            reader.findings.trouble(trouble);
+            Decoder::Unreadable
+        });
+        UsageScanner {
+            api: target.api,
+            is_billable: target.billable,
+            is_retrieval: target.is_retrieval,
+            is_error_status: head.is_error(),
+            decoder,
+            framing: Framing::new(head.header("content-type")),
+            reader,
+        }
     }
 
     /// Takes the next bytes of the body, as they are on the wire.
     pub fn push(&mut self, chunk: &[u8]) {
-        let _ = chunk;
+        let (framing, reader) = (&mut self.framing, &mut self.reader);
+        let outcome = self
+            .decoder
+            .push(chunk, |bytes| framing.push(bytes, reader));
+        self.reader.findings.note(outcome);
     }
 
     /// Whether a byte of content (not of a role-only frame) has been seen: time to first token.
     pub fn has_content(&self) -> bool {
-        false
+        self.reader.findings.has_content
+    }
+
+    /// Bytes of content relayed so far, JSON escapes as written.
+    pub fn text_bytes(&self) -> u64 {
+        self.reader.findings.text_bytes
     }
 
     /// The verdict. Cut bodies have one too.
-    pub fn finish(self) -> Scan {
-        Scan::default()
+    pub fn finish(mut self) -> Scan {
+        self.framing.finish(&mut self.reader);
+        let (usage, billed_usage) = self.reader.settle();
+        let complete = self.complete();
+        let findings = &mut self.reader.findings;
+        let has_usage = findings.has_usage || !usage.is_empty();
+        let is_error = self.is_error_status || findings.is_error;
+        if findings.is_error && !self.is_error_status {
+            findings.trouble(Trouble::ErrorInBody);
+        }
+        if complete == Some(false) {
+            findings.trouble(Trouble::Truncated);
+        } else if !has_usage && !is_error && self.is_billable {
+            findings.trouble(Trouble::UsageMissing);
+        }
+        Scan {
+            model: findings.model.take(),
+            response_id: findings.response_id.take(),
+            usage,
+            billed_usage,
+            usage_source: match has_usage {
+                true => UsageSource::Reported,
+                false => UsageSource::Absent,
+            },
+            extra_usage: std::mem::take(&mut findings.extra),
+            billable: self.is_billable && !self.is_retrieval && (!is_error || has_usage),
+            complete,
+            is_error,
+            finish_reason: findings.finish_reason.take(),
+            tool_calls: findings.tool_calls,
+            service_tier: findings.service_tier.take(),
+            provider_cost_usd: findings.cost.take(),
+            pricing_context: std::mem::take(&mut findings.context)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            trouble: findings.trouble,
+        }
+    }
+
+    /// Whether the body reached its end. JSON says so by its brackets, which is no news where
+    /// it did; a stream says so by its last word.
+    fn complete(&self) -> Option<bool> {
+        if !self.decoder.is_complete() {
+            return Some(false);
+        }
+        let findings = &self.reader.findings;
+        // Some hosts end a stream without `[DONE]`; then reason and usage together are the end.
+        let is_terminated = findings.is_terminated
+            || (findings.finish_reason.is_some() && findings.has_usage && !findings.is_error);
+        match &self.framing {
+            Framing::Undecided { .. } => None,
+            Framing::Opaque => None,
+            Framing::Json(scanner) if !scanner.is_complete() => Some(false),
+            Framing::Json(_) if self.is_error_status => None,
+            Framing::Json(_) if self.api == Api::GeminiStreamGenerate => Some(is_terminated),
+            Framing::Json(_) => None,
+            // The legacy stream documents no last word.
+            Framing::Sse(_) if self.api == Api::AnthropicComplete => None,
+            Framing::Sse(_) => Some(is_terminated),
+        }
     }
 }

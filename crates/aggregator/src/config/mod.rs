@@ -34,8 +34,6 @@ pub struct Config {
     pub operator: Operator,
     /// `[metrics]`.
     pub metrics: Metrics,
-    /// `retention.days`: how long rows are kept; rollups and counters stay. Default 90.
-    pub retention_days: u64,
 }
 
 /// `[operator]`: the side of people and Prometheus.
@@ -102,6 +100,7 @@ const NOT_AVAILABLE: &[&str] = &[
     "postgres",
     "alerts",
     "otlp",
+    "retention",
 ];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
@@ -112,9 +111,6 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let ingest = read_ingest(root.section("ingest"));
     let operator = read_operator(root.section("operator"));
     let metrics = read_metrics(root.section("metrics"));
-    let mut retention = root.section("retention");
-    let days = retention.number("days", limits::RETENTION_DAYS, "days");
-    retention.finish();
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -133,7 +129,6 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         ingest,
         operator,
         metrics,
-        retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT),
     })
 }
 

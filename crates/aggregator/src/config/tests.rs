@@ -18,7 +18,6 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.ingest.to_string(), "127.0.0.1:4100");
     assert_eq!(config.operator.listen.to_string(), "127.0.0.1:4101");
     assert_eq!(config.drain, Duration::from_secs(10));
-    assert_eq!(config.retention_days, 90);
     assert_eq!(config.metrics.labels, ["team", "feature", "environment"]);
     assert_eq!(config.metrics.max_values_per_label, 100);
     assert_eq!(config.metrics.max_series, 10_000);
@@ -39,14 +38,11 @@ fn a_full_file_is_taken() {
         labels = []
         max_values_per_label = 5
         max_series = 200
-        [retention]
-        days = 7
     "#;
     let config = Config::parse("tollmesh.toml", text, None).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
     assert_eq!(config.drain, Duration::from_millis(500));
     assert!(config.metrics.labels.is_empty());
-    assert_eq!(config.retention_days, 7);
     let over = Config::parse("tollmesh.toml", text, Some(Path::new("/s"))).unwrap();
     assert_eq!(over.state_dir, Path::new("/s"));
 }
@@ -122,8 +118,9 @@ fn every_mistake_has_its_message() {
              1000000",
         ),
         (
-            "[retention]\ndays = -1",
-            "tollmesh.toml: retention.days: found -1; expected a number of days from 1 to 3660",
+            "[metrics]\nmax_values_per_label = -1",
+            "tollmesh.toml: metrics.max_values_per_label: found -1; expected a number of values \
+             from 1 to 10000",
         ),
         (
             "budgets = \"/etc/tollmesh/budgets.toml\"",

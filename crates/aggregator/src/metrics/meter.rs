@@ -95,10 +95,10 @@ impl Tally<'_> {
             self.increments.add(kept::UNTAGGED.name, &series, 1);
         }
         if event.outcome != Outcome::Denied {
-            self.observe(kept::DURATION, saturate(event.duration_ms));
+            self.observe(&kept::DURATION, saturate(event.duration_ms));
         }
         if let Some(ttft_ms) = event.ttft_ms {
-            self.observe(kept::TTFT, saturate(ttft_ms));
+            self.observe(&kept::TTFT, saturate(ttft_ms));
         }
     }
 
@@ -124,7 +124,7 @@ impl Tally<'_> {
             return;
         };
         self.add(&kept::COST, Kind::Cost, &[], i128::from(cost.as_pico()));
-        self.observe(kept::REQUEST_COST, cost.as_pico());
+        self.observe(&kept::REQUEST_COST, cost.as_pico());
     }
 
     /// Adds under the event's labels and the family's own.

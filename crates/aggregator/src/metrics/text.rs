@@ -48,7 +48,7 @@ impl<'s> Iterator for Pairs<'s> {
                 self.rest = after.strip_prefix(',').unwrap_or(after);
                 return Some((name, value));
             }
-            let mut escaped = special.chars().skip(1);
+            let mut escaped = special.get(1..)?.chars();
             value.push(match escaped.next()? {
                 'n' => '\n',
                 c => c,

@@ -1,0 +1,130 @@
+//! `tollmesh check`: every mistake in every file, before a start finds the first of them.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tollmesh_wire::plugin::PluginConfig;
+
+use super::{Files, Outcome};
+use crate::config::{Config, Listen, Problem};
+use crate::prices::{Prices, PricesError};
+
+/// Tell every mistake in every file, with place and remedy.
+///
+/// Looks at the configuration, the price files that it names, and those named here. Ends with 0
+/// where all is well, 1 where there is something to consider, 2 where a file cannot be used.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The filter's configuration, as JSON.
+    #[arg(long, value_name = "FILE")]
+    filter_config: Option<PathBuf>,
+    /// Price files or folders of them; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pricing: Vec<PathBuf>,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Findings {
+    mistakes: Vec<String>,
+    warnings: Vec<String>,
+    n_files: usize,
+}
+
+/// Reads all files and tells what is wrong with them.
+pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let mut findings = Findings::default();
+    let mut pricing = arguments.pricing.clone();
+    let config = Config::load(files.config.as_deref(), files.state_dir.as_deref());
+    findings.n_files += usize::from(files.config.is_some());
+    match config {
+        Ok(config) => {
+            findings.consider(&config, files.config.as_deref());
+            pricing.extend(config.pricing);
+        }
+        Err(problems) => {
+            let problems = problems.0.iter().map(Problem::to_string);
+            findings.mistakes.extend(problems);
+        }
+    }
+    if let Some(file) = &arguments.filter_config {
+        findings.check_filter(file);
+    }
+    findings.check_prices(&pricing);
+    findings.tell()
+}
+
+impl Findings {
+    /// What is no mistake, yet seldom meant.
+    fn consider(&mut self, config: &Config, file: Option<&Path>) {
+        let file = file.map_or("defaults".into(), |file| file.display().to_string());
+        if let Listen::Tcp(address) = &config.ingest {
+            let reach = match config.ingest.is_local() {
+                true => "every process in this network namespace, so a metered app in the same pod",
+                false => "whoever reaches this address",
+            };
+            self.warnings.push(format!(
+                "{file}: ingest.listen: {address} lets {reach} forge events; where that matters \
+                 use \"unix:/PATH\" on a volume that only the proxy mounts"
+            ));
+        }
+        if !config.operator.listen.is_local() && config.operator.token_file.is_none() {
+            self.warnings.push(format!(
+                "{file}: operator.listen: {} is not loopback, so dashboard and API are not served \
+                 without operator.token_file",
+                config.operator.listen
+            ));
+        }
+        if let Some(token_file) = &config.operator.token_file
+            && let Err(error) = crate::serve::read_token(token_file)
+        {
+            self.mistakes.push(format!("{file}: {error:#}"));
+        }
+    }
+
+    fn check_filter(&mut self, file: &Path) {
+        self.n_files += 1;
+        let name = file.display();
+        match std::fs::read(file) {
+            Ok(json) => {
+                let mistakes = PluginConfig::parse(&json).err().unwrap_or_default();
+                let mistakes = mistakes.iter().map(|mistake| format!("{name}: {mistake}"));
+                self.mistakes.extend(mistakes);
+            }
+            Err(error) => self
+                .mistakes
+                .push(format!("{name}: cannot be read: {error}")),
+        }
+    }
+
+    fn check_prices(&mut self, paths: &[PathBuf]) {
+        match Prices::load(paths) {
+            Ok(prices) => self.n_files += prices.n_files(),
+            Err(PricesError::Invalid(problems)) => {
+                let problems = problems.iter().map(ToString::to_string);
+                self.mistakes.extend(problems);
+            }
+            Err(error) => self.mistakes.push(error.to_string()),
+        }
+    }
+
+    fn tell(&self) -> anyhow::Result<Outcome> {
+        let mut out = std::io::stdout().lock();
+        for mistake in &self.mistakes {
+            writeln!(out, "error: {mistake}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "warning: {warning}")?;
+        }
+        match (self.mistakes.len(), self.warnings.len()) {
+            (0, 0) => {
+                writeln!(out, "{} files checked, all well", self.n_files)?;
+                Ok(Outcome::Done)
+            }
+            (0, _) => Ok(Outcome::Findings),
+            (1, _) => Err(anyhow::anyhow!("1 mistake")),
+            (n, _) => Err(anyhow::anyhow!("{n} mistakes")),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Lines of JSON from standard input to standard output, one answer a line.
+
+use std::io::{BufRead, BufWriter, Write};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::Outcome;
+
+/// A recorded exchange with a long body comes to some megabytes; a line without an end must not
+/// take all memory.
+const LINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Answers each line with `answer`. A line that cannot be answered is told on standard error with
+/// its number, and the others go on.
+pub fn for_each(mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>) -> anyhow::Result<Outcome> {
+    let mut input = std::io::stdin().lock();
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    let mut outcome = Outcome::Done;
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        let mut bounded = std::io::Read::take(&mut input, LINE_BYTES_MAX);
+        let n_bytes = bounded
+            .read_until(b'\n', &mut line)
+            .context("cannot read standard input")?;
+        if n_bytes == 0 {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match answer(&line) {
+            Ok(value) => {
+                serde_json::to_writer(&mut output, &value)?;
+                output.write_all(b"\n")?;
+            }
+            Err(error) => {
+                output.flush()?;
+                eprintln!("tollmesh: line {number}: {error:#}");
+                outcome = Outcome::Findings;
+            }
+        }
+    }
+    output.flush()?;
+    Ok(outcome)
+}

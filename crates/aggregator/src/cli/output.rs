@@ -1,0 +1,75 @@
+//! Rows on standard output: a table for eyes, JSON or CSV for programs.
+
+use std::io::{BufWriter, IsTerminal, Write};
+
+use clap::ValueEnum;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use crate::rows::Rows;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// One object with `items` and `next_cursor`, as the API answers.
+    Json,
+    /// A header and a line a row.
+    Csv,
+}
+
+/// Writes the rows; `columns` are those that a table has room for.
+pub fn write(rows: &Rows, format: Format, columns: &[&str]) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match format {
+        Format::Table => writeln!(out, "{}", table(rows, columns))?,
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, &rows.json())?;
+            writeln!(out)?;
+        }
+        Format::Csv => out.write_all(&rows.csv()?)?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The table: texts to the left, numbers to the right.
+fn table(rows: &Rows, columns: &[&str]) -> Table {
+    let shown: Vec<&str> = rows
+        .columns
+        .iter()
+        .map(String::as_str)
+        .filter(|column| columns.is_empty() || columns.contains(column))
+        .collect();
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    let is_wide = !std::io::stdout().is_terminal();
+    if is_wide {
+        // Nobody's screen is known; a program that reads a table wants a row a line.
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    } else {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(shown.iter().map(|column| column.replace('_', " ")));
+    for cells in rows.cells() {
+        let named = rows.columns.iter().zip(cells);
+        let row = named.filter(|(name, _)| shown.contains(&name.as_str()));
+        table.add_row(row.map(|(_, cell)| if cell.is_empty() { "-".into() } else { cell }));
+    }
+    for (n, name) in shown.iter().enumerate() {
+        if is_number(name)
+            && let Some(column) = table.column_mut(n)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn is_number(column: &str) -> bool {
+    ["requests", "_requests", "_tokens", "_usd", "_ms"]
+        .iter()
+        .any(|end| column.ends_with(end))
+}

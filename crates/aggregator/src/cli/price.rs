@@ -1,0 +1,138 @@
+//! `tollmesh price`: usage to exact cost, through the pricing that the aggregator runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollmesh_pricing::Case;
+use tollmesh_usage::Usage;
+use tollmesh_wire::event::ExtraUsage;
+
+use super::{Outcome, lines};
+use crate::charge::Bill;
+use crate::ledger::CostRecord;
+use crate::prices::{Prices, Tables};
+use crate::rows;
+
+/// Price usage.
+///
+/// Standard input: what `tollmesh extract` writes, or one call a line as JSON with `id`,
+/// `provider`, `model`, `timestamp`, `usage` (inclusive totals: `input_tokens`, `cache_read`,
+/// `cache_write_5m`, `cache_write_1h`, `output_tokens`, `reasoning`, `audio_in`, `audio_out`,
+/// `web_searches`, …), `service_tier` and `context`. A call without a timestamp is priced at the
+/// rates of now. Standard output: `status` (exact, assumed or unpriced), `cost_usd` as a decimal
+/// string, and the lines that it is made of.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Price files or folders of them, over the tables that ship; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pricing: Vec<PathBuf>,
+}
+
+/// What a line says beside its counts.
+#[derive(Debug, Deserialize)]
+struct Beside {
+    #[serde(default)]
+    id: Value,
+    /// Absent in notes of people, who note down what they are charged for.
+    #[serde(default = "yes")]
+    billable: bool,
+    #[serde(default)]
+    billed_buckets: Option<Usage>,
+    #[serde(default)]
+    extra_usage: Vec<Nested>,
+}
+
+/// Usage charged apart, as `extract` writes it.
+#[derive(Debug, Deserialize)]
+struct Nested {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+/// Disjoint counts where the writer has them, else inclusive totals.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    buckets: Option<Usage>,
+    usage: Option<tollmesh_pricing::case::Inclusive>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// Prices each line.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let prices = Prices::load(&arguments.pricing)?;
+    let tables = prices.tables();
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    lines::for_each(|line| price(line, &tables, now_ms))
+}
+
+fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
+    let beside: Beside = serde_json::from_slice(line).context("not a line of usage")?;
+    let case: Case = serde_json::from_slice(line).context("not a line of usage")?;
+    let usage = match &beside.billed_buckets {
+        Some(billed) => billed.clone(),
+        None => case.disjoint()?,
+    };
+    let extra = beside.extra_usage.into_iter().map(Nested::read);
+    let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
+    let call = case.call(&usage, now_ms);
+    let bill = Bill {
+        provider: call.provider,
+        model: call.model,
+        model_requested: call.model_requested,
+        unix_ms: call.unix_ms,
+        service_tier: call.service_tier,
+        usage: &usage,
+        extra_usage: &extra,
+        context: call.context,
+        is_billable: beside.billable,
+    };
+    let cost = bill.price(&tables.book, Arc::clone(&tables.version));
+    Ok(answer(&beside.id, &cost))
+}
+
+/// Exact, where the ledger rounds to a pico-dollar: the sum of the lines as they are.
+fn answer(id: &Value, cost: &CostRecord) -> Value {
+    let usd: Option<Decimal> = cost
+        .total
+        .map(|_| cost.lines.iter().map(|line| line.usd).sum());
+    let mut answer = json!({
+        "id": id,
+        "status": cost.status.name(),
+        "cost_usd": usd.map(|usd| usd.normalize().to_string()),
+        "lines": rows::cost_lines(&cost.lines),
+        "row": cost.row.as_deref(),
+        "pricing_version": &*cost.pricing_version,
+    });
+    if let (Some(because), Some(fields)) = (&cost.unpriced_because, answer.as_object_mut()) {
+        fields.insert("unpriced_because".into(), json!(because));
+    }
+    answer
+}
+
+impl Nested {
+    fn read(self) -> anyhow::Result<ExtraUsage> {
+        let usage = match (self.counts.buckets, self.counts.usage) {
+            (Some(buckets), _) => buckets,
+            (None, Some(inclusive)) => inclusive.disjoint()?,
+            (None, None) => Usage::new(),
+        };
+        Ok(ExtraUsage {
+            kind: self.kind,
+            model: self.model,
+            usage,
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! `/api/v1`: questions to the ledger, answered in JSON or CSV.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tollmesh_wire::Timestamp;
+
+use super::Operator;
+use crate::ledger::QueryError;
+use crate::ledger::query::{CoverageQuery, Reader};
+use crate::problem::Problem;
+use crate::question::{BadQuestion, Parts};
+use crate::rows::{self, Rows};
+
+/// The parameters of a URL; a name may come several times.
+type Pairs = Query<Vec<(String, String)>>;
+
+/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v`
+pub async fn spend(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let query = Parts::from_pairs(pairs, &["by", "interval", "from", "to", "where"])
+        .and_then(|parts| parts.spend(now()))
+        .map_err(bad_question)?;
+    let rows = ask(&operator, move |reader| {
+        let sums = reader.spend(&query)?;
+        Ok(rows::spend(&query.by, query.interval_ms.is_some(), &sums))
+    });
+    respond(&headers, &rows.await?)
+}
+
+/// `GET /api/v1/requests?sort=cost&limit=50&cursor=&from=&to=&where=k:v`
+pub async fn requests(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let allowed = &["sort", "limit", "cursor", "from", "to", "where"];
+    let query = Parts::from_pairs(pairs, allowed)
+        .and_then(|parts| parts.requests(now()))
+        .map_err(bad_question)?;
+    let rows = ask(&operator, move |reader| {
+        let page = reader.requests(&query)?;
+        Ok(rows::requests(&page.items, page.next_cursor))
+    });
+    respond(&headers, &rows.await?)
+}
+
+/// `GET /api/v1/coverage?from=&to=&where=k:v`
+pub async fn coverage(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let parts = Parts::from_pairs(pairs, &["from", "to", "where"]).map_err(bad_question)?;
+    let query = CoverageQuery {
+        span: parts.span(now()).map_err(bad_question)?,
+        filters: parts.filters().map_err(bad_question)?,
+        tags: operator.tags.clone(),
+    };
+    let rows = ask(&operator, move |reader| {
+        Ok(rows::coverage(&reader.coverage(&query)?))
+    });
+    respond(&headers, &rows.await?)
+}
+
+/// Asks where blocking is allowed.
+async fn ask(
+    operator: &Operator,
+    question: impl FnOnce(&Reader) -> Result<Rows, QueryError> + Send + 'static,
+) -> Result<Rows, Problem> {
+    let reader = operator.ledger.reader().clone();
+    let answer = tokio::task::spawn_blocking(move || question(&reader)).await;
+    match answer {
+        Ok(Ok(rows)) => Ok(rows),
+        Ok(Err(error)) => Err(unanswered(&error)),
+        Err(error) => {
+            tracing::error!(%error, "a question was not answered");
+            Err(internal())
+        }
+    }
+}
+
+/// The client's mistakes are told; ours are logged.
+fn unanswered(error: &QueryError) -> Problem {
+    match error {
+        QueryError::Cursor(_) | QueryError::Interval(_) | QueryError::TooManyGroups { .. } => {
+            Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+        }
+        error => {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "a question was not answered"
+            );
+            internal()
+        }
+    }
+}
+
+fn internal() -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the ledger could not be read; the log says why",
+    )
+}
+
+fn bad_question(bad: BadQuestion) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, bad.to_string())
+}
+
+/// JSON, or CSV where the client asks for it.
+fn respond(headers: &HeaderMap, rows: &Rows) -> Result<Response, Problem> {
+    if !wants_csv(headers) {
+        return Ok(Json(rows.json()).into_response());
+    }
+    let csv = rows.csv().map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written as CSV");
+        internal()
+    })?;
+    let mut response = csv.into_response();
+    let fields = response.headers_mut();
+    fields.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/csv; charset=utf-8"),
+    );
+    // A page of CSV has no room for its cursor.
+    let cursor = rows.next_cursor.as_deref();
+    if let Some(Ok(cursor)) = cursor.map(header::HeaderValue::from_str) {
+        fields.insert("x-next-cursor", cursor);
+    }
+    Ok(response)
+}
+
+/// Whether CSV is named, and before JSON.
+fn wants_csv(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let accepted: Vec<&str> = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .collect();
+    let place = |wanted: &str| accepted.iter().position(|range| *range == wanted);
+    match (place("text/csv"), place("application/json")) {
+        (Some(csv), Some(json)) => csv < json,
+        (csv, _) => csv.is_some(),
+    }
+}
+
+/// The wall clock, for ages such as `from=24h`.
+fn now() -> Timestamp {
+    Timestamp::from_unix_ms(jiff::Timestamp::now().as_millisecond())
+}

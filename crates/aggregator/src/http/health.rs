@@ -1,0 +1,83 @@
+//! For probes and scrapers: whether the process lives, is ready, and what it counts.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::Operator;
+use crate::problem::Problem;
+
+/// The process answers, whatever else is wrong: a restart would not help a full disk.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// 200 where events are taken, with details on what is less than well; else 503.
+pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
+    let health = operator.ledger.health();
+    let status = match health.failing {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let failing = health.failing.as_ref().map(|failing| {
+        json!({
+            "error": failing.error.to_string(),
+            "since_seconds": failing.since.elapsed().as_secs(),
+        })
+    });
+    let broken = operator.prices.broken().map(|error| error.to_string());
+    let tables = operator.prices.tables();
+    let detail: Value = json!({
+        "ready": failing.is_none(),
+        "ledger": {
+            "failing": failing,
+            "queued_events": health.queued_events,
+            "rows": health.rows,
+        },
+        "prices": {
+            "pricing_version": &*tables.version,
+            "checked": tables.book.checked(),
+            "refused": broken,
+        },
+    });
+    (status, Json(detail)).into_response()
+}
+
+/// The text exposition.
+pub async fn metrics(State(operator): State<Arc<Operator>>) -> Result<Response, Problem> {
+    operator.observe();
+    let text = operator
+        .exposition
+        .text(&operator.ledger)
+        .map_err(|error| {
+            tracing::error!(%error, "metrics cannot be written");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics are broken")
+        })?;
+    let media_type = prometheus::TEXT_FORMAT;
+    Ok(([(header::CONTENT_TYPE, media_type)], text).into_response())
+}
+
+impl Operator {
+    /// Brings gauges up to this instant; between scrapes nobody looks at them.
+    fn observe(&self) {
+        let health = self.ledger.health();
+        let metrics = &self.metrics;
+        metrics.ledger_rows.set(saturate(health.rows));
+        metrics
+            .ledger_writable
+            .set(i64::from(health.failing.is_none()));
+        let is_current = self.prices.broken().is_none();
+        metrics.price_reload_successful.set(i64::from(is_current));
+        if let Some(age) = self.prices.age(jiff::Timestamp::now()) {
+            metrics.price_table_age_seconds.set(age.as_secs());
+        }
+    }
+}
+
+fn saturate(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

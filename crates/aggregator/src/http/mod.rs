@@ -1,0 +1,88 @@
+//! The side of people and Prometheus: metrics, health, and the API of questions.
+
+mod api;
+mod guard;
+mod health;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::StatusCode;
+
+use crate::ledger::Ledger;
+use crate::metrics::{Exposition, Metrics};
+use crate::prices::Prices;
+use crate::problem::Problem;
+pub use guard::Guard;
+
+/// Everything that answering people takes.
+pub struct Operator {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The price tables.
+    pub prices: Arc<Prices>,
+    /// The process's metrics.
+    pub metrics: Arc<Metrics>,
+    /// All metrics as text.
+    pub exposition: Exposition,
+    /// The tags that calls should carry.
+    pub tags: Vec<String>,
+    /// Who may ask.
+    pub guard: Guard,
+}
+
+/// What answers operators. `/metrics` and health are open: scrapers and probes carry no token.
+pub fn router(operator: Operator) -> Router {
+    let operator = Arc::new(operator);
+    let guarded = Router::new()
+        .route("/", get(index))
+        .route("/api/v1/spend", get(api::spend))
+        .route("/api/v1/requests", get(api::requests))
+        .route("/api/v1/coverage", get(api::coverage))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&operator),
+            guard::check,
+        ));
+    Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .merge(guarded)
+        .with_state(operator)
+}
+
+async fn index() -> Response {
+    const TEXT: &str = "Tollmesh\n\n\
+        /api/v1/spend?by=team,model&interval=1h&from=24h   sums of cost, tokens and requests\n\
+        /api/v1/requests?sort=cost&limit=50                single calls\n\
+        /api/v1/coverage                                   how well calls are tagged and priced\n\
+        /metrics  /healthz  /readyz\n\n\
+        JSON, or CSV with \"Accept: text/csv\". Conditions: where=team:checkout, from=, to=.\n";
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], TEXT).into_response()
+}
+
+async fn not_found() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no such page; GET / lists those that there are",
+    )
+}
+
+async fn not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here")
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.response().map(axum::body::Body::new)
+    }
+}
+
+#[cfg(test)]
+mod tests;

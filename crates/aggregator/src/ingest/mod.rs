@@ -1,0 +1,139 @@
+//! The filter's side: what arrives over the local socket, and what is answered.
+
+mod activity;
+mod decisions;
+mod read;
+mod recipe;
+
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::prices::Prices;
+use crate::problem::Problem;
+pub use activity::Activity;
+
+/// Filters cut their batches well below; more is not one of ours.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A reservation names a call; it has no business to be longer.
+const RESERVATION_BYTES_MAX: usize = 64 * 1024;
+/// Batches held at once. What comes beyond is asked to come again, so that memory stays bounded.
+const BATCHES_MAX: usize = 16;
+/// A filter's tick is a quarter of a second and its back-off starts above; one second is enough.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Everything that answering a filter takes.
+pub struct Ingest {
+    ledger: Ledger,
+    prices: Arc<Prices>,
+    metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
+    room: Semaphore,
+}
+
+type Answer = Result<Response<Full<Bytes>>, Problem>;
+
+// === impl Ingest ===
+
+impl Ingest {
+    /// Answers with these parts.
+    pub fn new(
+        ledger: Ledger,
+        prices: Arc<Prices>,
+        metrics: Arc<Metrics>,
+        activity: Arc<Activity>,
+    ) -> Ingest {
+        Ingest {
+            ledger,
+            prices,
+            metrics,
+            activity,
+            room: Semaphore::new(BATCHES_MAX),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = match (request.method(), request.uri().path()) {
+            (&Method::POST, "/v1/events") => self.events(request).await,
+            (&Method::POST, "/v1/reservations") => self.reservations(request).await,
+            (&Method::GET, "/v1/decisions") => self.decisions(request.uri().query()).await,
+            (_, "/v1/events" | "/v1/reservations" | "/v1/decisions") => Err(Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "POST events and reservations, GET decisions",
+            )),
+            _ => Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "expected /v1/events, /v1/decisions or /v1/reservations",
+            )),
+        };
+        answer.unwrap_or_else(|problem| problem.response())
+    }
+
+    async fn events(&self, request: Request<Incoming>) -> Answer {
+        let _working = self.activity.begin();
+        let Ok(_room) = self.room.try_acquire() else {
+            self.metrics.batches_deferred_total.inc();
+            return Err(busy("too many batches at once"));
+        };
+        let body = collect(request, BATCH_BYTES_MAX).await?;
+        let reply = self.take(&body).await?;
+        json(StatusCode::OK, &reply)
+    }
+
+    async fn reservations(&self, request: Request<Incoming>) -> Answer {
+        let _working = self.activity.begin();
+        let body = collect(request, RESERVATION_BYTES_MAX).await?;
+        json(StatusCode::OK, &decisions::reserve(&body)?)
+    }
+
+    async fn decisions(&self, query: Option<&str>) -> Answer {
+        let poll = decisions::Poll::parse(query.unwrap_or_default())?;
+        tokio::select! {
+            () = poll.wait() => {}
+            () = self.activity.stopping() => {}
+        }
+        json(StatusCode::OK, &decisions::table())
+    }
+}
+
+fn busy(detail: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_SECONDS)
+}
+
+async fn collect(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("the body is larger than {bytes_max} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    if request.body().size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(request.into_body(), bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "the body ended before its end",
+        )),
+    }
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written as JSON");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer is broken")
+    })?;
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}

@@ -1,0 +1,131 @@
+//! The recipe for a batch: read, price, append once, answer after the commit.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use tollmesh_wire::event::{EventBatch, EventsReply, Rejected};
+use tollmesh_wire::{Event, Timestamp};
+
+use super::{Ingest, busy, read};
+use crate::charge::Bill;
+use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded};
+use crate::problem::Problem;
+
+/// A batch that was read and priced.
+#[derive(Default)]
+struct Prepared {
+    entries: Vec<Entry>,
+    ids: Vec<String>,
+    quarantine: Vec<Quarantined>,
+    rejected: Vec<Rejected>,
+}
+
+impl Ingest {
+    /// Takes a batch; an `Err` means that nothing of it was taken.
+    pub(super) async fn take(&self, body: &[u8]) -> Result<EventsReply, Problem> {
+        let batch = EventBatch::parse(body)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, chain(&error)))?;
+        let prepared = self.prepare(&batch);
+        let mut rejected = prepared.rejected;
+        let appended = self
+            .ledger
+            .append(prepared.entries, prepared.quarantine)
+            .await
+            .map_err(|error| self.deferred(&error))?;
+        rejected.extend(refusals(&appended, &prepared.ids));
+        self.metrics
+            .dropped(&batch.node.vm, batch.node.dropped_total);
+        Ok(self.counted(&appended, rejected))
+    }
+
+    fn prepare(&self, batch: &EventBatch) -> Prepared {
+        let tables = self.prices.tables();
+        let mut prepared = Prepared {
+            entries: Vec::with_capacity(batch.events.len()),
+            ids: Vec::with_capacity(batch.events.len()),
+            ..Prepared::default()
+        };
+        for json in &batch.events {
+            match read::event(json.get()) {
+                Ok(event) => {
+                    prepared.ids.push(event.event_id.clone());
+                    prepared.entries.push(priced(event, &tables));
+                }
+                Err(why) => prepared.reject(json.get(), why.to_string()),
+            }
+        }
+        prepared
+    }
+
+    fn counted(&self, appended: &Appended, rejected: Vec<Rejected>) -> EventsReply {
+        let reply = EventsReply {
+            accepted: appended.accepted(),
+            duplicate: appended.duplicate(),
+            rejected,
+        };
+        let metrics = &self.metrics;
+        metrics.events_accepted_total.inc_by(reply.accepted);
+        metrics.events_duplicate_total.inc_by(reply.duplicate);
+        metrics
+            .events_rejected_total
+            .inc_by(reply.rejected.len() as u64);
+        let recorded = appended.recorded.iter();
+        let unmatched = recorded.filter(|r| matches!(r, Recorded::Unmatched));
+        metrics
+            .late_usage_unmatched_total
+            .inc_by(unmatched.count() as u64);
+        reply
+    }
+
+    /// Nothing was taken; the filter keeps the batch and sends it again.
+    fn deferred(&self, error: &AppendError) -> Problem {
+        self.metrics.batches_deferred_total.inc();
+        match error {
+            AppendError::Busy { .. } => busy("the ledger cannot keep up"),
+            AppendError::Storage(_) => busy("the ledger cannot be written"),
+            AppendError::Closed => busy("the aggregator is stopping"),
+        }
+    }
+}
+
+impl Prepared {
+    fn reject(&mut self, json: &str, reason: String) {
+        let event_id = read::id_of(json);
+        self.quarantine.push(Quarantined {
+            received: now(),
+            event_id: event_id.clone(),
+            reason: reason.clone(),
+            body: json.to_owned(),
+        });
+        self.rejected.push(Rejected { event_id, reason });
+    }
+}
+
+fn priced(event: Event, tables: &crate::prices::Tables) -> Entry {
+    let cost = Bill::from(&event).price(&tables.book, Arc::clone(&tables.version));
+    Entry { event, cost }
+}
+
+fn refusals<'a>(appended: &'a Appended, ids: &'a [String]) -> impl Iterator<Item = Rejected> + 'a {
+    appended.refused().map(|(n, why)| Rejected {
+        event_id: ids.get(n).cloned(),
+        reason: why.to_string(),
+    })
+}
+
+/// The wall clock, read only here: when a bad event came.
+fn now() -> Timestamp {
+    Timestamp::from_unix_ms(jiff::Timestamp::now().as_millisecond())
+}
+
+/// The error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

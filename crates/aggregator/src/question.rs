@@ -1,0 +1,311 @@
+//! Questions to the ledger as people write them, in a URL or on the command line.
+
+use tollmesh_wire::Timestamp;
+
+use crate::ledger::query::{Column, Dimension, Filter, RequestsQuery, Sort, Span, SpendQuery};
+
+/// Dimensions in one question; more make rows that nobody reads.
+const DIMENSIONS_MAX: usize = 8;
+/// Conditions in one question.
+const FILTERS_MAX: usize = 16;
+/// Rows on a page, where nobody says.
+pub const LIMIT_DEFAULT: usize = 50;
+/// Rows on a page at most, as the ledger has it; a cursor leads to the next.
+const LIMIT_MAX: usize = 1_000;
+
+/// A question that cannot be asked: which part, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{part}: {what}")]
+pub struct BadQuestion {
+    /// The parameter's name.
+    pub part: &'static str,
+    /// What is wrong, and the remedy.
+    pub what: String,
+}
+
+/// The parts of a question, as they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Dimensions, separated by commas.
+    pub by: Vec<String>,
+    /// An instant or an age.
+    pub from: Option<String>,
+    /// An instant or an age.
+    pub to: Option<String>,
+    /// Conditions, each as `name:value`.
+    pub filters: Vec<String>,
+    /// A duration.
+    pub interval: Option<String>,
+    /// An order.
+    pub sort: Option<String>,
+    /// A number of rows.
+    pub limit: Option<String>,
+    /// Where the page begins.
+    pub cursor: Option<String>,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// Takes the parameters of a URL; others than `allowed` are refused.
+    pub fn from_pairs(
+        pairs: Vec<(String, String)>,
+        allowed: &'static [&'static str],
+    ) -> Result<Parts, BadQuestion> {
+        let mut parts = Parts::default();
+        for (name, value) in pairs {
+            if !allowed.contains(&name.as_str()) {
+                let what = format!(
+                    "unknown parameter {name:?}; expected {}",
+                    allowed.join(", ")
+                );
+                return Err(bad("query", what));
+            }
+            match name.as_str() {
+                "by" => parts.by.push(value),
+                "where" => parts.filters.push(value),
+                "from" => parts.from = Some(value),
+                "to" => parts.to = Some(value),
+                "interval" => parts.interval = Some(value),
+                "sort" => parts.sort = Some(value),
+                "limit" => parts.limit = Some(value),
+                _ => parts.cursor = Some(value),
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The question for sums.
+    pub fn spend(&self, now: Timestamp) -> Result<SpendQuery, BadQuestion> {
+        Ok(SpendQuery {
+            by: self.dimensions()?,
+            interval_ms: self.interval_ms()?,
+            span: self.span(now)?,
+            filters: self.filters()?,
+        })
+    }
+
+    /// The question for single calls.
+    pub fn requests(&self, now: Timestamp) -> Result<RequestsQuery, BadQuestion> {
+        Ok(RequestsQuery {
+            span: self.span(now)?,
+            filters: self.filters()?,
+            sort: self.sort()?,
+            limit: self.limit()?,
+            cursor: self.cursor.clone(),
+        })
+    }
+
+    /// The span of time.
+    pub fn span(&self, now: Timestamp) -> Result<Span, BadQuestion> {
+        let at = |part, text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| instant(part, text, now)).transpose()
+        };
+        let span = Span {
+            from: at("from", &self.from)?,
+            to: at("to", &self.to)?,
+        };
+        match (span.from, span.to) {
+            (Some(from), Some(to)) if from >= to => {
+                Err(bad("to", format!("{to} is not after from, {from}")))
+            }
+            _ => Ok(span),
+        }
+    }
+
+    /// The conditions.
+    pub fn filters(&self) -> Result<Vec<Filter>, BadQuestion> {
+        if self.filters.len() > FILTERS_MAX {
+            return Err(bad("where", format!("more than {FILTERS_MAX} conditions")));
+        }
+        let filters = self.filters.iter();
+        filters.map(|text| filter(text)).collect()
+    }
+
+    fn dimensions(&self) -> Result<Vec<Dimension>, BadQuestion> {
+        let names = self.by.iter().flat_map(|by| by.split(','));
+        let names: Vec<&str> = names
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .collect();
+        if names.len() > DIMENSIONS_MAX {
+            return Err(bad("by", format!("more than {DIMENSIONS_MAX} dimensions")));
+        }
+        for (n, name) in names.iter().enumerate() {
+            if names[..n].contains(name) {
+                return Err(bad("by", format!("{name:?} stands twice; remove one")));
+            }
+            if crate::rows::SPEND_COLUMNS.contains(name) {
+                let what = format!("{name:?} is a sum of the answer; group by a tag or a column");
+                return Err(bad("by", what));
+            }
+        }
+        Ok(names.into_iter().map(Dimension::parse).collect())
+    }
+
+    fn interval_ms(&self) -> Result<Option<i64>, BadQuestion> {
+        let Some(text) = &self.interval else {
+            return Ok(None);
+        };
+        match age_ms(text) {
+            Some(ms) if ms >= 60_000 => Ok(Some(ms)),
+            _ => Err(bad(
+                "interval",
+                format!("unknown interval {text:?}; expected such as 15m, 1h or 1d"),
+            )),
+        }
+    }
+
+    fn sort(&self) -> Result<Sort, BadQuestion> {
+        let Some(text) = &self.sort else {
+            return Ok(Sort::default());
+        };
+        Sort::parse(text).ok_or_else(|| {
+            let names = Sort::ALL.map(Sort::name).join(", ");
+            bad(
+                "sort",
+                format!("unknown order {text:?}; expected one of {names}"),
+            )
+        })
+    }
+
+    fn limit(&self) -> Result<usize, BadQuestion> {
+        let max = LIMIT_MAX;
+        let Some(text) = &self.limit else {
+            return Ok(LIMIT_DEFAULT);
+        };
+        match text.parse() {
+            Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
+            _ => Err(bad(
+                "limit",
+                format!("{text:?}; expected a number from 1 to {max}"),
+            )),
+        }
+    }
+}
+
+fn bad(part: &'static str, what: String) -> BadQuestion {
+    BadQuestion { part, what }
+}
+
+/// `team:checkout`; the value may hold colons.
+fn filter(text: &str) -> Result<Filter, BadQuestion> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() => Ok(Filter::new(name, value)),
+        _ => {
+            let columns = Column::ALL.map(Column::name).join(", ");
+            let what = format!("{text:?}; expected NAME:VALUE, NAME a tag or one of {columns}");
+            Err(bad("where", what))
+        }
+    }
+}
+
+/// `2026-11-22T04:00:00Z`, `2026-11-22` (midnight UTC) or an age such as `24h`.
+fn instant(part: &'static str, text: &str, now: Timestamp) -> Result<Timestamp, BadQuestion> {
+    if let Some(age_ms) = age_ms(text) {
+        return Ok(Timestamp::from_unix_ms(
+            now.as_unix_ms().saturating_sub(age_ms),
+        ));
+    }
+    // A plus that nobody encoded arrives as a space in a URL.
+    let written = text.replace(' ', "+");
+    Timestamp::parse(&written)
+        .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
+        .ok_or_else(|| {
+            let expected =
+                "expected such as 2026-11-22T04:00:00Z, 2026-11-22 or an age such as 24h";
+            bad(part, format!("unknown instant {text:?}; {expected}"))
+        })
+}
+
+/// `15m`, `24h`, `7d` or `4w` in milliseconds.
+fn age_ms(text: &str) -> Option<i64> {
+    let unit_ms = match text.chars().last()? {
+        'm' => 60_000,
+        'h' => 3_600_000,
+        'd' => 86_400_000,
+        'w' => 604_800_000,
+        _ => return None,
+    };
+    let digits = text.get(..text.len() - 1)?;
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<i64>().ok()?.checked_mul(unit_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 1_795_320_000_000;
+
+    fn ask(query: &[(&str, &str)]) -> Result<SpendQuery, String> {
+        let pairs = query.iter().map(|(n, v)| (n.to_string(), v.to_string()));
+        Parts::from_pairs(pairs.collect(), &["by", "where", "from", "to", "interval"])
+            .and_then(|parts| parts.spend(Timestamp::from_unix_ms(NOW_MS)))
+            .map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn questions_as_people_write_them() {
+        let query = ask(&[
+            ("by", "team, model"),
+            ("by", "namespace"),
+            ("where", "team:a:b"),
+            ("where", "provider:openai"),
+            ("from", "24h"),
+            ("to", "2026-11-22T05:00:00 01:00"),
+            ("interval", "1h"),
+        ])
+        .unwrap();
+        let names: Vec<&str> = query.by.iter().map(Dimension::name).collect();
+        assert_eq!(names, ["team", "model", "namespace"]);
+        assert_eq!(query.filters[0], Filter::new("team", "a:b"));
+        assert_eq!(query.interval_ms, Some(3_600_000));
+        let from = query.span.from.map(Timestamp::as_unix_ms);
+        assert_eq!(from, Some(NOW_MS - 86_400_000));
+        assert_eq!(query.span.to, Timestamp::parse("2026-11-22T04:00:00Z"));
+        let day = ask(&[("from", "2026-11-22")]).unwrap();
+        assert_eq!(day.span.from, Timestamp::parse("2026-11-22T00:00:00Z"));
+    }
+
+    #[test]
+    fn each_bad_question_has_its_message() {
+        for (name, value, message) in [
+            (
+                "group",
+                "x",
+                "query: unknown parameter \"group\"; expected by, where, from, to, interval",
+            ),
+            ("by", "team,team", "by: \"team\" stands twice; remove one"),
+            (
+                "by",
+                "requests",
+                "by: \"requests\" is a sum of the answer; group by a tag or a column",
+            ),
+            ("by", "a,b,c,d,e,f,g,h,i", "by: more than 8 dimensions"),
+            (
+                "interval",
+                "10s",
+                "interval: unknown interval \"10s\"; expected such as 15m, 1h or 1d",
+            ),
+            (
+                "from",
+                "yesterday",
+                "from: unknown instant \"yesterday\"; expected such as 2026-11-22T04:00:00Z, \
+                 2026-11-22 or an age such as 24h",
+            ),
+        ] {
+            assert_eq!(ask(&[(name, value)]).unwrap_err(), message);
+        }
+        let reversed = ask(&[("from", "1h"), ("to", "2h")]).unwrap_err();
+        assert!(reversed.starts_with("to: "), "{reversed}");
+        let unnamed = ask(&[("where", "team")]).unwrap_err();
+        assert!(
+            unnamed.starts_with("where: \"team\"; expected NAME:VALUE"),
+            "{unnamed}"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! Answers as rows with named columns, the same for the API and the command line.
+
+use serde_json::{Map, Value, json};
+use tollmesh_usage::{Bucket, Usage, inclusive};
+
+use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
+use crate::ledger::{CostLine, CostRecord};
+
+/// Rows, and the columns in which they are shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// The columns, in their order.
+    pub columns: Vec<String>,
+    /// The rows; each may have more than the columns.
+    pub items: Vec<Map<String, Value>>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+/// The sums of a spend row, after its dimensions.
+pub const SPEND_COLUMNS: &[&str] = &[
+    "start",
+    "requests",
+    "cost_usd",
+    "unpriced_requests",
+    "estimated_requests",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "mean_duration_ms",
+    "mean_ttft_ms",
+    "buckets",
+];
+
+/// The columns of a call in CSV and tables; in JSON it has all that is known.
+pub const REQUEST_COLUMNS: &[&str] = &[
+    "time",
+    "event_id",
+    "request_id",
+    "trace_id",
+    "provider",
+    "api",
+    "host",
+    "model",
+    "model_requested",
+    "response_id",
+    "status",
+    "outcome",
+    "stream",
+    "usage_source",
+    "billable",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "cost_usd",
+    "cost_status",
+    "provider_cost_usd",
+    "price_row",
+    "pricing_version",
+    "service_tier",
+    "finish_reason",
+    "tool_calls",
+    "duration_ms",
+    "ttft_ms",
+    "attempts",
+    "trouble",
+    "tags",
+    "source",
+];
+
+/// The rows of a question for sums by these dimensions.
+pub fn spend(by: &[Dimension], has_interval: bool, rows: &[SpendRow]) -> Rows {
+    let start = has_interval.then_some("start").into_iter();
+    let sums = SPEND_COLUMNS
+        .iter()
+        .copied()
+        .filter(|column| !["start", "buckets"].contains(column));
+    let columns = start.chain(by.iter().map(Dimension::name)).chain(sums);
+    Rows {
+        columns: columns.map(str::to_owned).collect(),
+        items: rows.iter().map(|row| spend_row(by, row)).collect(),
+        next_cursor: None,
+    }
+}
+
+fn spend_row(by: &[Dimension], row: &SpendRow) -> Map<String, Value> {
+    let mut usage = Usage::new();
+    for (bucket, n_tokens) in Bucket::ALL.into_iter().zip(row.tokens) {
+        if n_tokens > 0 {
+            usage.set(bucket, u64::try_from(n_tokens).unwrap_or(u64::MAX));
+        }
+    }
+    let mut item = Map::new();
+    if let Some(start) = row.start {
+        item.insert("start".into(), json!(start));
+    }
+    for (dimension, value) in by.iter().zip(&row.key) {
+        item.insert(dimension.name().into(), json!(value));
+    }
+    item.insert("requests".into(), json!(row.requests));
+    item.insert("cost_usd".into(), json!(row.cost.to_string()));
+    item.insert("unpriced_requests".into(), json!(row.unpriced));
+    item.insert("estimated_requests".into(), json!(row.estimated));
+    put_inclusive(&mut item, &usage, || json!(0));
+    let mean = |sum: u128, n: u64| match u128::from(n) {
+        0 => Value::Null,
+        n => json!(u64::try_from((sum + n / 2) / n).unwrap_or(u64::MAX)),
+    };
+    let mean_duration = mean(row.duration_ms, row.requests);
+    item.insert("mean_duration_ms".into(), mean_duration);
+    item.insert("mean_ttft_ms".into(), mean(row.ttft_ms, row.ttft_count));
+    item.insert("buckets".into(), json!(usage));
+    item
+}
+
+/// One page of calls.
+pub fn requests(rows: &[RequestRow], next_cursor: Option<String>) -> Rows {
+    Rows {
+        columns: REQUEST_COLUMNS.iter().map(|c| c.to_string()).collect(),
+        items: rows.iter().map(request_row).collect(),
+        next_cursor,
+    }
+}
+
+/// The event's fields flat, its counts under the names that people know, and its cost.
+fn request_row(row: &RequestRow) -> Map<String, Value> {
+    let event = &row.event;
+    let mut item = match serde_json::to_value(event) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    item.remove("usage");
+    for column in REQUEST_COLUMNS {
+        item.entry(*column).or_insert(Value::Null);
+    }
+    for list in ["tags", "source", "pricing_context"] {
+        if !item.get(list).is_some_and(Value::is_object) {
+            item.insert(list.into(), json!({}));
+        }
+    }
+    put_inclusive(&mut item, &event.usage, || Value::Null);
+    item.insert("buckets".into(), json!(event.usage));
+    put_cost(&mut item, &row.cost);
+    let provider_cost = row.provider_cost.map(|cost| cost.to_string());
+    item.insert("provider_cost_usd".into(), json!(provider_cost));
+    item
+}
+
+fn put_inclusive(item: &mut Map<String, Value>, usage: &Usage, absent: impl Fn() -> Value) {
+    for (name, count) in inclusive::totals(usage) {
+        let value = count.map_or_else(&absent, |n| json!(n));
+        item.insert(name.to_owned(), value);
+    }
+}
+
+fn put_cost(item: &mut Map<String, Value>, cost: &CostRecord) {
+    let usd = cost.total.map(|total| total.to_string());
+    item.insert("cost_usd".into(), json!(usd));
+    item.insert("cost_status".into(), json!(cost.status.name()));
+    item.insert("cost_lines".into(), cost_lines(&cost.lines));
+    item.insert("price_row".into(), json!(cost.row.as_deref()));
+    item.insert(
+        "pricing_version".into(),
+        json!(non_empty(&cost.pricing_version)),
+    );
+    if let Some(because) = &cost.unpriced_because {
+        item.insert("unpriced_because".into(), json!(because));
+    }
+}
+
+fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// The lines of a cost, amounts as exact decimal strings.
+pub fn cost_lines(lines: &[CostLine]) -> Value {
+    lines.iter().map(cost_line).collect()
+}
+
+fn cost_line(line: &CostLine) -> Value {
+    let mut item = json!({
+        "what": line.what,
+        "amount": line.amount.normalize().to_string(),
+        "rate": line.rate.normalize().to_string(),
+        "times": line.times.normalize().to_string(),
+        "usd": line.usd.normalize().to_string(),
+    });
+    if let Some(fields) = item.as_object_mut() {
+        if line.assumed {
+            fields.insert("assumed".into(), json!(true));
+        }
+        if let Some(extra) = line.extra {
+            fields.insert("extra_usage".into(), json!(extra));
+        }
+        if let Some(row) = &line.row {
+            fields.insert("row".into(), json!(&**row));
+        }
+    }
+    item
+}
+
+/// How well the traffic is known, one row.
+pub fn coverage(coverage: &Coverage) -> Rows {
+    let untagged: Map<String, Value> = coverage
+        .untagged
+        .iter()
+        .map(|(tag, n)| (tag.clone(), json!(n)))
+        .collect();
+    let fields = [
+        ("requests", json!(coverage.requests)),
+        ("unpriced_requests", json!(coverage.unpriced)),
+        ("assumed_requests", json!(coverage.assumed)),
+        ("estimated_requests", json!(coverage.estimated)),
+        ("absent_requests", json!(coverage.absent)),
+        ("untagged_requests", Value::Object(untagged)),
+    ];
+    Rows {
+        columns: fields.iter().map(|(name, _)| name.to_string()).collect(),
+        items: vec![
+            fields
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .collect(),
+        ],
+        next_cursor: None,
+    }
+}
+
+// === impl Rows ===
+
+impl Rows {
+    /// `{"items":[…],"next_cursor":…}`
+    pub fn json(&self) -> Value {
+        json!({ "items": self.items, "next_cursor": self.next_cursor })
+    }
+
+    /// CSV with a header. Cells that a spreadsheet would take for a formula are quoted with `'`.
+    pub fn csv(&self) -> Result<Vec<u8>, csv::Error> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(self.columns.iter().map(|column| harmless(column)))?;
+        for item in &self.items {
+            writer.write_record(self.columns.iter().map(|column| cell(item.get(column))))?;
+        }
+        writer
+            .into_inner()
+            .map_err(|error| error.into_error().into())
+    }
+
+    /// The cells of each row as text, in the columns' order.
+    pub fn cells(&self) -> impl Iterator<Item = Vec<String>> {
+        let columns = &self.columns;
+        let text = |item: &Map<String, Value>, column: &String| text_of(item.get(column));
+        let items = self.items.iter();
+        items.map(move |item| columns.iter().map(|column| text(item, column)).collect())
+    }
+}
+
+/// Numbers are ours; texts may come from headers.
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::Number(number)) => number.to_string(),
+        other => harmless(&text_of(other)),
+    }
+}
+
+fn text_of(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(fields)) if fields.is_empty() => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Formulas begin with `=`, `+`, `-` or `@`, also after a tab or a carriage return
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
+fn harmless(text: &str) -> String {
+    match text.chars().next() {
+        Some('=' | '+' | '-' | '@' | '\t' | '\r') => format!("'{text}"),
+        _ => text.to_owned(),
+    }
+}

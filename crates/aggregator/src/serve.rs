@@ -1,0 +1,207 @@
+//! The life of the process: bound, ready, drained, closed.
+
+use std::convert::Infallible;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use hyper::service::service_fn;
+use hyper_util::service::TowerToHyperService;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::http::{Guard, Operator};
+use crate::ingest::{Activity, Ingest};
+use crate::ledger::{Ledger, LedgerOptions};
+use crate::metrics::{self, Metrics};
+use crate::net::Bound;
+use crate::prices::Prices;
+
+/// After SIGTERM filters that drain send on; this long without a word means that none does.
+const IDLE: Duration = Duration::from_secs(2);
+/// How often the wait for silence looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A token is a line; more is a wrong file.
+const TOKEN_BYTES_MAX: usize = 4096;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The parts that live as long as the process.
+struct Running {
+    ledger: Ledger,
+    activity: Arc<Activity>,
+    stop: watch::Sender<bool>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+/// Serves until SIGTERM or SIGINT. An error means that it never was ready.
+pub fn run(config: Config, format: LogFormat) -> anyhow::Result<()> {
+    log_to_stderr(format);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let drain = config.drain;
+    let running = start(config).await?;
+    wait_for_signal().await?;
+    tracing::info!("stopping: taking events until filters are silent");
+    running.stop(drain).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start(config: Config) -> anyhow::Result<Running> {
+    let token = config.operator.token_file.as_deref().map(read_token);
+    let token = token.transpose()?;
+    let prices = Arc::new(Prices::load(&config.pricing)?);
+    // Bound before the ledger is opened: a second process fails here and touches nothing.
+    let ingest_bound = Bound::bind(&config.ingest).await.context("ingest.listen")?;
+    let operator_bound = Bound::bind(&config.operator.listen)
+        .await
+        .context("operator.listen")?;
+    let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
+    metrics
+        .build_info
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+    let (meter, slots) = metrics::meter(&config.metrics, &metrics);
+    let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
+    let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
+    let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(&metrics)));
+
+    let is_local = config.operator.listen.is_local();
+    let guard = Guard::new(is_local, token);
+    if guard == Guard::Closed {
+        tracing::warn!(
+            listen = %operator_bound,
+            "operator.token_file is not set: dashboard and API are not served off loopback"
+        );
+    }
+    let activity = Arc::new(Activity::new(Instant::now()));
+    let ingest = Ingest::new(
+        ledger.clone(),
+        Arc::clone(&prices),
+        Arc::clone(&metrics),
+        Arc::clone(&activity),
+    );
+    let operator = Operator {
+        ledger: ledger.clone(),
+        prices: Arc::clone(&prices),
+        metrics,
+        exposition,
+        tags: config.metrics.labels.clone(),
+        guard,
+    };
+    tokio::spawn(Arc::clone(&prices).watch());
+    tracing::info!(
+        ingest = %ingest_bound,
+        operator = %operator_bound,
+        ledger = %ledger.path().display(),
+        pricing_version = &*prices.tables().version,
+        "ready"
+    );
+    let stop = watch::Sender::new(false);
+    let servers = vec![
+        tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),
+        tokio::spawn(serve_operator(operator_bound, operator, stop.subscribe())),
+    ];
+    Ok(Running {
+        ledger,
+        activity,
+        stop,
+        servers,
+    })
+}
+
+async fn serve_ingest(bound: Bound, ingest: Ingest, stop: watch::Receiver<bool>) {
+    let ingest = Arc::new(ingest);
+    let service = service_fn(move |request| {
+        let ingest = Arc::clone(&ingest);
+        async move { Ok::<_, Infallible>(ingest.answer(request).await) }
+    });
+    bound.serve(service, stopped(stop)).await;
+}
+
+async fn serve_operator(bound: Bound, operator: Operator, stop: watch::Receiver<bool>) {
+    let service = TowerToHyperService::new(crate::http::router(operator));
+    bound.serve(service, stopped(stop)).await;
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means a stop, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+impl Running {
+    /// Takes events until none has come for [`IDLE`], at most for `drain`; then closes.
+    async fn stop(self, drain: Duration) {
+        let begun = Instant::now();
+        self.activity.stop();
+        loop {
+            let now = Instant::now();
+            let idle = self.activity.idle_for(now).min(now - begun);
+            if idle >= IDLE || now - begun >= drain {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.stop.send_replace(true);
+        for server in self.servers {
+            // A panic in it was logged by the runtime; the ledger is closed all the same.
+            let _ = server.await;
+        }
+        self.ledger.close().await;
+    }
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The token in that file: one line of printable ASCII.
+pub fn read_token(file: &Path) -> anyhow::Result<String> {
+    let place = || format!("operator.token_file: {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(place)?;
+    let token = text.trim();
+    let is_printable = token.bytes().all(|b| b.is_ascii_graphic());
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX || !is_printable {
+        let what = "expected one line of printable ASCII without spaces";
+        return Err(anyhow::anyhow!(what)).with_context(place);
+    }
+    Ok(token.to_owned())
+}
+
+/// Standard output is for answers; the log goes beside it.
+fn log_to_stderr(format: LogFormat) {
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .with_target(false);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

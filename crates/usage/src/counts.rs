@@ -1,0 +1,141 @@
+//! The raw counts of one usage object, before they are made disjoint.
+
+use crate::bucket::{Bucket, Usage};
+use crate::json::Value;
+use crate::json::number::count_of;
+use crate::scan::Trouble;
+
+/// One number that providers report. What includes what differs by API and is settled there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Input,
+    CacheRead,
+    CacheWrite,
+    CacheWrite5m,
+    CacheWrite1h,
+    AudioInput,
+    CacheReadAudio,
+    ImageInput,
+    ToolUseInput,
+    Output,
+    Reasoning,
+    AudioOutput,
+    ImageOutput,
+    Total,
+    BilledInput,
+    BilledOutput,
+    WebSearches,
+    WebFetches,
+    SearchUnits,
+    Images,
+}
+
+const N_COUNTS: usize = Count::Images as usize + 1;
+
+/// Counts by kind; a count that was not reported is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    values: [Option<u64>; N_COUNTS],
+}
+
+impl Counts {
+    pub(crate) fn get(&self, count: Count) -> Option<u64> {
+        self.values.get(count as usize).copied().flatten()
+    }
+
+    pub(crate) fn set(&mut self, count: Count, n: u64) {
+        if let Some(slot) = self.values.get_mut(count as usize) {
+            *slot = Some(n);
+        }
+    }
+
+    /// Adds to what is there, for counts that are listed item by item.
+    pub(crate) fn add(&mut self, count: Count, n: u64) {
+        self.set(count, self.get(count).unwrap_or(0).saturating_add(n));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.iter().all(Option::is_none)
+    }
+
+    /// Takes over every count that `later` reports.
+    pub(crate) fn overlay(&mut self, later: &Counts) {
+        for (slot, value) in self.values.iter_mut().zip(later.values) {
+            *slot = value.or(*slot);
+        }
+    }
+
+    /// Sets a count from a scalar; `null` reports nothing.
+    pub(crate) fn read(&mut self, count: Count, value: Value<'_>) -> Result<(), Trouble> {
+        match value {
+            Value::Null => Ok(()),
+            Value::Number(text) => {
+                self.set(count, count_of(text).ok_or(Trouble::BadCount)?);
+                Ok(())
+            }
+            _ => Err(Trouble::BadCount),
+        }
+    }
+}
+
+/// Splits a whole into its reported parts and the rest, so that the buckets sum to the whole.
+///
+/// A part larger than what is left of the whole is cut to it: the whole is what providers charge.
+/// Without a whole the parts stand alone.
+pub(crate) fn split(
+    usage: &mut Usage,
+    whole: Option<u64>,
+    rest: Bucket,
+    parts: &[(Bucket, Option<u64>)],
+) -> Result<(), Trouble> {
+    let mut left = whole;
+    let mut verdict = Ok(());
+    for (bucket, part) in parts {
+        let Some(part) = *part else { continue };
+        let part = match left.as_mut() {
+            None => part,
+            Some(left) => {
+                if part > *left {
+                    verdict = Err(Trouble::Inconsistent);
+                }
+                let taken = part.min(*left);
+                *left -= taken;
+                taken
+            }
+        };
+        usage.set(*bucket, part);
+    }
+    if left.is_some() {
+        usage.set(rest, left);
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_rest_sum_to_the_whole() {
+        for (whole, a, b, rest, verdict) in [
+            (Some(10), Some(3), Some(2), Some(5), Ok(())),
+            (Some(10), None, Some(10), Some(0), Ok(())),
+            (
+                Some(10),
+                Some(9),
+                Some(9),
+                Some(0),
+                Err(Trouble::Inconsistent),
+            ),
+            (None, Some(4), None, None, Ok(())),
+        ] {
+            let mut usage = Usage::new();
+            let parts = [(Bucket::CacheRead, a), (Bucket::CacheWrite, b)];
+            assert_eq!(split(&mut usage, whole, Bucket::Input, &parts), verdict);
+            assert_eq!(usage.get(Bucket::Input), rest);
+            if whole.is_some() {
+                assert_eq!(usage.input_total(), whole);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Content encodings, undone on the side and in bounded memory.
+//!
+//! A decoder is fed what is on the wire and gives its output piece by piece to a sink, through one
+//! small buffer. Adding an encoding is adding a file and a variant.
+
+mod brotli;
+mod inflate;
+
+use crate::scan::Trouble;
+use brotli::Brotli;
+use inflate::Inflater;
+
+/// Decoded bytes that any body may have, however few bytes it came from.
+const DECODED_BYTES_FREE: u64 = 16 << 20;
+
+/// Decoded bytes for each encoded one beyond that. Deflate reaches 1,032; text reaches 20. A body
+/// beyond it is a bomb: it passes, but is no longer read, as `bad_encoding`.
+const EXPANSION_MAX: u64 = 100;
+
+/// The decoder of one body.
+#[derive(Debug)]
+pub(crate) enum Decoder {
+    /// Nothing to undo.
+    Identity,
+    /// `gzip` and `deflate`.
+    Inflate(Box<Inflater>),
+    /// `br`
+    Brotli(Box<Brotli>),
+    /// An encoding that cannot be undone, or a body that could not be.
+    Unreadable,
+}
+
+/// Bytes in and out of one decoder.
+#[derive(Debug, Default)]
+struct Volume {
+    n_encoded: u64,
+    n_decoded: u64,
+}
+
+impl Volume {
+    /// Counts decoded bytes; false once they are too many.
+    fn admits(&mut self, n_decoded: usize) -> bool {
+        self.n_decoded += n_decoded as u64;
+        let bound = self.n_encoded.saturating_mul(EXPANSION_MAX);
+        self.n_decoded <= bound.saturating_add(DECODED_BYTES_FREE)
+    }
+}
+
+impl Decoder {
+    /// The decoder that a `content-encoding` header asks for.
+    pub(crate) fn new(content_encoding: Option<&str>) -> Result<Decoder, Trouble> {
+        let mut names = content_encoding
+            .unwrap_or_default()
+            .split(',')
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !name.is_empty() && name != "identity");
+        let (name, further) = (names.next(), names.next());
+        match (name.as_deref(), further) {
+            (None, _) => Ok(Decoder::Identity),
+            (Some("gzip" | "x-gzip"), None) => Ok(Decoder::Inflate(Box::new(Inflater::gzip()))),
+            (Some("deflate"), None) => Ok(Decoder::Inflate(Box::new(Inflater::deflate()))),
+            (Some("br"), None) => Ok(Decoder::Brotli(Box::new(Brotli::new()))),
+            _ => Err(Trouble::UnknownEncoding),
+        }
+    }
+
+    /// Takes the next encoded bytes; `sink` is given what they decode to.
+    pub(crate) fn push(
+        &mut self,
+        chunk: &[u8],
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<(), Trouble> {
+        let outcome = match self {
+            Decoder::Identity => {
+                sink(chunk);
+                Ok(())
+            }
+            Decoder::Inflate(inflater) => inflater.push(chunk, &mut sink),
+            Decoder::Brotli(brotli) => brotli.push(chunk, &mut sink),
+            Decoder::Unreadable => Ok(()),
+        };
+        if outcome.is_err() {
+            *self = Decoder::Unreadable;
+        }
+        outcome
+    }
+
+    /// Whether the encoding itself says that nothing is missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self {
+            Decoder::Identity | Decoder::Unreadable => true,
+            Decoder::Inflate(inflater) => inflater.is_complete(),
+            Decoder::Brotli(brotli) => brotli.is_complete(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    fn decoded(encoding: &str, body: &[u8], n_chunk: usize) -> (Vec<u8>, Option<Trouble>, bool) {
+        let mut decoder = Decoder::new(Some(encoding)).unwrap();
+        let mut out = Vec::new();
+        let mut trouble = None;
+        for chunk in body.chunks(n_chunk) {
+            let outcome = decoder.push(chunk, |bytes| out.extend_from_slice(bytes));
+            trouble = trouble.or(outcome.err());
+        }
+        (out, trouble, decoder.is_complete())
+    }
+
+    fn plain() -> Vec<u8> {
+        (0..20_000u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect()
+    }
+
+    fn gzipped(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn every_encoding_decodes_in_any_chunks() {
+        let plain = plain();
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(&plain).unwrap();
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::best());
+        raw.write_all(&plain).unwrap();
+        for (encoding, body) in [
+            ("gzip", gzipped(&plain)),
+            ("X-GZip", gzipped(&plain)),
+            ("identity, gzip", gzipped(&plain)),
+            ("deflate", zlib.finish().unwrap()),
+            ("deflate", raw.finish().unwrap()),
+            ("identity", plain.clone()),
+        ] {
+            for n_chunk in [1, 7, body.len()] {
+                let (out, trouble, is_complete) = decoded(encoding, &body, n_chunk);
+                assert!(out == plain, "{encoding} by {n_chunk}");
+                assert_eq!((trouble, is_complete), (None, true), "{encoding}");
+            }
+        }
+    }
+
+    #[test]
+    fn gzip_headers_members_and_tails_are_understood() {
+        let mut body = b"\x1f\x8b\x08\x1e\0\0\0\0\0\x03\x03\0abcname\0comment\0xx".to_vec();
+        body.extend_from_slice(&gzipped(b"hello ")[10..]);
+        body.extend_from_slice(&gzipped(b"world"));
+        for n_chunk in [1, 3, body.len()] {
+            let (out, trouble, is_complete) = decoded("gzip", &body, n_chunk);
+            assert_eq!(String::from_utf8(out).unwrap(), "hello world");
+            assert_eq!((trouble, is_complete), (None, true));
+        }
+    }
+
+    #[test]
+    fn cut_and_broken_bodies_give_what_they_have() {
+        let plain = plain();
+        let body = gzipped(&plain);
+        let (out, trouble, is_complete) = decoded("gzip", &body[..body.len() / 2], 100);
+        assert!(!out.is_empty() && plain.starts_with(&out));
+        assert_eq!((trouble, is_complete), (None, false));
+        let (_, trouble, _) = decoded("gzip", b"{\"model\":\"not gzip\"}", 5);
+        assert_eq!(trouble, Some(Trouble::BadEncoding));
+        assert_eq!(
+            Decoder::new(Some("gzip, gzip")).err(),
+            Some(Trouble::UnknownEncoding)
+        );
+    }
+
+    #[test]
+    fn a_bomb_is_not_followed() {
+        let body = gzipped(&vec![b' '; 64 << 20]);
+        let (out, trouble, _) = decoded("gzip", &body, 4096);
+        assert_eq!(trouble, Some(Trouble::BadEncoding));
+        assert!(out.len() < 32 << 20);
+    }
+}

@@ -1,0 +1,247 @@
+//! Anthropic's Messages API (also as served by Vertex and Bedrock), legacy completions, token
+//! counting and the results of batches.
+//!
+//! <https://platform.claude.com/docs/en/api/messages>: `input_tokens` excludes what was read from
+//! and written to the cache. <https://platform.claude.com/docs/en/build-with-claude/streaming>:
+//! the usage of `message_delta` is cumulative; observed that each of its keys replaces what
+//! `message_start` said, input included, upwards and downwards, and that 0 is a value.
+
+use super::Field;
+use crate::bucket::{Bucket, Usage};
+use crate::counts::{Count, Counts, split};
+use crate::findings::{Findings, take_text};
+use crate::json::{Node, Value};
+use crate::scan::{ExtraUsage, Trouble};
+
+const fn count(count: Count) -> Node<Field> {
+    Node::leaf(Field::Count(count))
+}
+
+const CACHE_CREATION: Node<Field> = Node::object(&[
+    ("ephemeral_5m_input_tokens", count(Count::CacheWrite5m)),
+    ("ephemeral_1h_input_tokens", count(Count::CacheWrite1h)),
+]);
+
+const OUTPUT_DETAILS: Node<Field> = Node::object(&[("thinking_tokens", count(Count::Reasoning))]);
+
+const ITERATION: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::IterationKind)),
+    ("model", Node::leaf(Field::IterationModel)),
+    ("input_tokens", count(Count::Input)),
+    ("cache_creation_input_tokens", count(Count::CacheWrite)),
+    ("cache_read_input_tokens", count(Count::CacheRead)),
+    ("cache_creation", CACHE_CREATION),
+    ("output_tokens", count(Count::Output)),
+    ("output_tokens_details", OUTPUT_DETAILS),
+])
+.named(Field::Iteration);
+
+const USAGE: Node<Field> = Node::object(&[
+    ("input_tokens", count(Count::Input)),
+    ("cache_creation_input_tokens", count(Count::CacheWrite)),
+    ("cache_read_input_tokens", count(Count::CacheRead)),
+    ("cache_creation", CACHE_CREATION),
+    ("output_tokens", count(Count::Output)),
+    ("output_tokens_details", OUTPUT_DETAILS),
+    (
+        "server_tool_use",
+        Node::object(&[
+            ("web_search_requests", count(Count::WebSearches)),
+            ("web_fetch_requests", count(Count::WebFetches)),
+        ]),
+    ),
+    ("service_tier", Node::leaf(Field::Tier)),
+    ("inference_geo", Node::leaf(Field::Context("inference_geo"))),
+    ("speed", Node::leaf(Field::Context("speed"))),
+    (
+        "iterations",
+        Node::array(&ITERATION).named(Field::Iterations),
+    ),
+])
+.named(Field::Usage);
+
+const TEXT: Node<Field> = Node::text(Field::Content);
+
+const BLOCK: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::BlockKind)),
+    ("text", TEXT),
+    ("thinking", TEXT),
+])
+.named(Field::Block);
+
+const MESSAGE: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("content", Node::array(&BLOCK).named(Field::Envelope)),
+    ("stop_reason", Node::leaf(Field::Finish)),
+    ("usage", USAGE),
+]);
+
+/// A message, an event of its stream, or an error.
+pub(super) static SCHEMA: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::Kind)),
+    (
+        "delta",
+        Node::object(&[
+            ("text", TEXT),
+            ("thinking", TEXT),
+            ("partial_json", TEXT),
+            ("stop_reason", Node::leaf(Field::Finish)),
+        ]),
+    ),
+    ("content_block", BLOCK),
+    ("message", MESSAGE),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("content", Node::array(&BLOCK).named(Field::Envelope)),
+    ("stop_reason", Node::leaf(Field::Finish)),
+    ("completion", TEXT),
+]);
+
+/// A line of a batch's results
+/// (<https://platform.claude.com/docs/en/api/retrieving-message-batch-results>).
+pub(super) static BATCH_SCHEMA: Node<Field> = Node::object(&[
+    (
+        "result",
+        Node::object(&[(
+            "message",
+            Node::object(&[
+                ("model", Node::leaf(Field::IterationModel)),
+                ("usage", BATCH_USAGE),
+            ])
+            .named(Field::Iteration),
+        )]),
+    ),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+const BATCH_USAGE: Node<Field> = Node::object(&[
+    ("input_tokens", count(Count::Input)),
+    ("cache_creation_input_tokens", count(Count::CacheWrite)),
+    ("cache_read_input_tokens", count(Count::CacheRead)),
+    ("cache_creation", CACHE_CREATION),
+    ("output_tokens", count(Count::Output)),
+    ("output_tokens_details", OUTPUT_DETAILS),
+]);
+
+/// The kind under which a batch's lines are summed, a model each.
+const BATCH_KIND: &str = "batch_result";
+
+/// The block or iteration that is being read.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    block_kind: Option<String>,
+    iteration_kind: Option<String>,
+    iteration_model: Option<String>,
+    /// The counts around the iteration.
+    outer: Counts,
+}
+
+impl State {
+    pub(super) fn scalar(&mut self, findings: &mut Findings, field: Field, value: Value<'_>) {
+        let slot = match field {
+            Field::Kind => return kind(findings, value),
+            Field::Finish => &mut findings.finish_reason,
+            Field::BlockKind => &mut self.block_kind,
+            Field::IterationKind => &mut self.iteration_kind,
+            Field::IterationModel => &mut self.iteration_model,
+            _ => return,
+        };
+        let outcome = take_text(slot, value);
+        findings.note(outcome);
+    }
+
+    pub(super) fn open(&mut self, findings: &mut Findings, field: Field) {
+        match field {
+            Field::Envelope => findings.takes_tool_calls(),
+            Field::Block => self.block_kind = None,
+            Field::Iterations => findings.extra.clear(),
+            Field::Iteration => {
+                self.outer = std::mem::take(&mut findings.staged);
+                self.iteration_kind = None;
+                self.iteration_model = None;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
+        match field {
+            Field::Usage => findings.overlay_usage(),
+            Field::Block if self.block_kind.as_deref() == Some("tool_use") => {
+                findings.has_content = true;
+                findings.tool_call();
+            }
+            Field::Iteration => self.end_iteration(findings),
+            _ => {}
+        }
+    }
+
+    /// Iterations of type `message` are contained in the top-level counts; others
+    /// (`compaction`, `advisor_message`) are charged beside them.
+    fn end_iteration(&mut self, findings: &mut Findings) {
+        findings.is_eventful = true;
+        let outer = std::mem::take(&mut self.outer);
+        let counts = std::mem::replace(&mut findings.staged, outer);
+        let mut usage = Usage::new();
+        let outcome = settle(&counts, &mut usage);
+        findings.note(outcome);
+        let model = self.iteration_model.take();
+        match self.iteration_kind.take() {
+            None => add_batch_line(findings, model, &usage),
+            Some(kind) if kind == "message" => {}
+            Some(kind) => findings.extra(ExtraUsage { kind, model, usage }),
+        }
+    }
+}
+
+fn kind(findings: &mut Findings, value: Value<'_>) {
+    match value {
+        Value::Text("message_stop") => {
+            findings.is_eventful = true;
+            findings.is_terminated = true;
+        }
+        Value::Text("error") => findings.error(),
+        _ => {}
+    }
+}
+
+fn add_batch_line(findings: &mut Findings, model: Option<String>, line: &Usage) {
+    let known = findings.extra.iter_mut().find(|extra| extra.model == model);
+    match known {
+        Some(extra) => {
+            for (bucket, n) in line.tokens() {
+                let sum = extra.usage.get(bucket).unwrap_or(0).saturating_add(n);
+                extra.usage.set(bucket, sum);
+            }
+        }
+        None => findings.extra(ExtraUsage {
+            kind: BATCH_KIND.to_owned(),
+            model,
+            usage: line.clone(),
+        }),
+    }
+}
+
+pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {
+    usage.set(Bucket::Input, counts.get(Count::Input));
+    usage.set(Bucket::CacheRead, counts.get(Count::CacheRead));
+    let one_hour = counts.get(Count::CacheWrite1h);
+    let five_minutes = counts.get(Count::CacheWrite5m);
+    let parts = five_minutes.zip(one_hour).map(|(a, b)| a.saturating_add(b));
+    let writes = split(
+        usage,
+        counts.get(Count::CacheWrite).or(parts),
+        Bucket::CacheWrite,
+        &[(Bucket::CacheWrite1h, one_hour)],
+    );
+    let output = split(
+        usage,
+        counts.get(Count::Output),
+        Bucket::Output,
+        &[(Bucket::Reasoning, counts.get(Count::Reasoning))],
+    );
+    writes.and(output)
+}

@@ -1,0 +1,266 @@
+//! Gemini's `generateContent`, `streamGenerateContent`, embeddings and token counts, on the
+//! Gemini API and on Vertex AI.
+//!
+//! <https://ai.google.dev/api/generate-content#UsageMetadata>: the cached content lies within
+//! `promptTokenCount`; thoughts and tool-use prompts are counted beside prompt and candidates. In
+//! a stream every chunk may carry `usageMetadata`; observed that with server tools it goes up and
+//! down, so that only the last object, taken whole, is the call's.
+//! <https://ai.google.dev/gemini-api/docs/pricing>: what grounding with Search or Maps reads is
+//! not charged as input.
+
+use super::Field;
+use crate::bucket::{Bucket, Quantity, Unit, Usage};
+use crate::counts::{Count, Counts, split};
+use crate::detect::Api;
+use crate::findings::{Findings, take_text};
+use crate::json::number::count_of;
+use crate::json::{Container, Node, Value};
+use crate::scan::Trouble;
+
+const fn count(count: Count) -> Node<Field> {
+    Node::leaf(Field::Count(count))
+}
+
+const DETAIL: Node<Field> = Node::object(&[
+    ("modality", Node::leaf(Field::Modality)),
+    ("tokenCount", Node::leaf(Field::ModalityTokens)),
+]);
+const PROMPT_DETAIL: Node<Field> = DETAIL.named(Field::Detail(Count::AudioInput));
+const CACHE_DETAIL: Node<Field> = DETAIL.named(Field::Detail(Count::CacheReadAudio));
+const CANDIDATE_DETAIL: Node<Field> = DETAIL.named(Field::Detail(Count::AudioOutput));
+
+const USAGE: Node<Field> = Node::object(&[
+    ("promptTokenCount", count(Count::Input)),
+    ("cachedContentTokenCount", count(Count::CacheRead)),
+    ("candidatesTokenCount", count(Count::Output)),
+    ("thoughtsTokenCount", count(Count::Reasoning)),
+    ("toolUsePromptTokenCount", count(Count::ToolUseInput)),
+    ("totalTokenCount", count(Count::Total)),
+    ("promptTokensDetails", Node::array(&PROMPT_DETAIL)),
+    // Embeddings spell it so.
+    ("promptTokenDetails", Node::array(&PROMPT_DETAIL)),
+    ("cacheTokensDetails", Node::array(&CACHE_DETAIL)),
+    ("candidatesTokensDetails", Node::array(&CANDIDATE_DETAIL)),
+    ("serviceTier", Node::leaf(Field::Tier)),
+    ("trafficType", Node::leaf(Field::Context("traffic_type"))),
+])
+.named(Field::Usage);
+
+const PART: Node<Field> = Node::object(&[
+    ("text", Node::text(Field::Content)),
+    ("functionCall", Node::object(&[]).named(Field::Call)),
+    (
+        "inlineData",
+        Node::object(&[("data", Node::text(Field::Content))]),
+    ),
+]);
+
+const GROUNDING_CHUNK: Node<Field> =
+    Node::object(&[("maps", Node::object(&[]).named(Field::Maps))]);
+const QUERY: Node<Field> = Node::leaf(Field::Query);
+
+const GROUNDING: Node<Field> = Node::object(&[
+    (
+        "webSearchQueries",
+        Node::array(&QUERY).named(Field::Iterations),
+    ),
+    ("groundingChunks", Node::array(&GROUNDING_CHUNK)),
+]);
+
+const CANDIDATE: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::Index)),
+    ("finishReason", Node::leaf(Field::Finish)),
+    ("content", Node::object(&[("parts", Node::array(&PART))])),
+    ("groundingMetadata", GROUNDING),
+])
+.named(Field::Choice);
+
+const CHUNK: Node<Field> = Node::object(&[
+    ("candidates", Node::array(&CANDIDATE)),
+    ("promptFeedback", Node::object(&[]).named(Field::Envelope)),
+    ("usageMetadata", USAGE),
+    ("modelVersion", Node::leaf(Field::Model)),
+    ("responseId", Node::leaf(Field::ResponseId)),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+/// One answer or chunk; without `alt=sse` a stream is an array of chunks.
+pub(super) static SCHEMA: Node<Field> = CHUNK.or_array(&CHUNK).named(Field::Block);
+
+/// The candidate that is being read, and what grounded the answer.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    index: u64,
+    finish: Option<String>,
+    is_audio: bool,
+    is_image: bool,
+    modality_tokens: u64,
+    n_queries: u64,
+    n_maps: u64,
+}
+
+impl State {
+    pub(super) fn scalar(&mut self, findings: &mut Findings, field: Field, value: Value<'_>) {
+        match field {
+            Field::Finish => {
+                let outcome = take_text(&mut self.finish, value);
+                findings.note(outcome);
+            }
+            Field::Index => self.index = number(value).unwrap_or(0),
+            Field::Modality => {
+                // Protobuf's JSON may print enums by number (`Modality`: IMAGE 2, AUDIO 4).
+                self.is_audio = matches!(value, Value::Text("AUDIO") | Value::Number("4"));
+                self.is_image = matches!(value, Value::Text("IMAGE") | Value::Number("2"));
+            }
+            Field::ModalityTokens => match number(value) {
+                Some(n) => self.modality_tokens = n,
+                None => findings.trouble(Trouble::BadCount),
+            },
+            Field::Query => {
+                findings.is_eventful = true;
+                self.n_queries += 1;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn open(&mut self, findings: &mut Findings, field: Field, _: Container) {
+        match field {
+            Field::Choice => {
+                self.index = 0;
+                self.finish = None;
+                findings.takes_tool_calls();
+            }
+            Field::Envelope => findings.is_eventful = true,
+            Field::Iterations => self.n_queries = 0,
+            Field::Detail(_) => {
+                self.is_audio = false;
+                self.is_image = false;
+                self.modality_tokens = 0;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn close(&mut self, findings: &mut Findings, field: Field, container: Container) {
+        match field {
+            Field::Usage => findings.replace_usage(),
+            Field::Call => {
+                findings.has_content = true;
+                findings.tool_call();
+            }
+            Field::Maps => {
+                findings.is_eventful = true;
+                self.n_maps += 1;
+            }
+            Field::Choice => {
+                if let (0, Some(finish)) = (self.index, self.finish.take()) {
+                    findings.finish_reason = Some(finish);
+                    findings.is_terminated = true;
+                }
+            }
+            Field::Detail(count) => self.end_detail(findings, count),
+            Field::Block => findings.is_terminated |= container == Container::Array,
+            // A prompt that was refused has no candidate: this is the answer's last word.
+            Field::Envelope => findings.is_terminated = true,
+            _ => {}
+        }
+    }
+
+    fn end_detail(&self, findings: &mut Findings, count: Count) {
+        if self.is_audio {
+            findings.staged.add(count, self.modality_tokens);
+        } else if self.is_image && count == Count::AudioOutput {
+            findings
+                .staged
+                .add(Count::ImageOutput, self.modality_tokens);
+        }
+    }
+
+    fn is_grounded(&self) -> bool {
+        self.n_queries > 0 || self.n_maps > 0
+    }
+
+    pub(super) fn settle(
+        &self,
+        counts: &Counts,
+        api: Api,
+        usage: &mut Usage,
+        billed: &mut Option<Usage>,
+    ) -> Result<(), Trouble> {
+        let tool_use = counts.get(Count::ToolUseInput);
+        let outcome = settle(counts, api, tool_use, usage);
+        if !self.is_grounded() {
+            return outcome;
+        }
+        self.set_grounding(usage);
+        if tool_use.is_some_and(|n| n > 0) {
+            let mut charged = Usage::new();
+            outcome.and(settle(counts, api, None, &mut charged))?;
+            self.set_grounding(&mut charged);
+            *billed = Some(charged);
+        }
+        outcome
+    }
+
+    fn set_grounding(&self, usage: &mut Usage) {
+        usage.set_unit(Unit::GroundedPrompts, Quantity::whole(1));
+        if self.n_queries > 0 {
+            usage.set_unit(Unit::WebSearches, Quantity::whole(self.n_queries));
+        }
+        if self.n_maps > 0 {
+            usage.set_unit(Unit::MapsQueries, Quantity::whole(1));
+        }
+    }
+}
+
+fn number(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Number(text) => count_of(text),
+        _ => None,
+    }
+}
+
+fn settle(
+    counts: &Counts,
+    api: Api,
+    tool_use: Option<u64>,
+    usage: &mut Usage,
+) -> Result<(), Trouble> {
+    let cached = counts.get(Count::CacheRead);
+    let cached_audio = counts.get(Count::CacheReadAudio);
+    let audio = counts.get(Count::AudioInput);
+    let input = split(
+        usage,
+        counts.get(Count::Input),
+        Bucket::Input,
+        &[
+            (Bucket::CacheReadAudio, cached_audio),
+            (Bucket::CacheRead, less(cached, cached_audio)),
+            (Bucket::AudioInput, less(audio, cached_audio)),
+        ],
+    );
+    if let Some(tool_use) = tool_use {
+        let text = usage.get(Bucket::Input).unwrap_or(0);
+        usage.set(Bucket::Input, text.saturating_add(tool_use));
+    }
+    let output = split(
+        usage,
+        counts.get(Count::Output),
+        Bucket::Output,
+        &[
+            (Bucket::AudioOutput, counts.get(Count::AudioOutput)),
+            (Bucket::ImageOutput, counts.get(Count::ImageOutput)),
+        ],
+    );
+    usage.set(Bucket::Reasoning, counts.get(Count::Reasoning));
+    if api == Api::GeminiEmbed && usage.input_total().is_some() {
+        usage.set(Bucket::Output, 0);
+    }
+    input.and(output)
+}
+
+/// The part of a whole that is not in another of its parts.
+fn less(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
+    whole.map(|n| n.saturating_sub(part.unwrap_or(0)))
+}

@@ -1,0 +1,326 @@
+//! OpenAI chat completions, legacy completions, embeddings, images, audio, moderations and runs,
+//! as spoken by OpenAI and by the many hosts that answer in its shape.
+//!
+//! Fields: <https://platform.openai.com/docs/api-reference/chat/object> (`usage`),
+//! `…/chat/streaming` (the last chunk, with `choices: []`, carries `usage` where
+//! `stream_options.include_usage` was asked for), `…/images/object`, `…/audio/json-object`,
+//! `…/runs/object`. Details lie within their totals unless [`super::quirks`] says otherwise.
+
+use super::Field;
+use super::quirks::Quirks;
+use crate::bucket::{Bucket, Usage};
+use crate::counts::{Count, Counts, split};
+use crate::detect::Api;
+use crate::findings::{Findings, take_text};
+use crate::json::number::count_of;
+use crate::json::{Node, Value};
+use crate::scan::Trouble;
+
+/// The most streamed tool calls that are told apart; more are counted as too long.
+const CALLS_MAX: usize = 128;
+
+const fn count(count: Count) -> Node<Field> {
+    Node::leaf(Field::Count(count))
+}
+
+const INPUT_DETAILS: Node<Field> = Node::object(&[
+    ("cached_tokens", count(Count::CacheRead)),
+    ("cache_write_tokens", count(Count::CacheWrite)),
+    ("audio_tokens", count(Count::AudioInput)),
+    ("image_tokens", count(Count::ImageInput)),
+]);
+
+const OUTPUT_DETAILS: Node<Field> = Node::object(&[
+    ("reasoning_tokens", count(Count::Reasoning)),
+    ("audio_tokens", count(Count::AudioOutput)),
+    ("image_tokens", count(Count::ImageOutput)),
+]);
+
+/// Every spelling that hosts of this dialect use; a host uses one of each.
+const USAGE: Node<Field> = Node::object(&[
+    ("prompt_tokens", count(Count::Input)),
+    ("input_tokens", count(Count::Input)),
+    ("completion_tokens", count(Count::Output)),
+    ("output_tokens", count(Count::Output)),
+    ("total_tokens", count(Count::Total)),
+    ("prompt_tokens_details", INPUT_DETAILS),
+    ("prompt_token_details", INPUT_DETAILS),
+    ("input_tokens_details", INPUT_DETAILS),
+    ("input_token_details", INPUT_DETAILS),
+    ("completion_tokens_details", OUTPUT_DETAILS),
+    ("output_tokens_details", OUTPUT_DETAILS),
+    ("num_cached_tokens", count(Count::CacheRead)),
+    ("cached_tokens", count(Count::CacheRead)),
+    ("prompt_cache_hit_tokens", count(Count::CacheRead)),
+    ("seconds", Node::leaf(Field::AudioSeconds)),
+    (
+        "cost",
+        Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
+    ),
+    ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+    (
+        "server_tool_use",
+        Node::object(&[("web_search_requests", count(Count::WebSearches))]),
+    ),
+])
+.named(Field::Usage);
+
+const PART: Node<Field> = Node::object(&[("text", Node::text(Field::Content))]);
+const TEXT: Node<Field> = Node::text(Field::Content);
+const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
+const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+const CALL_PIECE: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::CallIndex)),
+    ("id", Node::leaf(Field::CallId)),
+])
+.named(Field::CallPiece);
+
+const MESSAGE: Node<Field> = Node::object(&[
+    ("content", TEXT_OR_PARTS),
+    ("reasoning_content", TEXT),
+    ("reasoning", TEXT),
+    ("refusal", TEXT),
+    ("tool_calls", Node::array(&CALL)),
+    ("function_call", CALL),
+])
+.named(Field::Envelope);
+
+const DELTA: Node<Field> = Node::object(&[
+    ("content", TEXT_OR_PARTS),
+    ("reasoning_content", TEXT),
+    ("reasoning", TEXT),
+    ("refusal", TEXT),
+    ("tool_calls", Node::array(&CALL_PIECE)),
+    ("function_call", CALL_PIECE),
+])
+.named(Field::Envelope);
+
+const CHOICE: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::Index)),
+    ("finish_reason", Node::leaf(Field::Finish)),
+    ("delta", DELTA),
+    ("message", MESSAGE),
+    ("text", TEXT),
+    ("usage", USAGE),
+])
+.named(Field::Choice);
+
+pub(super) static SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("service_tier", Node::leaf(Field::Tier)),
+    ("status", Node::leaf(Field::Status)),
+    ("choices", Node::array(&CHOICE)),
+    ("usage", USAGE),
+    ("x_groq", Node::object(&[("usage", USAGE)])),
+    ("error", Node::object(&[]).named(Field::Error)),
+    ("delta", TEXT),
+    ("text", TEXT),
+    ("duration", Node::leaf(Field::AudioSeconds)),
+    ("data", Node::array(&ITEM)),
+]);
+
+const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);
+
+/// One streamed tool call as far as it is known.
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    choice: u64,
+    index: u64,
+    id: u64,
+}
+
+/// The choice and the tool call that are being read.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    choice_index: u64,
+    choice_finish: Option<String>,
+    call_index: u64,
+    call_id: u64,
+    pieces: Vec<(u64, u64)>,
+    calls: Vec<Call>,
+}
+
+impl State {
+    pub(super) fn scalar(
+        &mut self,
+        findings: &mut Findings,
+        api: Api,
+        field: Field,
+        value: Value<'_>,
+    ) {
+        match field {
+            Field::Index => self.choice_index = index_of(value),
+            Field::Finish => {
+                let outcome = take_text(&mut self.choice_finish, value);
+                findings.note(outcome);
+            }
+            Field::Status if api == Api::OpenAiAssistantsRun => {
+                let outcome = take_text(&mut findings.finish_reason, value);
+                findings.note(outcome);
+            }
+            Field::CallIndex => self.call_index = index_of(value),
+            Field::CallId => self.call_id = id_of(value),
+            _ => {}
+        }
+    }
+
+    pub(super) fn open(&mut self, findings: &mut Findings, field: Field) {
+        match field {
+            Field::Choice => {
+                self.choice_index = 0;
+                self.choice_finish = None;
+                self.pieces.clear();
+            }
+            Field::Envelope => findings.takes_tool_calls(),
+            Field::CallPiece => {
+                self.call_index = 0;
+                self.call_id = 0;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
+        match field {
+            Field::Usage => findings.replace_usage(),
+            Field::Call => {
+                findings.has_content = true;
+                findings.tool_call();
+            }
+            Field::CallPiece => {
+                findings.has_content = true;
+                if self.pieces.len() < CALLS_MAX {
+                    self.pieces.push((self.call_index, self.call_id));
+                }
+            }
+            Field::Choice => self.end_choice(findings),
+            Field::Image => findings.n_items += 1,
+            _ => {}
+        }
+    }
+
+    fn end_choice(&mut self, findings: &mut Findings) {
+        if let (0, Some(finish)) = (self.choice_index, self.choice_finish.take()) {
+            findings.finish_reason = Some(finish);
+        }
+        for (index, id) in std::mem::take(&mut self.pieces) {
+            self.piece(findings, index, id);
+        }
+    }
+
+    /// Counts a streamed call once: by its index, and where a host gives every call the same
+    /// index, by its id.
+    fn piece(&mut self, findings: &mut Findings, index: u64, id: u64) {
+        let choice = self.choice_index;
+        let has_room = self.calls.len() < CALLS_MAX;
+        let known = self
+            .calls
+            .iter_mut()
+            .rfind(|call| call.choice == choice && call.index == index);
+        match known {
+            Some(call) if id == 0 || call.id == id => {}
+            Some(call) if call.id == 0 => call.id = id,
+            _ if has_room => {
+                self.calls.push(Call { choice, index, id });
+                findings.tool_call();
+            }
+            _ => findings.trouble(Trouble::TooLong),
+        }
+    }
+}
+
+fn index_of(value: Value<'_>) -> u64 {
+    match value {
+        Value::Number(text) => count_of(text).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// A fingerprint of an id (FNV-1a); 0 for none.
+fn id_of(value: Value<'_>) -> u64 {
+    match value {
+        Value::Text("") => 0,
+        Value::Text(text) => text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }),
+        _ => 0,
+    }
+}
+
+/// The whole, its parts, and where a host counts otherwise, the whole it means.
+pub(super) fn settle(
+    counts: &Counts,
+    api: Api,
+    quirks: Quirks,
+    usage: &mut Usage,
+) -> Result<(), Trouble> {
+    let input = split(
+        usage,
+        input_of(counts, quirks),
+        Bucket::Input,
+        &[
+            (Bucket::CacheRead, counts.get(Count::CacheRead)),
+            (Bucket::CacheWrite, counts.get(Count::CacheWrite)),
+            (Bucket::AudioInput, counts.get(Count::AudioInput)),
+            (
+                Bucket::ImageInput,
+                images_of(counts, api, Count::ImageInput),
+            ),
+        ],
+    );
+    let rest = match api {
+        Api::OpenAiImages if counts.get(Count::ImageOutput).is_none() => Bucket::ImageOutput,
+        _ => Bucket::Output,
+    };
+    let output = split(
+        usage,
+        output_of(counts, api, quirks),
+        rest,
+        &[
+            (Bucket::Reasoning, counts.get(Count::Reasoning)),
+            (Bucket::AudioOutput, counts.get(Count::AudioOutput)),
+            (
+                Bucket::ImageOutput,
+                images_of(counts, api, Count::ImageOutput),
+            ),
+        ],
+    );
+    input.and(output)
+}
+
+/// Chat models charge images as text; image models have a rate of their own for them.
+fn images_of(counts: &Counts, api: Api, count: Count) -> Option<u64> {
+    counts.get(count).filter(|_| api == Api::OpenAiImages)
+}
+
+fn input_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
+    let input = counts.get(Count::Input)?;
+    let audio = counts.get(Count::AudioInput).unwrap_or(0);
+    let cached = counts.get(Count::CacheRead).unwrap_or(0);
+    let mut whole = input;
+    if quirks.audio_is_additional {
+        whole = whole.saturating_add(audio);
+    }
+    if quirks.cached_is_additional && cached > input {
+        whole = whole.saturating_add(cached);
+    }
+    Some(whole)
+}
+
+fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
+    let input = counts.get(Count::Input);
+    let Some(output) = counts.get(Count::Output) else {
+        // Embeddings produce no tokens and say so by leaving the count out.
+        return input.filter(|_| api == Api::OpenAiEmbeddings).map(|_| 0);
+    };
+    if quirks.reasoning_is_additional {
+        let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
+        return Some(output.saturating_add(reasoning));
+    }
+    let total = counts.get(Count::Total).zip(input);
+    match total.map(|(total, input)| total.saturating_sub(input)) {
+        Some(produced) if quirks.output_from_total => Some(produced.max(output)),
+        _ => Some(output),
+    }
+}

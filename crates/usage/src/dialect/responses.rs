@@ -1,0 +1,223 @@
+//! OpenAI's Responses API: objects, their streams, retrievals, compactions and input counts.
+//!
+//! <https://platform.openai.com/docs/api-reference/responses/object>, `…/responses-streaming`:
+//! the usage stands in `response.usage` of the event that ends the stream
+//! (`response.completed`, `.incomplete`, `.failed`); earlier events have `usage: null`. Details
+//! lie within their totals.
+
+use super::Field;
+use crate::bucket::{Bucket, Usage};
+use crate::counts::{Count, Counts, split};
+use crate::findings::{Findings, take_text};
+use crate::json::{Node, Value};
+use crate::scan::Trouble;
+
+const fn count(count: Count) -> Node<Field> {
+    Node::leaf(Field::Count(count))
+}
+
+const USAGE: Node<Field> = Node::object(&[
+    ("input_tokens", count(Count::Input)),
+    ("output_tokens", count(Count::Output)),
+    ("total_tokens", count(Count::Total)),
+    (
+        "input_tokens_details",
+        Node::object(&[
+            ("cached_tokens", count(Count::CacheRead)),
+            ("cache_write_tokens", count(Count::CacheWrite)),
+            ("audio_tokens", count(Count::AudioInput)),
+        ]),
+    ),
+    (
+        "output_tokens_details",
+        Node::object(&[
+            ("reasoning_tokens", count(Count::Reasoning)),
+            ("audio_tokens", count(Count::AudioOutput)),
+        ]),
+    ),
+    ("cost", Node::leaf(Field::Cost)),
+    ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+])
+.named(Field::Usage);
+
+/// An output item; the text in it was relayed before as deltas, or is told by [`WHOLE_ITEM`].
+const ITEM: Node<Field> =
+    Node::object(&[("type", Node::leaf(Field::BlockKind)), ("action", ACTION)]);
+
+const ACTION: Node<Field> = Node::object(&[("type", Node::leaf(Field::BlockAction))]);
+
+/// An item of a response that was not streamed.
+const WHOLE_ITEM: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::BlockKind)),
+    ("action", ACTION),
+    (
+        "content",
+        Node::array(&Node::object(&[("text", Node::text(Field::Content))])),
+    ),
+    ("arguments", Node::text(Field::Content)),
+])
+.named(Field::Block);
+
+const LISTED_ITEM: Node<Field> = ITEM.named(Field::Block);
+
+const INCOMPLETE: Node<Field> = Node::object(&[("reason", Node::leaf(Field::Reason))]);
+
+const RESPONSE: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    ("incomplete_details", INCOMPLETE),
+    ("service_tier", Node::leaf(Field::Tier)),
+    ("output", Node::array(&LISTED_ITEM).named(Field::Envelope)),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+/// A response, or an event of its stream with the response in it.
+pub(super) static SCHEMA: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::Kind)),
+    ("response", RESPONSE),
+    ("delta", Node::text(Field::Content)),
+    ("item", ITEM.named(Field::Call)),
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    ("incomplete_details", INCOMPLETE),
+    ("service_tier", Node::leaf(Field::Tier)),
+    ("output", Node::array(&WHOLE_ITEM).named(Field::Envelope)),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+/// What the items of one list amount to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Items {
+    calls: u32,
+    web_searches: u64,
+}
+
+impl Items {
+    fn add(&mut self, kind: Option<&str>, action: Option<&str>) {
+        match kind {
+            Some("function_call" | "custom_tool_call") => self.calls += 1,
+            // https://platform.openai.com/docs/guides/tools-web-search: only the action `search`
+            // is charged; older answers name no action.
+            Some("web_search_call") if matches!(action, None | Some("search")) => {
+                self.web_searches += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The document that is being read, and the items seen so far.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    kind: Option<String>,
+    status: Option<String>,
+    reason: Option<String>,
+    item_kind: Option<String>,
+    item_action: Option<String>,
+    /// Of the list in the response object; the last list holds.
+    listed: Items,
+    /// Of the stream's `response.output_item.done` events.
+    done: Items,
+    item: Items,
+}
+
+impl State {
+    pub(super) fn scalar(&mut self, findings: &mut Findings, field: Field, value: Value<'_>) {
+        let slot = match field {
+            Field::Kind => &mut self.kind,
+            Field::Status => &mut self.status,
+            Field::Reason => &mut self.reason,
+            Field::BlockKind => &mut self.item_kind,
+            Field::BlockAction => &mut self.item_action,
+            _ => return,
+        };
+        findings.note(take_text(slot, value));
+    }
+
+    pub(super) fn open(&mut self, field: Field) {
+        match field {
+            Field::Envelope => self.listed = Items::default(),
+            Field::Block | Field::Call => {
+                self.item_kind = None;
+                self.item_action = None;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
+        let (kind, action) = (self.item_kind.as_deref(), self.item_action.as_deref());
+        match field {
+            Field::Usage => findings.replace_usage(),
+            Field::Block => {
+                findings.is_eventful = true;
+                self.listed.add(kind, action);
+            }
+            Field::Call => {
+                findings.is_eventful = true;
+                self.item = Items::default();
+                self.item.add(kind, action);
+            }
+            Field::Envelope => findings.takes_tool_calls(),
+            _ => {}
+        }
+    }
+
+    /// The document has ended: its kind is known now, wherever in it that stood.
+    pub(super) fn document(&mut self, findings: &mut Findings) {
+        let item = std::mem::take(&mut self.item);
+        match self.kind.take().as_deref() {
+            Some("response.output_item.done") => {
+                self.done.calls += item.calls;
+                self.done.web_searches += item.web_searches;
+            }
+            Some("error") => findings.error(),
+            _ => {}
+        }
+        if findings.tool_calls.is_some() || self.done.calls > 0 {
+            findings.tool_calls = Some(self.listed.calls.max(self.done.calls));
+        }
+        findings.n_web_searches = self.listed.web_searches.max(self.done.web_searches);
+        if let Some(status) = self.status.take() {
+            self.end_response(findings, &status);
+        }
+    }
+
+    fn end_response(&mut self, findings: &mut Findings, status: &str) {
+        findings.is_eventful = true;
+        findings.is_terminated |=
+            matches!(status, "completed" | "incomplete" | "failed" | "cancelled");
+        findings.is_error |= status == "failed";
+        findings.finish_reason = Some(match (status, self.reason.take()) {
+            ("incomplete", Some(reason)) => format!("incomplete:{reason}"),
+            _ => status.to_owned(),
+        });
+    }
+}
+
+pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {
+    let input = split(
+        usage,
+        counts.get(Count::Input),
+        Bucket::Input,
+        &[
+            (Bucket::CacheRead, counts.get(Count::CacheRead)),
+            (Bucket::CacheWrite, counts.get(Count::CacheWrite)),
+            (Bucket::AudioInput, counts.get(Count::AudioInput)),
+        ],
+    );
+    let output = split(
+        usage,
+        counts.get(Count::Output),
+        Bucket::Output,
+        &[
+            (Bucket::Reasoning, counts.get(Count::Reasoning)),
+            (Bucket::AudioOutput, counts.get(Count::AudioOutput)),
+        ],
+    );
+    input.and(output)
+}

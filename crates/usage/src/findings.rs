@@ -1,0 +1,167 @@
+//! What the documents of one body have said so far, the same for every dialect.
+
+use std::collections::BTreeMap;
+
+use crate::counts::{Count, Counts};
+use crate::json::Value;
+use crate::json::number::decimal_of;
+use crate::scan::{ExtraUsage, Trouble};
+
+/// The most entries of usage charged apart that one body may bring; more are counted as too long.
+pub(crate) const EXTRA_USAGES_MAX: usize = 64;
+
+/// Everything a dialect may find; settled into a scan when the body has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) model: Option<String>,
+    pub(crate) response_id: Option<String>,
+    pub(crate) service_tier: Option<String>,
+    pub(crate) finish_reason: Option<String>,
+    pub(crate) cost: Option<String>,
+    pub(crate) context: BTreeMap<&'static str, String>,
+    /// Counts of the usage object that is being read.
+    pub(crate) staged: Counts,
+    /// Counts of the usage objects that were read whole.
+    pub(crate) counts: Counts,
+    pub(crate) has_usage: bool,
+    pub(crate) audio_seconds: Option<String>,
+    /// Entries of the answer's `data[]`: images, vectors.
+    pub(crate) n_items: u64,
+    /// Web searches listed among a response's items.
+    pub(crate) n_web_searches: u64,
+    pub(crate) extra: Vec<ExtraUsage>,
+    pub(crate) tool_calls: Option<u32>,
+    pub(crate) is_error: bool,
+    /// The API's own last word was seen.
+    pub(crate) is_terminated: bool,
+    pub(crate) has_content: bool,
+    /// Bytes of content relayed, escapes as written: what an estimate is made from.
+    pub(crate) text_bytes: u64,
+    /// The event at hand brought something that must not be counted twice or passed over.
+    pub(crate) is_eventful: bool,
+    pub(crate) trouble: Option<Trouble>,
+}
+
+impl Findings {
+    /// Remembers the gravest trouble.
+    pub(crate) fn trouble(&mut self, trouble: Trouble) {
+        let is_graver = |known| gravity(trouble) > gravity(known);
+        if self.trouble.is_none_or(is_graver) {
+            self.trouble = Some(trouble);
+        }
+    }
+
+    pub(crate) fn note(&mut self, outcome: Result<(), Trouble>) {
+        if let Err(trouble) = outcome {
+            self.trouble(trouble);
+        }
+    }
+
+    pub(crate) fn content(&mut self, n_bytes: usize) {
+        self.has_content = true;
+        self.text_bytes += n_bytes as u64;
+    }
+
+    pub(crate) fn count(&mut self, count: Count, value: Value<'_>) {
+        let outcome = self.staged.read(count, value);
+        self.note(outcome);
+    }
+
+    pub(crate) fn error(&mut self) {
+        self.is_error = true;
+        self.is_eventful = true;
+    }
+
+    pub(crate) fn tool_call(&mut self) {
+        self.is_eventful = true;
+        let n = self.tool_calls.unwrap_or(0);
+        self.tool_calls = Some(n.saturating_add(1));
+    }
+
+    /// The API has tool calls; there may have been none.
+    pub(crate) fn takes_tool_calls(&mut self) {
+        self.tool_calls.get_or_insert(0);
+    }
+
+    /// A usage object has ended: it replaces what earlier ones said.
+    pub(crate) fn replace_usage(&mut self) {
+        self.is_eventful = true;
+        if !self.staged.is_empty() {
+            self.counts = std::mem::take(&mut self.staged);
+            self.has_usage = true;
+        }
+    }
+
+    /// A usage object has ended: what it names replaces what earlier ones said.
+    pub(crate) fn overlay_usage(&mut self) {
+        self.is_eventful = true;
+        if !self.staged.is_empty() {
+            self.counts.overlay(&self.staged);
+            self.staged = Counts::default();
+            self.has_usage = true;
+        }
+    }
+
+    pub(crate) fn context(&mut self, name: &'static str, value: Value<'_>) {
+        let mut text = None;
+        self.note(take_text(&mut text, value));
+        if let Some(text) = text {
+            self.context.insert(name, text);
+        }
+    }
+
+    pub(crate) fn cost(&mut self, value: Value<'_>) {
+        match value {
+            Value::Number(text) | Value::Text(text) => {
+                self.cost = decimal_of(text).or(self.cost.take());
+            }
+            _ => {}
+        }
+    }
+
+    /// One dollar is 10^10 ticks (docs.x.ai, "usage and pricing": `cost_in_usd_ticks`).
+    pub(crate) fn cost_ticks(&mut self, value: Value<'_>) {
+        if let Value::Number(text) = value {
+            self.cost = decimal_of(&format!("{text}e-10")).or(self.cost.take());
+        }
+    }
+
+    pub(crate) fn extra(&mut self, extra: ExtraUsage) {
+        if self.extra.len() < EXTRA_USAGES_MAX {
+            self.extra.push(extra);
+        } else {
+            self.trouble(Trouble::TooLong);
+        }
+    }
+}
+
+/// Text or number as the provider wrote it; `null`, booleans and empty strings say nothing.
+pub(crate) fn take_text(slot: &mut Option<String>, value: Value<'_>) -> Result<(), Trouble> {
+    match value {
+        Value::Text("") | Value::Null | Value::Bool(_) => Ok(()),
+        Value::Text(text) | Value::Number(text) => {
+            if slot.as_deref() != Some(text) {
+                *slot = Some(text.to_owned());
+            }
+            Ok(())
+        }
+        Value::TooLong => Err(Trouble::TooLong),
+        Value::Unreadable => Err(Trouble::Malformed),
+    }
+}
+
+/// Which trouble is told where there are several: what makes the counts doubtful comes first.
+fn gravity(trouble: Trouble) -> u8 {
+    match trouble {
+        Trouble::BadEncoding => 9,
+        Trouble::UnknownEncoding => 8,
+        Trouble::DecoderBudget => 7,
+        Trouble::BadCount => 6,
+        Trouble::Inconsistent => 5,
+        Trouble::Truncated => 4,
+        Trouble::ErrorInBody => 3,
+        Trouble::Malformed => 2,
+        Trouble::TooLong => 1,
+        Trouble::UsageMissing => 0,
+    }
+}

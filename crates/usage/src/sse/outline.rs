@@ -1,0 +1,189 @@
+//! The outline of a stream's content event: what every further such event has in common with it.
+//!
+//! Streams repeat one event hundreds of times with nothing changed but the text. An outline is
+//! learnt from an event that was scanned whole and brought nothing but content: its bytes, with
+//! gaps where strings and numbers stood that mean nothing to the dialect. Bytes that fit the
+//! outline would be scanned to the same end, so they are passed over; only the length of their
+//! text is counted. No allocation, no search: a comparison.
+
+use crate::json::{Passed, Span};
+
+/// The longest event that is learnt, in bytes. Content events have 150 to 600.
+const OUTLINE_BYTES_MAX: usize = 1024;
+
+/// The most gaps of an outline; content events have one to five.
+const GAPS_MAX: usize = 12;
+
+/// Fixed bytes, and the gap after them.
+#[derive(Debug)]
+struct Piece {
+    n_fixed: usize,
+    gap: Passed,
+}
+
+/// An event with gaps.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    fixed: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+/// How much of the input fits the outline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fit {
+    pub(super) n_bytes: usize,
+    pub(super) n_text_bytes: usize,
+}
+
+impl Outline {
+    /// Learns an event; `payload` is where its only data line's value begins, `gaps` are offsets
+    /// from there. What cannot be learnt leaves the outline as it was.
+    pub(super) fn learn(&mut self, event: &[u8], payload: usize, gaps: &[(Passed, Span)]) {
+        if event.len() > OUTLINE_BYTES_MAX || gaps.len() > GAPS_MAX {
+            return;
+        }
+        self.fixed.clear();
+        self.pieces.clear();
+        let mut from = 0;
+        for (gap, span) in gaps {
+            let (start, end) = (index(span.start), index(span.end));
+            let n_quote = usize::from(*gap != Passed::Number);
+            let to = payload + start + n_quote;
+            let Some(fixed) = event.get(from..to) else {
+                return self.forget();
+            };
+            self.fixed.extend_from_slice(fixed);
+            self.pieces.push(Piece {
+                n_fixed: fixed.len(),
+                gap: *gap,
+            });
+            from = payload + end - n_quote;
+        }
+        match event.get(from..) {
+            Some(tail) => self.fixed.extend_from_slice(tail),
+            None => self.forget(),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.fixed.clear();
+        self.pieces.clear();
+    }
+
+    /// Whether the bytes begin with an event of this outline.
+    pub(super) fn fit(&self, bytes: &[u8]) -> Option<Fit> {
+        if self.fixed.is_empty() {
+            return None;
+        }
+        let mut n_text_bytes = 0;
+        let mut rest = bytes;
+        let mut fixed = self.fixed.as_slice();
+        for piece in &self.pieces {
+            let (wanted, later) = fixed.split_at_checked(piece.n_fixed)?;
+            fixed = later;
+            rest = after(rest, wanted)?;
+            let n_gap = match piece.gap {
+                Passed::Number => number_length(rest)?,
+                Passed::String | Passed::Text => string_length(rest)?,
+            };
+            if piece.gap == Passed::Text {
+                n_text_bytes += n_gap;
+            }
+            rest = rest.get(n_gap..)?;
+        }
+        rest = after(rest, fixed)?;
+        Some(Fit {
+            n_bytes: bytes.len() - rest.len(),
+            n_text_bytes,
+        })
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX / 4)
+}
+
+/// What follows `wanted` in `bytes`, if they begin with it.
+fn after<'a>(bytes: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = bytes.split_at_checked(wanted.len())?;
+    is_same(head, wanted).then_some(rest)
+}
+
+/// Equality eight bytes at a time: in a wasm VM `memcmp` goes byte by byte.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let words = a.iter().zip(b).fold(0, |difference, (a, b)| {
+        difference | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))
+    });
+    let tail = a_tail
+        .iter()
+        .zip(b_tail)
+        .fold(0, |difference, (a, b)| difference | (a ^ b));
+    words == 0 && tail == 0
+}
+
+/// Bytes before the quote that ends a string; `None` where it is cut or no JSON string.
+fn string_length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let special = |b: &u8| matches!(b, b'"' | b'\\') || *b < 0x20;
+        at += bytes.get(at..)?.iter().position(special)?;
+        match bytes.get(at) {
+            Some(b'"') => return Some(at),
+            Some(b'\\') if bytes.get(at + 1).is_some_and(|b| *b >= 0x20) => at += 2,
+            _ => return None,
+        }
+    }
+}
+
+fn number_length(bytes: &[u8]) -> Option<usize> {
+    let is_part = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let length = bytes.iter().position(|b| !is_part(b))?;
+    matches!(bytes.first(), Some(b'0'..=b'9' | b'-')).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learnt() -> Outline {
+        let mut outline = Outline::default();
+        let event = b"data: {\"i\":1,\"c\":\"hi\"}\n\n";
+        let number = Span { start: 5, end: 6 };
+        let text = Span { start: 11, end: 15 };
+        outline.learn(event, 6, &[(Passed::Number, number), (Passed::Text, text)]);
+        outline
+    }
+
+    #[test]
+    fn only_the_gaps_may_differ() {
+        let outline = learnt();
+        for (bytes, fit) in [
+            ("data: {\"i\":1,\"c\":\"hi\"}\n\n", Some((24, 2))),
+            ("data: {\"i\":-12.5,\"c\":\"\"}\n\nmore", Some((26, 0))),
+            ("data: {\"i\":1,\"c\":\"\\\"\\\\x\"}\n\n", Some((27, 5))),
+            ("data: {\"i\":1,\"c\":\"hi\"}\n", None),
+            ("data: {\"i\":x,\"c\":\"hi\"}\n\n", None),
+            ("data: {\"i\":1,\"d\":\"hi\"}\n\n", None),
+            ("data: {\"i\":1,\"c\":\"h\ni\"}\n\n", None),
+            ("data: {\"i\":1,\"c\":null}\n\n", None),
+            ("", None),
+        ] {
+            let expected = fit.map(|(n_bytes, n_text_bytes)| Fit {
+                n_bytes,
+                n_text_bytes,
+            });
+            assert_eq!(outline.fit(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_learnt_fits_nothing() {
+        let mut outline = Outline::default();
+        assert_eq!(outline.fit(b"data"), None);
+        outline.learn(&[b'x'; OUTLINE_BYTES_MAX + 1], 0, &[]);
+        assert_eq!(outline.fit(&[b'x'; OUTLINE_BYTES_MAX + 1]), None);
+        outline.learn(b"data", 3, &[(Passed::Text, Span { start: 7, end: 9 })]);
+        assert_eq!(outline.fit(b"data"), None);
+    }
+}
