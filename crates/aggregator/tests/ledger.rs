@@ -698,6 +698,65 @@ fn a_failing_ledger_says_so_and_recovers_by_itself() {
     assert_eq!(counter(&ledger, "cost", "checkout"), 6);
 }
 
+/// A file system of its own, so that it can be full; gone when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn mount(size: &str) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tollmesh-test"])
+            .arg(dir.path())
+            .output();
+        let mounted = mounted.is_ok_and(|output| output.status.success());
+        mounted.then(|| SmallDisk(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_got_over() {
+    let Some(disk) = SmallDisk::mount("4m") else {
+        eprintln!("SKIPPED a_full_disk_is_said_and_got_over: this user may not mount a tmpfs");
+        return;
+    };
+    let ledger = open(disk.0.path());
+    append(&ledger, vec![entry(event("first"), 1)]);
+    let filler = disk.0.path().join("filler");
+    let filled = std::fs::write(&filler, vec![0; 8 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+
+    let batch = || -> Vec<Entry> {
+        (0..2_000)
+            .map(|i| entry(event(&format!("{i}")), 1))
+            .collect()
+    };
+    let refused = block_on(ledger.append(batch(), vec![]));
+    assert!(
+        matches!(refused, Err(AppendError::Storage(_))),
+        "{refused:?}"
+    );
+    assert!(ledger.health().failing.is_some());
+    assert_eq!(counter(&ledger, "requests", "checkout"), 1);
+
+    std::fs::remove_file(filler).unwrap();
+    eventually("the ledger is well", || ledger.health().failing.is_none());
+    assert_eq!(append(&ledger, batch()).accepted(), 2_000);
+    assert_eq!(total_spend(ledger.reader()).0, 2_001);
+    assert_eq!(counter(&ledger, "requests", "checkout"), 2_001);
+    assert_eq!(ledger.health().set_aside, 0);
+}
+
 #[test]
 fn a_damaged_ledger_is_set_aside_and_its_counters_go_on() {
     let dir = tempfile::tempdir().unwrap();
