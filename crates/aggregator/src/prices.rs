@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use notify::Watcher;
 use tokio::sync::Notify;
 use tollmesh_pricing::{Book, Problem, SourceFile};
+use tollmesh_wire::Timestamp;
 
 /// How often files are looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -53,8 +54,8 @@ pub struct Prices {
 type Files = Vec<(String, String)>;
 
 struct State {
-    /// The files as last looked at, good or bad.
-    seen: Files,
+    /// The files as last looked at, good or bad; `None` where they could not be read.
+    seen: Option<Files>,
     /// Why the newest files are not in force.
     broken: Option<PricesError>,
 }
@@ -92,7 +93,7 @@ impl Prices {
             paths: paths.to_vec(),
             tables: ArcSwap::from_pointee(Tables::of(book)),
             state: Mutex::new(State {
-                seen: files,
+                seen: Some(files),
                 broken: None,
             }),
         })
@@ -110,14 +111,15 @@ impl Prices {
 
     /// How many configured files were read; shipped tables not counted.
     pub fn n_files(&self) -> usize {
-        self.state().seen.len()
+        self.state().seen.as_ref().map_or(0, Vec::len)
     }
 
     /// How long ago the newest price in force was checked; `None` where no row says.
-    pub fn age(&self, now: jiff::Timestamp) -> Option<jiff::SignedDuration> {
-        let checked: jiff::civil::Date = self.tables().book.checked()?.parse().ok()?;
-        let midnight = checked.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-        Some(now.duration_since(midnight).max(jiff::SignedDuration::ZERO))
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        let checked = self.tables().book.checked()?;
+        let midnight = Timestamp::parse(&format!("{checked}T00:00:00Z"))?;
+        let age_ms = now.as_unix_ms().saturating_sub(midnight.as_unix_ms());
+        Some(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
     }
 
     /// Looks at the files; takes them if they are new and good.
@@ -125,13 +127,16 @@ impl Prices {
         let mut state = self.state();
         let files = match read_all(&self.paths) {
             Ok(files) => files,
-            Err(error) => return state.refuse(error),
+            Err(error) => {
+                state.seen = None;
+                return state.refuse(error);
+            }
         };
-        if files == state.seen {
+        if state.seen.as_ref() == Some(&files) {
             return Look::Same;
         }
         let read = read_book(&files);
-        state.seen = files;
+        state.seen = Some(files);
         match read {
             Ok(book) => {
                 state.broken = None;
@@ -269,4 +274,41 @@ fn read_table(file: &Path) -> std::io::Result<String> {
         )));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_come_back_are_in_force_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("pricing");
+        std::fs::create_dir(&folder).unwrap();
+        let prices = Prices::load(std::slice::from_ref(&folder)).unwrap();
+        assert_eq!(prices.look(), Look::Same);
+
+        std::fs::write(folder.join("own.toml"), "provider = 3").unwrap();
+        assert!(matches!(
+            prices.look(),
+            Look::Refused(PricesError::Invalid(_))
+        ));
+        assert_eq!(prices.look(), Look::Same);
+        assert!(prices.broken().is_some());
+
+        std::fs::rename(&folder, dir.path().join("away")).unwrap();
+        let refused = prices.look();
+        let path = folder.display();
+        assert_eq!(
+            refused,
+            Look::Refused(PricesError::Unreadable {
+                path: path.to_string(),
+                why: "No such file or directory (os error 2)".to_owned(),
+            })
+        );
+        std::fs::remove_file(dir.path().join("away/own.toml")).unwrap();
+        std::fs::rename(dir.path().join("away"), &folder).unwrap();
+        assert_eq!(prices.look(), Look::Loaded);
+        assert_eq!(prices.broken(), None);
+    }
 }

@@ -13,11 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
 use crate::ledger::{Ledger, LedgerOptions};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
 use crate::prices::Prices;
 
@@ -72,28 +72,10 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let token = token.transpose()?;
     let prices = Arc::new(Prices::load(&config.pricing)?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
-    let ingest_bound = Bound::bind(&config.ingest).await.context("ingest.listen")?;
-    let operator_bound = Bound::bind(&config.operator.listen)
-        .await
-        .context("operator.listen")?;
+    let ingest_bound = bind("ingest.listen", &config.ingest).await?;
+    let operator_bound = bind("operator.listen", &config.operator.listen).await?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    metrics
-        .build_info
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
-    let (meter, slots) = metrics::meter(&config.metrics, &metrics);
-    let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
-    let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
-    let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(&metrics)));
-
-    let is_local = config.operator.listen.is_local();
-    let guard = Guard::new(is_local, token);
-    if guard == Guard::Closed {
-        tracing::warn!(
-            listen = %operator_bound,
-            "operator.token_file is not set: dashboard and API are not served off loopback"
-        );
-    }
+    let (ledger, exposition) = open_ledger(&config, &metrics).await?;
     let activity = Arc::new(Activity::new(Instant::now()));
     let ingest = Ingest::new(
         ledger.clone(),
@@ -107,16 +89,10 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
-        guard,
+        guard: Guard::new(config.operator.listen.is_local(), token),
     };
-    tokio::spawn(Arc::clone(&prices).watch());
-    tracing::info!(
-        ingest = %ingest_bound,
-        operator = %operator_bound,
-        ledger = %ledger.path().display(),
-        pricing_version = &*prices.tables().version,
-        "ready"
-    );
+    tell_ready(&ingest_bound, &operator_bound, &operator);
+    tokio::spawn(prices.watch());
     let stop = watch::Sender::new(false);
     let servers = vec![
         tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),
@@ -128,6 +104,45 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
     })
+}
+
+async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
+    Bound::bind(listen).await.context(key)
+}
+
+/// The ledger with its meter, which goes on where the ledger's totals stand.
+async fn open_ledger(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Ledger, Exposition)> {
+    let (meter, slots) = metrics::meter(&config.metrics, metrics);
+    let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
+    let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
+    let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(metrics)));
+    Ok((ledger, exposition))
+}
+
+fn tell_ready(ingest: &Bound, operator_bound: &Bound, operator: &Operator) {
+    let version = env!("CARGO_PKG_VERSION");
+    operator
+        .metrics
+        .build_info
+        .with_label_values(&[version])
+        .set(1);
+    if operator.guard == Guard::Closed {
+        tracing::warn!(
+            listen = %operator_bound,
+            "operator.token_file is not set: dashboard and API are not served off loopback"
+        );
+    }
+    tracing::info!(
+        version,
+        %ingest,
+        operator = %operator_bound,
+        ledger = %operator.ledger.path().display(),
+        pricing_version = &*operator.prices.tables().version,
+        "ready"
+    );
 }
 
 async fn serve_ingest(bound: Bound, ingest: Ingest, stop: watch::Receiver<bool>) {

@@ -14,6 +14,7 @@ use tollmesh_wire::event::ExtraUsage;
 
 use super::{Outcome, lines};
 use crate::charge::Bill;
+use crate::clock;
 use crate::ledger::CostRecord;
 use crate::prices::{Prices, Tables};
 use crate::rows;
@@ -72,7 +73,7 @@ const fn yes() -> bool {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let prices = Prices::load(&arguments.pricing)?;
     let tables = prices.tables();
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = clock::now().as_unix_ms();
     lines::for_each(|line| price(line, &tables, now_ms))
 }
 

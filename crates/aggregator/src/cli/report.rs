@@ -2,10 +2,10 @@
 
 use clap::Args;
 use serde_json::{Map, Value};
-use tollmesh_wire::Timestamp;
 
 use super::output::{self, Format};
 use super::{Files, Outcome};
+use crate::clock;
 use crate::ledger::query::{Dimension, Reader, SpendQuery};
 use crate::question::Parts;
 use crate::rows;
@@ -48,8 +48,7 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         interval: arguments.interval,
         ..Parts::default()
     };
-    let now = Timestamp::from_unix_ms(jiff::Timestamp::now().as_millisecond());
-    let query = parts.spend(now)?;
+    let query = parts.spend(clock::now())?;
     let reader = Reader::open(&files.load()?.state_dir)?;
     let sums = reader.spend(&query)?;
     let mut rows = rows::spend(&query.by, query.interval_ms.is_some(), &sums);
