@@ -63,30 +63,34 @@ impl Aggregator {
 
     /// Starts the process anew and waits until it is ready; one that still runs is killed first.
     pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        let ready = fact::until(START_PATIENCE, || {
+            if let Some(status) = self.running.as_mut().and_then(Running::ended) {
+                return Ok(Some(status));
+            }
+            self.is_ready().map(|()| None)
+        });
+        let tail = || {
+            self.running
+                .as_ref()
+                .map(Running::log_tail)
+                .unwrap_or_default()
+        };
+        match ready {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(anyhow!("tollmesh ended at start, {status}\n{}", tail())),
+            Err(seen) => Err(anyhow!("tollmesh is not ready {seen}\n{}", tail())),
+        }
+    }
+
+    /// Starts the process anew and does not wait; one that still runs is killed first.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
         self.kill();
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(&self.config);
-        let mut running = Running::start("tollmesh", command, &self.dir.join("tollmesh.log"))?;
-        let ready = fact::until(START_PATIENCE, || {
-            if let Some(status) = running.ended() {
-                return Ok(Err(status));
-            }
-            self.is_ready().map(Ok)
-        });
-        match ready {
-            Ok(Ok(())) => {
-                self.running = Some(running);
-                Ok(())
-            }
-            Ok(Err(status)) => Err(anyhow!(
-                "tollmesh ended at start, {status}\n{}",
-                running.log_tail()
-            )),
-            Err(seen) => Err(anyhow!(
-                "tollmesh is not ready {seen}\n{}",
-                running.log_tail()
-            )),
-        }
+        let log = self.dir.join("tollmesh.log");
+        self.running = Some(Running::start("tollmesh", command, &log)?);
+        Ok(())
     }
 
     /// SIGKILL: nothing is flushed, nothing is said.
@@ -189,7 +193,7 @@ impl Metrics {
             let (metric, set) = series.split_once('{').unwrap_or((series, ""));
             (metric == name && labels.iter().all(|label| set.contains(label))).then_some(value)
         });
-        series.filter_map(|value| value.parse::<f64>().ok()).sum()
+        series.filter_map(|value| value.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)
     }
 }
 

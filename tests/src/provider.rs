@@ -152,7 +152,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         async move { Ok::<_, Infallible>(answer(request, &state).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().writev(false).half_close(true);
+    builder.http1().writev(false);
     // An error here is a script that broke off, or a client that hung up: both are in the record.
     let _ = builder
         .serve_connection(TokioIo::new(stream), service)

@@ -1,8 +1,8 @@
 //! What the plugin configuration means for a request: which calls are metered, and as what.
 
-use tollmesh_usage::{Detection, Target, detect};
+use tollmesh_usage::detect::{Detection, Family, Target, detect, detect_as};
 use tollmesh_wire::PluginConfig;
-use tollmesh_wire::plugin::{ApiRule, Role, reference_host};
+use tollmesh_wire::plugin::{ApiRule, Role};
 
 /// What a request is, under this configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,6 @@ pub enum Verdict {
     /// Nothing of ours.
     NotOurs,
 }
-
-/// How many leading segments of a path may come before an API's own path on an operator's host,
-/// as `/llm/eu` in `/llm/eu/v1/messages`.
-const PATH_PREFIX_SEGMENTS_MAX: usize = 4;
 
 /// Decides what a request is: the operator's own hosts first, then the table of providers.
 pub fn verdict(config: &PluginConfig, host: &str, path: &str, method: &str) -> Verdict {
@@ -47,27 +43,18 @@ pub fn verdict(config: &PluginConfig, host: &str, path: &str, method: &str) -> V
     }
 }
 
-/// A call to an operator's host, judged as if it went to the API's home; what follows from the
-/// home alone is the rule's to say.
+/// A call to an operator's host: the paths of its API family, under any prefix.
 fn own(rule: &ApiRule, path: &str, method: &str) -> Detection {
-    let Some(home) = rule.api.as_deref().and_then(reference_host) else {
-        return Detection::NotOurs;
-    };
-    let mut rest = path;
-    for _ in 0..=PATH_PREFIX_SEGMENTS_MAX {
-        if let Detection::Metered(mut target) = detect(home, rest, method) {
+    let name = rule.api.as_deref().unwrap_or_default();
+    let provider = rule.provider.as_deref().unwrap_or(name);
+    let target = Family::parse(name).and_then(|f| detect_as(f, provider, path, method));
+    match target {
+        Some(mut target) => {
             target.may_include_usage = rule.include_usage;
-            if let Some(provider) = &rule.provider {
-                target.provider.clone_from(provider);
-            }
-            return Detection::Metered(target);
+            Detection::Metered(target)
         }
-        match rest.get(1..).and_then(|tail| tail.find('/')) {
-            Some(next) => rest = rest.get(next + 1..).unwrap_or_default(),
-            None => break,
-        }
+        None => Detection::NotOurs,
     }
-    detect(home, path, method)
 }
 
 /// The authority without its port; an IPv6 address keeps its brackets.

@@ -126,8 +126,7 @@ pub fn replace_buffer(kind: BufferType, bytes: &[u8]) -> Result<(), Refused> {
 pub fn header_map(kind: MapType) -> Result<Vec<u8>, Refused> {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: the host writes a pointer and a size to live variables.
-    let status =
-        unsafe { abi::proxy_get_header_map_pairs(kind as u32, &mut data, &mut size) };
+    let status = unsafe { abi::proxy_get_header_map_pairs(kind as u32, &mut data, &mut size) };
     done(status)?;
     // SAFETY: both come from this very call.
     Ok(unsafe { owned(data, size) })

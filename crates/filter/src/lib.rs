@@ -37,6 +37,10 @@ pub mod stream;
 pub mod worker;
 
 #[cfg(target_arch = "wasm32")]
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(root::Root::new()));
-}}
+mod entry {
+    //! What the host calls when it has loaded the module.
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_root_context(|_| Box::new(crate::root::Root::default()));
+    }}
+}

@@ -300,7 +300,10 @@ mod tests {
         assert!(next(&mut queue, 0).is_none(), "one is on the way");
 
         assert!(queue.settle(&AWAY, 0).resends);
-        assert!(next(&mut queue, 0).is_none(), "not before the pause is over");
+        assert!(
+            next(&mut queue, 0).is_none(),
+            "not before the pause is over"
+        );
         assert_eq!(events(next(&mut queue, 250)), ["1", "2"]);
         let settled = queue.settle(&Answer::Acknowledged { n_rejected: 1 }, 250);
         assert_eq!((settled.n_sent, settled.n_rejected), (1, 1));

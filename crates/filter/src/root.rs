@@ -48,9 +48,9 @@ enum Farewell {
     Said,
 }
 
-impl Root {
+impl Default for Root {
     /// A root context that is not configured yet.
-    pub fn new() -> Root {
+    fn default() -> Root {
         Root {
             worker: Rc::new(Worker::new(RandomState::new().hash_one(TICK_MS))),
             node: Node::default(),
@@ -58,7 +58,9 @@ impl Root {
             farewell: Farewell::NotAsked,
         }
     }
+}
 
+impl Root {
     fn configure(&mut self, config: PluginConfig) {
         let facts = node_facts();
         let ids = match self.worker.site.take() {
@@ -224,16 +226,18 @@ impl RootContext for Root {
 fn node_facts() -> NodeFacts {
     let text = |path: &str| {
         let bytes = host::property(path).ok()?;
-        String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+        String::from_utf8(bytes)
+            .ok()
+            .filter(|text| !text.is_empty())
     };
     NodeFacts {
-        id: text("node\0id").unwrap_or_default(),
-        cluster: text("node\0cluster").unwrap_or_default(),
-        namespace: text("node\0metadata\0NAMESPACE"),
-        workload_name: text("node\0metadata\0WORKLOAD_NAME"),
-        service_account: text("node\0metadata\0SERVICE_ACCOUNT"),
-        name: text("node\0metadata\0NAME"),
-        node_name: text("node\0metadata\0NODE_NAME"),
-        cluster_id: text("node\0metadata\0CLUSTER_ID"),
+        id: text("xds\0node\0id").unwrap_or_default(),
+        cluster: text("xds\0node\0cluster").unwrap_or_default(),
+        namespace: text("xds\0node\0metadata\0NAMESPACE"),
+        workload_name: text("xds\0node\0metadata\0WORKLOAD_NAME"),
+        service_account: text("xds\0node\0metadata\0SERVICE_ACCOUNT"),
+        name: text("xds\0node\0metadata\0NAME"),
+        node_name: text("xds\0node\0metadata\0NODE_NAME"),
+        cluster_id: text("xds\0node\0metadata\0CLUSTER_ID"),
     }
 }

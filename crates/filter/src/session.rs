@@ -173,8 +173,8 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
         }
         (Phase::Unmetered, _) => (Phase::Unmetered, Effects::default()),
 
-        (Phase::Requesting(mut call), Input::RequestBody { chunk, .. }) => {
-            let effects = request::body(&mut call, chunk);
+        (Phase::Requesting(mut call), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut call, chunk, ends);
             (Phase::Requesting(call), effects)
         }
         (Phase::Requesting(call), Input::ResponseHead { headers, ends }) => {
@@ -182,12 +182,12 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
         }
 
         // A provider may answer before it has read the whole request.
-        (Phase::Answering(mut answer), Input::RequestBody { chunk, .. }) => {
-            let effects = request::body(&mut answer.call, chunk);
+        (Phase::Answering(mut answer), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut answer.call, chunk, ends);
             (Phase::Answering(answer), effects)
         }
-        (Phase::Relaying(mut call), Input::RequestBody { chunk, .. }) => {
-            let effects = request::body(&mut call, chunk);
+        (Phase::Relaying(mut call), Input::RequestBody { chunk, ends }) => {
+            let effects = request::body(&mut call, chunk, ends);
             (Phase::Relaying(call), effects)
         }
         (Phase::Answering(mut answer), Input::ResponseBody { chunk, ends }) => {

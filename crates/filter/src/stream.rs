@@ -130,13 +130,17 @@ impl HttpContext for Stream {
             return Action::Continue;
         }
         match ends {
-            true => self.head(MapType::HttpResponseHeaders, |headers| Input::ResponseHead {
-                headers,
-                ends: true,
+            true => self.head(MapType::HttpResponseHeaders, |headers| {
+                Input::ResponseHead {
+                    headers,
+                    ends: true,
+                }
             }),
-            false => self.head(MapType::HttpResponseHeaders, |headers| Input::ResponseHead {
-                headers,
-                ends: false,
+            false => self.head(MapType::HttpResponseHeaders, |headers| {
+                Input::ResponseHead {
+                    headers,
+                    ends: false,
+                }
             }),
         }
     }
@@ -159,7 +163,9 @@ impl HttpContext for Stream {
         }
         let number = |path| host::property(path).ok().and_then(little_endian);
         let principal = host::property("connection\0uri_san_peer_certificate").ok();
-        let principal = principal.as_deref().and_then(|p| std::str::from_utf8(p).ok());
+        let principal = principal
+            .as_deref()
+            .and_then(|p| std::str::from_utf8(p).ok());
         let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
         let ending = Ending {
             response_flags: number("response\0flags").unwrap_or(0),

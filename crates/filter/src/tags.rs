@@ -188,10 +188,7 @@ mod tests {
                 &[("x-llm-tag-team", b"blue"), ("x-llm-team", b"red")],
                 "environment=production team=red",
             ),
-            (
-                &[("x-llm-tag-environment", b"test")],
-                "environment=test",
-            ),
+            (&[("x-llm-tag-environment", b"test")], "environment=test"),
             (
                 &[("x-llm-team", b""), ("x-llm-tag-team", b"blue")],
                 "environment=production team=blue",
@@ -201,7 +198,10 @@ mod tests {
                 "environment=production team=red",
             ),
             (
-                &[("baggage", b"other=1, app.feature = caf%C3%A9%20bar ;p=1,x=y")],
+                &[(
+                    "baggage",
+                    b"other=1, app.feature = caf%C3%A9%20bar ;p=1,x=y",
+                )],
                 "environment=production feature=café bar",
             ),
         ] {
@@ -220,7 +220,10 @@ mod tests {
             ("baggage", b"enduser.id=%ff, b=2;q"),
             ("x-other", b"stays"),
         ]);
-        assert_eq!(shown(&tagged), "a=2 environment=production feature=f team=red");
+        assert_eq!(
+            shown(&tagged),
+            "a=2 environment=production feature=f team=red"
+        );
         assert_eq!(tagged.n_refused, 3);
         assert_eq!(
             tagged.edits,

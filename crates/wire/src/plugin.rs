@@ -21,19 +21,8 @@ pub const TAG_NAME_BYTES_MAX: usize = 128;
 /// The longest value of a tag that an event carries, in bytes.
 pub const TAG_VALUE_BYTES_MAX: usize = 256;
 
-/// The API families that a host of the operator's own can speak, each with the host whose paths
-/// and bodies it follows.
-pub const API_FAMILIES: &[(&str, &str)] = &[
-    ("openai", "api.openai.com"),
-    ("anthropic", "api.anthropic.com"),
-    ("gemini", "generativelanguage.googleapis.com"),
-];
-
-/// The host that an API family is named after, if there is such a family.
-pub fn reference_host(family: &str) -> Option<&'static str> {
-    let known = API_FAMILIES.iter().find(|(name, _)| *name == family);
-    known.map(|(_, host)| *host)
-}
+/// The API families that a host of the operator's own can speak.
+pub const API_FAMILIES: &[&str] = &["openai", "anthropic", "gemini", "vertex"];
 
 /// What the filter was told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,9 +37,15 @@ pub(super) fn head(
     }
 }
 
-pub(super) fn body(call: &mut Call, chunk: &[u8]) -> Effects {
+pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
+    let mut body = call.body.push(chunk);
+    let withheld = if ends { call.body.finish() } else { None };
+    if let Some(withheld) = withheld {
+        let body = body.get_or_insert_with(|| chunk.to_vec());
+        body.extend_from_slice(&withheld);
+    }
     Effects {
-        body: call.body.push(chunk),
+        body,
         ..Effects::default()
     }
 }
@@ -78,7 +84,9 @@ fn metered(
         ..Effects::default()
     };
     if tagged.n_refused > 0 {
-        effects.counts.push((Counter::TagsRefused, tagged.n_refused));
+        effects
+            .counts
+            .push((Counter::TagsRefused, tagged.n_refused));
     }
     let edits = body_edits(site, headers, &target, &signature);
     if site.config.accept_encoding == AcceptEncoding::Narrow {
@@ -136,11 +144,7 @@ fn body_edits(
 /// `accept-encoding` cut to what can be read at little cost, and never to what the app did not
 /// offer. Nothing can be cut out of a compressed stream, so where that may be needed compression
 /// is not accepted at all.
-fn narrowed(
-    headers: &Headers<'_>,
-    signature: &Signature<'_>,
-    may_cut: bool,
-) -> Option<HeaderEdit> {
+fn narrowed(headers: &Headers<'_>, signature: &Signature<'_>, may_cut: bool) -> Option<HeaderEdit> {
     let offered = headers.get("accept-encoding")?;
     if !signature.leaves_header_free("accept-encoding") {
         return None;
@@ -221,8 +225,8 @@ mod tests {
             let pair: [(&[u8], &[u8]); 1] = [(b"accept-encoding", offered.as_bytes())];
             let headers = pair.into_iter().collect();
             let edit = narrowed(&headers, &Signature::None, may_cut);
-            let expected = expected
-                .map(|v| HeaderEdit::Set("accept-encoding".into(), v.as_bytes().to_vec()));
+            let expected =
+                expected.map(|v| HeaderEdit::Set("accept-encoding".into(), v.as_bytes().to_vec()));
             assert_eq!(edit, expected, "{offered}");
         }
         assert_eq!(narrowed(&Headers::default(), &Signature::None, true), None);

@@ -22,7 +22,9 @@ pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (P
     }
     let mut effects = Effects::default();
     let name = call.event_id.clone().into_bytes();
-    effects.edits.push(HeaderEdit::Set(EVENT_HEADER.into(), name));
+    effects
+        .edits
+        .push(HeaderEdit::Set(EVENT_HEADER.into(), name));
     let cutter = cutter(&call, headers, &mut effects);
     let answer = Answer {
         scanner: UsageScanner::new(&call.target, call.body.facts(), &read(headers)),

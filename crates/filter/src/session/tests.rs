@@ -1,0 +1,501 @@
+//! Transcripts: what the proxy says, line by line, and just what is done about it.
+
+use super::*;
+use crate::edit::HeaderEdit;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const CHAT: &[(&str, &str)] = &[
+    (":authority", "api.openai.com"),
+    (":path", "/v1/chat/completions?key=secret"),
+    (":method", "POST"),
+    ("content-type", "application/json"),
+];
+const PLAIN_BODY: &[u8] = br#"{"model":"gpt-4o","messages":[]}"#;
+const STREAM_BODY: &[u8] = br#"{"model":"gpt-4o","stream":true}"#;
+const STREAM_BODY_ASKING: &[u8] =
+    br#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}"#;
+const ANSWER: &[u8] = br#"{"id":"r1","model":"gpt-4o-2024-08-06","choices":[{"index":0,
+    "message":{"content":"hi"},"finish_reason":"stop"}],
+    "usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}"#;
+const JSON_HEAD: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/json")];
+const SSE_HEAD: &[(&str, &str)] = &[
+    (":status", "200"),
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("content-length", "999"),
+];
+const CHUNK: &str = concat!(
+    r#"data: {"id":"r1","model":"gpt-4o-2024-08-06","choices":[{"index":0,"#,
+    r#""delta":{"content":"hi"},"finish_reason":"stop"}]}"#,
+    "\n\n"
+);
+const USAGE_EVENT: &str = concat!(
+    r#"data: {"id":"r1","model":"gpt-4o-2024-08-06","choices":[],"#,
+    r#""usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}"#,
+    "\n\n"
+);
+const DONE: &str = "data: [DONE]\n\n";
+const CLIENT_GONE: u64 = 1 << 14;
+
+/// A call as it is played: its session, and a clock that runs ten milliseconds a line.
+struct Play {
+    site: Site,
+    session: Session,
+    now_ms: i64,
+}
+
+impl Play {
+    fn with(config: &str) -> Play {
+        let mut whole: Value = serde_json::from_str(config).unwrap();
+        whole["aggregator"] = json!({"cluster": "tollmesh"});
+        let site = Site {
+            config: PluginConfig::parse(whole.to_string().as_bytes()).unwrap(),
+            ids: EventIds::named("vm".to_owned()),
+            source: Source::default(),
+        };
+        Play {
+            site,
+            session: Session::default(),
+            now_ms: 1_795_320_000_000,
+        }
+    }
+
+    fn new() -> Play {
+        Play::with("{}")
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Effects {
+        let now = Timestamp::from_unix_ms(self.now_ms);
+        self.now_ms += 10;
+        self.session.step(&self.site, input, now)
+    }
+
+    fn request(&mut self, heads: &[&[(&str, &str)]]) -> Effects {
+        let headers = headers(heads);
+        let ends = false;
+        self.step(Input::RequestHead {
+            headers: &headers,
+            ends,
+        })
+    }
+
+    fn request_body(&mut self, chunk: &[u8]) -> Effects {
+        self.step(Input::RequestBody { chunk, ends: true })
+    }
+
+    fn response(&mut self, heads: &[&[(&str, &str)]]) -> Effects {
+        let headers = headers(heads);
+        let ends = false;
+        self.step(Input::ResponseHead {
+            headers: &headers,
+            ends,
+        })
+    }
+
+    fn response_body(&mut self, chunk: &[u8], ends: bool) -> Effects {
+        self.step(Input::ResponseBody { chunk, ends })
+    }
+
+    fn end(&mut self, response_flags: u64) -> (Value, Vec<(Counter, u64)>) {
+        let attempts = 1;
+        let principal = None;
+        let effects = self.step(Input::End(Ending {
+            response_flags,
+            attempts,
+            principal,
+        }));
+        let event = effects.event.expect("a metered call gives an event");
+        (serde_json::from_str(&event).unwrap(), effects.counts)
+    }
+}
+
+fn headers<'a>(heads: &[&'a [(&'a str, &'a str)]]) -> Headers<'a> {
+    let pairs = heads.iter().flat_map(|head| head.iter());
+    pairs.map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect()
+}
+
+fn remove(name: &'static str) -> HeaderEdit {
+    HeaderEdit::Remove(name.into())
+}
+
+fn set(name: &'static str, value: &str) -> HeaderEdit {
+    HeaderEdit::Set(name.into(), value.as_bytes().to_vec())
+}
+
+fn edits(edits: &[HeaderEdit]) -> Effects {
+    Effects {
+        edits: edits.to_vec(),
+        ..Effects::default()
+    }
+}
+
+fn counts(counter: Counter) -> Effects {
+    Effects {
+        counts: vec![(counter, 1)],
+        ..Effects::default()
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_never_touched() {
+    let mut play = Play::new();
+    let other = &[(":authority", "example.com"), ("x-llm-tag-a", "1")];
+    assert_eq!(play.request(&[other]), Effects::default());
+    assert!(!play.session.reads_bodies() && !play.session.is_metered());
+    assert_eq!(play.response(&[JSON_HEAD]), Effects::default());
+    assert_eq!(play.response_body(ANSWER, true), Effects::default());
+    assert_eq!(play.step(Input::End(Ending::default())), Effects::default());
+}
+
+#[test]
+fn a_call_is_told_whole_in_one_event() {
+    let mut play = Play::with(
+        r#"{"tags":{"headers":{"team":"x-llm-team"},"defaults":{"environment":"test"}}}"#,
+    );
+    let extra = &[
+        ("content-length", "32"),
+        ("accept-encoding", "br, gzip"),
+        ("x-llm-team", "red"),
+        ("x-request-id", "req-1"),
+        ("authorization", "Bearer secret"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+    ];
+    assert_eq!(
+        play.request(&[CHAT, extra]),
+        edits(&[
+            remove("x-llm-team"),
+            set("accept-encoding", "identity"),
+            remove("content-length"),
+        ])
+    );
+    assert_eq!(play.request_body(PLAIN_BODY), Effects::default());
+    assert_eq!(
+        play.response(&[JSON_HEAD]),
+        edits(&[set("x-tollmesh-event", "vm-0")])
+    );
+    let (first, second) = ANSWER.split_at(40);
+    assert_eq!(play.response_body(first, false), Effects::default());
+    assert_eq!(play.response_body(second, true), Effects::default());
+    let (event, counts) = play.end(0);
+    assert_eq!(counts, []);
+    assert_eq!(
+        event,
+        json!({
+            "event_id": "vm-0", "kind": "call", "request_id": "req-1",
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7",
+            "time": "2026-11-22T04:00:00.000Z", "duration_ms": 50,
+            "ttft_ms": event["ttft_ms"],
+            "provider": "openai", "api": "openai.chat", "host": "api.openai.com",
+            "model_requested": "gpt-4o", "model": "gpt-4o-2024-08-06", "response_id": "r1",
+            "stream": false, "usage": {"input": 12, "output": 5}, "usage_source": "reported",
+            "billable": true, "finish_reason": "stop", "tool_calls": 0, "status": 200,
+            "outcome": "success", "attempts": 1,
+            "tags": {"environment": "test", "team": "red"}, "source": {},
+        })
+    );
+    assert!(!event.to_string().contains("secret"));
+    assert!(!play.session.is_metered(), "one event a call");
+}
+
+#[test]
+fn the_usage_event_is_asked_for_and_cut_out_again() {
+    let mut play = Play::new();
+    play.request(&[CHAT, &[("content-length", "32")]]);
+    let spliced = play.request_body(STREAM_BODY).body.expect("a splice");
+    let asked: Value = serde_json::from_slice(&spliced).unwrap();
+    assert_eq!(asked["stream_options"], json!({"include_usage": true}));
+    assert_eq!(
+        play.response(&[SSE_HEAD]),
+        edits(&[set("x-tollmesh-event", "vm-0"), remove("content-length")])
+    );
+    let stream = [CHUNK, USAGE_EVENT, DONE].concat();
+    let mut relayed = Vec::new();
+    for byte in stream.as_bytes().chunks(1) {
+        let body = play.response_body(byte, false).body;
+        relayed.extend(body.unwrap_or_else(|| byte.to_vec()));
+    }
+    relayed.extend(play.response_body(b"", true).body.unwrap_or_default());
+    assert_eq!(String::from_utf8(relayed).unwrap(), [CHUNK, DONE].concat());
+    let (event, _) = play.end(0);
+    assert_eq!(event["usage"], json!({"input": 12, "output": 5}));
+    assert_eq!(event["outcome"], "success");
+    assert_eq!(event["stream"], true);
+}
+
+#[test]
+fn an_app_that_asks_itself_gets_its_event() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    assert_eq!(play.request_body(STREAM_BODY_ASKING).body, None);
+    play.response(&[SSE_HEAD]);
+    let stream = [CHUNK, USAGE_EVENT, DONE].concat();
+    assert_eq!(
+        play.response_body(stream.as_bytes(), true),
+        Effects::default()
+    );
+    assert_eq!(play.end(0).0["usage"], json!({"input": 12, "output": 5}));
+}
+
+#[test]
+fn what_cannot_be_cut_is_left_and_counted() {
+    for extra in [("content-encoding", "gzip"), ("trailer", "x-checksum")] {
+        let mut play = Play::new();
+        play.request(&[CHAT]);
+        play.request_body(STREAM_BODY);
+        let head = play.response(&[SSE_HEAD, &[extra]]);
+        assert_eq!(head.counts, [(Counter::UsageEventsLeft, 1)], "{extra:?}");
+        assert_eq!(head.edits, [set("x-tollmesh-event", "vm-0")]);
+        let body = play.response_body(USAGE_EVENT.as_bytes(), true);
+        assert_eq!(body, Effects::default());
+    }
+}
+
+#[test]
+fn an_error_is_relayed_as_it_is() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    play.request_body(STREAM_BODY);
+    let status = &[(":status", "429"), ("content-type", "application/json")];
+    assert_eq!(
+        play.response(&[status]),
+        edits(&[set("x-tollmesh-event", "vm-0")])
+    );
+    let body = play.response_body(br#"{"error":{"message":"slow down"}}"#, true);
+    assert_eq!(body, Effects::default());
+    let (event, _) = play.end(0);
+    assert_eq!(event["outcome"], "error");
+    assert_eq!(event["status"], 429);
+    assert_eq!(event["billable"], false);
+}
+
+#[test]
+fn signed_and_encoded_bodies_are_not_spliced() {
+    for extra in [
+        (
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=y",
+        ),
+        ("content-digest", "sha-256=:x:"),
+        ("content-encoding", "gzip"),
+    ] {
+        let mut play = Play::new();
+        let head = play.request(&[CHAT, &[("content-length", "32"), extra]]);
+        assert_eq!(head, Effects::default(), "{extra:?}");
+        assert_eq!(play.request_body(STREAM_BODY), Effects::default());
+    }
+    let mut play = Play::with(r#"{"include_usage":"off"}"#);
+    play.request(&[CHAT]);
+    assert_eq!(play.request_body(STREAM_BODY), Effects::default());
+}
+
+#[test]
+fn a_cut_stream_is_an_aborted_event() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    play.request_body(STREAM_BODY);
+    play.response(&[SSE_HEAD]);
+    play.response_body(CHUNK.as_bytes(), false);
+    let (event, counts) = play.end(CLIENT_GONE);
+    assert_eq!(event["outcome"], "aborted");
+    assert_eq!(event["response_flags"], CLIENT_GONE);
+    assert_eq!(event["model"], "gpt-4o-2024-08-06");
+    assert_eq!(event["trouble"], "truncated");
+    assert_eq!(
+        counts,
+        [(Counter::Trouble(tollmesh_usage::Trouble::Truncated), 1)]
+    );
+}
+
+#[test]
+fn a_call_that_nobody_answered_is_an_event_too() {
+    for (flags, outcome, billable) in [(CLIENT_GONE, "aborted", true), (4, "error", false)] {
+        let mut play = Play::new();
+        play.request(&[CHAT]);
+        play.request_body(PLAIN_BODY);
+        let (event, _) = play.end(flags);
+        assert_eq!(event["outcome"], outcome);
+        assert_eq!(event["billable"], billable);
+        assert_eq!(event["usage_source"], "absent");
+        assert_eq!(event.get("status"), None);
+    }
+}
+
+#[test]
+fn an_answer_may_come_before_the_request_has_ended() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    let (first, second) = STREAM_BODY.split_at(10);
+    play.step(Input::RequestBody {
+        chunk: first,
+        ends: false,
+    });
+    play.response(&[JSON_HEAD]);
+    let late = play.request_body(second);
+    assert!(late.body.is_some(), "the splice goes on");
+    assert_eq!(late.counts, []);
+    play.response_body(ANSWER, true);
+    assert_eq!(play.end(0).0["outcome"], "success");
+}
+
+#[test]
+fn the_filter_nearest_the_provider_counts() {
+    let gateway = r#"{"apis":[{"host":"api.openai.com","api":"openai","role":"gateway"}]}"#;
+    let counted = &[("x-tollmesh-event", "other-7")][..];
+    for (config, extra) in [("{}", counted), (gateway, &[])] {
+        let mut play = Play::with(config);
+        play.request(&[CHAT]);
+        play.request_body(PLAIN_BODY);
+        let head = play.response(&[JSON_HEAD, extra]);
+        assert_eq!(head, Effects::default());
+        assert_eq!(play.response_body(ANSWER, true), Effects::default());
+        let (event, _) = play.end(0);
+        assert_eq!(event["outcome"], "relayed");
+        assert_eq!(event["billable"], false);
+        assert_eq!(event["usage"], json!({}));
+        assert_eq!(event["model_requested"], "gpt-4o");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_loses_its_tags_and_is_counted() {
+    let host = (":authority", "api.openai.com");
+    for head in [
+        [
+            host,
+            (":path", "/v1/telepathy"),
+            (":method", "POST"),
+            ("x", ""),
+        ],
+        [host, CHAT[1], CHAT[2], ("upgrade", "WebSocket")],
+        [
+            host,
+            CHAT[1],
+            CHAT[2],
+            ("content-type", "application/grpc+proto"),
+        ],
+    ] {
+        let mut play = Play::new();
+        let effects = play.request(&[&head, &[("x-llm-tag-team", "red")]]);
+        assert_eq!(effects.edits, [remove("x-llm-tag-team")], "{head:?}");
+        assert_eq!(effects.counts, [(Counter::UnmeteredProviderCalls, 1)]);
+        assert!(!play.session.is_metered());
+    }
+}
+
+#[test]
+fn a_call_without_a_required_tag_can_be_refused() {
+    let mut play =
+        Play::with(r#"{"tags":{"required":["team"],"on_missing":"deny","header_prefix":"t-"}}"#);
+    let effects = play.request(&[CHAT]);
+    assert_eq!(effects.counts, [(Counter::DeniedRequests, 1)]);
+    let denial = effects.denial.expect("a denial");
+    assert_eq!(
+        (denial.status, denial.details),
+        (400, "tollmesh_missing_tag")
+    );
+    let body: Value = serde_json::from_str(&denial.body).unwrap();
+    assert_eq!(body["error"]["code"], "tollmesh_missing_tag");
+    assert!(
+        body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("\"team\"")
+    );
+    assert_eq!(play.response(&[&[(":status", "400")]]), Effects::default());
+    let (event, _) = play.end(0);
+    assert_eq!(event["outcome"], "denied");
+    assert_eq!(event["status"], 400);
+
+    let mut play = Play::with(r#"{"tags":{"required":["team"],"on_missing":"deny"}}"#);
+    let tagged = play.request(&[CHAT, &[("x-llm-tag-team", "red")]]);
+    assert_eq!(tagged.denial, None);
+}
+
+#[test]
+fn a_certificate_names_the_caller() {
+    let mut play = Play::new();
+    play.request(&[CHAT]);
+    let effects = play.step(Input::End(Ending {
+        principal: Some("spiffe://cluster.local/ns/shop/sa/checkout"),
+        ..Ending::default()
+    }));
+    let event: Value = serde_json::from_str(&effects.event.unwrap()).unwrap();
+    assert_eq!(event["source"]["namespace"], "shop");
+    assert_eq!(event["source"]["service_account"], "checkout");
+}
+
+#[test]
+fn what_cannot_be_is_counted_and_changes_nothing() {
+    let mut play = Play::new();
+    assert_eq!(play.response_body(b"?", false), counts(Counter::Faults));
+    play.request(&[CHAT]);
+    assert_eq!(play.request(&[CHAT]), counts(Counter::Faults));
+    assert_eq!(play.response_body(b"?", false), counts(Counter::Faults));
+    play.response(&[JSON_HEAD]);
+    assert_eq!(play.response(&[JSON_HEAD]), counts(Counter::Faults));
+    play.response_body(ANSWER, true);
+    assert_eq!(play.end(0).0["outcome"], "success");
+    assert_eq!(play.request(&[CHAT]), counts(Counter::Faults));
+}
+
+#[test]
+fn an_idle_session_is_two_words() {
+    assert!(size_of::<Session>() <= 2 * size_of::<usize>());
+    let call_bytes = size_of::<Answer>() + size_of::<Call>();
+    assert!(call_bytes <= 4 * 1024, "{call_bytes} bytes");
+}
+
+#[derive(Clone, Debug)]
+enum Line {
+    Request,
+    RequestBody(Vec<u8>, bool),
+    Response(bool),
+    ResponseBody(Vec<u8>, bool),
+    Trailers,
+    End,
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    let bytes = || {
+        prop_oneof![
+            Just(STREAM_BODY.to_vec()),
+            Just(USAGE_EVENT.as_bytes().to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..40)
+        ]
+    };
+    prop_oneof![
+        Just(Line::Request),
+        (bytes(), any::<bool>()).prop_map(|(b, e)| Line::RequestBody(b, e)),
+        any::<bool>().prop_map(Line::Response),
+        (bytes(), any::<bool>()).prop_map(|(b, e)| Line::ResponseBody(b, e)),
+        Just(Line::Trailers),
+        Just(Line::End),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_order_gives_at_most_one_event(lines in proptest::collection::vec(line(), 0..12)) {
+        let mut play = Play::new();
+        let mut n_events = 0;
+        for line in &lines {
+            let effects = match line {
+                Line::Request => play.request(&[CHAT]),
+                Line::RequestBody(chunk, ends) => {
+                    play.step(Input::RequestBody { chunk, ends: *ends })
+                }
+                Line::Response(is_stream) => {
+                    play.response(&[if *is_stream { SSE_HEAD } else { JSON_HEAD }])
+                }
+                Line::ResponseBody(chunk, ends) => play.response_body(chunk, *ends),
+                Line::Trailers => play.step(Input::ResponseTrailers),
+                Line::End => play.step(Input::End(Ending::default())),
+            };
+            n_events += usize::from(effects.event.is_some());
+        }
+        prop_assert!(n_events <= 1);
+    }
+}

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer, ApiRule,
-    IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
+    AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
+    ApiRule, IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
     TAG_VALUE_BYTES_MAX, TIMEOUT_MS_MAX, TagSources, is_tag_name,
-    reference_host,
 };
 use crate::Source;
 
@@ -146,8 +145,10 @@ impl Reader {
         const ON_MISSING: &[(&str, OnMissing)] =
             &[("record", OnMissing::Record), ("deny", OnMissing::Deny)];
         let table = self.table(path, value, KEYS)?;
-        let mut tags = TagSources::default();
-        tags.headers = self.tag_map(&table, "headers", Reader::header_name);
+        let mut tags = TagSources {
+            headers: self.tag_map(&table, "headers", Reader::header_name),
+            ..TagSources::default()
+        };
         if let Some((key, value)) = table.get("header_prefix") {
             tags.header_prefix = self.header_prefix(key, value);
         }
@@ -227,8 +228,8 @@ impl Reader {
 
     fn family(&mut self, table: &Table<'_>) -> Option<String> {
         let got = self.text(table, "api")?;
-        if reference_host(&got).is_none() {
-            let expected = API_FAMILIES.iter().map(|(name, _)| *name).collect();
+        if !API_FAMILIES.contains(&got.as_str()) {
+            let expected = API_FAMILIES.to_vec();
             self.note(table.key("api"), Problem::Word { got, expected });
             return None;
         }
@@ -553,7 +554,7 @@ mod tests {
             ),
             (
                 r#""apis":[{"host":"a","api":"cobol"}]"#,
-                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic" or "gemini""#,
+                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini" or "vertex""#,
             ),
             (
                 r#""apis":[{"host":"a"}]"#,
@@ -562,6 +563,16 @@ mod tests {
         ];
         for (rest, message) in cases {
             assert_eq!(mistakes(&with(rest)), [message], "{rest}");
+        }
+    }
+
+    #[test]
+    fn every_family_is_one_that_can_be_read() {
+        for name in API_FAMILIES {
+            assert!(
+                tollmesh_usage::detect::Family::parse(name).is_some(),
+                "{name}"
+            );
         }
     }
 

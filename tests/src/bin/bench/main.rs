@@ -1,0 +1,85 @@
+//! The benchmark: what the filter costs a request, and what the aggregator takes a second.
+//!
+//! Everything is measured in one run, set-ups alternating within a round, and the median of the
+//! rounds counts: on a shared machine two runs differ more than two set-ups do. The figure is CPU
+//! time of the Envoy process for each request, from the kernel's books; throughput and latency
+//! would measure the load generator too.
+
+mod filter_cost;
+mod ingest;
+mod load;
+mod setups;
+mod upstream;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use tollmesh_tests::artifacts::{self, Artifacts};
+
+/// Measures the filter's cost in Envoy against an empty filter and Envoy's own, and the
+/// aggregator's intake.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// How often each set-up is measured; the median counts
+    #[arg(long, value_name = "N", default_value_t = 9)]
+    rounds: u32,
+    /// How long each measurement lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    seconds: u32,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    ensure!(options.rounds > 0, "--rounds: at least one");
+    ensure!(options.seconds > 0, "--seconds: at least one");
+    let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
+    let noop = noop_filter()?;
+    let span = Duration::from_secs(options.seconds.into());
+    filter_cost::measure(&artifacts, &noop, options.rounds, span)?;
+    ingest::measure(&artifacts.tollmesh, options.rounds, span)
+}
+
+fn noop_filter() -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os("TOLLMESH_NOOP_WASM").map(PathBuf::from);
+    let built = artifacts::root().join("target/wasm32-wasip1/release/noop_filter.wasm");
+    let path = named.unwrap_or(built);
+    let build = "cargo build --release --manifest-path tests/noop-filter/Cargo.toml \
+                 --target wasm32-wasip1 --target-dir target";
+    path.is_file()
+        .then_some(path)
+        .with_context(|| format!("the empty filter is not built: run `{build}`"))
+}
+
+/// The middle of the figures; of two middles the lower.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures
+        .get(figures.len().saturating_sub(1) / 2)
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 5.0]), 5.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.0);
+        assert!(median(Vec::new()).is_nan());
+    }
+}
