@@ -12,11 +12,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tollmesh_wire::Timestamp;
 
+use crate::clock;
 use crate::config::{Config, Listen};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{AppendError, Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
 use crate::prices::Prices;
@@ -25,6 +27,8 @@ use crate::prices::Prices;
 const IDLE: Duration = Duration::from_secs(2);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The ledger deletes whole hours.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// A token is a line; more is a wrong file.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -70,7 +74,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
-    let prices = Arc::new(Prices::load(&config.pricing)?);
+    let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
     let operator_bound = bind("operator.listen", &config.operator.listen).await?;
@@ -93,6 +97,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
     tokio::spawn(prices.watch());
+    tokio::spawn(forget(ledger.clone(), config.retention_days));
     let stop = watch::Sender::new(false);
     let servers = vec![
         tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),
@@ -104,6 +109,22 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
     })
+}
+
+/// Deletes single calls that are older than `days`, now and every hour.
+async fn forget(ledger: Ledger, days: u32) {
+    loop {
+        let age_ms = i64::from(days) * 86_400_000;
+        let before = clock::now().as_unix_ms().saturating_sub(age_ms);
+        match ledger.prune(Timestamp::from_unix_ms(before)).await {
+            Ok(0) => {}
+            Ok(n_rows) => tracing::info!(n_rows, days, "deleted calls beyond retention.days"),
+            Err(AppendError::Closed) => return,
+            // A ledger that cannot be written is told where events are refused.
+            Err(error) => tracing::debug!(%error, "retention is put off"),
+        }
+        tokio::time::sleep(FORGET_EVERY).await;
+    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {

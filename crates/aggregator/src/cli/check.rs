@@ -36,6 +36,7 @@ struct Findings {
 pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut findings = Findings::default();
     let mut pricing = arguments.pricing.clone();
+    let mut overrides = None;
     let config = Config::load(files.config.as_deref(), files.state_dir.as_deref());
     findings.n_files += usize::from(files.config.is_some());
     match config {
@@ -44,6 +45,7 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
                 findings.consider(&config, file);
             }
             pricing.extend(config.pricing);
+            overrides = config.overrides;
         }
         Err(problems) => {
             let problems = problems.0.iter().map(Problem::to_string);
@@ -53,7 +55,7 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(file) = &arguments.filter_config {
         findings.check_filter(file);
     }
-    findings.check_prices(&pricing);
+    findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
 }
 
@@ -100,8 +102,8 @@ impl Findings {
         }
     }
 
-    fn check_prices(&mut self, paths: &[PathBuf]) {
-        match Prices::load(paths) {
+    fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) {
+        match Prices::load(paths, overrides) {
             Ok(prices) => self.n_files += prices.n_files(),
             Err(PricesError::Invalid(problems)) => {
                 let problems = problems.iter().map(ToString::to_string);

@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Price files or folders of them, over the tables that ship; may be given several times.
     #[arg(long, value_name = "DIR")]
     pricing: Vec<PathBuf>,
+    /// The operator's own terms over those tables.
+    #[arg(long, value_name = "FILE")]
+    overrides: Option<PathBuf>,
 }
 
 /// What a line says beside its counts.
@@ -71,7 +74,7 @@ const fn yes() -> bool {
 
 /// Prices each line.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let prices = Prices::load(&arguments.pricing)?;
+    let prices = Prices::load(&arguments.pricing, arguments.overrides.as_deref())?;
     let tables = prices.tables();
     let now_ms = clock::now().as_unix_ms();
     lines::for_each(|line| price(line, &tables, now_ms))
@@ -107,11 +110,13 @@ fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
     Ok(answer(&id, &cost))
 }
 
-/// Exact, where the ledger rounds to a pico-dollar: the sum of the lines as they are.
+/// Exact, where the ledger rounds to a pico-dollar: the sum of the lines as they are. Lines are by
+/// the public list; what own terms make of their sum is as the ledger has it.
 fn answer(id: &Value, cost: &CostRecord) -> Value {
-    let usd: Option<Decimal> = cost
-        .total
-        .map(|_| cost.lines.iter().map(|line| line.usd).sum());
+    let usd: Option<Decimal> = cost.total.map(|total| match cost.list {
+        Some(_) => total.to_usd(),
+        None => cost.lines.iter().map(|line| line.usd).sum(),
+    });
     let mut answer = json!({
         "id": id,
         "status": cost.status.name(),

@@ -137,7 +137,7 @@ pub fn config(dir: &Path, ingest: &str, operator: &str, more: &str) -> PathBuf {
     let state = dir.join("state");
     let text = format!(
         "state_dir = {state:?}\n{more}\n[ingest]\nlisten = {ingest:?}\n\
-         [operator]\nlisten = {operator:?}\n"
+         [retention]\ndays = 3660\n[operator]\nlisten = {operator:?}\n"
     );
     std::fs::write(&file, text).unwrap();
     file
