@@ -517,6 +517,10 @@ fn filters_join_tags_and_columns() {
         (&[("status", "429")], 1),
         (&[("request_id", "r1"), ("team", "search")], 1),
         (&[("team", "' OR 1=1 --")], 0),
+        (&[("namespace", "")], 1),
+        (&[("team", "")], 0),
+        (&[("no_such_tag", "")], 2),
+        (&[("request_id", ""), ("service_tier", "")], 1),
         (&[("model", "gpt-5")], 2),
     ] {
         let filters: Vec<Filter> = filters.iter().map(|(k, v)| Filter::new(k, *v)).collect();

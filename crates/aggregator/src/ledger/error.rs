@@ -70,6 +70,18 @@ pub enum LedgerError {
         /// The version that this build reads and writes.
         wanted: i64,
     },
+    /// The file system does not do what a write-ahead log needs; network file systems do not.
+    #[error(
+        "{}: this file system cannot hold a write-ahead log (SQLite offers {journal:?}); \
+         name a directory on a local disk as state_dir",
+        path.display()
+    )]
+    NoWriteAheadLog {
+        /// The file.
+        path: PathBuf,
+        /// The journal mode that SQLite offers.
+        journal: String,
+    },
     /// SQLite refused.
     #[error("{}: {doing}", path.display())]
     Sqlite {

@@ -184,9 +184,11 @@ impl RowCount {
                 .optional()
                 .map(Option::unwrap_or_default)
         };
+        let newest: Option<i64> =
+            connection.query_row("SELECT max(id) FROM events", [], |row| row.get(0))?;
         Ok(RowCount {
             rows: value("rows")?,
-            last_row: value("last_row")?,
+            last_row: value("last_row")?.max(newest.unwrap_or(0)),
         })
     }
 

@@ -192,26 +192,36 @@ impl Scope {
     fn add_filter(&mut self, filter: &Filter) {
         let text = Value::Text(filter.value.clone());
         match &filter.dimension {
+            Dimension::Tag(tag) if filter.value.is_empty() => self.add_condition(
+                "t.tag_set NOT IN (SELECT tag_set FROM tags WHERE tag = ? AND value <> '')",
+                [Value::Text(tag.clone())],
+            ),
             Dimension::Tag(tag) => self.add_condition(
                 "t.tag_set IN (SELECT tag_set FROM tags WHERE tag = ? AND value = ?)",
                 [Value::Text(tag.clone()), text],
             ),
-            Dimension::Column(column) => match Place::of(*column) {
-                Place::Models(expression) => self.add_condition(
-                    format!("t.model_id IN (SELECT id FROM models m WHERE {expression} = ?)"),
-                    [text],
-                ),
-                Place::Sources(expression) => self.add_condition(
-                    format!("t.source_id IN (SELECT id FROM sources s WHERE {expression} = ?)"),
-                    [text],
-                ),
-                Place::Code(expression) | Place::Own(expression) => {
-                    let value = column_value(*column, &filter.value);
-                    // A word that is none of the closed set's is no call's.
-                    self.add_condition(format!("{expression} = ?"), [value]);
-                }
-            },
+            Dimension::Column(column) => self.add_column_filter(*column, &filter.value),
         }
+    }
+
+    fn add_column_filter(&mut self, column: Column, word: &str) {
+        let place = Place::of(column);
+        let expression = place.expression();
+        let (test, value) = match word {
+            "" => ("IS NULL", None),
+            // A word that is none of a closed set's equals no call's.
+            word => ("= ?", Some(column_value(column, word))),
+        };
+        let sql = match place {
+            Place::Models(_) => {
+                format!("t.model_id IN (SELECT id FROM models m WHERE {expression} {test})")
+            }
+            Place::Sources(_) => {
+                format!("t.source_id IN (SELECT id FROM sources s WHERE {expression} {test})")
+            }
+            Place::Own(_) => format!("{expression} {test}"),
+        };
+        self.add_condition(sql, value);
     }
 }
 
@@ -219,9 +229,7 @@ impl Scope {
 enum Place {
     Models(&'static str),
     Sources(&'static str),
-    /// In the table itself, as a code.
-    Code(&'static str),
-    /// In the table itself, as it is.
+    /// In the table itself.
     Own(&'static str),
 }
 
@@ -241,9 +249,9 @@ impl Place {
             Column::Pod => Place::Sources("s.pod"),
             Column::Node => Place::Sources("s.node"),
             Column::Cluster => Place::Sources("s.cluster"),
-            Column::Outcome => Place::Code("t.outcome"),
-            Column::UsageSource => Place::Code("t.usage_source"),
-            Column::CostStatus => Place::Code("t.cost_status"),
+            Column::Outcome => Place::Own("t.outcome"),
+            Column::UsageSource => Place::Own("t.usage_source"),
+            Column::CostStatus => Place::Own("t.cost_status"),
             Column::EventId => Place::Own("t.event_id"),
             Column::RequestId => Place::Own("t.request_id"),
             Column::TraceId => Place::Own("t.trace_id"),
@@ -256,7 +264,7 @@ impl Place {
 
     fn expression(&self) -> &'static str {
         match self {
-            Place::Models(sql) | Place::Sources(sql) | Place::Code(sql) | Place::Own(sql) => sql,
+            Place::Models(sql) | Place::Sources(sql) | Place::Own(sql) => sql,
         }
     }
 }
