@@ -239,7 +239,8 @@ list = "https://maker.example/pricing"
 id = "m-1"
 match = ["m-1{snap}"]
 rate = [
-  { input = "3", cache_write = "4", audio_input = "30", output = "15", src = "list", checked = 2026-11-09 },
+  { input = "3", cache_write = "4", audio_input = "30", output = "15", src = "list",
+    checked = 2026-11-09 },
   { tier = "batch", input = "1.50", output = "7.50", src = "list", checked = 2026-11-10 },
   { tier = "fast", input = "6", output = "30", src = "list", checked = 2026-11-10 },
 ]
@@ -333,16 +334,18 @@ rate = [{ input = "1", output = "1", src = "https://maker.example", checked = 20
         let text = |usd: &str| Ok(usd.to_owned());
         let book = book(&[MAKER, CLOUD]);
         type Want = Result<String, &'static str>;
-        type Case<'a> = (
+        type Facts<'a> = &'a [(&'a str, &'a str)];
+        type Counts<'a> = &'a [(Bucket, u64)];
+        type Row<'a> = (
             &'a str,
             &'a str,
             Option<&'a str>,
-            &'a [(&'a str, &'a str)],
-            &'a [(Bucket, u64)],
+            Facts<'a>,
+            Counts<'a>,
             Want,
             Status,
         );
-        let cases: &[Case<'_>] = &[
+        let cases: &[Row<'_>] = &[
             (
                 "maker",
                 "m-1",

@@ -14,6 +14,7 @@ pub mod amount;
 mod calendar;
 mod condition;
 mod fields;
+mod header;
 mod names;
 mod overrides;
 mod provider;

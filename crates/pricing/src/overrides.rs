@@ -379,7 +379,7 @@ azure_zone = "eu"
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         let begins = [
             "overrides.toml: override a: changes nothing; give `times`, `rate` or both",
-            "overrides.toml: override b rate: `input` is of type integer; expected a quoted decimal",
+            "overrides.toml: override b rate: `input` is of type integer; expected",
             "overrides.toml: override b rate: unknown key `inptu`",
             "overrides.toml: override b: changes nothing",
             "overrides.toml: deployment 1: `provider` is missing",

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tollmesh_usage::{Bucket, Unit};
 
 use crate::book::Problem;
-use crate::file::{Fee, Model, Modifier, PriceFile, Tiers};
+use crate::file::{Fee, Model, Modifier, PriceFile};
+use crate::header::Tiers;
 use crate::names::{Glob, Names, Pattern};
 use crate::row::Row;
 

@@ -55,7 +55,8 @@ fn every_mistake_names_its_place() {
             "number literal",
             model("{ input = 2.5, S }"),
             &[
-                "acme.toml: model m row 1: `input` is of type float; expected a quoted decimal: write \"2.5\"",
+                "acme.toml: model m row 1: `input` is of type float; expected a quoted decimal: \
+                 write \"2.5\"",
                 "acme.toml: model m row 1: no rate at all; give at least one class or unit",
             ],
         ),
@@ -80,8 +81,8 @@ fn every_mistake_names_its_place() {
             "silent zero",
             model(r#"{ input = "0", S }"#),
             &[
-                "acme.toml: model m row 1: a row that charges nothing must say `free = true`, and no \
-               other row may",
+                "acme.toml: model m row 1: a row that charges nothing must say `free = true`, \
+               and no other row may",
             ],
         ),
         (
@@ -93,8 +94,8 @@ fn every_mistake_names_its_place() {
             "context",
             model(r#"{ ctx = "big", input = "1", S }"#),
             &[
-                "acme.toml: model m row 1: `ctx` = \"big\": expected <=N, <N, >N, >=N, or two of them \
-               as in \">32000 <=128000\"",
+                "acme.toml: model m row 1: `ctx` = \"big\": expected <=N, <N, >N, >=N, or two of \
+                 them as in \">32000 <=128000\"",
             ],
         ),
         (
