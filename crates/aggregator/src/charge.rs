@@ -109,6 +109,7 @@ fn nothing_of_its_own() -> Priced {
         status: Status::Exact,
         usd: Some(Decimal::ZERO),
         net: Some(Decimal::ZERO),
+        net_by: None,
         lines: Vec::new(),
         row: None,
         unpriced_because: None,

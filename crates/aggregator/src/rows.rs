@@ -163,6 +163,8 @@ fn put_inclusive(item: &mut Map<String, Value>, usage: &Usage, absent: impl Fn()
 fn put_cost(item: &mut Map<String, Value>, cost: &CostRecord) {
     let usd = cost.total.map(|total| total.to_string());
     item.insert("cost_usd".into(), json!(usd));
+    let list = cost.list.map(|list| list.to_string());
+    item.insert("list_cost_usd".into(), json!(list));
     item.insert("cost_status".into(), json!(cost.status.name()));
     item.insert("cost_lines".into(), cost_lines(&cost.lines));
     item.insert("price_row".into(), json!(cost.row.as_deref()));

@@ -12,11 +12,11 @@ use crate::cost::Call;
 /// ignored: such lines carry much that has no price.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Case {
-    /// Whatever the writer calls it.
-    #[serde(default)]
+    /// Whatever the writer calls it, as text.
+    #[serde(default, deserialize_with = "text")]
     pub id: Option<String>,
     /// Who bills it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub provider: String,
     /// The model that served.
     #[serde(default)]
@@ -24,7 +24,7 @@ pub struct Case {
     /// The model asked for.
     #[serde(default)]
     pub model_requested: Option<String>,
-    /// When, in milliseconds since 1970; RFC 3339 with any offset in JSON.
+    /// When, in milliseconds since 1970; in JSON RFC 3339 with any offset, or a day in UTC.
     #[serde(
         default,
         rename = "timestamp",
@@ -36,7 +36,7 @@ pub struct Case {
     #[serde(default)]
     pub service_tier: Option<String>,
     /// Facts that prices depend on.
-    #[serde(default, alias = "pricing_context", deserialize_with = "or_default")]
+    #[serde(default, alias = "pricing_context", deserialize_with = "facts")]
     pub context: BTreeMap<String, String>,
     /// Disjoint counts, where the writer has them; they win.
     #[serde(default)]
@@ -70,17 +70,17 @@ pub struct Inclusive {
     /// Thought; part of the output.
     #[serde(default, alias = "reasoning_tokens")]
     pub reasoning: Option<u64>,
-    /// Sound read, that from the cache not included.
-    #[serde(default, alias = "audio_input_tokens")]
+    /// Sound read, that from the cache included.
+    #[serde(default, alias = "audio_input_tokens", alias = "input_audio_tokens")]
     pub audio_in: Option<u64>,
-    /// Sound read from the cache; part of `cache_read`.
+    /// Sound read from the cache; part of both `cache_read` and `audio_in`.
     #[serde(default, alias = "cache_read_audio")]
     pub cache_read_audio_tokens: Option<u64>,
     /// Images read.
     #[serde(default, alias = "image_in")]
     pub image_input_tokens: Option<u64>,
     /// Sound produced; part of the output.
-    #[serde(default, alias = "audio_output_tokens")]
+    #[serde(default, alias = "audio_output_tokens", alias = "output_audio_tokens")]
     pub audio_out: Option<u64>,
     /// Images produced; part of the output.
     #[serde(default, alias = "image_out")]
@@ -165,21 +165,26 @@ impl Case {
 impl Inclusive {
     /// Takes the parts out of the totals; a total that was not given is the sum of its parts.
     pub fn disjoint(&self) -> Result<Usage, BadTotal> {
-        let cached_text = match (self.cache_read, self.cache_read_audio_tokens) {
-            (Some(all), Some(audio)) => Some(rest("cache_read", all, &[Some(audio)])?),
-            (all, _) => all,
+        let cached_audio = self.cache_read_audio_tokens;
+        let without = |total: &'static str, all: Option<u64>, part: Option<u64>| {
+            all.map(|all| rest(total, all, &[part])).transpose()
         };
-        let write = match (self.cache_write_5m, self.cache_write_tokens) {
-            (Some(default), _) => Some(default),
-            (None, Some(all)) => Some(rest("cache_write_tokens", all, &[self.cache_write_1h])?),
-            (None, None) => None,
+        let cached_text = without("cache_read", self.cache_read, cached_audio)?;
+        let fresh_audio = without("audio_in", self.audio_in, cached_audio)?;
+        let write = match self.cache_write_5m {
+            Some(default) => Some(default),
+            None => without(
+                "cache_write_tokens",
+                self.cache_write_tokens,
+                self.cache_write_1h,
+            )?,
         };
         let inputs = [
             (Bucket::CacheRead, cached_text),
             (Bucket::CacheWrite, write),
             (Bucket::CacheWrite1h, self.cache_write_1h),
-            (Bucket::AudioInput, self.audio_in),
-            (Bucket::CacheReadAudio, self.cache_read_audio_tokens),
+            (Bucket::AudioInput, fresh_audio),
+            (Bucket::CacheReadAudio, cached_audio),
             (Bucket::ImageInput, self.image_input_tokens),
         ];
         let outputs = [
@@ -239,13 +244,50 @@ fn rest(total: &'static str, tokens: u64, parts: &[Option<u64>]) -> Result<u64, 
     })
 }
 
+/// A value that is one text, however it was written; anything else is none.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Word {
+    Text(String),
+    Flag(bool),
+    Count(i64),
+    Other(de::IgnoredAny),
+}
+
+impl Word {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Word::Text(text) => Some(text),
+            Word::Flag(flag) => Some(flag.to_string()),
+            Word::Count(count) => Some(count.to_string()),
+            Word::Other(_) => None,
+        }
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Word::deserialize(deserializer)?.into_text())
+}
+
+fn facts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let facts = Option::<BTreeMap<String, Word>>::deserialize(deserializer)?.unwrap_or_default();
+    let facts = facts.into_iter();
+    Ok(facts
+        .filter_map(|(fact, word)| Some((fact, word.into_text()?)))
+        .collect())
+}
+
 fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
         return Ok(None);
     };
-    let instant: jiff::Timestamp = text
-        .parse()
-        .map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &"RFC 3339"))?;
+    let day = || {
+        let day: jiff::civil::Date = text.parse().ok()?;
+        Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    };
+    let instant = text.parse::<jiff::Timestamp>().ok().or_else(day);
+    let instant =
+        instant.ok_or_else(|| de::Error::invalid_value(de::Unexpected::Str(&text), &"RFC 3339"))?;
     Ok(Some(instant.as_millisecond()))
 }
 
@@ -301,6 +343,44 @@ mod tests {
             "input_tokens is 10, less than its parts together, 11"
         );
         assert!(disjoint(r#"{"usage":{"output_tokens":1,"reasoning":2}}"#).is_err());
+    }
+
+    #[test]
+    fn cached_sound_is_in_both_totals() {
+        let usage = disjoint(
+            r#"{"usage":{"input_tokens":100,"cache_read_tokens":40,"audio_input_tokens":50,
+                "cache_read_audio_tokens":30}}"#,
+        )
+        .unwrap();
+        let count = |bucket| usage.get(bucket);
+        assert_eq!(
+            (count(Bucket::CacheRead), count(Bucket::CacheReadAudio)),
+            (Some(10), Some(30))
+        );
+        assert_eq!(
+            (count(Bucket::AudioInput), count(Bucket::Input)),
+            (Some(20), Some(40))
+        );
+        assert_eq!(usage.input_total(), Some(100));
+    }
+
+    #[test]
+    fn facts_and_names_may_be_written_in_any_way() {
+        let line = r#"{"id":7,"provider":null,"timestamp":"2026-11-15",
+            "context":{"a":"x","b":true,"c":1,"d":null,"e":[1]}}"#;
+        let case: Case = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (case.id.as_deref(), case.provider.as_str()),
+            (Some("7"), "")
+        );
+        let facts: Vec<_> = case
+            .context
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(facts, [("a", "x"), ("b", "true"), ("c", "1")]);
+        assert_eq!(case.unix_ms, Some(1_794_700_800_000));
+        assert!(serde_json::from_str::<Case>(r#"{"timestamp":"yesterday"}"#).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tollmesh_usage::{Bucket, Unit};
 use crate::amount::Rate;
 use crate::calendar::Calendar;
 use crate::fields::{Fields, Report};
-use crate::file::Header;
+use crate::header::Header;
 
 /// The tier of calls and rows that name none.
 pub(crate) const STANDARD: &str = "standard";
@@ -205,9 +205,8 @@ fn read_context(fields: &mut Fields, report: &mut Report<'_>) -> (u64, u64) {
         return (0, u64::MAX);
     };
     parse_context(&text).unwrap_or_else(|| {
-        let what = format!(
-            "`ctx` = \"{text}\": expected <=N, <N, >N, >=N, or two of them as in \">32000 <=128000\""
-        );
+        let known = "<=N, <N, >N, >=N, or two of them as in \">32000 <=128000\"";
+        let what = format!("`ctx` = \"{text}\": expected {known}");
         report.add(fields.place(), what);
         (0, u64::MAX)
     })

@@ -265,6 +265,7 @@ mod tests {
             status: Status::Exact,
             usd: Some(usd),
             net: Some(net.parse().unwrap()),
+            net_by: None,
             lines: vec![line],
             row: Some(format!("row of {usd}")),
             unpriced_because: None,
