@@ -8,7 +8,10 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The directory cannot be made or entered.
-    #[error("{}: cannot use this directory for the ledger; name a writable one as state_dir", path.display())]
+    #[error(
+        "{}: cannot use this directory for the ledger; name a writable one as state_dir",
+        path.display()
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -17,7 +20,8 @@ pub enum LedgerError {
     },
     /// Another process writes this ledger.
     #[error(
-        "{}: another tollmesh{} writes this ledger; stop it, or give this one a state_dir of its own",
+        "{}: another tollmesh{} writes this ledger; \
+         stop it, or give this one a state_dir of its own",
         path.display(),
         holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
     )]
@@ -44,8 +48,8 @@ pub enum LedgerError {
     },
     /// The file is another application's database.
     #[error(
-        "{}: not a ledger (a database of application id {found:#010x}, a ledger has {wanted:#010x}); \
-         move the file away, or name another state_dir",
+        "{}: not a ledger (a database of application id {found:#010x}, \
+         a ledger has {wanted:#010x}); move the file away, or name another state_dir",
         path.display()
     )]
     Application {

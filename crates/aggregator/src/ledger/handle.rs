@@ -9,8 +9,9 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::query::Reader;
+use crate::ledger::queue::Queue;
 use crate::ledger::totals::{Meter, NoMeter, Totals};
-use crate::ledger::writer::{self, Queue, Shared};
+use crate::ledger::writer::{self, Shared};
 
 /// The ledger's file in its directory.
 pub const LEDGER_FILE: &str = "ledger.db";

@@ -120,7 +120,11 @@ mod tests {
         let text = write(&[plain.clone(), extra.clone()]).unwrap();
         assert_eq!(
             text,
-            r#"[["input","1234","2.50","1","0.003085"],["reasoning \"odd\"","1234","2.50","1","0.003085",true,2,"anthropic.toml:claude:1"]]"#
+            concat!(
+                r#"[["input","1234","2.50","1","0.003085"],"#,
+                r#"["reasoning \"odd\"","1234","2.50","1","0.003085",true,2,"#,
+                r#""anthropic.toml:claude:1"]]"#
+            )
         );
         assert_eq!(read(Some(&text)), Some(vec![plain, extra]));
         assert_eq!((write(&[]), read(None)), (None, Some(vec![])));

@@ -11,10 +11,11 @@ use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{Appended, Entry, Recorded};
 use crate::ledger::error::LedgerError;
 use crate::ledger::late::{self, Found};
+use crate::ledger::queue::Batch;
 use crate::ledger::rollup::Rollup;
-use crate::ledger::row::{self, Stored};
+use crate::ledger::row;
+use crate::ledger::stored::Stored;
 use crate::ledger::totals::{Increments, Meter, Occasion, Totals};
-use crate::ledger::writer::Batch;
 use crate::ledger::{counters, prune, quarantine, schema};
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it

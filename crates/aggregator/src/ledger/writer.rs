@@ -1,8 +1,8 @@
-//! The writer thread: what waits in the queue is committed together, then answered.
+//! The writer thread, which commits what waits and answers it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,42 +10,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tollmesh_wire::Timestamp;
 
-use crate::ledger::entry::{Appended, Entry, Quarantined};
+use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue};
 use crate::ledger::schema;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
 use crate::ledger::transaction::Store;
 
-/// Events that one transaction takes. More would not commit faster, and the first batch in it
-/// waits for the last.
-const GROUP_EVENTS_MAX: usize = 4_096;
-
 /// How often an ailing ledger is tried while nobody appends, so that readiness comes back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The answer to one batch.
-type Answer = Result<Appended, AppendError>;
-
-/// One batch that waits.
-pub struct Batch {
-    pub entries: Vec<Entry>,
-    pub quarantine: Vec<Quarantined>,
-}
-
-enum Message {
-    Append(Batch, oneshot::Sender<Answer>),
-    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
-    Close(oneshot::Sender<()>),
-}
-
-/// The bounded way to the writer.
-pub struct Queue {
-    sender: Sender<Message>,
-    events: Arc<AtomicUsize>,
-    events_max: usize,
-}
 
 /// What the writer lets others see.
 #[derive(Default)]
@@ -70,31 +45,12 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         _lock: lock,
     };
     writer.store = Some(writer.take_store()?);
-    let (sender, receiver) = mpsc::channel();
-    let events = Arc::new(AtomicUsize::new(0));
-    let queue = Queue {
-        sender,
-        events: Arc::clone(&events),
-        events_max: options.queue_events_max,
-    };
+    let (queue, receiver, events) = queue::bounded(options.queue_events_max);
     thread::Builder::new()
         .name("ledger".into())
         .spawn(move || writer.run(&receiver, &events))
         .map_err(LedgerError::Thread)?;
     Ok((queue, shared))
-}
-
-/// What one transaction takes, and what is to be done after it.
-#[derive(Default)]
-struct Group {
-    batches: Vec<Batch>,
-    answers: Vec<oneshot::Sender<Answer>>,
-    after: Option<After>,
-}
-
-enum After {
-    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
-    Close(oneshot::Sender<()>),
 }
 
 struct Writer {
@@ -104,60 +60,6 @@ struct Writer {
     meter: Box<dyn Meter>,
     shared: Arc<Shared>,
     _lock: Lock,
-}
-
-// === impl Queue ===
-
-impl Queue {
-    /// Queues a batch; the answer comes after its commit. A batch larger than the whole queue is
-    /// taken when nothing else waits, else it could never be.
-    pub fn push(
-        &self,
-        entries: Vec<Entry>,
-        quarantine: Vec<Quarantined>,
-    ) -> Result<oneshot::Receiver<Answer>, AppendError> {
-        let n = entries.len() + quarantine.len();
-        self.events
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
-                (queued == 0 || queued + n <= self.events_max).then_some(queued + n)
-            })
-            .map_err(|queued| AppendError::Busy { queued })?;
-        let (answer, receiver) = oneshot::channel();
-        let batch = Batch {
-            entries,
-            quarantine,
-        };
-        self.sender
-            .send(Message::Append(batch, answer))
-            .map_err(|_| AppendError::Closed)?;
-        Ok(receiver)
-    }
-
-    /// Asks for one step of deletion; the answer is the number of rows that it deleted.
-    pub fn prune(
-        &self,
-        before: Timestamp,
-    ) -> Result<oneshot::Receiver<Result<u64, AppendError>>, AppendError> {
-        let (answer, receiver) = oneshot::channel();
-        self.sender
-            .send(Message::Prune(before, answer))
-            .map_err(|_| AppendError::Closed)?;
-        Ok(receiver)
-    }
-
-    /// Events that wait.
-    pub fn events(&self) -> usize {
-        self.events.load(Ordering::Acquire)
-    }
-
-    /// Asks the writer to end after what waits; `None` if it has ended already.
-    pub fn close(&self) -> Option<oneshot::Receiver<()>> {
-        let (done, receiver) = oneshot::channel();
-        self.sender
-            .send(Message::Close(done))
-            .ok()
-            .map(|()| receiver)
-    }
 }
 
 // === impl Shared ===
@@ -347,43 +249,6 @@ impl Writer {
         if let Some(store) = self.store.take() {
             store.close();
         }
-    }
-}
-
-impl Group {
-    /// The first message and all that wait behind it, as far as one transaction goes.
-    fn gather(first: Message, receiver: &Receiver<Message>) -> Group {
-        let mut group = Group::default();
-        let mut n = 0;
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Append(batch, answer) => {
-                    n += batch.len();
-                    group.batches.push(batch);
-                    group.answers.push(answer);
-                }
-                Message::Prune(before, answer) => {
-                    group.after = Some(After::Prune(before, answer));
-                    return group;
-                }
-                Message::Close(done) => {
-                    group.after = Some(After::Close(done));
-                    return group;
-                }
-            }
-            next = match n < GROUP_EVENTS_MAX {
-                true => receiver.try_recv().ok(),
-                false => None,
-            };
-        }
-        group
-    }
-}
-
-impl Batch {
-    fn len(&self) -> usize {
-        self.entries.len() + self.quarantine.len()
     }
 }
 
