@@ -2,9 +2,9 @@
 
 pub mod charge;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod http;
-mod inclusive;
 pub mod ingest;
 pub mod ledger;
 pub mod metrics;

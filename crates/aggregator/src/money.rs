@@ -133,6 +133,7 @@ impl std::iter::Sum<PicoUsd> for PicoSum {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rust_decimal::RoundingStrategy::MidpointNearestEven;
 
     #[test]
     fn one_rounding_ties_to_even() {
@@ -173,9 +174,12 @@ mod tests {
         }
 
         #[test]
-        fn rounding_agrees_with_decimals_own(mantissa in -1_i64 << 60..1_i64 << 60, scale in 0_u32..=28) {
+        fn rounding_agrees_with_decimals_own(
+            mantissa in -1_i64 << 60..1_i64 << 60,
+            scale in 0_u32..=28,
+        ) {
             let usd = Decimal::new(mantissa, scale);
-            let rounded = usd.round_dp_with_strategy(12, rust_decimal::RoundingStrategy::MidpointNearestEven);
+            let rounded = usd.round_dp_with_strategy(12, MidpointNearestEven);
             prop_assert_eq!(PicoUsd::from_usd(usd).ok(), PicoUsd::from_usd(rounded).ok());
         }
     }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use notify::Watcher;
 use tokio::sync::Notify;
 use tollmesh_pricing::{Book, Problem, SourceFile};
+use tollmesh_wire::Timestamp;
 
 /// How often files are looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -22,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PricesError {
     /// A configured path cannot be read.
-    #[error("{path}: cannot be read: {why}; correct `pricing` or the file's permissions")]
+    #[error("{path}: cannot be read: {why}; correct the path or the file's permissions")]
     Unreadable {
         /// The path.
         path: String,
@@ -45,16 +46,22 @@ pub struct Tables {
 /// The tables in force, and the files they came from.
 pub struct Prices {
     paths: Vec<PathBuf>,
+    overrides: Option<PathBuf>,
     tables: ArcSwap<Tables>,
     state: Mutex<State>,
 }
 
-/// Names and texts, in the order in which they override.
-type Files = Vec<(String, String)>;
+/// Names and texts of the configured files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Files {
+    /// In the order in which they override.
+    tables: Vec<(String, String)>,
+    overrides: Option<(String, String)>,
+}
 
 struct State {
-    /// The files as last looked at, good or bad.
-    seen: Files,
+    /// The files as last looked at, good or bad; `None` where they could not be read.
+    seen: Option<Files>,
     /// Why the newest files are not in force.
     broken: Option<PricesError>,
 }
@@ -84,15 +91,17 @@ impl Tables {
 // === impl Prices ===
 
 impl Prices {
-    /// Loads the shipped tables and those paths (files, or folders of `*.toml`).
-    pub fn load(paths: &[PathBuf]) -> Result<Prices, PricesError> {
-        let files = read_all(paths)?;
+    /// Loads the shipped tables and those paths (files, or folders of `*.toml`), and the
+    /// operator's own terms over them.
+    pub fn load(paths: &[PathBuf], overrides: Option<&Path>) -> Result<Prices, PricesError> {
+        let files = read_all(paths, overrides)?;
         let book = read_book(&files)?;
         Ok(Prices {
             paths: paths.to_vec(),
+            overrides: overrides.map(Path::to_owned),
             tables: ArcSwap::from_pointee(Tables::of(book)),
             state: Mutex::new(State {
-                seen: files,
+                seen: Some(files),
                 broken: None,
             }),
         })
@@ -110,28 +119,32 @@ impl Prices {
 
     /// How many configured files were read; shipped tables not counted.
     pub fn n_files(&self) -> usize {
-        self.state().seen.len()
+        self.state().seen.as_ref().map_or(0, Files::len)
     }
 
     /// How long ago the newest price in force was checked; `None` where no row says.
-    pub fn age(&self, now: jiff::Timestamp) -> Option<jiff::SignedDuration> {
-        let checked: jiff::civil::Date = self.tables().book.checked()?.parse().ok()?;
-        let midnight = checked.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-        Some(now.duration_since(midnight).max(jiff::SignedDuration::ZERO))
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        let checked = self.tables().book.checked()?;
+        let midnight = Timestamp::parse(&format!("{checked}T00:00:00Z"))?;
+        let age_ms = now.as_unix_ms().saturating_sub(midnight.as_unix_ms());
+        Some(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
     }
 
     /// Looks at the files; takes them if they are new and good.
     pub fn look(&self) -> Look {
         let mut state = self.state();
-        let files = match read_all(&self.paths) {
+        let files = match read_all(&self.paths, self.overrides.as_deref()) {
             Ok(files) => files,
-            Err(error) => return state.refuse(error),
+            Err(error) => {
+                state.seen = None;
+                return state.refuse(error);
+            }
         };
-        if files == state.seen {
+        if state.seen.as_ref() == Some(&files) {
             return Look::Same;
         }
         let read = read_book(&files);
-        state.seen = files;
+        state.seen = Some(files);
         match read {
             Ok(book) => {
                 state.broken = None;
@@ -175,7 +188,7 @@ impl Prices {
         let mut watcher = notify::recommended_watcher(move |_| changed.notify_one())
             .inspect_err(|error| tracing::warn!(%error, "cannot watch price files; polling only"))
             .ok()?;
-        for path in &self.paths {
+        for path in self.paths.iter().chain(&self.overrides) {
             let folder = if path.is_dir() {
                 Some(path.as_path())
             } else {
@@ -216,29 +229,50 @@ impl State {
     }
 }
 
+impl Files {
+    fn len(&self) -> usize {
+        self.tables.len() + usize::from(self.overrides.is_some())
+    }
+}
+
 fn read_book(files: &Files) -> Result<Book, PricesError> {
-    let mut sources = Book::shipped().to_vec();
-    sources.extend(files.iter().map(|(name, text)| SourceFile {
+    let source = |(name, text): &(String, String)| SourceFile {
         name: name.clone(),
         text: text.clone(),
-    }));
-    Book::load(&sources).map_err(PricesError::Invalid)
+    };
+    let mut sources = Book::shipped().to_vec();
+    sources.extend(files.tables.iter().map(source));
+    let book = Book::load(&sources).map_err(PricesError::Invalid)?;
+    match &files.overrides {
+        Some(overrides) => book
+            .with_overrides(&source(overrides))
+            .map_err(PricesError::Invalid),
+        None => Ok(book),
+    }
 }
 
 /// Every file of those paths: folders in their given order, files within by name.
-fn read_all(paths: &[PathBuf]) -> Result<Files, PricesError> {
-    let mut files = Files::new();
+fn read_all(paths: &[PathBuf], overrides: Option<&Path>) -> Result<Files, PricesError> {
+    let mut tables = Vec::new();
     for path in paths {
-        let unreadable = |error: std::io::Error| PricesError::Unreadable {
-            path: path.display().to_string(),
-            why: error.to_string(),
-        };
-        for file in tables_at(path).map_err(unreadable)? {
-            let text = read_table(&file).map_err(unreadable)?;
-            files.push((file.display().to_string(), text));
+        for file in tables_at(path).map_err(|error| unreadable(path, &error))? {
+            tables.push(read_named(&file)?);
         }
     }
-    Ok(files)
+    let overrides = overrides.map(read_named).transpose()?;
+    Ok(Files { tables, overrides })
+}
+
+fn read_named(file: &Path) -> Result<(String, String), PricesError> {
+    let text = read_table(file).map_err(|error| unreadable(file, &error))?;
+    Ok((file.display().to_string(), text))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> PricesError {
+    PricesError::Unreadable {
+        path: path.display().to_string(),
+        why: error.to_string(),
+    }
 }
 
 /// The path itself, or the tables in it where it is a folder.
@@ -269,4 +303,41 @@ fn read_table(file: &Path) -> std::io::Result<String> {
         )));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_come_back_are_in_force_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("pricing");
+        std::fs::create_dir(&folder).unwrap();
+        let prices = Prices::load(std::slice::from_ref(&folder), None).unwrap();
+        assert_eq!(prices.look(), Look::Same);
+
+        std::fs::write(folder.join("own.toml"), "provider = 3").unwrap();
+        assert!(matches!(
+            prices.look(),
+            Look::Refused(PricesError::Invalid(_))
+        ));
+        assert_eq!(prices.look(), Look::Same);
+        assert!(prices.broken().is_some());
+
+        std::fs::rename(&folder, dir.path().join("away")).unwrap();
+        let refused = prices.look();
+        let path = folder.display();
+        assert_eq!(
+            refused,
+            Look::Refused(PricesError::Unreadable {
+                path: path.to_string(),
+                why: "No such file or directory (os error 2)".to_owned(),
+            })
+        );
+        std::fs::remove_file(dir.path().join("away/own.toml")).unwrap();
+        std::fs::rename(dir.path().join("away"), &folder).unwrap();
+        assert_eq!(prices.look(), Look::Loaded);
+        assert_eq!(prices.broken(), None);
+    }
 }

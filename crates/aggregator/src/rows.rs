@@ -1,9 +1,8 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
 use serde_json::{Map, Value, json};
-use tollmesh_usage::{Bucket, Usage};
+use tollmesh_usage::{Bucket, Usage, inclusive};
 
-use crate::inclusive;
 use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
 use crate::ledger::{CostLine, CostRecord};
 
@@ -164,6 +163,8 @@ fn put_inclusive(item: &mut Map<String, Value>, usage: &Usage, absent: impl Fn()
 fn put_cost(item: &mut Map<String, Value>, cost: &CostRecord) {
     let usd = cost.total.map(|total| total.to_string());
     item.insert("cost_usd".into(), json!(usd));
+    let list = cost.list.map(|list| list.to_string());
+    item.insert("list_cost_usd".into(), json!(list));
     item.insert("cost_status".into(), json!(cost.status.name()));
     item.insert("cost_lines".into(), cost_lines(&cost.lines));
     item.insert("price_row".into(), json!(cost.row.as_deref()));

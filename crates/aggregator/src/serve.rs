@@ -12,12 +12,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tollmesh_wire::Timestamp;
 
-use crate::config::Config;
+use crate::clock;
+use crate::config::{Config, Listen};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
-use crate::ledger::{Ledger, LedgerOptions};
-use crate::metrics::{self, Metrics};
+use crate::ledger::{AppendError, Ledger, LedgerOptions};
+use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
 use crate::prices::Prices;
 
@@ -25,6 +27,8 @@ use crate::prices::Prices;
 const IDLE: Duration = Duration::from_secs(2);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The ledger deletes whole hours.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// A token is a line; more is a wrong file.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -70,30 +74,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
-    let prices = Arc::new(Prices::load(&config.pricing)?);
+    let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
-    let ingest_bound = Bound::bind(&config.ingest).await.context("ingest.listen")?;
-    let operator_bound = Bound::bind(&config.operator.listen)
-        .await
-        .context("operator.listen")?;
+    let ingest_bound = bind("ingest.listen", &config.ingest).await?;
+    let operator_bound = bind("operator.listen", &config.operator.listen).await?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    metrics
-        .build_info
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
-    let (meter, slots) = metrics::meter(&config.metrics, &metrics);
-    let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
-    let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
-    let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(&metrics)));
-
-    let is_local = config.operator.listen.is_local();
-    let guard = Guard::new(is_local, token);
-    if guard == Guard::Closed {
-        tracing::warn!(
-            listen = %operator_bound,
-            "operator.token_file is not set: dashboard and API are not served off loopback"
-        );
-    }
+    let (ledger, exposition) = open_ledger(&config, &metrics).await?;
     let activity = Arc::new(Activity::new(Instant::now()));
     let ingest = Ingest::new(
         ledger.clone(),
@@ -107,16 +93,11 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
-        guard,
+        guard: Guard::new(config.operator.listen.is_local(), token),
     };
-    tokio::spawn(Arc::clone(&prices).watch());
-    tracing::info!(
-        ingest = %ingest_bound,
-        operator = %operator_bound,
-        ledger = %ledger.path().display(),
-        pricing_version = &*prices.tables().version,
-        "ready"
-    );
+    tell_ready(&ingest_bound, &operator_bound, &operator);
+    tokio::spawn(prices.watch());
+    tokio::spawn(forget(ledger.clone(), config.retention_days));
     let stop = watch::Sender::new(false);
     let servers = vec![
         tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),
@@ -128,6 +109,61 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
     })
+}
+
+/// Deletes single calls that are older than `days`, now and every hour.
+async fn forget(ledger: Ledger, days: u32) {
+    loop {
+        let age_ms = i64::from(days) * 86_400_000;
+        let before = clock::now().as_unix_ms().saturating_sub(age_ms);
+        match ledger.prune(Timestamp::from_unix_ms(before)).await {
+            Ok(0) => {}
+            Ok(n_rows) => tracing::info!(n_rows, days, "deleted calls beyond retention.days"),
+            Err(AppendError::Closed) => return,
+            // A ledger that cannot be written is told where events are refused.
+            Err(error) => tracing::debug!(%error, "retention is put off"),
+        }
+        tokio::time::sleep(FORGET_EVERY).await;
+    }
+}
+
+async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
+    Bound::bind(listen).await.context(key)
+}
+
+/// The ledger with its meter, which goes on where the ledger's totals stand.
+async fn open_ledger(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Ledger, Exposition)> {
+    let (meter, slots) = metrics::meter(&config.metrics, metrics);
+    let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
+    let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
+    let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(metrics)));
+    Ok((ledger, exposition))
+}
+
+fn tell_ready(ingest: &Bound, operator_bound: &Bound, operator: &Operator) {
+    let version = env!("CARGO_PKG_VERSION");
+    operator
+        .metrics
+        .build_info
+        .with_label_values(&[version])
+        .set(1);
+    if operator.guard == Guard::Closed {
+        tracing::warn!(
+            listen = %operator_bound,
+            "operator.token_file is not set: dashboard and API are not served off loopback"
+        );
+    }
+    tracing::info!(
+        version,
+        %ingest,
+        operator = %operator_bound,
+        ledger = %operator.ledger.path().display(),
+        pricing_version = &*operator.prices.tables().version,
+        "ready"
+    );
 }
 
 async fn serve_ingest(bound: Bound, ingest: Ingest, stop: watch::Receiver<bool>) {

@@ -36,12 +36,16 @@ struct Findings {
 pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut findings = Findings::default();
     let mut pricing = arguments.pricing.clone();
+    let mut overrides = None;
     let config = Config::load(files.config.as_deref(), files.state_dir.as_deref());
     findings.n_files += usize::from(files.config.is_some());
     match config {
         Ok(config) => {
-            findings.consider(&config, files.config.as_deref());
+            if let Some(file) = &files.config {
+                findings.consider(&config, file);
+            }
             pricing.extend(config.pricing);
+            overrides = config.overrides;
         }
         Err(problems) => {
             let problems = problems.0.iter().map(Problem::to_string);
@@ -51,21 +55,21 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(file) = &arguments.filter_config {
         findings.check_filter(file);
     }
-    findings.check_prices(&pricing);
+    findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
 }
 
 impl Findings {
     /// What is no mistake, yet seldom meant.
-    fn consider(&mut self, config: &Config, file: Option<&Path>) {
-        let file = file.map_or("defaults".into(), |file| file.display().to_string());
+    fn consider(&mut self, config: &Config, file: &Path) {
+        let file = file.display();
         if let Listen::Tcp(address) = &config.ingest {
-            let reach = match config.ingest.is_local() {
-                true => "every process in this network namespace, so a metered app in the same pod",
+            let who = match config.ingest.is_local() {
+                true => "every process of this pod or machine, metered apps included,",
                 false => "whoever reaches this address",
             };
             self.warnings.push(format!(
-                "{file}: ingest.listen: {address} lets {reach} forge events; where that matters \
+                "{file}: ingest.listen: at {address} {who} can forge events; beside metered apps \
                  use \"unix:/PATH\" on a volume that only the proxy mounts"
             ));
         }
@@ -98,8 +102,8 @@ impl Findings {
         }
     }
 
-    fn check_prices(&mut self, paths: &[PathBuf]) {
-        match Prices::load(paths) {
+    fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) {
+        match Prices::load(paths, overrides) {
             Ok(prices) => self.n_files += prices.n_files(),
             Err(PricesError::Invalid(problems)) => {
                 let problems = problems.iter().map(ToString::to_string);

@@ -7,13 +7,14 @@ use anyhow::Context;
 use clap::Args;
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tollmesh_pricing::Case;
 use tollmesh_usage::Usage;
 use tollmesh_wire::event::ExtraUsage;
 
 use super::{Outcome, lines};
 use crate::charge::Bill;
+use crate::clock;
 use crate::ledger::CostRecord;
 use crate::prices::{Prices, Tables};
 use crate::rows;
@@ -31,13 +32,14 @@ pub struct Arguments {
     /// Price files or folders of them, over the tables that ship; may be given several times.
     #[arg(long, value_name = "DIR")]
     pricing: Vec<PathBuf>,
+    /// The operator's own terms over those tables.
+    #[arg(long, value_name = "FILE")]
+    overrides: Option<PathBuf>,
 }
 
 /// What a line says beside its counts.
 #[derive(Debug, Deserialize)]
 struct Beside {
-    #[serde(default)]
-    id: Value,
     /// Absent in notes of people, who note down what they are charged for.
     #[serde(default = "yes")]
     billable: bool,
@@ -72,15 +74,20 @@ const fn yes() -> bool {
 
 /// Prices each line.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let prices = Prices::load(&arguments.pricing)?;
+    let prices = Prices::load(&arguments.pricing, arguments.overrides.as_deref())?;
     let tables = prices.tables();
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = clock::now().as_unix_ms();
     lines::for_each(|line| price(line, &tables, now_ms))
 }
 
 fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
-    let beside: Beside = serde_json::from_slice(line).context("not a line of usage")?;
-    let case: Case = serde_json::from_slice(line).context("not a line of usage")?;
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(line).context("not a line of usage")?;
+    // Whatever the writer calls the line, a number as well as a text.
+    let id = fields.remove("id").unwrap_or_default();
+    let fields = Value::Object(fields);
+    let beside = Beside::deserialize(&fields).context("not a line of usage")?;
+    let case = Case::deserialize(&fields).context("not a line of usage")?;
     let usage = match &beside.billed_buckets {
         Some(billed) => billed.clone(),
         None => case.disjoint()?,
@@ -100,14 +107,16 @@ fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
         is_billable: beside.billable,
     };
     let cost = bill.price(&tables.book, Arc::clone(&tables.version));
-    Ok(answer(&beside.id, &cost))
+    Ok(answer(&id, &cost))
 }
 
-/// Exact, where the ledger rounds to a pico-dollar: the sum of the lines as they are.
+/// Exact, where the ledger rounds to a pico-dollar: the sum of the lines as they are. Lines are by
+/// the public list; what own terms make of their sum is as the ledger has it.
 fn answer(id: &Value, cost: &CostRecord) -> Value {
-    let usd: Option<Decimal> = cost
-        .total
-        .map(|_| cost.lines.iter().map(|line| line.usd).sum());
+    let usd: Option<Decimal> = cost.total.map(|total| match cost.list {
+        Some(_) => total.to_usd(),
+        None => cost.lines.iter().map(|line| line.usd).sum(),
+    });
     let mut answer = json!({
         "id": id,
         "status": cost.status.name(),

@@ -1,10 +1,10 @@
 //! `tollmesh top`
 
 use clap::{Args, ValueEnum};
-use tollmesh_wire::Timestamp;
 
 use super::output::{self, Format};
 use super::{Files, Outcome};
+use crate::clock;
 use crate::ledger::query::Reader;
 use crate::question::Parts;
 use crate::rows;
@@ -77,8 +77,7 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         limit: Some(arguments.limit),
         ..Parts::default()
     };
-    let now = Timestamp::from_unix_ms(jiff::Timestamp::now().as_millisecond());
-    let query = parts.requests(now)?;
+    let query = parts.requests(clock::now())?;
     let reader = Reader::open(&files.load()?.state_dir)?;
     let page = reader.requests(&query)?;
     let rows = rows::requests(&page.items, page.next_cursor);

@@ -8,6 +8,11 @@ pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
 /// Kubernetes' usual grace ends long before; more is a typing error.
 const DRAIN_MAX: Duration = Duration::from_secs(3600);
 
+/// A quarter, so that last month can be looked at call by call.
+pub const RETENTION_DAYS_DEFAULT: u64 = 90;
+/// From a day to ten years.
+pub const RETENTION_DAYS: (u64, u64) = (1, 3660);
+
 /// What most teams ask for; anything that grows with users must not be here.
 pub const LABELS_DEFAULT: [&str; 3] = ["team", "feature", "environment"];
 /// Each further label multiplies series.

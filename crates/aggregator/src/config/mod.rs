@@ -26,6 +26,8 @@ pub struct Config {
     /// `pricing`: folders or files of price tables; later ones override earlier ones, and all
     /// override the tables that ship. Default: none.
     pub pricing: Vec<PathBuf>,
+    /// `overrides`: the operator's own terms over those tables. Default: none.
+    pub overrides: Option<PathBuf>,
     /// `drain`: the longest that ingest goes on after SIGTERM. Default 10 s.
     pub drain: Duration,
     /// `ingest.listen`: the filter's side. Default `127.0.0.1:4100`.
@@ -34,6 +36,9 @@ pub struct Config {
     pub operator: Operator,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// `retention.days`: how long single calls are kept; hourly sums and counters stay.
+    /// Default 90.
+    pub retention_days: u32,
 }
 
 /// `[operator]`: the side of people and Prometheus.
@@ -93,24 +98,20 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &[
-    "overrides",
-    "budgets",
-    "redis",
-    "postgres",
-    "alerts",
-    "otlp",
-    "retention",
-];
+const NOT_AVAILABLE: &[&str] = &["budgets", "redis", "postgres", "alerts", "otlp"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
     let state_dir = state_dir.map(Path::to_owned).or(written);
     let pricing = root.texts("pricing").unwrap_or_default();
+    let overrides = root.parsed("overrides", limits::absolute_path);
     let drain = root.parsed("drain", limits::drain);
     let ingest = read_ingest(root.section("ingest"));
     let operator = read_operator(root.section("operator"));
     let metrics = read_metrics(root.section("metrics"));
+    let mut retention = root.section("retention");
+    let days = retention.number("days", limits::RETENTION_DAYS, "days");
+    retention.finish();
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -125,10 +126,12 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     Some(Config {
         state_dir,
         pricing: pricing.into_iter().map(PathBuf::from).collect(),
+        overrides,
         drain: drain.unwrap_or(limits::DRAIN_DEFAULT),
         ingest,
         operator,
         metrics,
+        retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
     })
 }
 

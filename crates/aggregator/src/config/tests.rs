@@ -21,6 +21,8 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.metrics.labels, ["team", "feature", "environment"]);
     assert_eq!(config.metrics.max_values_per_label, 100);
     assert_eq!(config.metrics.max_series, 10_000);
+    assert_eq!(config.retention_days, 90);
+    assert_eq!(config.overrides, None);
 }
 
 #[test]
@@ -28,6 +30,7 @@ fn a_full_file_is_taken() {
     let text = r#"
         state_dir = "/var/lib/elsewhere"
         pricing = ["/etc/tollmesh/pricing"]
+        overrides = "/etc/tollmesh/overrides.toml"
         drain = "500ms"
         [ingest]
         listen = "unix:/run/tollmesh/ingest.sock"
@@ -38,11 +41,16 @@ fn a_full_file_is_taken() {
         labels = []
         max_values_per_label = 5
         max_series = 200
+        [retention]
+        days = 7
     "#;
     let config = Config::parse("tollmesh.toml", text, None).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
     assert_eq!(config.drain, Duration::from_millis(500));
     assert!(config.metrics.labels.is_empty());
+    assert_eq!(config.retention_days, 7);
+    let overrides = config.overrides.as_deref();
+    assert_eq!(overrides, Some(Path::new("/etc/tollmesh/overrides.toml")));
     let over = Config::parse("tollmesh.toml", text, Some(Path::new("/s"))).unwrap();
     assert_eq!(over.state_dir, Path::new("/s"));
 }
@@ -121,6 +129,10 @@ fn every_mistake_has_its_message() {
             "[metrics]\nmax_values_per_label = -1",
             "tollmesh.toml: metrics.max_values_per_label: found -1; expected a number of values \
              from 1 to 10000",
+        ),
+        (
+            "[retention]\ndays = 0",
+            "tollmesh.toml: retention.days: found 0; expected a number of days from 1 to 3660",
         ),
         (
             "budgets = \"/etc/tollmesh/budgets.toml\"",

@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tollmesh_wire::Timestamp;
 
 use super::Operator;
+use crate::clock;
 use crate::ledger::QueryError;
 use crate::ledger::query::{CoverageQuery, Reader};
 use crate::problem::Problem;
@@ -25,7 +25,7 @@ pub async fn spend(
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
     let query = Parts::from_pairs(pairs, &["by", "interval", "from", "to", "where"])
-        .and_then(|parts| parts.spend(now()))
+        .and_then(|parts| parts.spend(clock::now()))
         .map_err(bad_question)?;
     let rows = ask(&operator, move |reader| {
         let sums = reader.spend(&query)?;
@@ -42,7 +42,7 @@ pub async fn requests(
 ) -> Result<Response, Problem> {
     let allowed = &["sort", "limit", "cursor", "from", "to", "where"];
     let query = Parts::from_pairs(pairs, allowed)
-        .and_then(|parts| parts.requests(now()))
+        .and_then(|parts| parts.requests(clock::now()))
         .map_err(bad_question)?;
     let rows = ask(&operator, move |reader| {
         let page = reader.requests(&query)?;
@@ -59,7 +59,7 @@ pub async fn coverage(
 ) -> Result<Response, Problem> {
     let parts = Parts::from_pairs(pairs, &["from", "to", "where"]).map_err(bad_question)?;
     let query = CoverageQuery {
-        span: parts.span(now()).map_err(bad_question)?,
+        span: parts.span(clock::now()).map_err(bad_question)?,
         filters: parts.filters().map_err(bad_question)?,
         tags: operator.tags.clone(),
     };
@@ -149,9 +149,4 @@ fn wants_csv(headers: &HeaderMap) -> bool {
         (Some(csv), Some(json)) => csv < json,
         (csv, _) => csv.is_some(),
     }
-}
-
-/// The wall clock, for ages such as `from=24h`.
-fn now() -> Timestamp {
-    Timestamp::from_unix_ms(jiff::Timestamp::now().as_millisecond())
 }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Operator;
+use crate::clock;
 use crate::problem::Problem;
 
 /// The process answers, whatever else is wrong: a restart would not help a full disk.
@@ -72,8 +73,8 @@ impl Operator {
             .set(i64::from(health.failing.is_none()));
         let is_current = self.prices.broken().is_none();
         metrics.price_reload_successful.set(i64::from(is_current));
-        if let Some(age) = self.prices.age(jiff::Timestamp::now()) {
-            metrics.price_table_age_seconds.set(age.as_secs());
+        if let Some(age) = self.prices.age(clock::now()) {
+            metrics.price_table_age_seconds.set(saturate(age.as_secs()));
         }
     }
 }

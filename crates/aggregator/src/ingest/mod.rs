@@ -6,6 +6,8 @@ mod read;
 mod recipe;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
@@ -24,8 +26,10 @@ pub use activity::Activity;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A reservation names a call; it has no business to be longer.
 const RESERVATION_BYTES_MAX: usize = 64 * 1024;
-/// Batches held at once. What comes beyond is asked to come again, so that memory stays bounded.
+/// Batches held at once; others wait unread in their sockets, so that memory stays bounded.
 const BATCHES_MAX: usize = 16;
+/// A filter sends a batch at once. One that takes longer is cut, or it would keep others waiting.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A filter's tick is a quarter of a second and its back-off starts above; one second is enough.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
@@ -36,6 +40,8 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
     room: Semaphore,
+    /// Whether the last append failed, so that a failure is logged once and not for each batch.
+    is_failing: AtomicBool,
 }
 
 type Answer = Result<Response<Full<Bytes>>, Problem>;
@@ -56,6 +62,7 @@ impl Ingest {
             metrics,
             activity,
             room: Semaphore::new(BATCHES_MAX),
+            is_failing: AtomicBool::new(false),
         }
     }
 
@@ -79,10 +86,8 @@ impl Ingest {
 
     async fn events(&self, request: Request<Incoming>) -> Answer {
         let _working = self.activity.begin();
-        let Ok(_room) = self.room.try_acquire() else {
-            self.metrics.batches_deferred_total.inc();
-            return Err(busy("too many batches at once"));
-        };
+        // The semaphore is never closed, so this only waits.
+        let _room = self.room.acquire().await;
         let body = collect(request, BATCH_BYTES_MAX).await?;
         let reply = self.take(&body).await?;
         json(StatusCode::OK, &reply)
@@ -116,12 +121,17 @@ async fn collect(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, 
     if request.body().size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    match Limited::new(request.into_body(), bytes_max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::new(
+    let body = Limited::new(request.into_body(), bytes_max).collect();
+    match tokio::time::timeout(BODY_TIME_MAX, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "the body ended before its end",
+        )),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time",
         )),
     }
 }

@@ -1,13 +1,15 @@
 //! The recipe for a batch: read, price, append once, answer after the commit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
+use tollmesh_wire::Event;
 use tollmesh_wire::event::{EventBatch, EventsReply, Rejected};
-use tollmesh_wire::{Event, Timestamp};
 
 use super::{Ingest, busy, read};
 use crate::charge::Bill;
+use crate::clock;
 use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded};
 use crate::problem::Problem;
 
@@ -32,6 +34,7 @@ impl Ingest {
             .append(prepared.entries, prepared.quarantine)
             .await
             .map_err(|error| self.deferred(&error))?;
+        self.taken();
         rejected.extend(refusals(&appended, &prepared.ids));
         self.metrics
             .dropped(&batch.node.vm, batch.node.dropped_total);
@@ -82,8 +85,23 @@ impl Ingest {
         self.metrics.batches_deferred_total.inc();
         match error {
             AppendError::Busy { .. } => busy("the ledger cannot keep up"),
-            AppendError::Storage(_) => busy("the ledger cannot be written"),
             AppendError::Closed => busy("the aggregator is stopping"),
+            AppendError::Storage(_) => {
+                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                    let error = chain(error);
+                    tracing::error!(
+                        error,
+                        "events are not taken until the ledger can be written"
+                    );
+                }
+                busy("the ledger cannot be written")
+            }
+        }
+    }
+
+    fn taken(&self) {
+        if self.is_failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the ledger can be written again");
         }
     }
 }
@@ -92,7 +110,7 @@ impl Prepared {
     fn reject(&mut self, json: &str, reason: String) {
         let event_id = read::id_of(json);
         self.quarantine.push(Quarantined {
-            received: now(),
+            received: clock::now(),
             event_id: event_id.clone(),
             reason: reason.clone(),
             body: json.to_owned(),
@@ -111,11 +129,6 @@ fn refusals<'a>(appended: &'a Appended, ids: &'a [String]) -> impl Iterator<Item
         event_id: ids.get(n).cloned(),
         reason: why.to_string(),
     })
-}
-
-/// The wall clock, read only here: when a bad event came.
-fn now() -> Timestamp {
-    Timestamp::from_unix_ms(jiff::Timestamp::now().as_millisecond())
 }
 
 /// The error with its causes, on one line.

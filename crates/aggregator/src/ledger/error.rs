@@ -8,7 +8,10 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The directory cannot be made or entered.
-    #[error("{}: cannot use this directory for the ledger; name a writable one as state_dir", path.display())]
+    #[error(
+        "{}: cannot use this directory for the ledger; name a writable one as state_dir",
+        path.display()
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -17,7 +20,8 @@ pub enum LedgerError {
     },
     /// Another process writes this ledger.
     #[error(
-        "{}: another tollmesh{} writes this ledger; stop it, or give this one a state_dir of its own",
+        "{}: another tollmesh{} writes this ledger; \
+         stop it, or give this one a state_dir of its own",
         path.display(),
         holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
     )]
@@ -44,8 +48,8 @@ pub enum LedgerError {
     },
     /// The file is another application's database.
     #[error(
-        "{}: not a ledger (a database of application id {found:#010x}, a ledger has {wanted:#010x}); \
-         move the file away, or name another state_dir",
+        "{}: not a ledger (a database of application id {found:#010x}, \
+         a ledger has {wanted:#010x}); move the file away, or name another state_dir",
         path.display()
     )]
     Application {
@@ -69,6 +73,18 @@ pub enum LedgerError {
         found: i64,
         /// The version that this build reads and writes.
         wanted: i64,
+    },
+    /// The file system does not do what a write-ahead log needs; network file systems do not.
+    #[error(
+        "{}: this file system cannot hold a write-ahead log (SQLite offers {journal:?}); \
+         name a directory on a local disk as state_dir",
+        path.display()
+    )]
+    NoWriteAheadLog {
+        /// The file.
+        path: PathBuf,
+        /// The journal mode that SQLite offers.
+        journal: String,
     },
     /// SQLite refused.
     #[error("{}: {doing}", path.display())]

@@ -7,7 +7,8 @@ use tollmesh_wire::Event;
 use crate::ledger::checked::Checked;
 use crate::ledger::codes;
 use crate::ledger::entry::Entry;
-use crate::ledger::row::{self, Stored};
+use crate::ledger::row;
+use crate::ledger::stored::{self, Stored};
 
 /// What late usage finds.
 pub enum Found {
@@ -44,7 +45,7 @@ pub fn find(connection: &Connection, late: &Checked<'_>) -> rusqlite::Result<Fou
     );
     let stored = connection
         .prepare_cached(&sql)?
-        .query_row(params![response_id, event.provider], row::read)
+        .query_row(params![response_id, event.provider], stored::read)
         .optional()?;
     Ok(stored.map_or(Found::Nothing, |stored| Found::Row(Box::new(stored))))
 }

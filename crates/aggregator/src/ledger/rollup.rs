@@ -40,7 +40,6 @@ struct Sums {
 #[derive(Debug, Default)]
 pub struct Rollup {
     groups: HashMap<Key, Sums>,
-    has_removals: bool,
 }
 
 impl Rollup {
@@ -51,7 +50,6 @@ impl Rollup {
 
     /// Takes a row out of its group.
     pub fn remove(&mut self, checked: &Checked<'_>, ids: Ids) {
-        self.has_removals = true;
         self.count(checked, ids, -1);
     }
 
@@ -81,35 +79,42 @@ impl Rollup {
         }
     }
 
-    /// Adds all to the file.
+    /// Adds all to the file. Groups that lost their last call go.
     pub fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut upsert = connection.prepare_cached(&upsert_sql())?;
         for (key, sums) in &self.groups {
-            let tokens = sums.tokens.iter().copied();
-            let narrow = [
-                key.hour,
-                key.tag_set,
-                key.source,
-                key.model,
-                key.outcome,
-                key.usage_source,
-                key.cost_status,
-                sums.requests,
-                sums.ttft_count,
-            ];
+            let key = key.columns();
+            let counts = [sums.requests, sums.ttft_count];
             let wide = [sums.cost_pico, sums.duration_ms, sums.ttft_ms];
-            let values = narrow
-                .into_iter()
-                .map(i128::from)
-                .chain(wide)
-                .chain(tokens)
-                .map(Wide);
+            let narrow = key.into_iter().chain(counts).map(i128::from);
+            let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
             upsert.execute(params_from_iter(values))?;
-        }
-        if self.has_removals {
-            connection.execute("DELETE FROM hourly WHERE requests = 0", [])?;
+            if sums.requests <= 0 {
+                connection
+                    .prepare_cached(
+                        "DELETE FROM hourly WHERE hour = ?1 AND tag_set = ?2 AND source_id = ?3
+                         AND model_id = ?4 AND outcome = ?5 AND usage_source = ?6
+                         AND cost_status = ?7 AND requests = 0",
+                    )?
+                    .execute(params_from_iter(key))?;
+            }
         }
         Ok(())
+    }
+}
+
+impl Key {
+    /// The columns of the primary key, in its order.
+    fn columns(&self) -> [i64; 7] {
+        [
+            self.hour,
+            self.tag_set,
+            self.source,
+            self.model,
+            self.outcome,
+            self.usage_source,
+            self.cost_status,
+        ]
     }
 }
 

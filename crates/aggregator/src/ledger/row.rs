@@ -1,22 +1,13 @@
-//! An event as the columns of one row, there and back.
+//! The columns of a row, and how an event with its cost is written into them.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use rusqlite::types::{FromSql, ToSql};
-use rusqlite::{Row, Statement};
+use rusqlite::Statement;
+use rusqlite::types::ToSql;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tollmesh_pricing::Status;
-use tollmesh_usage::{Bucket, Usage, UsageSource};
-use tollmesh_wire::event::Kind;
-use tollmesh_wire::{Event, Outcome, Timestamp};
+use tollmesh_usage::{Bucket, Usage};
 
 use crate::ledger::checked::Checked;
 use crate::ledger::codes::Coded;
 use crate::ledger::dictionary::Ids;
-use crate::ledger::entry::{CostRecord, Entry};
 use crate::ledger::lines;
 use crate::money::PicoUsd;
 
@@ -62,7 +53,8 @@ const AFTER_BUCKETS: [&str; 21] = [
     "trouble",
 ];
 
-/// What [`read`] needs beside the columns of `events e`, from the dictionaries joined to it.
+/// What [`read`](crate::ledger::stored::read) needs beside the columns of `events e`, from the
+/// dictionaries joined to it.
 const JOINED: &str = "m.provider, m.api, m.host, m.model, m.model_requested, m.service_tier,
     g.body, s.body, p.price_row, p.pricing_version";
 
@@ -96,7 +88,7 @@ pub fn update_sql() -> String {
     format!("UPDATE events SET {} WHERE id = ?1", sets.join(", "))
 }
 
-/// The columns that [`read`] reads, of `events e` with [`JOINS`].
+/// The columns that [`read`](crate::ledger::stored::read) reads, of `events e` with [`JOINS`].
 pub fn select() -> String {
     let own: Vec<String> = columns().map(|name| format!("e.{name}")).collect();
     format!("{}, {JOINED}", own.join(", "))
@@ -193,154 +185,4 @@ fn units_of(usage: &Usage) -> Usage {
         units.set_unit(unit, amount);
     }
     units
-}
-
-/// A row as it stands in the ledger.
-pub struct Stored {
-    pub row: i64,
-    pub ids: Ids,
-    pub entry: Entry,
-    pub provider_cost: Option<PicoUsd>,
-}
-
-/// Takes a row's values, from the first on.
-struct Take<'r, 's> {
-    row: &'r Row<'s>,
-    at: usize,
-}
-
-impl Take<'_, '_> {
-    fn take<T: FromSql>(&mut self) -> rusqlite::Result<T> {
-        self.at += 1;
-        self.row.get(self.at - 1)
-    }
-
-    fn take_code<T: Coded>(&mut self) -> rusqlite::Result<T> {
-        let (at, code) = (self.at, self.take()?);
-        T::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(at, code))
-    }
-
-    fn take_u64(&mut self) -> rusqlite::Result<Option<u64>> {
-        let (at, n): (_, Option<i64>) = (self.at, self.take()?);
-        n.map(|n| u64::try_from(n).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, n)))
-            .transpose()
-    }
-
-    fn take_pico(&mut self) -> rusqlite::Result<Option<PicoUsd>> {
-        Ok(self.take::<Option<i64>>()?.map(PicoUsd::from_pico))
-    }
-
-    fn take_json<T: DeserializeOwned + Default>(&mut self) -> rusqlite::Result<T> {
-        let (at, text): (_, Option<String>) = (self.at, self.take()?);
-        match text {
-            None => Ok(T::default()),
-            Some(text) => serde_json::from_str(&text).map_err(|source| damaged(at, source)),
-        }
-    }
-}
-
-fn damaged(at: usize, source: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(source))
-}
-
-/// A cost line that is none.
-#[derive(Debug, thiserror::Error)]
-#[error("cost_lines is no list of cost lines")]
-struct BadLines;
-
-/// Reads what [`select`] selects.
-pub fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let take = &mut Take { row, at: 0 };
-    let row = take.take()?;
-    let mut event = Event {
-        event_id: take.take()?,
-        kind: Kind::Call,
-        time: Timestamp::from_unix_ms(take.take()?),
-        duration_ms: take.take_u64()?.unwrap_or_default(),
-        ttft_ms: take.take_u64()?,
-        ..Event::default()
-    };
-    let mut ids = Ids {
-        model: take.take()?,
-        tag_set: take.take()?,
-        source: take.take()?,
-        price: 0,
-    };
-    event.outcome = take.take_code::<Outcome>()?;
-    event.status = take.take()?;
-    event.stream = take.take()?;
-    event.usage_source = take.take_code::<UsageSource>()?.name().to_owned();
-    event.billable = take.take()?;
-    let mut tokens = Usage::new();
-    for bucket in Bucket::ALL {
-        tokens.set(bucket, take.take_u64()?);
-    }
-    // The units come as a usage without tokens.
-    event.usage = take.take_json()?;
-    tokens
-        .tokens()
-        .for_each(|(bucket, n)| event.usage.set(bucket, n));
-    event.billed_usage = take.take_json()?;
-    event.extra_usage = take.take_json()?;
-    event.pricing_context = take.take_json()?;
-    let (mut cost, provider_cost) = read_cost(take, &mut ids)?;
-    event.provider_cost_usd = provider_cost.map(|pico| pico.to_string());
-    event.response_id = take.take()?;
-    event.finish_reason = take.take()?;
-    event.tool_calls = take.take()?;
-    event.request_id = take.take()?;
-    event.trace_id = take.take()?;
-    event.span_id = take.take()?;
-    event.response_flags = take.take::<i64>()?.cast_unsigned();
-    event.attempts = take.take()?;
-    event.reservation_id = take.take()?;
-    event.trouble = take.take()?;
-    read_joined(take, &mut event, &mut cost)?;
-    Ok(Stored {
-        row,
-        ids,
-        entry: Entry { event, cost },
-        provider_cost,
-    })
-}
-
-fn read_cost(
-    take: &mut Take<'_, '_>,
-    ids: &mut Ids,
-) -> rusqlite::Result<(CostRecord, Option<PicoUsd>)> {
-    let total = take.take_pico()?;
-    let list = take.take_pico()?;
-    let provider_cost = take.take_pico()?;
-    let status = take.take_code::<Status>()?;
-    let unpriced_because = take.take::<Option<String>>()?.map(Cow::Owned);
-    ids.price = take.take()?;
-    let (at, text): (_, Option<String>) = (take.at, take.take()?);
-    let cost = CostRecord {
-        status,
-        total,
-        list,
-        lines: lines::read(text.as_deref()).ok_or_else(|| damaged(at, BadLines))?,
-        row: None,
-        pricing_version: Arc::from(""),
-        unpriced_because,
-    };
-    Ok((cost, provider_cost))
-}
-
-fn read_joined(
-    take: &mut Take<'_, '_>,
-    event: &mut Event,
-    cost: &mut CostRecord,
-) -> rusqlite::Result<()> {
-    event.provider = take.take()?;
-    event.api = take.take()?;
-    event.host = take.take()?;
-    event.model = take.take()?;
-    event.model_requested = take.take()?;
-    event.service_tier = take.take()?;
-    event.tags = take.take_json::<BTreeMap<String, String>>()?;
-    event.source = take.take_json()?;
-    cost.row = take.take()?;
-    cost.pricing_version = take.take()?;
-    Ok(())
 }

@@ -1,48 +1,26 @@
-//! The writer thread: what waits in the queue is committed together, then answered.
+//! The writer thread, which commits what waits and answers it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tollmesh_wire::Timestamp;
 
-use crate::ledger::entry::{Appended, Entry, Quarantined};
+use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue};
+use crate::ledger::schema;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
 use crate::ledger::transaction::Store;
 
-/// Events that one transaction takes. More would not commit faster, and the first batch in it
-/// waits for the last.
-const GROUP_EVENTS_MAX: usize = 4_096;
-
 /// How often an ailing ledger is tried while nobody appends, so that readiness comes back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The answer to one batch.
-type Answer = Result<Appended, AppendError>;
-
-/// One batch that waits.
-pub struct Batch {
-    pub entries: Vec<Entry>,
-    pub quarantine: Vec<Quarantined>,
-}
-
-enum Message {
-    Append(Batch, oneshot::Sender<Answer>),
-    Close(oneshot::Sender<()>),
-}
-
-/// The bounded way to the writer.
-pub struct Queue {
-    sender: Sender<Message>,
-    events: Arc<AtomicUsize>,
-    events_max: usize,
-}
 
 /// What the writer lets others see.
 #[derive(Default)]
@@ -52,6 +30,7 @@ pub struct Shared {
     /// Set while commits fail.
     pub failing: RwLock<Option<Failing>>,
     rows: AtomicU64,
+    set_aside: AtomicU64,
 }
 
 /// Opens the ledger and starts the thread.
@@ -66,13 +45,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         _lock: lock,
     };
     writer.store = Some(writer.take_store()?);
-    let (sender, receiver) = mpsc::channel();
-    let events = Arc::new(AtomicUsize::new(0));
-    let queue = Queue {
-        sender,
-        events: Arc::clone(&events),
-        events_max: options.queue_events_max,
-    };
+    let (queue, receiver, events) = queue::bounded(options.queue_events_max);
     thread::Builder::new()
         .name("ledger".into())
         .spawn(move || writer.run(&receiver, &events))
@@ -89,54 +62,17 @@ struct Writer {
     _lock: Lock,
 }
 
-// === impl Queue ===
-
-impl Queue {
-    /// Queues a batch; the answer comes after its commit. A batch larger than the whole queue is
-    /// taken when nothing else waits, else it could never be.
-    pub fn push(
-        &self,
-        entries: Vec<Entry>,
-        quarantine: Vec<Quarantined>,
-    ) -> Result<oneshot::Receiver<Answer>, AppendError> {
-        let n = entries.len() + quarantine.len();
-        self.events
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
-                (queued == 0 || queued + n <= self.events_max).then_some(queued + n)
-            })
-            .map_err(|queued| AppendError::Busy { queued })?;
-        let (answer, receiver) = oneshot::channel();
-        let batch = Batch {
-            entries,
-            quarantine,
-        };
-        self.sender
-            .send(Message::Append(batch, answer))
-            .map_err(|_| AppendError::Closed)?;
-        Ok(receiver)
-    }
-
-    /// Events that wait.
-    pub fn events(&self) -> usize {
-        self.events.load(Ordering::Acquire)
-    }
-
-    /// Asks the writer to end after what waits; `None` if it has ended already.
-    pub fn close(&self) -> Option<oneshot::Receiver<()>> {
-        let (done, receiver) = oneshot::channel();
-        self.sender
-            .send(Message::Close(done))
-            .ok()
-            .map(|()| receiver)
-    }
-}
-
 // === impl Shared ===
 
 impl Shared {
     /// Request-level rows in the ledger.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Damaged files that were set aside since the process began.
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
     }
 }
 
@@ -159,14 +95,21 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
             };
-            let (batches, answers, close) = gather(first, receiver);
-            self.commit(&batches, answers, events);
-            if let Some(done) = close {
-                self.end();
-                // The lock goes before the answer; whoever asked may have gone.
-                drop(self);
-                let _ = done.send(());
-                return;
+            let group = Group::gather(first, receiver);
+            self.commit(&group.batches, group.answers, events);
+            match group.after {
+                None => {}
+                Some(After::Prune(before, answer)) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.prune(before));
+                }
+                Some(After::Close(done)) => {
+                    self.end();
+                    // The lock goes before the answer.
+                    drop(self);
+                    let _ = done.send(());
+                    return;
+                }
             }
         }
     }
@@ -219,6 +162,17 @@ impl Writer {
         Ok(appended)
     }
 
+    /// One step of deletion.
+    fn prune(&mut self, before: Timestamp) -> Result<u64, AppendError> {
+        let pruned = self.take_store().and_then(|mut store| {
+            let n = store.prune(before)?;
+            self.shared.rows.store(store.rows(), Ordering::Relaxed);
+            self.store = Some(store);
+            Ok(n)
+        });
+        pruned.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it
     /// speaks of a transaction that never was, and the next use opens the file afresh.
     fn take_store(&mut self) -> Result<Store, LedgerError> {
@@ -251,8 +205,18 @@ impl Writer {
         }
     }
 
-    /// Notes a failure.
+    /// Notes a failure. A damaged file is set aside, so that the next use begins a new one; its
+    /// counters go on from what is known.
     fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
+        if schema::is_damage(&error) {
+            match schema::set_aside(&self.path) {
+                Ok(path) => {
+                    self.shared.set_aside.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(path = %path.display(), "a damaged ledger was set aside");
+                }
+                Err(error) => tracing::error!(%error, "a damaged ledger cannot be set aside"),
+            }
+        }
         let error = Arc::new(error);
         let mut failing = self
             .shared
@@ -285,42 +249,6 @@ impl Writer {
         if let Some(store) = self.store.take() {
             store.close();
         }
-    }
-}
-
-/// The first message and all that wait behind it, as far as one transaction goes.
-fn gather(
-    first: Message,
-    receiver: &Receiver<Message>,
-) -> (
-    Vec<Batch>,
-    Vec<oneshot::Sender<Answer>>,
-    Option<oneshot::Sender<()>>,
-) {
-    let (mut batches, mut answers) = (Vec::new(), Vec::new());
-    let mut n = 0;
-    let mut next = Some(first);
-    while let Some(message) = next {
-        match message {
-            Message::Close(done) => return (batches, answers, Some(done)),
-            Message::Append(batch, answer) => {
-                n += batch.len();
-                batches.push(batch);
-                answers.push(answer);
-            }
-        }
-        next = if n < GROUP_EVENTS_MAX {
-            receiver.try_recv().ok()
-        } else {
-            None
-        };
-    }
-    (batches, answers, None)
-}
-
-impl Batch {
-    fn len(&self) -> usize {
-        self.entries.len() + self.quarantine.len()
     }
 }
 

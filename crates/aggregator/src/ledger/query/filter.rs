@@ -62,12 +62,12 @@ pub enum Column {
     Trouble,
 }
 
-/// A condition: the dimension has that value. A call without the dimension does not match.
+/// A condition: the dimension has that value. An empty value asks for the calls without any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// What is looked at.
     pub dimension: Dimension,
-    /// The value that it must have.
+    /// The value that it must have; empty for none.
     pub value: String,
 }
 

@@ -12,6 +12,7 @@ use crate::ledger::query::filter::{Filter, Span};
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{Scope, Table};
 use crate::ledger::row;
+use crate::ledger::stored;
 use crate::money::PicoUsd;
 
 /// Rows on one page, whatever was asked for.
@@ -134,7 +135,7 @@ fn page(
             page.next_cursor = last.map(|cursor: Cursor| cursor.to_string());
             break;
         }
-        let stored = row::read(row)?;
+        let stored = stored::read(row)?;
         last = Some(Cursor {
             sort: query.sort,
             key: row.get("k")?,

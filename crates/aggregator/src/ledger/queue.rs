@@ -1,0 +1,161 @@
+//! The bounded queue before the writer, and how what waits in it is taken together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use tokio::sync::oneshot;
+use tollmesh_wire::Timestamp;
+
+use crate::ledger::entry::{Appended, Entry, Quarantined};
+use crate::ledger::error::AppendError;
+
+/// Events that one transaction takes. More would not commit faster, and the first batch in it
+/// waits for the last.
+const GROUP_EVENTS_MAX: usize = 4_096;
+
+/// The answer to one batch.
+pub type Answer = Result<Appended, AppendError>;
+
+/// One batch that waits.
+pub struct Batch {
+    pub entries: Vec<Entry>,
+    pub quarantine: Vec<Quarantined>,
+}
+
+/// What the writer is asked for.
+pub enum Message {
+    Append(Batch, oneshot::Sender<Answer>),
+    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The bounded way to the writer.
+pub struct Queue {
+    sender: Sender<Message>,
+    events: Arc<AtomicUsize>,
+    events_max: usize,
+}
+
+/// What one transaction takes, and what is to be done after it.
+#[derive(Default)]
+pub struct Group {
+    pub batches: Vec<Batch>,
+    pub answers: Vec<oneshot::Sender<Answer>>,
+    pub after: Option<After>,
+}
+
+/// What follows a transaction.
+pub enum After {
+    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A queue for at most that many events, and the writer's end of it: messages, and the count of
+/// events that wait, which the writer lowers when it has answered them.
+pub fn bounded(events_max: usize) -> (Queue, Receiver<Message>, Arc<AtomicUsize>) {
+    let (sender, receiver) = mpsc::channel();
+    let events = Arc::new(AtomicUsize::new(0));
+    let queue = Queue {
+        sender,
+        events: Arc::clone(&events),
+        events_max,
+    };
+    (queue, receiver, events)
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Queues a batch; the answer comes after its commit. A batch larger than the whole queue is
+    /// taken when nothing else waits, else it could never be.
+    pub fn push(
+        &self,
+        entries: Vec<Entry>,
+        quarantine: Vec<Quarantined>,
+    ) -> Result<oneshot::Receiver<Answer>, AppendError> {
+        let n = entries.len() + quarantine.len();
+        self.events
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
+                (queued == 0 || queued + n <= self.events_max).then_some(queued + n)
+            })
+            .map_err(|queued| AppendError::Busy { queued })?;
+        let (answer, receiver) = oneshot::channel();
+        let batch = Batch {
+            entries,
+            quarantine,
+        };
+        self.sender
+            .send(Message::Append(batch, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Asks for one step of deletion; the answer is the number of rows that it deleted.
+    pub fn prune(
+        &self,
+        before: Timestamp,
+    ) -> Result<oneshot::Receiver<Result<u64, AppendError>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Prune(before, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Events that wait.
+    pub fn events(&self) -> usize {
+        self.events.load(Ordering::Acquire)
+    }
+
+    /// Asks the writer to end after what waits; `None` if it has ended already.
+    pub fn close(&self) -> Option<oneshot::Receiver<()>> {
+        let (done, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Close(done))
+            .ok()
+            .map(|()| receiver)
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    /// The first message and all that wait behind it, as far as one transaction goes.
+    pub fn gather(first: Message, receiver: &Receiver<Message>) -> Group {
+        let mut group = Group::default();
+        let mut n = 0;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Append(batch, answer) => {
+                    n += batch.len();
+                    group.batches.push(batch);
+                    group.answers.push(answer);
+                }
+                Message::Prune(before, answer) => {
+                    group.after = Some(After::Prune(before, answer));
+                    return group;
+                }
+                Message::Close(done) => {
+                    group.after = Some(After::Close(done));
+                    return group;
+                }
+            }
+            next = match n < GROUP_EVENTS_MAX {
+                true => receiver.try_recv().ok(),
+                false => None,
+            };
+        }
+        group
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// Events in it, good and bad.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.quarantine.len()
+    }
+}
