@@ -115,3 +115,151 @@ fn nothing_of_its_own() -> Priced {
         unpriced_because: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tollmesh_pricing::SourceFile;
+    use tollmesh_usage::Bucket;
+
+    use super::*;
+
+    /// Two models: `small` at 1 and 2 dollars for a million tokens, `large` at ten times that.
+    fn book() -> Book {
+        let model = |id: &str, input: &str, output: &str| {
+            format!(
+                "[[model]]\nid = {id:?}\nmatch = [{id:?}]\nrate = [{{ input = {input:?}, \
+                 output = {output:?}, src = \"list\", checked = 2026-11-09 }}]\n"
+            )
+        };
+        let head = "schema = 1\nprovider = \"maker\"\ncurrency = \"USD\"\n\
+                    [source]\nlist = \"https://maker.example/prices\"\n";
+        let (small, large) = (model("small", "1", "2"), model("large", "10", "20"));
+        let file = SourceFile {
+            name: "maker.toml".into(),
+            text: format!("{head}{small}{large}"),
+        };
+        Book::load(&[file]).unwrap()
+    }
+
+    fn tokens(input: u64, output: u64) -> Usage {
+        Usage::new()
+            .with(Bucket::Input, input)
+            .with(Bucket::Output, output)
+    }
+
+    fn call() -> Event {
+        Event {
+            provider: "maker".into(),
+            model: Some("small".into()),
+            usage: tokens(1_000_000, 1_000_000),
+            billable: true,
+            ..Event::default()
+        }
+    }
+
+    fn nested(model: Option<&str>) -> ExtraUsage {
+        ExtraUsage {
+            kind: "advisor".into(),
+            model: model.map(str::to_owned),
+            usage: tokens(1_000_000, 0),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_call_has_its_charge() {
+        let book = book();
+        for (name, event, cost) in [
+            ("a call", call(), "exact 3"),
+            (
+                "a free endpoint",
+                Event {
+                    billable: false,
+                    ..call()
+                },
+                "exact 0",
+            ),
+            (
+                "a refused call",
+                Event {
+                    outcome: Outcome::Denied,
+                    ..call()
+                },
+                "exact 0",
+            ),
+            (
+                "a call that a nearer filter counts",
+                Event {
+                    outcome: Outcome::Relayed,
+                    ..call()
+                },
+                "exact 0",
+            ),
+            (
+                "a retrieval that shows the usage of a charged call",
+                Event {
+                    kind: Kind::LateUsage,
+                    billable: false,
+                    ..call()
+                },
+                "exact 3",
+            ),
+            (
+                "less is billed than was processed",
+                Event {
+                    billed_usage: Some(tokens(500_000, 0)),
+                    ..call()
+                },
+                "exact 0.5",
+            ),
+            (
+                "usage of another model within",
+                Event {
+                    extra_usage: vec![nested(Some("large")), nested(None)],
+                    ..call()
+                },
+                "exact 14",
+            ),
+            (
+                "nothing but nested usage",
+                Event {
+                    usage: Usage::new(),
+                    extra_usage: vec![nested(Some("large"))],
+                    ..call()
+                },
+                "exact 10",
+            ),
+            (
+                "nested usage of a model without a price",
+                Event {
+                    extra_usage: vec![nested(Some("nonesuch"))],
+                    ..call()
+                },
+                "unpriced unknown_model",
+            ),
+            (
+                "no usage",
+                Event {
+                    usage: Usage::new(),
+                    ..call()
+                },
+                "unpriced no_usage",
+            ),
+            (
+                "more than an amount holds",
+                Event {
+                    usage: tokens(u64::MAX, 0),
+                    ..call()
+                },
+                "unpriced overflow",
+            ),
+        ] {
+            let record = Bill::from(&event).price(&book, "v".into());
+            let rest = match (record.total, &record.unpriced_because) {
+                (Some(total), _) => total.to_string(),
+                (None, because) => because.as_deref().unwrap_or("?").to_owned(),
+            };
+            let got = format!("{} {rest}", record.status.name());
+            assert_eq!(got, cost, "{name}");
+        }
+    }
+}

@@ -123,7 +123,8 @@ impl Findings {
         }
         match (self.mistakes.len(), self.warnings.len()) {
             (0, 0) => {
-                writeln!(out, "{} files checked, all well", self.n_files)?;
+                let files = if self.n_files == 1 { "file" } else { "files" };
+                writeln!(out, "{} {files} checked, all well", self.n_files)?;
                 Ok(Outcome::Done)
             }
             (0, _) => Ok(Outcome::Findings),

@@ -137,3 +137,41 @@ fn usage_errors_end_with_2() {
     }
     assert_eq!(tollmesh(&["--version"], "").status.code(), Some(0));
 }
+
+#[test]
+fn check_tells_every_mistake_in_every_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display().to_string();
+    let check = |arguments: &[&str]| {
+        let output = tollmesh(&[&["check"], arguments].concat(), "");
+        let told = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), told.replace(&place, "DIR"))
+    };
+    let file = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let socket = "[ingest]\nlisten = \"unix:/run/tollmesh/ingest.sock\"\n";
+    let good = file("good.toml", socket);
+    assert_eq!(
+        check(&["--config", &good]),
+        (Some(0), "1 file checked, all well\n".to_owned())
+    );
+    let open = file("open.toml", "[operator]\nlisten = \"0.0.0.0:4101\"\n");
+    let bad = file("bad.toml", "drain = 1\n[ingest]\nport = 1\n");
+    let filter = file("filter.json", r#"{"agregator":{"cluster":"x"}}"#);
+    let prices = file("prices.toml", "provider = 3\n");
+    insta::assert_debug_snapshot!("warnings", check(&["--config", &open]));
+    insta::assert_debug_snapshot!(
+        "mistakes",
+        check(&[
+            "--config",
+            &bad,
+            "--filter-config",
+            &filter,
+            "--pricing",
+            &prices
+        ])
+    );
+}
