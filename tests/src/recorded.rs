@@ -11,6 +11,13 @@ use serde_json::Value;
 
 use crate::exchange::{Ask, Cut, Exchange, Payload, Reply};
 
+/// APIs that repeat the usage of an earlier call.
+const RETRIEVALS: [&str; 3] = [
+    "anthropic.batch_results",
+    "openai.assistants.run",
+    "openai.responses.retrieve",
+];
+
 /// One recorded exchange.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recorded {
@@ -91,6 +98,6 @@ impl Recorded {
     /// Whether a ledger row is due: a retrieval repeats the usage of an earlier call, and without
     /// that call it charges nothing and has no row of its own.
     pub fn has_row(&self) -> bool {
-        self.method != "GET"
+        !RETRIEVALS.contains(&self.api.as_str())
     }
 }
