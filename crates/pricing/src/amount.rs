@@ -1,5 +1,7 @@
 //! Decimals that are exact or refused, never rounded in silence.
 
+use std::fmt;
+
 use rust_decimal::Decimal;
 
 /// Decimal places that a rate or a factor may have; with this many a product still fits.
@@ -77,6 +79,15 @@ impl Rate {
             return Some(product);
         }
         product.checked_div(self.divisor)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.divisor == Decimal::ONE {
+            true => write!(f, "{}", self.numerator),
+            false => write!(f, "{}/{}", self.numerator, self.divisor),
+        }
     }
 }
 

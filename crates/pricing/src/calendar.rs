@@ -144,11 +144,21 @@ mod tests {
 
     #[test]
     fn spans_are_read_strictly() {
-        for bad in ["", "1:00-02:00", "01:00", "01:60-02:00", "25:00-26:00", "01:00-01:00"] {
+        for bad in [
+            "",
+            "1:00-02:00",
+            "01:00",
+            "01:60-02:00",
+            "25:00-26:00",
+            "01:00-01:00",
+        ] {
             assert_eq!(Hours::parse(bad), None, "{bad}");
         }
         assert!(Hours::parse("22:00-24:00").is_some());
-        assert_eq!(parse_days("fri-mon").unwrap(), [true, false, false, false, true, true, true]);
+        assert_eq!(
+            parse_days("fri-mon").unwrap(),
+            [true, false, false, false, true, true, true]
+        );
         assert_eq!(parse_days("weekdays"), None);
     }
 }

@@ -25,7 +25,12 @@ pub struct Case {
     #[serde(default)]
     pub model_requested: Option<String>,
     /// When, in milliseconds since 1970; RFC 3339 with any offset in JSON.
-    #[serde(default, rename = "timestamp", alias = "time", deserialize_with = "rfc3339")]
+    #[serde(
+        default,
+        rename = "timestamp",
+        alias = "time",
+        deserialize_with = "rfc3339"
+    )]
     pub unix_ms: Option<i64>,
     /// The service tier, in the provider's word.
     #[serde(default)]
@@ -216,13 +221,22 @@ impl Inclusive {
             Unit::Characters => self.characters,
             Unit::Requests => self.requests,
         };
-        Unit::ALL.into_iter().filter_map(move |unit| Some((unit, amount(unit)?)))
+        Unit::ALL
+            .into_iter()
+            .filter_map(move |unit| Some((unit, amount(unit)?)))
     }
 }
 
 fn rest(total: &'static str, tokens: u64, parts: &[Option<u64>]) -> Result<u64, BadTotal> {
-    let parts = parts.iter().flatten().fold(0u64, |sum, n| sum.saturating_add(*n));
-    tokens.checked_sub(parts).ok_or(BadTotal { total, tokens, parts })
+    let parts = parts
+        .iter()
+        .flatten()
+        .fold(0u64, |sum, n| sum.saturating_add(*n));
+    tokens.checked_sub(parts).ok_or(BadTotal {
+        total,
+        tokens,
+        parts,
+    })
 }
 
 fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
@@ -263,7 +277,10 @@ mod tests {
         assert_eq!(usage.get(Bucket::AudioOutput), Some(0));
         assert_eq!(usage.get(Bucket::ImageInput), None);
         assert_eq!(usage.unit(Unit::WebSearches), Some(Quantity::whole(2)));
-        assert_eq!((usage.input_total(), usage.output_total()), (Some(100), Some(50)));
+        assert_eq!(
+            (usage.input_total(), usage.output_total()),
+            (Some(100), Some(50))
+        );
     }
 
     #[test]
@@ -279,7 +296,10 @@ mod tests {
     #[test]
     fn totals_below_their_parts_are_refused() {
         let bad = disjoint(r#"{"usage":{"input_tokens":10,"cache_read":11}}"#).unwrap_err();
-        assert_eq!(bad.to_string(), "input_tokens is 10, less than its parts together, 11");
+        assert_eq!(
+            bad.to_string(),
+            "input_tokens is 10, less than its parts together, 11"
+        );
         assert!(disjoint(r#"{"usage":{"output_tokens":1,"reasoning":2}}"#).is_err());
     }
 

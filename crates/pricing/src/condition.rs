@@ -1,5 +1,6 @@
 //! What must be known of a call for a modifier or fee to apply.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use toml::Table;
@@ -50,9 +51,20 @@ impl Condition {
     /// Whether every fact has one of the wanted values.
     pub(crate) fn holds(&self, known: &BTreeMap<String, String>) -> bool {
         self.facts.iter().all(|(fact, wanted)| {
-            let value = known.get(fact).map(|v| v.to_lowercase());
+            let value = known.get(fact).map(|v| lower(v));
             wanted.iter().any(|w| w.fits(value.as_deref()))
         })
+    }
+}
+
+/// The text in lower case, copied only where it has to change.
+pub(crate) fn lower(text: &str) -> Cow<'_, str> {
+    match text
+        .bytes()
+        .any(|b| b.is_ascii_uppercase() || !b.is_ascii())
+    {
+        true => Cow::Owned(text.to_lowercase()),
+        false => Cow::Borrowed(text),
     }
 }
 
@@ -81,8 +93,14 @@ size = ["low", "absent"]"#;
         assert!(report.into_problems().is_empty());
         for (facts, want) in [
             (&[("geo", "US"), ("zone", "us-east5")][..], true),
-            (&[("geo", "us"), ("zone", "us-east5"), ("size", "low")], true),
-            (&[("geo", "us"), ("zone", "us-east5"), ("size", "high")], false),
+            (
+                &[("geo", "us"), ("zone", "us-east5"), ("size", "low")],
+                true,
+            ),
+            (
+                &[("geo", "us"), ("zone", "us-east5"), ("size", "high")],
+                false,
+            ),
             (&[("geo", "us"), ("zone", "global")], false),
             (&[("geo", "us")], false),
             (&[("geo", "jp"), ("zone", "us-east5")], false),

@@ -113,7 +113,12 @@ impl Fields {
         texts.unwrap_or_default()
     }
 
-    pub(crate) fn flag(&mut self, key: &'static str, default: bool, report: &mut Report<'_>) -> bool {
+    pub(crate) fn flag(
+        &mut self,
+        key: &'static str,
+        default: bool,
+        report: &mut Report<'_>,
+    ) -> bool {
         match self.take(key) {
             None => default,
             Some(Value::Boolean(flag)) => flag,
@@ -141,7 +146,12 @@ impl Fields {
     }
 
     pub(crate) fn money(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<Rate> {
-        let text = match self.take(key)? {
+        let value = self.take(key)?;
+        self.as_money(key, value, report)
+    }
+
+    fn as_money(&self, key: &str, value: Value, report: &mut Report<'_>) -> Option<Rate> {
+        let text = match value {
             Value::String(text) => text,
             number @ (Value::Integer(_) | Value::Float(_)) => {
                 let expected = format!("a quoted decimal: write \"{number}\"");
@@ -156,6 +166,26 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// All keys that are left and that `is_rate` knows, with their money; `names` is what to say
+    /// of them where a key is unknown.
+    pub(crate) fn rates<K>(
+        &mut self,
+        names: &'static str,
+        is_rate: impl Fn(&str) -> Option<K>,
+        report: &mut Report<'_>,
+    ) -> Vec<(K, Rate)> {
+        self.known.push(names);
+        let mut rates = Vec::new();
+        for (name, value) in std::mem::take(&mut self.table) {
+            let Some(key) = is_rate(&name) else {
+                self.table.insert(name, value);
+                continue;
+            };
+            rates.extend(self.as_money(&name, value, report).map(|rate| (key, rate)));
+        }
+        rates
     }
 
     pub(crate) fn zone(&mut self, key: &'static str, report: &mut Report<'_>) -> TimeZone {
@@ -184,14 +214,21 @@ impl Fields {
         let Some(value) = self.take(key) else {
             return Vec::new();
         };
-        let tables = match &value {
-            Value::Array(items) => items.iter().map(|i| i.as_table().cloned()).collect(),
-            _ => None,
-        };
-        if tables.is_none() {
-            self.refuse::<()>(key, &value, "a list of tables", report);
+        let mut tables = Vec::new();
+        let mut is_list = false;
+        if let Value::Array(items) = value {
+            is_list = true;
+            for item in items {
+                match item {
+                    Value::Table(table) => tables.push(table),
+                    _ => is_list = false,
+                }
+            }
         }
-        tables.unwrap_or_default()
+        if !is_list {
+            report.add(&self.place, format!("`{key}` must be a list of tables"));
+        }
+        tables
     }
 }
 

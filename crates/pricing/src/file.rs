@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
-use toml::{Table, Value};
 use tollmesh_usage::{Bucket, Unit};
+use toml::{Table, Value};
 
 use crate::amount::Rate;
 use crate::book::{Problem, SourceFile};
@@ -14,7 +14,7 @@ use crate::calendar::{Calendar, Hours, parse_days};
 use crate::condition::Condition;
 use crate::fields::{Fields, Report, as_date, as_texts};
 use crate::names::Glob;
-use crate::row::{self, Row, read_source};
+use crate::row::{self, Row, STANDARD, read_source};
 use crate::table::{self, Span};
 
 /// The only schema of price files there is.
@@ -102,12 +102,12 @@ impl Tiers {
     }
 
     pub(crate) fn is_known(&self, tier: &str) -> bool {
-        tier == "standard" || self.words.values().any(|t| t == tier)
+        tier == STANDARD || self.words.values().any(|t| t == tier)
     }
 
     pub(crate) fn known(&self) -> Vec<&str> {
         let mut known: Vec<&str> = self.words.values().map(String::as_str).collect();
-        known.push("standard");
+        known.push(STANDARD);
         known.sort_unstable();
         known.dedup();
         known
@@ -142,12 +142,21 @@ pub(crate) fn read(source: &SourceFile) -> (Option<PriceFile>, Vec<Problem>) {
     let modifiers = fields.tables("modifier", &mut report);
     let fees = fields.tables("fee", &mut report);
     fields.finish(&mut report);
-    header.tiers.words.entry("standard".into()).or_insert("standard".into());
+    header.tiers.words.insert(STANDARD.into(), STANDARD.into());
     let file = PriceFile {
         name: source.name.clone(),
-        models: (1..).zip(models).map(|(n, t)| Arc::new(read_model(t, n, &header, &mut report))).collect(),
-        modifiers: (1..).zip(modifiers).map(|(n, t)| Arc::new(read_modifier(t, n, &header, &mut report))).collect(),
-        fees: (1..).zip(fees).map(|(n, t)| Arc::new(read_fee(t, n, &header, &mut report))).collect(),
+        models: (1..)
+            .zip(models)
+            .map(|(n, t)| Arc::new(read_model(t, n, &header, &mut report)))
+            .collect(),
+        modifiers: (1..)
+            .zip(modifiers)
+            .map(|(n, t)| Arc::new(read_modifier(t, n, &header, &mut report)))
+            .collect(),
+        fees: (1..)
+            .zip(fees)
+            .map(|(n, t)| Arc::new(read_fee(t, n, &header, &mut report)))
+            .collect(),
         header,
     };
     (Some(file), report.into_problems())
@@ -164,7 +173,10 @@ fn read_header(fields: &mut Fields, report: &mut Report<'_>) -> Header {
     }
     let currency = fields.text("currency", report);
     if currency.is_some_and(|c| c != "USD") {
-        report.add("file", "`currency` must be \"USD\": convert before writing a price down");
+        report.add(
+            "file",
+            "`currency` must be \"USD\": convert before writing a price down",
+        );
     }
     let mut header = Header {
         provider: fields.required("provider", report).to_lowercase(),
@@ -172,7 +184,11 @@ fn read_header(fields: &mut Fields, report: &mut Report<'_>) -> Header {
         inherits: lower(fields.texts("inherits", report)),
         bills_requested: read_bill_by(fields, report),
         tier_facts: fields.texts("tier_facts", report),
-        prefixes: fields.texts("prefixes", report).iter().map(|p| Glob::new(p)).collect(),
+        prefixes: fields
+            .texts("prefixes", report)
+            .iter()
+            .map(|p| Glob::new(p))
+            .collect(),
         ..Header::default()
     };
     let mut inherit = Fields::new(fields.table("inherit", report), "[inherit]");
@@ -240,7 +256,10 @@ fn read_billed_as(table: Table, report: &mut Report<'_>) -> BTreeMap<Bucket, Buc
         // Only downwards in the order of classes, so that the chain ends.
         match buckets {
             (Some(from), Some(to)) if to < from => drop(billed_as.insert(from, to)),
-            _ => report.add("[billed_as]", format!("`{name}` must name an earlier class")),
+            _ => report.add(
+                "[billed_as]",
+                format!("`{name}` must name an earlier class"),
+            ),
         }
     }
     billed_as
@@ -257,7 +276,10 @@ fn read_calendar(mut fields: Fields, report: &mut Report<'_>) -> Calendar {
     for text in fields.texts("hours_utc", report) {
         match Hours::parse(&text) {
             Some(span) => hours.push(span),
-            None => report.add(&place, format!("\"{text}\" is no span such as \"16:30-00:30\"")),
+            None => report.add(
+                &place,
+                format!("\"{text}\" is no span such as \"16:30-00:30\""),
+            ),
         }
     }
     if hours.is_empty() {
@@ -277,9 +299,14 @@ fn read_days_off(fields: &mut Fields, report: &mut Report<'_>) -> Vec<Date> {
     let Some(value) = fields.take("days_off") else {
         return Vec::new();
     };
-    let dates = value.as_array().and_then(|a| a.iter().map(as_date).collect());
+    let dates = value
+        .as_array()
+        .and_then(|a| a.iter().map(as_date).collect());
     dates.unwrap_or_else(|| {
-        report.add(fields.place(), "`days_off` must be a list of dates, unquoted");
+        report.add(
+            fields.place(),
+            "`days_off` must be a list of dates, unquoted",
+        );
         Vec::new()
     })
 }
@@ -306,16 +333,29 @@ fn read_model(table: Table, number: usize, header: &Header, report: &mut Report<
     let rows: Vec<Row> = rows.collect();
     table::check(&rows, &place, report);
     fields.finish(report);
-    Model { id, matches, rows, note }
+    Model {
+        id,
+        matches,
+        rows,
+        note,
+    }
 }
 
-fn read_modifier(table: Table, number: usize, header: &Header, report: &mut Report<'_>) -> Modifier {
+fn read_modifier(
+    table: Table,
+    number: usize,
+    header: &Header,
+    report: &mut Report<'_>,
+) -> Modifier {
     let mut fields = Fields::new(table, format!("modifier {number}"));
     let id = fields.required("id", report);
     let place = format!("modifier {id}");
     let when = Condition::read(fields.table("when", report), &place, report);
     if when.is_always() {
-        report.add(&place, "`when` is missing: a factor that always holds belongs in the rates");
+        report.add(
+            &place,
+            "`when` is missing: a factor that always holds belongs in the rates",
+        );
     }
     let times = fields.money("times", report);
     if times.is_none_or(Rate::is_zero) {
@@ -329,7 +369,13 @@ fn read_modifier(table: Table, number: usize, header: &Header, report: &mut Repo
     }
     fields.finish(report);
     let times = times.map_or(Decimal::ONE, Rate::as_decimal);
-    Modifier { id, when, span, models, times }
+    Modifier {
+        id,
+        when,
+        span,
+        models,
+        times,
+    }
 }
 
 fn read_fee(table: Table, number: usize, header: &Header, report: &mut Report<'_>) -> Fee {
@@ -348,7 +394,10 @@ fn read_fee(table: Table, number: usize, header: &Header, report: &mut Report<'_
     let each = fields.money("each", report);
     let is_free = fields.flag("free", false, report);
     if each.is_none_or(Rate::is_zero) != is_free || each.is_none() {
-        report.add(&place, "`each` is missing, or nothing without `free = true`");
+        report.add(
+            &place,
+            "`each` is missing, or nothing without `free = true`",
+        );
     }
     let span = Span::read(&mut fields, report);
     let models = read_models(&mut fields, report);
@@ -358,7 +407,15 @@ fn read_fee(table: Table, number: usize, header: &Header, report: &mut Report<'_
     }
     fields.finish(report);
     let each = each.unwrap_or(Rate::of(Decimal::ZERO));
-    Fee { id, when, span, models, unit, each, checked }
+    Fee {
+        id,
+        when,
+        span,
+        models,
+        unit,
+        each,
+        checked,
+    }
 }
 
 /// Globs over model ids; all models where none is given.

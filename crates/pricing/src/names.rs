@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::condition::lower;
+
 /// Stands for an optional snapshot date in a `match`.
 const SNAP: &str = "{snap}";
 
@@ -13,20 +15,20 @@ pub struct Glob {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    Is(char),
+    Is(u8),
     AnyOne,
     Digit,
     Any,
 }
 
 impl Glob {
-    /// `*` is any text, `?` any character, `#` a digit; anything else is itself in any case.
+    /// `*` is any text, `?` any byte, `#` a digit; anything else is itself in any case.
     pub fn new(text: &str) -> Glob {
         let text = text.to_lowercase();
-        let parts = text.chars().map(|c| match c {
-            '*' => Part::Any,
-            '?' => Part::AnyOne,
-            '#' => Part::Digit,
+        let parts = text.bytes().map(|byte| match byte {
+            b'*' => Part::Any,
+            b'?' => Part::AnyOne,
+            b'#' => Part::Digit,
             other => Part::Is(other),
         });
         Glob {
@@ -36,16 +38,17 @@ impl Glob {
 
     /// Whether the whole of `name` (lower case) fits.
     pub fn matches(&self, name: &str) -> bool {
-        let name: Vec<char> = name.chars().collect();
+        let name = name.as_bytes();
         let (mut part, mut at) = (0, 0);
+        // Where the last `*` stands, and up to where it is taken to reach.
         let mut star: Option<(usize, usize)> = None;
-        while at < name.len() {
+        while let Some(byte) = name.get(at) {
             match self.parts.get(part) {
                 Some(Part::Any) => {
                     star = Some((part, at));
                     part += 1;
                 }
-                Some(p) if name.get(at).is_some_and(|c| p.takes(*c)) => {
+                Some(p) if p.takes(*byte) => {
                     part += 1;
                     at += 1;
                 }
@@ -66,6 +69,12 @@ impl Glob {
 
     /// Whether some name fits both.
     pub fn meets(&self, other: &Glob) -> bool {
+        let ahead = || self.parts.iter().zip(&other.parts);
+        let behind = || self.parts.iter().rev().zip(other.parts.iter().rev());
+        // Most pairs differ before the first or after the last star.
+        if !may_meet(ahead()) || !may_meet(behind()) {
+            return false;
+        }
         let (a, b) = (&self.parts, &other.parts);
         let width = b.len() + 1;
         // `fits[i * width + j]`: the rests from i and j have a name in common.
@@ -75,10 +84,9 @@ impl Glob {
                 let rest = |i: usize, j: usize| fits.get(i * width + j).copied() == Some(true);
                 let fit = match (a.get(i), b.get(j)) {
                     (None, None) => true,
-                    (Some(Part::Any), _) if rest(i + 1, j) => true,
-                    (_, Some(Part::Any)) if rest(i, j + 1) => true,
-                    (Some(Part::Any), Some(_)) => rest(i, j + 1),
-                    (Some(_), Some(Part::Any)) => rest(i + 1, j),
+                    (Some(Part::Any), None) => rest(i + 1, j),
+                    (None, Some(Part::Any)) => rest(i, j + 1),
+                    (Some(Part::Any), _) | (_, Some(Part::Any)) => rest(i + 1, j) || rest(i, j + 1),
                     (Some(x), Some(y)) => x.overlaps(*y) && rest(i + 1, j + 1),
                     (None, Some(_)) | (Some(_), None) => false,
                 };
@@ -91,11 +99,16 @@ impl Glob {
     }
 }
 
+fn may_meet<'p>(mut pairs: impl Iterator<Item = (&'p Part, &'p Part)>) -> bool {
+    let decided = pairs.find(|(a, b)| **a == Part::Any || **b == Part::Any || !a.overlaps(**b));
+    decided.is_none_or(|(a, b)| *a == Part::Any || *b == Part::Any)
+}
+
 impl Part {
-    fn takes(self, c: char) -> bool {
+    fn takes(self, byte: u8) -> bool {
         match self {
-            Part::Is(own) => own == c,
-            Part::Digit => c.is_ascii_digit(),
+            Part::Is(own) => own == byte,
+            Part::Digit => byte.is_ascii_digit(),
             Part::AnyOne | Part::Any => true,
         }
     }
@@ -170,7 +183,10 @@ impl Names {
     }
 
     fn claimed_glob(&self, glob: &Glob, model: usize) -> Option<usize> {
-        let by_glob = self.globs.iter().find(|(g, m)| *m != model && g.meets(glob));
+        let by_glob = self
+            .globs
+            .iter()
+            .find(|(g, m)| *m != model && g.meets(glob));
         let by_snapshot = || {
             let claims = |stem: &str| dated(stem).iter().any(|g| g.meets(glob));
             let mut others = self.snapshot.iter().filter(|(_, m)| **m != model);
@@ -189,13 +205,7 @@ impl Names {
 
     /// The model of that name, in any case.
     pub fn find(&self, name: &str) -> Option<usize> {
-        if name.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.find_lower(&name.to_lowercase());
-        }
-        self.find_lower(name)
-    }
-
-    fn find_lower(&self, name: &str) -> Option<usize> {
+        let name = &*lower(name);
         self.exact
             .get(name)
             .or_else(|| self.snapshot.get(name))

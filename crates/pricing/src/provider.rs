@@ -242,8 +242,14 @@ impl Extras {
         let modifiers = self.modifiers.iter();
         let fees = self.fees.iter();
         Entry {
-            modifiers: modifiers.filter(|m| fits(&m.models, &model.id)).cloned().collect(),
-            fees: fees.filter(|f| fits(&f.models, &model.id)).cloned().collect(),
+            modifiers: modifiers
+                .filter(|m| fits(&m.models, &model.id))
+                .cloned()
+                .collect(),
+            fees: fees
+                .filter(|f| fits(&f.models, &model.id))
+                .cloned()
+                .collect(),
             model,
         }
     }
@@ -258,7 +264,12 @@ fn charged_units(provider: &Provider, extras: &Extras) -> Vec<Unit> {
     let entries = provider.layers.iter().flat_map(|l| &l.entries);
     let rows = entries.flat_map(|e| &e.model.rows);
     let by_rows = rows.flat_map(|r| r.units.iter().map(|(unit, _)| *unit));
-    let mut units: Vec<Unit> = extras.fees.iter().filter_map(|f| f.unit).chain(by_rows).collect();
+    let mut units: Vec<Unit> = extras
+        .fees
+        .iter()
+        .filter_map(|f| f.unit)
+        .chain(by_rows)
+        .collect();
     units.sort_unstable();
     units.dedup();
     units
@@ -277,7 +288,8 @@ fn charged_twice(file: &PriceFile, entry: &Entry) -> Option<Problem> {
     let fees: Vec<&Arc<Fee>> = entry.fees.iter().filter(always).collect();
     let in_rows = |f: &Fee| {
         let mut rows = entry.model.rows.iter();
-        f.unit.is_some_and(|u| rows.any(|r| r.unit_rate(u).is_some()))
+        f.unit
+            .is_some_and(|u| rows.any(|r| r.unit_rate(u).is_some()))
     };
     let again = (1..).zip(&fees).find(|(n, fee)| {
         let mut later = fees.iter().skip(*n);

@@ -1,12 +1,15 @@
 //! One call's cost, line by line.
 
+use std::borrow::Cow;
+
 use rust_decimal::Decimal;
 use tollmesh_usage::{Quantity, Unit};
 
 use crate::amount::{PER_MILLION_SCALE, Rate, exact_product, exact_sum};
+use crate::condition::lower;
 use crate::cost::{Call, Line, Priced, Reason, Status};
 use crate::provider::{Entry, Provider};
-use crate::row::Row;
+use crate::row::{Row, STANDARD};
 use crate::table;
 
 /// Decimal places of a [`Quantity`].
@@ -30,31 +33,32 @@ pub(crate) fn price(provider: Option<&Provider>, call: &Call<'_>) -> Result<Pric
 }
 
 fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reason> {
-    let named = |name: Option<&'_ str>| name.filter(|n| !n.is_empty()).map(str::to_owned);
-    let (served, requested) = (named(call.model), named(call.model_requested));
+    let named = |name: &&str| !name.is_empty();
+    let served = call.model.filter(named);
+    let requested = call.model_requested.filter(named);
     let name = match provider.bills_requested {
         true => requested.or(served),
         false => served.or(requested),
     };
     let name = name.ok_or(Reason::NoModel)?;
-    provider.find(&name).ok_or(Reason::UnknownModel)
+    provider.find(name).ok_or(Reason::UnknownModel)
 }
 
 /// Our word for the tier that served: the provider's word for it, and what other facts say.
-fn tier(provider: &Provider, call: &Call<'_>) -> Result<String, Reason> {
+fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p, str>, Reason> {
     let facts = provider.tier_facts.iter();
     let facts = facts.filter_map(|fact| call.context.get(fact).map(String::as_str));
-    let mut tier = "standard".to_owned();
+    let mut tier = Cow::Borrowed(STANDARD);
     for word in call.service_tier.into_iter().chain(facts) {
-        let ours = provider.tiers.ours(&word.to_lowercase());
+        let ours = provider.tiers.ours(&lower(word));
         let ours = ours.ok_or(Reason::UnknownTier)?;
-        if ours == "standard" || ours == tier {
+        if ours == STANDARD || ours == tier {
             continue;
         }
         // Two that are not standard are a tier of their own, which a row may name.
-        tier = match tier.as_str() {
-            "standard" => ours.to_owned(),
-            first => format!("{first}+{ours}"),
+        tier = match tier.as_ref() {
+            STANDARD => Cow::Borrowed(ours),
+            first => Cow::Owned(format!("{first}+{ours}")),
         };
     }
     Ok(tier)
@@ -65,9 +69,11 @@ fn times(entry: &Entry, call: &Call<'_>) -> Result<Decimal, Reason> {
         .modifiers
         .iter()
         .filter(|m| m.span.holds(call.unix_ms) && m.when.holds(call.context));
-    holding.map(|m| m.times).try_fold(Decimal::ONE, |product, times| {
-        exact_product(product, times).ok_or(Reason::Overflow)
-    })
+    holding
+        .map(|m| m.times)
+        .try_fold(Decimal::ONE, |product, times| {
+            exact_product(product, times).ok_or(Reason::Overflow)
+        })
 }
 
 /// The lines so far.
@@ -159,7 +165,9 @@ fn units<'c>(call: &'c Call<'_>) -> impl Iterator<Item = (Unit, Quantity)> + 'c 
 fn unit_rate(unit: Unit, entry: &Entry, row: &Row, call: &Call<'_>) -> Option<Rate> {
     let fee = || {
         let mut fees = entry.fees.iter();
-        fees.find(|f| f.unit == Some(unit) && f.span.holds(call.unix_ms) && f.when.holds(call.context))
+        fees.find(|f| {
+            f.unit == Some(unit) && f.span.holds(call.unix_ms) && f.when.holds(call.context)
+        })
     };
     row.unit_rate(unit).or_else(|| fee().map(|f| f.each))
 }

@@ -12,6 +12,9 @@ use crate::calendar::Calendar;
 use crate::fields::{Fields, Report};
 use crate::file::Header;
 
+/// The tier of calls and rows that name none.
+pub(crate) const STANDARD: &str = "standard";
+
 /// Hexadecimal digits of a row's hash: enough to tell the rows of one model apart.
 const ROW_HASH_CHARS: usize = 8;
 
@@ -88,11 +91,13 @@ pub(crate) fn read(
     let (input_min, input_max) = read_context(&mut fields, report);
     let at = read_calendar(&mut fields, header, report);
     let (source, checked) = read_source(&mut fields, header, report);
-    let rates = Bucket::ALL.map(|b| fields.money(b.name(), report));
-    let units = Unit::ALL.map(|u| Some((u, fields.money(u.name(), report)?)));
+    let is_single_source = read_confidence(&mut fields, report);
+    let note = fields.text("note", report);
+    let is_free = fields.flag("free", false, report);
+    let (rates, units) = read_rates(&mut fields, report);
     let mut row = Row {
         id: String::new(),
-        tier: tier.unwrap_or_else(|| "standard".to_owned()),
+        tier: tier.unwrap_or_else(|| STANDARD.to_owned()),
         from_ms: from.map_or(i64::MIN, |d| midnight_ms(d, &zone)),
         until_ms: until.map_or(i64::MAX, |d| midnight_ms(d, &zone)),
         input_min,
@@ -100,21 +105,37 @@ pub(crate) fn read(
         at,
         charges: charges(&rates, has_audio, header),
         rates,
-        units: units.into_iter().flatten().collect(),
+        units,
         source,
         checked,
-        is_single_source: read_confidence(&mut fields, report),
-        note: fields.text("note", report),
+        is_single_source,
+        note,
     };
     row.id = format!("{}:{model}:{}", report.file(), row_hash(&row));
-    let is_free = fields.flag("free", false, report);
     check_row(&row, is_free, &place, header, report);
     fields.finish(report);
     row
 }
 
+type Rates = [Option<Rate>; Bucket::ALL.len()];
+
+fn read_rates(fields: &mut Fields, report: &mut Report<'_>) -> (Rates, Vec<(Unit, Rate)>) {
+    let mut rates = Rates::default();
+    for (bucket, rate) in fields.rates("the classes of tokens", Bucket::parse, report) {
+        if let Some(slot) = rates.get_mut(bucket as usize) {
+            *slot = Some(rate);
+        }
+    }
+    (rates, fields.rates("the units", Unit::parse, report))
+}
+
 fn check_row(row: &Row, is_free: bool, place: &str, header: &Header, report: &mut Report<'_>) {
-    let rates = || row.rates.iter().flatten().chain(row.units.iter().map(|(_, r)| r));
+    let rates = || {
+        row.rates
+            .iter()
+            .flatten()
+            .chain(row.units.iter().map(|(_, r)| r))
+    };
     if rates().next().is_none() {
         report.add(place, "no rate at all; give at least one class or unit");
     } else if rates().all(|r| r.is_zero()) != is_free {
@@ -157,7 +178,10 @@ pub(crate) fn read_source(
     }
     let checked = fields.date("checked", report);
     if checked.is_none() {
-        report.add(fields.place(), "`checked` is missing: the day the source was read");
+        report.add(
+            fields.place(),
+            "`checked` is missing: the day the source was read",
+        );
     }
     (url.unwrap_or_default(), checked)
 }
@@ -260,16 +284,20 @@ pub(crate) fn midnight_ms(date: Date, zone: &TimeZone) -> i64 {
 
 fn row_hash(row: &Row) -> String {
     let mut hash = Sha256::new();
-    let at = row.at.as_ref().map(|(name, _)| name);
-    let when = (row.from_ms, row.until_ms, row.input_min, row.input_max);
-    hash.update(format!("{} {when:?} {at:?}", row.tier));
-    for (bucket, rate) in Bucket::ALL.iter().zip(row.rates) {
-        if let Some(rate) = rate {
-            hash.update(format!(" {bucket}={rate:?}"));
-        }
-    }
-    for (unit, rate) in &row.units {
-        hash.update(format!(" {}={rate:?}", unit.name()));
+    let mut add = |text: &str| {
+        hash.update(text);
+        hash.update(b"\n");
+    };
+    add(&row.tier);
+    add(row.at.as_ref().map_or("", |(name, _)| name));
+    add(&format!("{} {}", row.from_ms, row.until_ms));
+    add(&format!("{} {}", row.input_min, row.input_max));
+    let rates = Bucket::ALL.iter().zip(row.rates);
+    let rates = rates.filter_map(|(bucket, rate)| Some((bucket.name(), rate?)));
+    let units = row.units.iter().map(|(unit, rate)| (unit.name(), *rate));
+    for (name, rate) in rates.chain(units) {
+        add(name);
+        add(&rate.to_string());
     }
     let mut hex = format!("{:x}", hash.finalize());
     hex.truncate(ROW_HASH_CHARS);

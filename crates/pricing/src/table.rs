@@ -94,10 +94,7 @@ fn check_gaps(rows: &[Row], tier: &str, place: &str, report: &mut Report<'_>) {
         let what = format!("tier {tier} has rows with `at` only; add one for all other hours");
         report.add(place, what);
     }
-    let mut edges: Vec<i64> = plain
-        .iter()
-        .flat_map(|r| [r.from_ms, r.until_ms])
-        .collect();
+    let mut edges: Vec<i64> = plain.iter().flat_map(|r| [r.from_ms, r.until_ms]).collect();
     edges.sort_unstable();
     edges.dedup();
     for pair in edges.windows(2) {

@@ -22,7 +22,10 @@ type Score = (usize, usize);
 fn reference_costs_are_met() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(CASES);
     let Ok(text) = std::fs::read_to_string(&path) else {
-        eprintln!("skipped: there are no reference costs at {}", path.display());
+        eprintln!(
+            "skipped: there are no reference costs at {}",
+            path.display()
+        );
         return;
     };
     let book = Book::load(Book::shipped()).unwrap();
@@ -61,7 +64,9 @@ fn judge(book: &Book, reference: &Value, case: &Case) -> Option<Result<(), Strin
     let priced = book.price(&case.call(&usage, 0));
     let expected = reference["expected_usd"].as_str();
     let is_right = match expected {
-        Some(usd) => priced.usd.is_some_and(|got| close(got, usd.parse().unwrap())),
+        Some(usd) => priced
+            .usd
+            .is_some_and(|got| close(got, usd.parse().unwrap())),
         None if reference["expected_source"] == "unpriced" => priced.status == Status::Unpriced,
         None => return None,
     };
@@ -70,7 +75,10 @@ fn judge(book: &Book, reference: &Value, case: &Case) -> Option<Result<(), Strin
         let got = priced.usd.map(|usd| usd.to_string());
         let got = got.as_deref().or(priced.unpriced_because);
         let row = priced.row.as_deref().unwrap_or("-");
-        format!("{id} {} {model}: {got:?}, not {expected:?} ({row})", case.provider)
+        format!(
+            "{id} {} {model}: {got:?}, not {expected:?} ({row})",
+            case.provider
+        )
     };
     Some(is_right.then_some(()).ok_or_else(complaint))
 }

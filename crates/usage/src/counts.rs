@@ -22,8 +22,6 @@ pub(crate) enum Count {
     AudioOutput,
     ImageOutput,
     Total,
-    BilledInput,
-    BilledOutput,
     WebSearches,
     WebFetches,
     SearchUnits,

@@ -69,7 +69,7 @@ const OUTLINE_GAPS_MAX: usize = 16;
 enum Dialect {
     OpenAi(openai::State),
     Responses(responses::State),
-    Anthropic(anthropic::State),
+    Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
     Interactions(interactions::State),
 }
@@ -186,7 +186,7 @@ fn dialect_of(api: Api) -> Dialect {
         Api::AnthropicMessages
         | Api::AnthropicComplete
         | Api::AnthropicCountTokens
-        | Api::AnthropicBatchResults => Dialect::Anthropic(anthropic::State::default()),
+        | Api::AnthropicBatchResults => Dialect::Anthropic(Box::default()),
         Api::GeminiGenerate
         | Api::GeminiStreamGenerate
         | Api::GeminiEmbed
@@ -285,7 +285,8 @@ impl Visitor<Field> for Reader {
         match &mut self.dialect {
             Dialect::Responses(state) => state.document(findings),
             Dialect::Interactions(state) => state.document(findings),
-            Dialect::OpenAi(_) | Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
+            Dialect::OpenAi(state) => state.document(findings),
+            Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::bucket::Usage;
 use crate::counts::{Count, Counts};
 use crate::json::Value;
 use crate::json::number::decimal_of;
 use crate::scan::{ExtraUsage, Trouble};
 
-/// The most entries of usage charged apart that one body may bring; more are counted as too long.
-pub(crate) const EXTRA_USAGES_MAX: usize = 64;
+/// The most entries of usage charged apart that are kept for one body: an entry has 250 bytes, a
+/// stream 16 KiB in all. What has no room even in a sum is counted as `too_long`.
+const EXTRA_USAGES_MAX: usize = 16;
 
 /// Everything a dialect may find; settled into a scan when the body has ended.
 #[derive(Debug, Default)]
@@ -126,12 +128,35 @@ impl Findings {
         }
     }
 
+    /// Takes usage charged apart. Beyond the bound it is added to an entry of its kind and model,
+    /// so that no token is lost.
     pub(crate) fn extra(&mut self, extra: ExtraUsage) {
         if self.extra.len() < EXTRA_USAGES_MAX {
             self.extra.push(extra);
         } else {
-            self.trouble(Trouble::TooLong);
+            self.extra_sum(extra);
         }
+    }
+
+    /// Takes usage charged apart into the entry of its kind and model.
+    pub(crate) fn extra_sum(&mut self, extra: ExtraUsage) {
+        let has_room = self.extra.len() < EXTRA_USAGES_MAX;
+        let known = self
+            .extra
+            .iter_mut()
+            .find(|known| known.kind == extra.kind && known.model == extra.model);
+        match known {
+            Some(known) => add(&mut known.usage, &extra.usage),
+            None if has_room => self.extra.push(extra),
+            None => self.trouble(Trouble::TooLong),
+        }
+    }
+}
+
+fn add(sum: &mut Usage, usage: &Usage) {
+    for (bucket, n) in usage.tokens() {
+        let known = sum.get(bucket).unwrap_or(0);
+        sum.set(bucket, known.saturating_add(n));
     }
 }
 

@@ -11,6 +11,7 @@
 //! `step`, which looks at one state and always either consumes or changes the state.
 
 mod capture;
+pub mod grammar;
 pub mod number;
 mod schema;
 

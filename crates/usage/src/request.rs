@@ -6,7 +6,6 @@
 //! rules of the edits stand in `request/read.rs`.
 
 mod form;
-mod grammar;
 mod multipart;
 mod read;
 mod splice;
@@ -33,7 +32,7 @@ pub struct Edits {
 /// What a request body said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// The model asked for.
+    /// The model asked for: the path's, where it names one, for that is what providers go by.
     pub model: Option<String>,
     /// Whether the app asked for a stream.
     pub streams: bool,
@@ -66,6 +65,8 @@ enum Content {
 
 struct Json {
     form: &'static Form,
+    /// Whether the model is the one that the body names.
+    names_model: bool,
     scanner: Scanner<Field>,
     progress: Progress,
     wishes: Wishes,
@@ -89,7 +90,7 @@ impl RequestBody {
             Some(value) if !is_json(value) => Multipart::new(value)
                 .map(|multipart| Content::Form(Box::new(multipart)))
                 .unwrap_or(Content::Other),
-            _ => Content::Json(Box::new(Json::new(form, edits))),
+            _ => Content::Json(Box::new(Json::new(form, target, edits))),
         };
         RequestBody { facts, content }
     }
@@ -140,10 +141,12 @@ fn is_json(content_type: &str) -> bool {
 // === impl Json ===
 
 impl Json {
-    fn new(form: &'static Form, edits: Edits) -> Json {
-        let wishes = Wishes::new(form, edits);
+    fn new(form: &'static Form, target: &Target, edits: Edits) -> Json {
+        let names_model = target.path_model.is_none();
+        let wishes = Wishes::new(form, names_model, edits);
         Json {
             form,
+            names_model,
             scanner: Scanner::new(form.root),
             progress: Progress::default(),
             splicer: wishes.is_any().then(Splicer::new),
@@ -154,6 +157,7 @@ impl Json {
     fn push(&mut self, chunk: &[u8], base: u64, facts: &mut RequestFacts) -> Option<Vec<u8>> {
         let mut reader = Reader {
             form: self.form,
+            names_model: self.names_model,
             wishes: &self.wishes,
             facts,
             progress: &mut self.progress,

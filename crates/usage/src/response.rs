@@ -134,9 +134,7 @@ impl UsageScanner {
             return Some(false);
         }
         let findings = &self.reader.findings;
-        // Some hosts end a stream without `[DONE]`; then reason and usage together are the end.
-        let is_terminated = findings.is_terminated
-            || (findings.finish_reason.is_some() && findings.has_usage && !findings.is_error);
+        let is_terminated = findings.is_terminated;
         match &self.framing {
             Framing::Undecided { .. } => None,
             Framing::Opaque => None,

@@ -190,7 +190,11 @@ impl State {
         findings.note(outcome);
         let model = self.iteration_model.take();
         match self.iteration_kind.take() {
-            None => add_batch_line(findings, model, &usage),
+            None => findings.extra_sum(ExtraUsage {
+                kind: BATCH_KIND.to_owned(),
+                model,
+                usage,
+            }),
             Some(kind) if kind == "message" => {}
             Some(kind) => findings.extra(ExtraUsage { kind, model, usage }),
         }
@@ -205,23 +209,6 @@ fn kind(findings: &mut Findings, value: Value<'_>) {
         }
         Value::Text("error") => findings.error(),
         _ => {}
-    }
-}
-
-fn add_batch_line(findings: &mut Findings, model: Option<String>, line: &Usage) {
-    let known = findings.extra.iter_mut().find(|extra| extra.model == model);
-    match known {
-        Some(extra) => {
-            for (bucket, n) in line.tokens() {
-                let sum = extra.usage.get(bucket).unwrap_or(0).saturating_add(n);
-                extra.usage.set(bucket, sum);
-            }
-        }
-        None => findings.extra(ExtraUsage {
-            kind: BATCH_KIND.to_owned(),
-            model,
-            usage: line.clone(),
-        }),
     }
 }
 

@@ -82,10 +82,11 @@ const CHUNK: Node<Field> = Node::object(&[
     ("modelVersion", Node::leaf(Field::Model)),
     ("responseId", Node::leaf(Field::ResponseId)),
     ("error", Node::object(&[]).named(Field::Error)),
-]);
+])
+.named(Field::Block);
 
 /// One answer or chunk; without `alt=sse` a stream is an array of chunks.
-pub(super) static SCHEMA: Node<Field> = CHUNK.or_array(&CHUNK).named(Field::Block);
+pub(super) static SCHEMA: Node<Field> = CHUNK.or_array(&CHUNK);
 
 /// The candidate that is being read, and what grounded the answer.
 #[derive(Debug, Default)]
@@ -97,6 +98,8 @@ pub(super) struct State {
     modality_tokens: u64,
     n_queries: u64,
     n_maps: u64,
+    /// The chunk at hand says why the answer ends.
+    is_last: bool,
 }
 
 impl State {
@@ -156,13 +159,15 @@ impl State {
             Field::Choice => {
                 if let (0, Some(finish)) = (self.index, self.finish.take()) {
                     findings.finish_reason = Some(finish);
-                    findings.is_terminated = true;
+                    self.is_last = true;
                 }
             }
             Field::Detail(count) => self.end_detail(findings, count),
-            Field::Block => findings.is_terminated |= container == Container::Array,
             // A prompt that was refused has no candidate: this is the answer's last word.
-            Field::Envelope => findings.is_terminated = true,
+            Field::Envelope => self.is_last = true,
+            Field::Block => {
+                findings.is_terminated |= self.is_last || container == Container::Array;
+            }
             _ => {}
         }
     }

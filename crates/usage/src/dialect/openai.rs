@@ -200,6 +200,12 @@ impl State {
         }
     }
 
+    /// Some hosts end a stream without `[DONE]`: where reason and usage are told, nothing is due.
+    pub(super) fn document(&mut self, findings: &mut Findings) {
+        findings.is_terminated |=
+            findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
     fn end_choice(&mut self, findings: &mut Findings) {
         if let (0, Some(finish)) = (self.choice_index, self.choice_finish.take()) {
             findings.finish_reason = Some(finish);

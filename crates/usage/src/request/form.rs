@@ -32,8 +32,6 @@ pub(super) struct Form {
     pub(super) root: &'static Node<Field>,
     /// Whether it is a stream where the body does not say.
     pub(super) streams: bool,
-    /// Whether the body names the model.
-    pub(super) has_model: bool,
     /// Whether the body has `stream_options.include_usage`.
     pub(super) has_usage_option: bool,
     /// The key of the object that the output limit is in, if it is not at the top.
@@ -47,11 +45,24 @@ impl Form {
     pub(super) fn of(api: Api, provider: &str) -> &'static Form {
         match api {
             Api::OpenAiChat if matches!(provider, "openai" | "azure") => &CHAT,
+            Api::OpenAiChat | Api::OpenAiCompletions => &COMPATIBLE_CHAT,
             Api::OpenAiResponses => &RESPONSES,
-            Api::AnthropicMessages => &MESSAGES,
+            Api::OpenAiAssistantsRun => &RUN,
+            Api::AnthropicMessages | Api::AnthropicComplete => &MESSAGES,
             Api::GeminiGenerate => &GENERATE,
             Api::GeminiStreamGenerate => &STREAM_GENERATE,
-            _ => &COMPATIBLE_CHAT,
+            Api::GeminiInteractions => &INTERACTIONS,
+            Api::OpenAiEmbeddings
+            | Api::OpenAiImages
+            | Api::OpenAiAudio
+            | Api::OpenAiModerations
+            | Api::OpenAiResponsesRetrieve
+            | Api::OpenAiResponsesCompact
+            | Api::OpenAiCountTokens
+            | Api::AnthropicCountTokens
+            | Api::AnthropicBatchResults
+            | Api::GeminiEmbed
+            | Api::GeminiCountTokens => &UNLIMITED,
         }
     }
 }
@@ -65,7 +76,6 @@ const TIER: (&str, Node<Field>) = ("service_tier", Node::leaf(Field::Tier));
 static CHAT: Form = Form {
     root: &CHAT_BODY,
     streams: false,
-    has_model: true,
     has_usage_option: true,
     limit_parent: None,
     limit: Some("max_completion_tokens"),
@@ -73,11 +83,11 @@ static CHAT: Form = Form {
 
 /// Hosts that speak OpenAI's chat: each takes the older name of the limit
 /// (<https://docs.mistral.ai/api/>, <https://api-docs.deepseek.com/api/create-chat-completion>),
-/// not each the newer.
+/// not each the newer. OpenAI's own completions know no other
+/// (<https://platform.openai.com/docs/api-reference/completions/create>).
 static COMPATIBLE_CHAT: Form = Form {
     root: &COMPATIBLE_CHAT_BODY,
     streams: false,
-    has_model: true,
     has_usage_option: true,
     limit_parent: None,
     limit: Some("max_tokens"),
@@ -119,10 +129,33 @@ static RESPONSES: Form = Form {
     ])
     .named(Field::Root),
     streams: false,
-    has_model: true,
     has_usage_option: false,
     limit_parent: None,
     limit: Some("max_output_tokens"),
+};
+
+/// <https://platform.openai.com/docs/api-reference/runs/createRun>: the same path takes requests
+/// that have no limit.
+static RUN: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        ("max_completion_tokens", Node::leaf(Field::Limit)),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+/// Endpoints whose output has no limit, or none that is asked for.
+static UNLIMITED: Form = Form {
+    root: &Node::object(&[MODEL, STREAM, TIER]).named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
 };
 
 /// <https://docs.anthropic.com/en/api/messages>, and `max_tokens_to_sample` of
@@ -137,7 +170,6 @@ static MESSAGES: Form = Form {
     ])
     .named(Field::Root),
     streams: false,
-    has_model: true,
     has_usage_option: false,
     limit_parent: None,
     // Required there, so the app set one.
@@ -150,7 +182,6 @@ static MESSAGES: Form = Form {
 static GENERATE: Form = Form {
     root: &GENERATE_BODY,
     streams: false,
-    has_model: false,
     has_usage_option: false,
     limit_parent: Some("generationConfig"),
     limit: Some("maxOutputTokens"),
@@ -159,7 +190,6 @@ static GENERATE: Form = Form {
 static STREAM_GENERATE: Form = Form {
     root: &GENERATE_BODY,
     streams: true,
-    has_model: false,
     has_usage_option: false,
     limit_parent: Some("generationConfig"),
     limit: Some("maxOutputTokens"),
@@ -178,3 +208,22 @@ static GENERATE_BODY: Node<Field> = Node::object(&[
     TIER,
 ])
 .named(Field::Root);
+
+/// <https://ai.google.dev/api/interactions-api>
+static INTERACTIONS: Form = Form {
+    root: &Node::object(&[
+        MODEL,
+        STREAM,
+        TIER,
+        (
+            "generation_config",
+            Node::object(&[("max_output_tokens", Node::leaf(Field::Limit))])
+                .named(Field::LimitParent),
+        ),
+    ])
+    .named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: Some("generation_config"),
+    limit: Some("max_output_tokens"),
+};

@@ -74,6 +74,7 @@ enum Asked {
 /// One chunk's reading.
 pub(super) struct Reader<'a> {
     pub(super) form: &'static Form,
+    pub(super) names_model: bool,
     pub(super) wishes: &'a Wishes,
     pub(super) facts: &'a mut RequestFacts,
     pub(super) progress: &'a mut Progress,
@@ -83,13 +84,10 @@ pub(super) struct Reader<'a> {
 // === impl Wishes ===
 
 impl Wishes {
-    pub(super) fn new(form: &Form, edits: Edits) -> Wishes {
+    pub(super) fn new(form: &Form, names_model: bool, edits: Edits) -> Wishes {
         Wishes {
             include_usage: edits.include_usage && form.has_usage_option,
-            model: edits
-                .model
-                .filter(|_| form.has_model)
-                .map(|m| json_string(&m)),
+            model: edits.model.filter(|_| names_model).map(|m| json_string(&m)),
             cap: edits.max_output_tokens,
         }
     }
@@ -119,7 +117,8 @@ impl Visitor<Field> for Reader<'_> {
         }
         match field {
             Field::Root => {}
-            Field::Model => self.model(value, span),
+            Field::Model if self.names_model => self.model(value, span),
+            Field::Model => {}
             Field::Stream => self.facts.streams = self.is_stream(value),
             Field::Tier => self.facts.service_tier = text_of(value),
             Field::StreamOptions => self.null_options(value, span),
@@ -156,7 +155,7 @@ impl Visitor<Field> for Reader<'_> {
             (Field::LimitParent, Container::Object) => self.end_limit_parent(at, is_empty),
             (Field::IncludeUsage, _) => self.progress.option = Some(Asked::Nobody),
             (Field::Limit | Field::OtherLimit, _) => self.progress.has_limit = true,
-            (Field::Model, _) => self.facts.model = None,
+            (Field::Model, _) if self.names_model => self.facts.model = None,
             (Field::Tier, _) => self.facts.service_tier = None,
             (Field::Stream, _) => self.facts.streams = false,
             _ => {}

@@ -5,8 +5,8 @@
 
 use std::mem;
 
-use super::grammar::Grammar;
 use crate::json::Span;
+use crate::json::grammar::Grammar;
 
 /// The longest value that is replaced, in bytes, quotes included; it is withheld for that. Models
 /// and numbers are far shorter; a longer value passes as it is.

@@ -2,23 +2,13 @@
 
 mod properties;
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::*;
 use crate::detect::Api;
 
 fn target(api: Api, provider: &str) -> Target {
-    Target {
-        api,
-        provider: provider.to_owned(),
-        path_model: None,
-        may_include_usage: true,
-        billable: true,
-        is_retrieval: false,
-        pricing_context: BTreeMap::new(),
-    }
+    Target::new(api, provider)
 }
 
 fn asking() -> Edits {
@@ -224,13 +214,10 @@ fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
 #[test]
 fn other_apis_and_types_are_not_asked() {
     let body = r#"{"stream":true}"#;
-    for api in [
-        Api::OpenAiResponses,
-        Api::AnthropicMessages,
-        Api::GeminiGenerate,
-    ] {
-        assert_eq!(relay_whole(api, &asking(), body).0, body);
-        assert!(!body_of(api, &asking()).may_change());
+    for api in Api::ALL {
+        let is_asked = matches!(api, Api::OpenAiChat | Api::OpenAiCompletions);
+        assert_eq!(relay_whole(*api, &asking(), body).0 != body, is_asked);
+        assert_eq!(body_of(*api, &asking()).may_change(), is_asked);
     }
     for (content_type, is_edited) in [
         (None, true),
@@ -279,7 +266,6 @@ fn models_are_replaced_where_the_body_names_one() {
     ] {
         assert_eq!(relay_whole(Api::OpenAiChat, &edits, body).0, sent);
     }
-    assert!(!body_of(Api::GeminiGenerate, &edits).may_change());
     let (_, facts) = relay_whole(Api::OpenAiChat, &edits, r#"{"model":"gpt-4o"}"#);
     assert_eq!(facts.model.as_deref(), Some("gpt-4o"));
 }
@@ -343,6 +329,24 @@ fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
             r#"{"a":1}"#,
             r#"{"a":1,"max_output_tokens":100}"#,
         ),
+        (Api::OpenAiCompletions, "{}", r#"{"max_tokens":100}"#),
+        (
+            Api::OpenAiAssistantsRun,
+            r#"{"max_completion_tokens":101}"#,
+            r#"{"max_completion_tokens":100}"#,
+        ),
+        (Api::OpenAiAssistantsRun, "{}", "{}"),
+        (Api::OpenAiEmbeddings, "{}", "{}"),
+        (
+            Api::AnthropicComplete,
+            r#"{"max_tokens_to_sample":101}"#,
+            r#"{"max_tokens_to_sample":100}"#,
+        ),
+        (
+            Api::GeminiInteractions,
+            "{}",
+            r#"{"generation_config":{"max_output_tokens":100}}"#,
+        ),
         (
             Api::AnthropicMessages,
             r#"{"max_tokens":4096}"#,
@@ -358,6 +362,11 @@ fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
             Api::GeminiGenerate,
             r#"{"generation_config":{"max_output_tokens":80}}"#,
             r#"{"generation_config":{"max_output_tokens":80}}"#,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{}}"#,
+            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{"maxOutputTokens":100}}"#,
         ),
         (
             Api::GeminiGenerate,
@@ -436,11 +445,21 @@ fn facts_are_read_as_each_api_writes_them() {
 }
 
 #[test]
-fn the_path_names_the_model_where_the_body_does_not() {
-    let mut gemini = target(Api::GeminiGenerate, "google");
-    gemini.path_model = Some("gemini-2.5-pro".to_owned());
-    let (_, _, facts) = relay(RequestBody::new(&gemini, None, Edits::default()), &[b"{}"]);
-    assert_eq!(facts.model.as_deref(), Some("gemini-2.5-pro"));
+fn a_model_in_the_path_goes_before_one_in_the_body() {
+    let mut deployment = target(Api::OpenAiChat, "azure");
+    deployment.path_model = Some("prod-4o".to_owned());
+    let edits = Edits {
+        model: Some("mini".to_owned()),
+        ..Edits::default()
+    };
+    for body in ["{}", r#"{"model":"gpt-4o"}"#, r#"{"model":[]}"#] {
+        let (sent, _, facts) = relay(
+            RequestBody::new(&deployment, None, edits.clone()),
+            &[body.as_bytes()],
+        );
+        assert_eq!(facts.model.as_deref(), Some("prod-4o"));
+        assert_eq!(sent, body.as_bytes());
+    }
 }
 
 #[test]

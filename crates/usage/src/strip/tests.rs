@@ -65,6 +65,10 @@ fn what_is_cut_and_what_is_not() {
             "data: {\"usage\":null,\"usage\":{},\"choices\":[{}],\"choices\":[]}\n\n".into(),
             String::new(),
         ),
+        (
+            "data: {\"choices\":[\ndata: ],\"usage\":{}}\n\n".into(),
+            String::new(),
+        ),
         // A comment is no part of the event, and a byte order mark none of the line.
         (
             format!(": ping\n\ndata: {u}\n\n: pong\n"),
@@ -102,6 +106,7 @@ fn what_is_cut_and_what_is_not() {
         "data: {\"choices\":[],\"usage\":{}\n\n".into(),
         "data: {\"choices\":[],\"usage\":{}} {}\n\n".into(),
         "data: {\"choices\":[],\"usage\":{}}\ndata: [DONE]\n\n".into(),
+        "data: {\"choices\":[],\"usage\":{n}}\n\n".into(),
         "Data: {\"choices\":[],\"usage\":{}}\n\n".into(),
         " data: {\"choices\":[],\"usage\":{}}\n\n".into(),
         format!(": {u}\n\n"),
@@ -111,6 +116,7 @@ fn what_is_cut_and_what_is_not() {
         // Behind the end everything passes.
         format!("data: [DONE]\n\ndata: {u}\n\n"),
         format!("data:[DONE] \ndata: {u}\n\n"),
+        format!("event: x\r\ndata: [DONE]\r\n\r\ndata: {u}\r\n\r\n"),
         "\u{feff}\n: \r\r\n data".into(),
         "{\"error\":{\"message\":\"no stream\"}}".into(),
     ] {

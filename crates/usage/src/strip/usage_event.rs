@@ -2,6 +2,7 @@
 
 use memchr::memchr_iter;
 
+use crate::json::grammar::Grammar;
 use crate::json::{Container, Node, Scanner, Span, Value, Visitor};
 
 /// Whether the event (its lines with their ends) is the usage event of a chat completion: one
@@ -52,14 +53,16 @@ impl Verdict {
     fn of(event: &[u8]) -> Verdict {
         let mut verdict = Verdict::default();
         let mut scanner = Scanner::new(&SCHEMA);
+        let mut grammar = Grammar::new();
         for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
             if let Some(data) = line.strip_prefix(b"data:") {
-                scanner.push(data, &mut verdict);
-                scanner.push(b"\n", &mut verdict);
+                for piece in [data, b"\n"] {
+                    scanner.push(piece, &mut verdict);
+                    grammar.push(piece);
+                }
             }
         }
-        let is_one = scanner.is_complete() && scanner.n_documents() == 1;
-        verdict.is_whole = is_one && !scanner.is_malformed();
+        verdict.is_whole = grammar.is_whole();
         verdict
     }
 

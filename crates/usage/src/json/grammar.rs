@@ -10,7 +10,8 @@ use memchr::memchr2;
 const DEPTH_MAX: usize = 1024;
 
 /// A checker of one text, chunk by chunk.
-pub(super) struct Grammar {
+#[derive(Debug)]
+pub struct Grammar {
     state: State,
     /// How many objects and arrays are open.
     depth: usize,
@@ -21,7 +22,7 @@ pub(super) struct Grammar {
 }
 
 /// What may come next.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// A byte order mark or the value.
     Start,
@@ -56,7 +57,7 @@ enum State {
 }
 
 /// Where in a number the next byte is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Digits {
     /// Behind the minus.
     Minus,
@@ -78,9 +79,15 @@ enum Digits {
 
 // === impl Grammar ===
 
+impl Default for Grammar {
+    fn default() -> Grammar {
+        Grammar::new()
+    }
+}
+
 impl Grammar {
     /// A checker at the start of a text.
-    pub(super) fn new() -> Grammar {
+    pub fn new() -> Grammar {
         Grammar {
             state: State::Start,
             depth: 0,
@@ -90,12 +97,24 @@ impl Grammar {
     }
 
     /// Whether all that was pushed may be the beginning of a well-formed text.
-    pub(super) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.state != State::Broken
     }
 
+    /// Whether what was pushed is a whole text.
+    pub fn is_whole(&self) -> bool {
+        match self.state {
+            State::End => true,
+            State::Number(digits) => self.depth == 0 && digits.may_end(),
+            _ => false,
+        }
+    }
+
     /// Takes the next bytes.
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
+        if !self.take_characters(chunk) {
+            self.state = State::Broken;
+        }
         let mut rest = chunk;
         while let Some((&byte, behind)) = rest.split_first() {
             match self.state {
@@ -121,9 +140,7 @@ impl Grammar {
     fn step(&mut self, state: State, byte: u8) -> State {
         match (state, byte) {
             (State::Escape { is_key }, b'u') => State::Hex { is_key, missing: 4 },
-            (State::Escape { is_key }, _) if br#""\/bfnrt"#.contains(&byte) => {
-                State::Text { is_key }
-            }
+            (State::Escape { is_key }, _) if is_escaped_alone(byte) => State::Text { is_key },
             (State::Hex { is_key, missing }, _) if byte.is_ascii_hexdigit() => {
                 if missing > 1 {
                     State::Hex {
@@ -212,24 +229,33 @@ impl Grammar {
         }
     }
 
-    /// Goes to the end of the string, of its next escape, or of the chunk; returns what is behind.
+    /// Goes to the end of the string, or of the chunk; returns what is behind.
     fn take_text<'a>(&mut self, rest: &'a [u8], is_key: bool) -> &'a [u8] {
-        let end = memchr2(b'"', b'\\', rest);
-        let (text, behind) = rest
-            .split_at_checked(end.unwrap_or(rest.len()))
-            .unwrap_or_default();
-        if text.iter().any(|b| *b < b' ') || !self.take_characters(text) {
-            self.state = State::Broken;
-        } else if let Some((&byte, behind)) = behind.split_first() {
-            self.state = match byte {
-                _ if !self.cut_character.is_empty() => State::Broken,
-                b'\\' => State::Escape { is_key },
-                _ if is_key => State::Colon,
-                _ => self.after_value(),
-            };
-            return behind;
+        let mut rest = rest;
+        loop {
+            let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            let (text, mark) = rest.split_at_checked(end).unwrap_or_default();
+            if text.iter().any(|b| *b < b' ') {
+                self.state = State::Broken;
+                return &[];
+            }
+            match mark {
+                [] => return &[],
+                [b'"', behind @ ..] => {
+                    self.state = if is_key {
+                        State::Colon
+                    } else {
+                        self.after_value()
+                    };
+                    return behind;
+                }
+                [_, next, behind @ ..] if is_escaped_alone(*next) => rest = behind,
+                [_, behind @ ..] => {
+                    self.state = State::Escape { is_key };
+                    return behind;
+                }
+            }
         }
-        &[]
     }
 
     /// Whether the bytes go on as UTF-8.
@@ -256,6 +282,11 @@ impl Grammar {
             Err(_) => false,
         }
     }
+}
+
+/// Whether the byte behind a backslash is all of an escape.
+fn is_escaped_alone(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')
 }
 
 // === impl Digits ===
@@ -293,12 +324,7 @@ mod tests {
     fn soundness(chunks: &[&[u8]]) -> (bool, bool) {
         let mut grammar = Grammar::new();
         chunks.iter().for_each(|chunk| grammar.push(chunk));
-        let is_whole = match grammar.state {
-            State::End => true,
-            State::Number(digits) => grammar.depth == 0 && digits.may_end(),
-            _ => false,
-        };
-        (grammar.is_sound(), is_whole)
+        (grammar.is_sound(), grammar.is_whole())
     }
 
     fn is_json(text: &[u8]) -> bool {

@@ -1,0 +1,7 @@
+//! Scanning JSON.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::json::check(input));

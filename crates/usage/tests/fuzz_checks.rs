@@ -1,0 +1,72 @@
+//! The fuzz targets' checks on stable, with bytes that look like the ones that matter.
+
+#[path = "../fuzz/checks/mod.rs"]
+mod checks;
+
+use proptest::prelude::*;
+
+/// Pieces of requests and other JSON, as regular expressions.
+const JSON: &[&str] = &[
+    r"[\[\]{}:, \n]",
+    r#""(stream(_options)?|include_usage|model|usage|n|text|items|max_tokens)":"#,
+    r#""[a-z"]?""#,
+    r"true|false|null|[0-9.e-]",
+    r"\\|é",
+];
+
+/// Pieces of streams.
+const STREAM: &[&str] = &[
+    r"[\r\n]|\n\n|\r\n",
+    r"data: ?|event: x|: ",
+    r#"\{|\}|,|"choices":\[\]|"usage":(\{\}|null)"#,
+    r"\[DONE\]|é",
+];
+
+/// Pieces of responses of every kind.
+const RESPONSE: &[&str] = &[
+    r"[\[\]{}:, \r\n]|\n\n|data: ?|event: ",
+    r#""(usage|usageMetadata|response|message|delta|type|choices|model|error)":"#,
+    r#""(input_tokens|prompt_tokens|promptTokenCount)":"#,
+    r#""[a-z_.]{0,9}"|[0-9]|null|é"#,
+];
+
+fn text_of(pieces: &[&str]) -> impl Strategy<Value = String> + use<> {
+    let any_piece = format!("({}){{0,50}}", pieces.join("|"));
+    prop::string::string_regex(&any_piece).unwrap()
+}
+
+/// Chunk size, choice and body, of which some byte may be another.
+fn input(pieces: &[&str]) -> impl Strategy<Value = Vec<u8>> + use<> {
+    let damage = any::<Option<(prop::sample::Index, u8)>>();
+    (text_of(pieces), 1u8..9, any::<u8>(), damage).prop_map(|(body, size, choice, damage)| {
+        let mut input = [&[size, choice], body.as_bytes()].concat();
+        if let Some((at, byte)) = damage.filter(|_| !body.is_empty()) {
+            input[2 + at.index(body.len())] = byte;
+        }
+        input
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn splice(input in input(JSON)) {
+        checks::splice::check(&input);
+    }
+
+    #[test]
+    fn cutter(input in input(STREAM)) {
+        checks::cutter::check(&input);
+    }
+
+    #[test]
+    fn json(input in input(JSON)) {
+        checks::json::check(&input);
+    }
+
+    #[test]
+    fn scan(input in input(RESPONSE)) {
+        checks::scan::check(&input);
+    }
+}
