@@ -9,6 +9,7 @@ mod form;
 mod multipart;
 mod read;
 mod splice;
+mod write;
 
 use crate::detect::Target;
 use crate::json::Scanner;
@@ -38,6 +39,11 @@ pub struct RequestFacts {
     pub streams: bool,
     /// The output limit that the app set, in tokens; the higher where it set two.
     pub max_output_tokens: Option<u64>,
+    /// How many answers the app asked for (`n`, `candidateCount`), each of which may reach the
+    /// output limit; `None` where the body does not say.
+    pub n_choices: Option<u64>,
+    /// Whether tools are offered: the provider's own may cost more than tokens.
+    pub has_tools: bool,
     /// The service tier that the app asked for.
     pub service_tier: Option<String>,
     /// Whether the app itself asked for the usage event of its stream.

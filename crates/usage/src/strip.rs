@@ -15,15 +15,20 @@
 //! also happens at the end of a chunk may only rule out what the end of the line would rule out
 //! too.
 
+mod relay;
 mod usage_event;
 
 use std::mem;
 
 use memchr::memchr2;
+use relay::Relay;
 use usage_event::is_usage_event;
 
 /// The mark that a stream may begin with; it is no part of the first line.
 const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
+
+/// The data of the last event.
+const END_MARK: &[u8] = b"[DONE]";
 
 /// Copies an SSE body, leaving out the extra usage event of a chat completion.
 ///
@@ -63,17 +68,6 @@ enum Stage {
     Passing,
     /// Behind `data: [DONE]`.
     Done,
-}
-
-/// One chunk on its way through: what of it was left out, and what comes before it.
-struct Relay<'a> {
-    chunk: &'a [u8],
-    /// Where the part of the chunk begins that is neither in `out` nor left out.
-    rest_from: usize,
-    /// Where the part of the current event begins that came in this chunk.
-    event_from: usize,
-    out: Vec<u8>,
-    is_changed: bool,
 }
 
 // === impl EventCutter ===
@@ -196,21 +190,10 @@ impl EventCutter {
     /// A line of the event ended before `end`.
     fn end_line(&mut self, end: usize, relay: &mut Relay<'_>) {
         let event = relay.event(&mut self.held, end);
-        let line = event.get(self.line_from..).unwrap_or_default();
-        let n_bytes = event.len();
-        let passes = n_bytes > Self::HELD_BYTES_MAX;
-        let content = (!self.event_has_data).then(|| data_content(line)).flatten();
-        if passes {
-            self.stage = Stage::Passing;
-        } else if let Some(content) = content {
-            self.event_has_data = true;
-            if content.trim_ascii_end() == b"[DONE]" {
-                self.stage = Stage::Done;
-            } else if !content.starts_with(b"{") {
-                self.stage = Stage::Passing;
-            }
-        }
-        self.line_from = n_bytes;
+        let content = data_content(event, self.line_from);
+        self.stage = judge(event, content.filter(|_| !self.event_has_data));
+        self.event_has_data |= content.is_some();
+        self.line_from = event.len();
         if self.stage != Stage::Event {
             relay.release(&mut self.held, end);
         }
@@ -238,85 +221,34 @@ impl EventCutter {
             return;
         }
         let event = relay.event(&mut self.held, end);
-        let line = event.get(self.line_from..).unwrap_or_default();
-        let content = (!self.event_has_data).then(|| data_content(line)).flatten();
-        let is_other = content.is_some_and(|c| !c.starts_with(b"{") && !c.starts_with(b"["));
-        if is_other || event.len() > Self::HELD_BYTES_MAX {
-            self.stage = Stage::Passing;
-            relay.release(&mut self.held, end);
-        } else {
+        let content = data_content(event, self.line_from);
+        self.stage = judge(event, content.filter(|_| !self.event_has_data));
+        if self.stage == Stage::Event {
             relay.hold(&mut self.held, end);
+        } else {
+            relay.release(&mut self.held, end);
         }
     }
 }
 
-/// What a data line carries, without the white space before it; `None` for other lines and for
-/// lines that carry nothing.
-fn data_content(line: &[u8]) -> Option<&[u8]> {
+/// What the event is, so far, by its first data.
+fn judge(event: &[u8], first_data: Option<&[u8]>) -> Stage {
+    match first_data {
+        Some(data) if data.starts_with(END_MARK) => Stage::Done,
+        _ if event.len() > EventCutter::HELD_BYTES_MAX => Stage::Passing,
+        Some(data) if data.starts_with(b"{") || END_MARK.starts_with(data) => Stage::Event,
+        Some(_) => Stage::Passing,
+        None => Stage::Event,
+    }
+}
+
+/// What the line from there on carries as data, without the white space before it and without
+/// what is too far behind to be held; `None` for other lines and for lines that carry nothing.
+fn data_content(event: &[u8], line_from: usize) -> Option<&[u8]> {
+    let kept = event.get(..EventCutter::HELD_BYTES_MAX).unwrap_or(event);
+    let line = kept.get(line_from..)?;
     let content = line.strip_prefix(b"data:")?.trim_ascii_start();
     (!content.is_empty()).then_some(content)
-}
-
-// === impl Relay ===
-
-impl<'a> Relay<'a> {
-    fn new(chunk: &'a [u8]) -> Relay<'a> {
-        Relay {
-            chunk,
-            rest_from: 0,
-            event_from: 0,
-            out: Vec::new(),
-            is_changed: false,
-        }
-    }
-
-    fn part(&self, from: usize, to: usize) -> &'a [u8] {
-        self.chunk.get(from..to).unwrap_or_default()
-    }
-
-    /// The current event up to `end`; an event that began in an earlier chunk is joined in `held`.
-    fn event<'b>(&'b mut self, held: &'b mut Vec<u8>, end: usize) -> &'b [u8] {
-        if held.is_empty() {
-            return self.part(self.event_from, end);
-        }
-        self.hold(held, end);
-        held
-    }
-
-    /// Moves what this chunk has of the event, up to `end`, into `held`.
-    fn hold(&mut self, held: &mut Vec<u8>, end: usize) {
-        if self.event_from < end {
-            held.extend_from_slice(self.part(self.event_from, end));
-            self.leave_out(self.event_from, end);
-            self.event_from = end;
-        }
-    }
-
-    /// Lets the event go as far as it came, up to `end`.
-    fn release(&mut self, held: &mut Vec<u8>, end: usize) {
-        if !held.is_empty() {
-            self.hold(held, end);
-            self.is_changed = true;
-            // Not `append`: what was held must not stay allocated for the rest of the stream.
-            self.out.extend_from_slice(&mem::take(held));
-        }
-    }
-
-    /// Lets the chunk pass up to `from`, and nothing from there to `to`.
-    fn leave_out(&mut self, from: usize, to: usize) {
-        self.out.extend_from_slice(self.part(self.rest_from, from));
-        self.rest_from = to;
-        self.is_changed = true;
-    }
-
-    fn finish(mut self) -> Option<Vec<u8>> {
-        if !self.is_changed {
-            return None;
-        }
-        self.out
-            .extend_from_slice(self.part(self.rest_from, self.chunk.len()));
-        Some(self.out)
-    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,37 @@ fn input(pieces: &[&str]) -> impl Strategy<Value = Vec<u8>> + use<> {
     })
 }
 
+const USAGE: &str = r#"data: {"id":"c","choices":[],"usage":{"prompt_tokens":3}}"#;
+const CONTENT: &str = r#"data:{"id":"c","choices":[{"delta":{"content":"Hi"}}],"usage":null}"#;
+
+fn line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => Just(USAGE.to_owned()),
+        3 => Just(CONTENT.to_owned()),
+        5 => Just(String::new()),
+        1 => Just("data: [DONE]".to_owned()),
+        1 => Just("data:".to_owned()),
+        1 => Just("data: {\"choices\":".to_owned()),
+        1 => Just("data: [],\"usage\":{}}".to_owned()),
+        1 => Just("event: e".to_owned()),
+        1 => Just(": comment".to_owned()),
+        1 => (2000usize..4200).prop_map(|n_bytes| "x".repeat(n_bytes)),
+        1 => "[ -~é]{0,8}",
+    ]
+}
+
+/// Lines with every kind of end, of which the last may be missing.
+fn stream_of_lines() -> impl Strategy<Value = Vec<u8>> {
+    let line_end = prop::sample::select(vec!["\n", "\r\n", "\r", "\n\n"]);
+    let lines = prop::collection::vec((line(), line_end), 0..12);
+    (lines, any::<u8>(), 0usize..3).prop_map(|(lines, size, n_lost)| {
+        let lines = lines.iter().map(|(line, end)| format!("{line}{end}"));
+        let mut stream: String = lines.collect();
+        (0..n_lost).for_each(|_| _ = stream.pop());
+        [&[size, 0], stream.as_bytes()].concat()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -57,6 +88,11 @@ proptest! {
 
     #[test]
     fn cutter(input in input(STREAM)) {
+        checks::cutter::check(&input);
+    }
+
+    #[test]
+    fn cutter_of_lines(input in stream_of_lines()) {
         checks::cutter::check(&input);
     }
 

@@ -54,8 +54,7 @@ pub fn reference(stream: &[u8]) -> Vec<u8> {
         }
         event.push(line);
         let n_seen = event.concat().len() - usize::from(is_crlf);
-        let is_end_mark = data_of(&event).trim_ascii() == b"[DONE]" && is_first_data(&event);
-        if is_end_mark && n_text.is_some() && n_seen <= EventCutter::HELD_BYTES_MAX {
+        if is_end_mark(&event) {
             break;
         }
         if text == 0 || rest.is_empty() {
@@ -70,10 +69,14 @@ pub fn reference(stream: &[u8]) -> Vec<u8> {
     sent
 }
 
-/// Whether the last line is the event's first with data.
-fn is_first_data(event: &[&[u8]]) -> bool {
+/// Whether the last line is the event's first with data, and that the mark of the end.
+fn is_end_mark(event: &[&[u8]]) -> bool {
     let (last, before) = event.split_last().expect("an event has a line");
-    !data_of(&[last]).is_empty() && data_of(before).is_empty()
+    let data = data_of(&[last]).trim_ascii_start().to_vec();
+    let n_seen = event.concat().len() - data.len() + "[DONE]".len();
+    data.starts_with(b"[DONE]")
+        && data_of(before).is_empty()
+        && n_seen <= EventCutter::HELD_BYTES_MAX
 }
 
 fn data_of(event: &[&[u8]]) -> Vec<u8> {

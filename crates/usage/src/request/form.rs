@@ -24,6 +24,10 @@ pub(super) enum Field {
     OtherLimit,
     /// The service tier.
     Tier,
+    /// The tools that the model may use.
+    Tools,
+    /// How many answers are asked for.
+    Choices,
 }
 
 /// One API's form of a request.
@@ -69,6 +73,8 @@ impl Form {
 
 const MODEL: (&str, Node<Field>) = ("model", Node::leaf(Field::Model));
 const STREAM: (&str, Node<Field>) = ("stream", Node::leaf(Field::Stream));
+const TOOLS: (&str, Node<Field>) = ("tools", Node::leaf(Field::Tools));
+const N: (&str, Node<Field>) = ("n", Node::leaf(Field::Choices));
 const TIER: (&str, Node<Field>) = ("service_tier", Node::leaf(Field::Tier));
 
 /// <https://platform.openai.com/docs/api-reference/chat/create>: `max_tokens` is the older name of
@@ -102,6 +108,8 @@ static CHAT_BODY: Node<Field> = Node::object(&[
     MODEL,
     STREAM,
     TIER,
+    TOOLS,
+    N,
     STREAM_OPTIONS,
     ("max_completion_tokens", Node::leaf(Field::Limit)),
     ("max_tokens", Node::leaf(Field::OtherLimit)),
@@ -112,6 +120,8 @@ static COMPATIBLE_CHAT_BODY: Node<Field> = Node::object(&[
     MODEL,
     STREAM,
     TIER,
+    TOOLS,
+    N,
     STREAM_OPTIONS,
     ("max_tokens", Node::leaf(Field::Limit)),
     ("max_completion_tokens", Node::leaf(Field::OtherLimit)),
@@ -125,6 +135,7 @@ static RESPONSES: Form = Form {
         MODEL,
         STREAM,
         TIER,
+        TOOLS,
         ("max_output_tokens", Node::leaf(Field::Limit)),
     ])
     .named(Field::Root),
@@ -140,6 +151,7 @@ static RUN: Form = Form {
     root: &Node::object(&[
         MODEL,
         STREAM,
+        TOOLS,
         ("max_completion_tokens", Node::leaf(Field::Limit)),
     ])
     .named(Field::Root),
@@ -151,7 +163,7 @@ static RUN: Form = Form {
 
 /// Endpoints whose output has no limit, or none that is asked for.
 static UNLIMITED: Form = Form {
-    root: &Node::object(&[MODEL, STREAM, TIER]).named(Field::Root),
+    root: &Node::object(&[MODEL, STREAM, TIER, N]).named(Field::Root),
     streams: false,
     has_usage_option: false,
     limit_parent: None,
@@ -165,6 +177,7 @@ static MESSAGES: Form = Form {
         MODEL,
         STREAM,
         TIER,
+        TOOLS,
         ("max_tokens", Node::leaf(Field::Limit)),
         ("max_tokens_to_sample", Node::leaf(Field::OtherLimit)),
     ])
@@ -198,6 +211,8 @@ static STREAM_GENERATE: Form = Form {
 const GENERATION_CONFIG: Node<Field> = Node::object(&[
     ("maxOutputTokens", Node::leaf(Field::Limit)),
     ("max_output_tokens", Node::leaf(Field::OtherLimit)),
+    ("candidateCount", Node::leaf(Field::Choices)),
+    ("candidate_count", Node::leaf(Field::Choices)),
 ])
 .named(Field::LimitParent);
 
@@ -205,6 +220,7 @@ static GENERATE_BODY: Node<Field> = Node::object(&[
     ("generationConfig", GENERATION_CONFIG),
     ("generation_config", GENERATION_CONFIG),
     ("serviceTier", Node::leaf(Field::Tier)),
+    TOOLS,
     TIER,
 ])
 .named(Field::Root);
@@ -215,6 +231,7 @@ static INTERACTIONS: Form = Form {
         MODEL,
         STREAM,
         TIER,
+        TOOLS,
         (
             "generation_config",
             Node::object(&[("max_output_tokens", Node::leaf(Field::Limit))])

@@ -13,10 +13,9 @@
 //! *The output limit.* Numbers above the cap become the cap. Where there is none, the key that the
 //! API has for it is added; a `null` under that key becomes the cap.
 
-use std::fmt::Write;
-
 use super::form::{Field, Form};
 use super::splice::Splice;
+use super::write::{Members, json_string};
 use super::{Edits, RequestFacts};
 use crate::json::number::count_of;
 use crate::json::{Container, Span, Value, Visitor};
@@ -103,7 +102,7 @@ impl Wishes {
             Field::Model => self.model.is_some(),
             Field::StreamOptions | Field::IncludeUsage => self.include_usage,
             Field::LimitParent | Field::Limit | Field::OtherLimit => self.cap.is_some(),
-            Field::Root | Field::Stream | Field::Tier => false,
+            Field::Root | Field::Stream | Field::Tier | Field::Tools | Field::Choices => false,
         }
     }
 }
@@ -121,6 +120,8 @@ impl Visitor<Field> for Reader<'_> {
             Field::Model => {}
             Field::Stream => self.facts.streams = self.is_stream(value),
             Field::Tier => self.facts.service_tier = text_of(value),
+            Field::Tools => self.facts.has_tools = false,
+            Field::Choices => self.facts.n_choices = count_in(value),
             Field::StreamOptions => self.null_options(value, span),
             Field::IncludeUsage => self.option(value, span),
             Field::LimitParent => self.null_limit_parent(value, span),
@@ -137,6 +138,7 @@ impl Visitor<Field> for Reader<'_> {
             Field::LimitParent => {
                 self.progress.has_limit_parent = true;
                 self.progress.has_limit = false;
+                self.facts.n_choices = None;
                 self.set_limit(Field::Limit, None);
                 self.set_limit(Field::OtherLimit, None);
             }
@@ -156,6 +158,8 @@ impl Visitor<Field> for Reader<'_> {
             (Field::IncludeUsage, _) => self.progress.option = Some(Asked::Nobody),
             (Field::Limit | Field::OtherLimit, _) => self.progress.has_limit = true,
             (Field::Model, _) if self.names_model => self.facts.model = None,
+            (Field::Tools, _) => self.facts.has_tools = !is_empty,
+            (Field::Choices, _) => self.facts.n_choices = None,
             (Field::Tier, _) => self.facts.service_tier = None,
             (Field::Stream, _) => self.facts.streams = false,
             _ => {}
@@ -230,10 +234,7 @@ impl Reader<'_> {
     // --- the output limit ---
 
     fn limit(&mut self, field: Field, value: Value<'_>, span: Span) {
-        let n_tokens = match value {
-            Value::Number(text) => count_of(text),
-            _ => None,
-        };
+        let n_tokens = count_in(value);
         self.set_limit(field, n_tokens);
         let Some(cap) = self.wishes.cap else {
             return;
@@ -326,52 +327,14 @@ fn text_of(value: Value<'_>) -> Option<String> {
     }
 }
 
+fn count_in(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Number(text) => count_of(text),
+        _ => None,
+    }
+}
+
 /// Whether the number is a whole one that is too large for a count.
 fn is_huge(number: &str) -> bool {
     number.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn json_string(text: &str) -> String {
-    let mut json = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => json.extend(['\\', c]),
-            // Writing to a string does not fail.
-            c if c < ' ' => drop(write!(json, "\\u{:04x}", u32::from(c))),
-            c => json.push(c),
-        }
-    }
-    json.push('"');
-    json
-}
-
-/// Members to be added at the end of an object.
-struct Members {
-    text: String,
-    needs_comma: bool,
-}
-
-// === impl Members ===
-
-impl Members {
-    /// None yet, for an object that is empty or not.
-    fn new(is_empty: bool) -> Members {
-        Members {
-            text: String::new(),
-            needs_comma: !is_empty,
-        }
-    }
-
-    fn and(mut self, member: &str) -> Members {
-        if self.needs_comma {
-            self.text.push(',');
-        }
-        self.needs_comma = true;
-        self.text.push_str(member);
-        self
-    }
-
-    fn is_none(&self) -> bool {
-        self.text.is_empty()
-    }
 }

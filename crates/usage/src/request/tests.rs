@@ -366,7 +366,10 @@ fn output_limits_are_lowered_or_added_under_the_apis_own_key() {
         (
             Api::GeminiGenerate,
             r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{}}"#,
-            r#"{"generationConfig":{"maxOutputTokens":5},"generationConfig":{"maxOutputTokens":100}}"#,
+            concat!(
+                r#"{"generationConfig":{"maxOutputTokens":5},"#,
+                r#""generationConfig":{"maxOutputTokens":100}}"#
+            ),
         ),
         (
             Api::GeminiGenerate,
@@ -417,8 +420,10 @@ fn facts_are_read_as_each_api_writes_them() {
     let chat = facts(
         Api::OpenAiChat,
         r#"{"messages":[{"model":"no"}],"model":"gpt-4o","max_tokens":5,"max_completion_tokens":7,
-            "service_tier":"flex","stream":true,"model":"gpt-\u0034o-mini"}"#,
+            "service_tier":"flex","stream":true,"model":"gpt-\u0034o-mini",
+            "tools":[{"n":9}],"n":2}"#,
     );
+    assert_eq!((chat.n_choices, chat.has_tools), (Some(2), true));
     assert_eq!(chat.model.as_deref(), Some("gpt-4o-mini"));
     assert_eq!(chat.max_output_tokens, Some(7));
     assert_eq!(chat.service_tier.as_deref(), Some("flex"));
@@ -430,8 +435,10 @@ fn facts_are_read_as_each_api_writes_them() {
     assert_eq!(responses.max_output_tokens, Some(9));
     let gemini = facts(
         Api::GeminiStreamGenerate,
-        r#"{"generationConfig":{"maxOutputTokens":9},"generation_config":{"max_output_tokens":3}}"#,
+        r#"{"generationConfig":{"maxOutputTokens":9,"candidateCount":4},
+            "generation_config":{"max_output_tokens":3,"candidate_count":5},"tools":[]}"#,
     );
+    assert_eq!((gemini.n_choices, gemini.has_tools), (Some(5), false));
     assert_eq!((gemini.max_output_tokens, gemini.streams), (Some(3), true));
     let second = facts(
         Api::OpenAiChat,
