@@ -4,7 +4,6 @@ pub mod charge;
 pub mod cli;
 pub mod config;
 pub mod http;
-mod inclusive;
 pub mod ingest;
 pub mod ledger;
 pub mod metrics;

@@ -1,9 +1,8 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
 use serde_json::{Map, Value, json};
-use tollmesh_usage::{Bucket, Usage};
+use tollmesh_usage::{Bucket, Usage, inclusive};
 
-use crate::inclusive;
 use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
 use crate::ledger::{CostLine, CostRecord};
 

@@ -40,7 +40,9 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     findings.n_files += usize::from(files.config.is_some());
     match config {
         Ok(config) => {
-            findings.consider(&config, files.config.as_deref());
+            if let Some(file) = &files.config {
+                findings.consider(&config, file);
+            }
             pricing.extend(config.pricing);
         }
         Err(problems) => {
@@ -57,15 +59,15 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 impl Findings {
     /// What is no mistake, yet seldom meant.
-    fn consider(&mut self, config: &Config, file: Option<&Path>) {
-        let file = file.map_or("defaults".into(), |file| file.display().to_string());
+    fn consider(&mut self, config: &Config, file: &Path) {
+        let file = file.display();
         if let Listen::Tcp(address) = &config.ingest {
-            let reach = match config.ingest.is_local() {
-                true => "every process in this network namespace, so a metered app in the same pod",
+            let who = match config.ingest.is_local() {
+                true => "every process of this pod or machine, metered apps included,",
                 false => "whoever reaches this address",
             };
             self.warnings.push(format!(
-                "{file}: ingest.listen: {address} lets {reach} forge events; where that matters \
+                "{file}: ingest.listen: at {address} {who} can forge events; beside metered apps \
                  use \"unix:/PATH\" on a volume that only the proxy mounts"
             ));
         }

@@ -9,12 +9,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tollmesh_usage::detect::detect_as;
 use tollmesh_usage::{
-    Detection, Edits, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
+    Detection, Edits, Family, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner,
+    detect, inclusive,
 };
 
 use super::{Outcome, lines};
-use crate::inclusive;
 
 /// Read usage out of recorded exchanges.
 ///
@@ -56,6 +57,14 @@ struct Exchange {
     provider: Option<String>,
 }
 
+/// What hosts of one's own may offer.
+const FAMILIES: [Family; 4] = [
+    Family::OpenAi,
+    Family::Anthropic,
+    Family::Gemini,
+    Family::Vertex,
+];
+
 fn post() -> String {
     "POST".to_owned()
 }
@@ -79,7 +88,10 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
     let target = match detect(&exchange.host, &exchange.path, &exchange.method) {
         Detection::Metered(target) => target,
         Detection::Unreadable { provider } => return unmetered(exchange, Some(provider)),
-        Detection::NotOurs => return unmetered(exchange, exchange.provider.as_deref()),
+        Detection::NotOurs => match own_target(exchange) {
+            Some(target) => target,
+            None => return unmetered(exchange, exchange.provider.as_deref()),
+        },
     };
     let facts = scan_request(&target, exchange);
     let head = head_of(exchange);
@@ -89,6 +101,15 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
     }
     let is_stream = facts.streams || is_event_stream(&head);
     found(&exchange.id, &target, &facts, is_stream, scanner.finish())
+}
+
+/// A host that nobody knows, whose provider the line names, is taken for one of one's own, as the
+/// filter takes those of its `apis`. The path says whose endpoints it offers.
+fn own_target(exchange: &Exchange) -> Option<Target> {
+    let provider = exchange.provider.as_deref()?;
+    FAMILIES
+        .into_iter()
+        .find_map(|family| detect_as(family, provider, &exchange.path, &exchange.method))
 }
 
 fn scan_request(target: &Target, exchange: &Exchange) -> RequestFacts {
@@ -163,7 +184,6 @@ fn found(id: &Value, target: &Target, facts: &RequestFacts, is_stream: bool, sca
 fn named(usage: &tollmesh_usage::Usage) -> Value {
     let tokens = inclusive::totals(usage);
     let mut names: Map<String, Value> = tokens
-        .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count)))
         .collect();
     for (unit, amount) in usage.units() {

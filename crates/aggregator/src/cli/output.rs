@@ -53,7 +53,13 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(shown.iter().map(|column| column.replace('_', " ")));
-    for cells in rows.cells() {
+    let places = decimal_places(rows);
+    for mut cells in rows.cells() {
+        for (name, cell) in rows.columns.iter().zip(&mut cells) {
+            if name.ends_with("_usd") && !cell.is_empty() {
+                pad(cell, places);
+            }
+        }
         let named = rows.columns.iter().zip(cells);
         let row = named.filter(|(name, _)| shown.contains(&name.as_str()));
         table.add_row(row.map(|(_, cell)| if cell.is_empty() { "-".into() } else { cell }));
@@ -68,8 +74,53 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
     table
 }
 
+/// The digits after the point of the amount that has most of them; at least cents.
+fn decimal_places(rows: &Rows) -> usize {
+    let amounts = rows.cells().flat_map(|cells| {
+        let named = rows.columns.iter().zip(cells);
+        let amounts = named.filter(|(name, _)| name.ends_with("_usd"));
+        amounts.map(|(_, cell)| cell).collect::<Vec<_>>()
+    });
+    let places = amounts.map(|cell| cell.split_once('.').map_or(0, |(_, digits)| digits.len()));
+    places.max().unwrap_or(0).max(2)
+}
+
+/// Fills an amount up with zeros, so that points stand below each other.
+fn pad(amount: &mut String, places: usize) {
+    let digits = amount.split_once('.').map(|(_, digits)| digits.len());
+    if digits.is_none() {
+        amount.push('.');
+    }
+    amount.extend(std::iter::repeat_n('0', places - digits.unwrap_or(0)));
+}
+
 fn is_number(column: &str) -> bool {
     ["requests", "_requests", "_tokens", "_usd", "_ms"]
         .iter()
         .any(|end| column.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn amounts_stand_point_below_point() {
+        let item = |team: &str, cost| {
+            let item = json!({ "team": team, "requests": 1, "cost_usd": cost });
+            item.as_object().cloned().unwrap_or_default()
+        };
+        let rows = Rows {
+            columns: ["team", "requests", "cost_usd"].map(str::to_owned).to_vec(),
+            items: vec![
+                item("checkout", json!("12")),
+                item("search", json!("0.00353")),
+                item("", json!(null)),
+            ],
+            next_cursor: None,
+        };
+        insta::assert_snapshot!(table(&rows, &[]).trim_fmt());
+    }
 }

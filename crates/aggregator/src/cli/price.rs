@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tollmesh_pricing::Case;
 use tollmesh_usage::Usage;
 use tollmesh_wire::event::ExtraUsage;
@@ -36,8 +36,6 @@ pub struct Arguments {
 /// What a line says beside its counts.
 #[derive(Debug, Deserialize)]
 struct Beside {
-    #[serde(default)]
-    id: Value,
     /// Absent in notes of people, who note down what they are charged for.
     #[serde(default = "yes")]
     billable: bool,
@@ -79,8 +77,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
-    let beside: Beside = serde_json::from_slice(line).context("not a line of usage")?;
-    let case: Case = serde_json::from_slice(line).context("not a line of usage")?;
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(line).context("not a line of usage")?;
+    // Whatever the writer calls the line, a number as well as a text.
+    let id = fields.remove("id").unwrap_or_default();
+    let fields = Value::Object(fields);
+    let beside = Beside::deserialize(&fields).context("not a line of usage")?;
+    let case = Case::deserialize(&fields).context("not a line of usage")?;
     let usage = match &beside.billed_buckets {
         Some(billed) => billed.clone(),
         None => case.disjoint()?,
@@ -100,7 +103,7 @@ fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
         is_billable: beside.billable,
     };
     let cost = bill.price(&tables.book, Arc::clone(&tables.version));
-    Ok(answer(&beside.id, &cost))
+    Ok(answer(&id, &cost))
 }
 
 /// Exact, where the ledger rounds to a pico-dollar: the sum of the lines as they are.

@@ -1,11 +1,12 @@
 //! `tollmesh report`
 
 use clap::Args;
+use serde_json::{Map, Value};
 use tollmesh_wire::Timestamp;
 
 use super::output::{self, Format};
 use super::{Files, Outcome};
-use crate::ledger::query::Reader;
+use crate::ledger::query::{Dimension, Reader, SpendQuery};
 use crate::question::Parts;
 use crate::rows;
 
@@ -51,7 +52,50 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
     let query = parts.spend(now)?;
     let reader = Reader::open(&files.load()?.state_dir)?;
     let sums = reader.spend(&query)?;
-    let rows = rows::spend(&query.by, query.interval_ms.is_some(), &sums);
-    output::write(&rows, arguments.format, &[])?;
+    let mut rows = rows::spend(&query.by, query.interval_ms.is_some(), &sums);
+    if arguments.format != Format::Table {
+        output::write(&rows, arguments.format, &[])?;
+        return Ok(Outcome::Done);
+    }
+    if rows.items.len() > 1 {
+        rows.items.extend(total(&reader, &query)?);
+    }
+    output::write(&rows, Format::Table, &columns(&query))?;
     Ok(Outcome::Done)
+}
+
+/// The sums of all rows, under the word `total` in place of the first dimension.
+fn total(reader: &Reader, query: &SpendQuery) -> anyhow::Result<Vec<Map<String, Value>>> {
+    let all = SpendQuery {
+        by: Vec::new(),
+        interval_ms: None,
+        ..query.clone()
+    };
+    let mut items = rows::spend(&[], false, &reader.spend(&all)?).items;
+    let first = query.interval_ms.map(|_| "start");
+    let first = first.or(query.by.first().map(Dimension::name));
+    for item in &mut items {
+        if let Some(first) = first {
+            item.insert(first.to_owned(), "total".into());
+        }
+    }
+    Ok(items)
+}
+
+/// What a screen has room for, beside the dimensions.
+fn columns(query: &SpendQuery) -> Vec<&str> {
+    let sums = [
+        "requests",
+        "cost_usd",
+        "unpriced_requests",
+        "input_tokens",
+        "cache_read_tokens",
+        "output_tokens",
+    ];
+    let dimensions = query.by.iter().map(Dimension::name);
+    ["start"]
+        .into_iter()
+        .chain(dimensions)
+        .chain(sums)
+        .collect()
 }

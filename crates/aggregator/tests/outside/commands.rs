@@ -1,0 +1,139 @@
+//! Commands over standard input and over a ledger that is being written.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use crate::process::{BINARY, Process, event};
+use serde_json::Value;
+
+fn tollmesh(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// A small answer of a chat completion, as recorders write it.
+const EXCHANGE: &str = r#"{"id":"x1","method":"POST","host":"api.openai.com","path":"/v1/chat/completions","request_content_type":"application/json","request_body":"{\"model\":\"gpt-4o\",\"messages\":[]}","status":200,"response_headers":{"Content-Type":"application/json"},"response_body_b64":"eyJpZCI6ImMxIiwib2JqZWN0IjoiY2hhdC5jb21wbGV0aW9uIiwibW9kZWwiOiJncHQtNG8tMjAyNC0wOC0wNiIsImNob2ljZXMiOlt7ImluZGV4IjowLCJtZXNzYWdlIjp7InJvbGUiOiJhc3Npc3RhbnQiLCJjb250ZW50IjoiSGkifSwiZmluaXNoX3JlYXNvbiI6InN0b3AifV0sInVzYWdlIjp7InByb21wdF90b2tlbnMiOjEwMjQsImNvbXBsZXRpb25fdG9rZW5zIjoxMDAsInRvdGFsX3Rva2VucyI6MTEyNCwicHJvbXB0X3Rva2Vuc19kZXRhaWxzIjp7ImNhY2hlZF90b2tlbnMiOjI0fX19"}"#;
+
+#[test]
+fn an_exchange_is_extracted_and_priced_whatever_the_pieces() {
+    let input = format!("{EXCHANGE}\n\n");
+    let whole = tollmesh(&["extract"], &input);
+    assert!(whole.status.success());
+    let one = tollmesh(&["extract", "--chunk", "1"], &input);
+    assert_eq!(one.stdout, whole.stdout);
+    let line: Value = serde_json::from_slice(&whole.stdout).unwrap();
+    insta::assert_json_snapshot!("extracted", line);
+
+    let priced = tollmesh(&["price"], &String::from_utf8(whole.stdout).unwrap());
+    assert!(priced.status.success());
+    let mut line: Value = serde_json::from_slice(&priced.stdout).unwrap();
+    // Prices change with every release, the shape does not.
+    line["pricing_version"] = "[digest]".into();
+    line["row"] = "[row]".into();
+    insta::assert_json_snapshot!("priced", line);
+}
+
+#[test]
+fn a_host_of_ones_own_needs_its_provider() {
+    let own = EXCHANGE.replace("api.openai.com", "llm.internal");
+    let unknown = tollmesh(&["extract"], &own);
+    let line: Value = serde_json::from_slice(&unknown.stdout).unwrap();
+    assert_eq!(line["trouble"], "unmetered");
+    let named = own.replacen(r#""id":"x1""#, r#""id":7,"provider":"vllm""#, 1);
+    let known = tollmesh(&["extract"], &named);
+    let line: Value = serde_json::from_slice(&known.stdout).unwrap();
+    assert_eq!(line["id"], 7);
+    assert_eq!(line["provider"], "vllm");
+    assert_eq!(line["usage"]["input_tokens"], 1024);
+}
+
+#[test]
+fn bad_lines_are_told_and_the_others_go_on() {
+    let good = r#"{"id":2,"provider":"openai","model":"gpt-4o","usage":{"input_tokens":1000}}"#;
+    let output = tollmesh(&["price"], &format!("nonsense\n{good}\n"));
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        error,
+        "tollmesh: line 1: not a line of usage: expected ident at line 1 column 2\n"
+    );
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["id"], 2);
+    assert_eq!(line["cost_usd"], "0.0025");
+    let totals =
+        r#"{"provider":"openai","model":"gpt-4o","usage":{"input_tokens":1,"cache_read":2}}"#;
+    let output = tollmesh(&["price"], totals);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn reports_are_read_while_the_ledger_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), "");
+    process.send(&[event("a", "red"), event("b", "blue"), event("c", "blue")]);
+    let config = dir.path().join("tollmesh.toml");
+    let config = config.to_str().unwrap();
+    let report = |more: &[&str]| {
+        let arguments = [
+            &["report", "--by", "team,model"],
+            more,
+            &["--config", config],
+        ];
+        let output = tollmesh(&arguments.concat(), "");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    insta::assert_snapshot!("report", report(&[]));
+    insta::assert_snapshot!(
+        "report.csv",
+        report(&["--format", "csv", "--where", "team:red"])
+    );
+    let json: Value = serde_json::from_str(&report(&["--format", "json"])).unwrap();
+    assert_eq!(json, process.json("/api/v1/spend?by=team,model"));
+    let top = tollmesh(
+        &["top", "--by", "cost", "--limit", "2", "--config", config],
+        "",
+    );
+    insta::assert_snapshot!("top", String::from_utf8(top.stdout).unwrap());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = Command::new(BINARY)
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before anything is written: the write end then says EPIPE.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    for arguments in [
+        &["report"][..],
+        &["nonsense"],
+        &["top", "--by", "beauty"],
+        &[],
+    ] {
+        assert_eq!(
+            tollmesh(arguments, "").status.code(),
+            Some(2),
+            "{arguments:?}"
+        );
+    }
+    assert_eq!(tollmesh(&["--version"], "").status.code(), Some(0));
+}

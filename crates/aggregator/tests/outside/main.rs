@@ -1,0 +1,11 @@
+//! The `tollmesh` binary from outside.
+
+/// Running processes, and a client for them.
+mod process;
+
+/// Commands over standard input and over a ledger that is being written.
+mod commands;
+/// Starts that cannot succeed: one clear line each, and exit code 2.
+mod refusals;
+/// What filters send, what operators are answered, what survives.
+mod service;
