@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn refusals_say_what_is_wrong() {
-        let cases: [(fn(&mut Event), &str); 4] = [
+        type Change = fn(&mut Event);
+        let cases: [(Change, &str); 4] = [
             (|e| e.event_id.clear(), "event_id is empty"),
             (
                 |e| e.event_id = "x".repeat(257),

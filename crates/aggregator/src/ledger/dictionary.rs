@@ -3,9 +3,9 @@
 //! Ids are found in memory first. The caches speak of one transaction's view of the file: after a
 //! rollback they are worthless, and dropped with the store that owns them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use serde::Serialize;
 use tollmesh_wire::{Event, Source};
 
@@ -45,29 +45,28 @@ struct Cache {
 impl Dictionaries {
     /// The ids of what this entry refers to; what is new is written.
     pub fn ids(&mut self, connection: &Connection, entry: &Entry) -> rusqlite::Result<Ids> {
-        let (event, key) = (&entry.event, &mut self.key);
+        let (event, cost) = (&entry.event, &entry.cost);
+        let key = &mut self.key;
         Ok(Ids {
             tag_set: {
-                write_key(key, &event.tags)?;
-                self.tag_sets
-                    .id(key, |body| tag_set(connection, body, event))?
-            },
-            source: {
-                write_key(key, &event.source)?;
-                self.sources
-                    .id(key, |body| source(connection, body, &event.source))?
-            },
-            model: {
-                write_key(key, &model_facts(event))?;
-                self.models.id(key, |body| model(connection, body, event))?
-            },
-            price: {
+                let pairs = event.tags.iter();
                 write_key(
                     key,
-                    &(entry.cost.row.as_deref(), &*entry.cost.pricing_version),
-                )?;
-                self.prices
-                    .id(key, |body| price(connection, body, &entry.cost))?
+                    pairs.flat_map(|(tag, value)| [Some(&**tag), Some(&**value)]),
+                );
+                self.tag_sets.id(key, || tag_set(connection, &event.tags))?
+            },
+            source: {
+                write_key(key, source_facts(&event.source));
+                self.sources.id(key, || source(connection, &event.source))?
+            },
+            model: {
+                write_key(key, model_facts(event));
+                self.models.id(key, || model(connection, event))?
+            },
+            price: {
+                write_key(key, [cost.row.as_deref(), Some(&*cost.pricing_version)]);
+                self.prices.id(key, || price(connection, cost))?
             },
         })
     }
@@ -77,14 +76,14 @@ impl Cache {
     fn id(
         &mut self,
         key: &[u8],
-        find_or_add: impl FnOnce(&str) -> rusqlite::Result<i64>,
+        find_or_add: impl FnOnce() -> rusqlite::Result<i64>,
     ) -> rusqlite::Result<i64> {
         if let Some(id) = self.young.get(key) {
             return Ok(*id);
         }
         let id = match self.old.get(key) {
             Some(id) => *id,
-            None => find_or_add(&String::from_utf8_lossy(key))?,
+            None => find_or_add()?,
         };
         if self.young.len() >= GENERATION_KEYS_MAX {
             self.old = std::mem::take(&mut self.young);
@@ -94,26 +93,52 @@ impl Cache {
     }
 }
 
-/// The canonical text of what a dictionary's entry stands for.
-fn write_key(key: &mut Vec<u8>, facts: &impl Serialize) -> rusqlite::Result<()> {
+/// The key of some facts in memory: bytes that no UTF-8 contains part them and stand for absence.
+fn write_key<'f>(key: &mut Vec<u8>, facts: impl IntoIterator<Item = Option<&'f str>>) {
+    const ABSENT: u8 = 0xfe;
+    const END: u8 = 0xff;
     key.clear();
-    serde_json::to_writer(key, facts)
+    for fact in facts {
+        match fact {
+            Some(text) => key.extend_from_slice(text.as_bytes()),
+            None => key.push(ABSENT),
+        }
+        key.push(END);
+    }
+}
+
+/// The key of some facts in the file.
+fn body(facts: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(facts)
         .map_err(|source| rusqlite::Error::ToSqlConversionFailure(Box::new(source)))
 }
 
-fn model_facts(event: &Event) -> (&str, &str, &str, Option<&str>, Option<&str>, Option<&str>) {
-    (
-        &event.provider,
-        &event.api,
-        &event.host,
+fn source_facts(source: &Source) -> [Option<&str>; 7] {
+    [
+        source.namespace.as_deref(),
+        source.workload.as_deref(),
+        source.service_account.as_deref(),
+        source.principal.as_deref(),
+        source.pod.as_deref(),
+        source.node.as_deref(),
+        source.cluster.as_deref(),
+    ]
+}
+
+fn model_facts(event: &Event) -> [Option<&str>; 6] {
+    [
+        Some(&event.provider),
+        Some(&event.api),
+        Some(&event.host),
         event.model.as_deref(),
         event.model_requested.as_deref(),
         event.service_tier.as_deref(),
-    )
+    ]
 }
 
-fn tag_set(connection: &Connection, body: &str, event: &Event) -> rusqlite::Result<i64> {
-    if let Some(id) = find(connection, "SELECT id FROM tag_sets WHERE body = ?1", body)? {
+fn tag_set(connection: &Connection, tags: &BTreeMap<String, String>) -> rusqlite::Result<i64> {
+    let body = body(tags)?;
+    if let Some(id) = find(connection, "SELECT id FROM tag_sets WHERE body = ?1", &body)? {
         return Ok(id);
     }
     connection
@@ -122,65 +147,54 @@ fn tag_set(connection: &Connection, body: &str, event: &Event) -> rusqlite::Resu
     let id = connection.last_insert_rowid();
     let mut add =
         connection.prepare_cached("INSERT INTO tags (tag_set, tag, value) VALUES (?1, ?2, ?3)")?;
-    for (tag, value) in &event.tags {
+    for (tag, value) in tags {
         add.execute(params![id, tag, value])?;
     }
     Ok(id)
 }
 
-fn source(connection: &Connection, body: &str, source: &Source) -> rusqlite::Result<i64> {
-    if let Some(id) = find(connection, "SELECT id FROM sources WHERE body = ?1", body)? {
+fn source(connection: &Connection, source: &Source) -> rusqlite::Result<i64> {
+    let body = body(source)?;
+    if let Some(id) = find(connection, "SELECT id FROM sources WHERE body = ?1", &body)? {
         return Ok(id);
     }
+    let values = std::iter::once(Some(&*body)).chain(source_facts(source));
     connection
         .prepare_cached(
             "INSERT INTO sources (body, namespace, workload, service_account, principal, pod, node,
                                   cluster) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![
-            body,
-            source.namespace,
-            source.workload,
-            source.service_account,
-            source.principal,
-            source.pod,
-            source.node,
-            source.cluster,
-        ])?;
+        .execute(params_from_iter(values))?;
     Ok(connection.last_insert_rowid())
 }
 
-fn model(connection: &Connection, body: &str, event: &Event) -> rusqlite::Result<i64> {
-    if let Some(id) = find(connection, "SELECT id FROM models WHERE body = ?1", body)? {
+fn model(connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+    let facts = model_facts(event);
+    let body = body(&facts)?;
+    if let Some(id) = find(connection, "SELECT id FROM models WHERE body = ?1", &body)? {
         return Ok(id);
     }
-    let (provider, api, host, model, model_requested, service_tier) = model_facts(event);
+    let values = std::iter::once(Some(&*body)).chain(facts);
     connection
         .prepare_cached(
             "INSERT INTO models (body, provider, api, host, model, model_requested, service_tier)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![
-            body,
-            provider,
-            api,
-            host,
-            model,
-            model_requested,
-            service_tier,
-        ])?;
+        .execute(params_from_iter(values))?;
     Ok(connection.last_insert_rowid())
 }
 
-fn price(connection: &Connection, body: &str, cost: &CostRecord) -> rusqlite::Result<i64> {
-    if let Some(id) = find(connection, "SELECT id FROM prices WHERE body = ?1", body)? {
+fn price(connection: &Connection, cost: &CostRecord) -> rusqlite::Result<i64> {
+    let facts = (cost.row.as_deref(), &*cost.pricing_version);
+    let body = body(&facts)?;
+    if let Some(id) = find(connection, "SELECT id FROM prices WHERE body = ?1", &body)? {
         return Ok(id);
     }
     connection
         .prepare_cached(
             "INSERT INTO prices (body, price_row, pricing_version) VALUES (?1, ?2, ?3)",
         )?
-        .execute(params![body, cost.row, cost.pricing_version])?;
+        .execute(params![body, facts.0, facts.1])?;
     Ok(connection.last_insert_rowid())
 }
 
@@ -202,7 +216,7 @@ mod tests {
         for round in 0..3_i64 {
             for key in 0..GENERATION_KEYS_MAX as i64 * 3 {
                 for asked in [key, -1] {
-                    let id = cache.id(&asked.to_be_bytes(), |_| {
+                    let id = cache.id(&asked.to_be_bytes(), || {
                         looked_up += 1;
                         Ok(asked)
                     });

@@ -177,8 +177,8 @@ impl CostRecord {
 
     /// The cost of a call's own usage together with that of its `extra_usage`, in its order.
     ///
-    /// The sum is exact and rounded once. The least sure part decides the status; where one part
-    /// is unpriced, the call is.
+    /// What the operator's contract makes of it is the total. Sums are exact and rounded once. The
+    /// least sure part decides the status; where one part is unpriced, the call is.
     pub fn of(
         own: Priced,
         extra: Vec<Priced>,
@@ -188,26 +188,26 @@ impl CostRecord {
             row: own.row.as_deref().map(Arc::from),
             ..CostRecord::free(pricing_version)
         };
-        let mut usd = Some(Decimal::ZERO);
+        let (mut net, mut list) = (Some(Decimal::ZERO), Some(Decimal::ZERO));
         let indexes = std::iter::once(None).chain((0_u32..).map(Some));
         for (index, part) in indexes.zip(std::iter::once(own).chain(extra)) {
             record.status = less_sure(record.status, part.status);
             record.unpriced_because = record
                 .unpriced_because
                 .or(part.unpriced_because.map(Cow::Borrowed));
-            usd = match (usd, part.usd) {
-                (Some(sum), Some(more)) => {
-                    Some(sum.checked_add(more).ok_or(AmountTooLarge { usd: more })?)
-                }
-                _ => None,
-            };
+            net = add(net, part.net)?;
+            list = add(list, part.usd)?;
             let row: Option<Arc<str>> = index.and(part.row.as_deref().map(Arc::from));
             let lines = part.lines.iter();
             record
                 .lines
                 .extend(lines.map(|line| CostLine::of(line, index, row.clone())));
         }
-        record.total = usd.map(PicoUsd::from_usd).transpose()?;
+        record.total = net.map(PicoUsd::from_usd).transpose()?;
+        record.list = list
+            .map(PicoUsd::from_usd)
+            .transpose()?
+            .filter(|list| record.total != Some(*list));
         Ok(record)
     }
 }
@@ -227,11 +227,88 @@ impl CostLine {
     }
 }
 
+/// The sum, which is unknown where a part is.
+fn add(sum: Option<Decimal>, more: Option<Decimal>) -> Result<Option<Decimal>, AmountTooLarge> {
+    match (sum, more) {
+        (Some(sum), Some(more)) => match sum.checked_add(more) {
+            Some(sum) => Ok(Some(sum)),
+            None => Err(AmountTooLarge { usd: more }),
+        },
+        _ => Ok(None),
+    }
+}
+
 /// The less sure of two statuses.
 fn less_sure(a: Status, b: Status) -> Status {
     match (a, b) {
         (Status::Unpriced, _) | (_, Status::Unpriced) => Status::Unpriced,
         (Status::Assumed, _) | (_, Status::Assumed) => Status::Assumed,
         (Status::Exact, Status::Exact) => Status::Exact,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priced(usd: &str, net: &str) -> Priced {
+        let usd = usd.parse().unwrap();
+        let line = Line {
+            what: "input",
+            amount: Decimal::ONE,
+            rate: usd,
+            times: Decimal::ONE,
+            usd,
+            assumed: false,
+        };
+        Priced {
+            status: Status::Exact,
+            usd: Some(usd),
+            net: Some(net.parse().unwrap()),
+            lines: vec![line],
+            row: Some(format!("row of {usd}")),
+            unpriced_because: None,
+        }
+    }
+
+    #[test]
+    fn parts_are_added_before_they_are_rounded() {
+        let half = || priced("0.0000000000005", "0.0000000000005");
+        let record = CostRecord::of(half(), vec![half(), half()], "v".into()).unwrap();
+        assert_eq!(record.total, Some(PicoUsd::from_pico(2)));
+        assert_eq!(record.list, None);
+        let extras: Vec<_> = record.lines.iter().map(|line| line.extra).collect();
+        assert_eq!(extras, [None, Some(0), Some(1)]);
+        let rows: Vec<_> = record.lines.iter().map(|line| line.row.is_some()).collect();
+        assert_eq!(rows, [false, true, true]);
+        assert_eq!(record.row.as_deref(), Some("row of 0.0000000000005"));
+    }
+
+    #[test]
+    fn a_contract_makes_the_total_differ_from_the_list() {
+        let own = priced("2", "1.5");
+        let record = CostRecord::of(own, vec![priced("1", "1")], "v".into()).unwrap();
+        assert_eq!(record.total.map(|p| p.to_string()).as_deref(), Some("2.5"));
+        assert_eq!(record.list.map(|p| p.to_string()).as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn the_least_sure_part_decides() {
+        let assumed = Priced {
+            status: Status::Assumed,
+            ..priced("1", "1")
+        };
+        let unpriced = Priced {
+            status: Status::Unpriced,
+            usd: None,
+            net: None,
+            unpriced_because: Some("no_row"),
+            ..priced("1", "1")
+        };
+        let of = |extra| CostRecord::of(priced("1", "1"), extra, "v".into()).unwrap();
+        assert_eq!(of(vec![assumed.clone()]).status, Status::Assumed);
+        let record = of(vec![assumed, unpriced]);
+        assert_eq!((record.status, record.total), (Status::Unpriced, None));
+        assert_eq!(record.unpriced_because.as_deref(), Some("no_row"));
     }
 }

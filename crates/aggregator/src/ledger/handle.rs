@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
+use tollmesh_wire::Timestamp;
+
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::query::Reader;
@@ -44,6 +46,9 @@ pub struct Health {
     pub queued_events: usize,
     /// Request-level rows in the ledger.
     pub rows: u64,
+    /// Damaged files that were set aside since the process began, each replaced by an empty ledger
+    /// whose counters go on.
+    pub set_aside: u64,
 }
 
 /// An ongoing failure.
@@ -101,6 +106,21 @@ impl Ledger {
         answer.await.map_err(|_| AppendError::Closed)?
     }
 
+    /// Deletes the rows of all whole hours before that instant, and says how many they were. Hourly
+    /// sums and counters keep what they held. Other batches are committed in between.
+    ///
+    /// An event that comes again after its row was deleted counts as new.
+    pub async fn prune(&self, before: Timestamp) -> Result<u64, AppendError> {
+        let mut deleted = 0;
+        loop {
+            let answer = self.queue.prune(before)?;
+            match answer.await.map_err(|_| AppendError::Closed)?? {
+                0 => return Ok(deleted),
+                n => deleted += n,
+            }
+        }
+    }
+
     /// Questions to this ledger; they do not hold up the writer.
     pub fn reader(&self) -> &Reader {
         &self.reader
@@ -118,6 +138,7 @@ impl Ledger {
             failing: read(&self.shared.failing).clone(),
             queued_events: self.queue.events(),
             rows: self.shared.rows(),
+            set_aside: self.shared.set_aside(),
         }
     }
 

@@ -25,17 +25,15 @@ pub fn write(lines: &[CostLine]) -> Option<String> {
 }
 
 fn write_line(text: &mut String, line: &CostLine) {
-    // Writing to a string cannot fail.
-    let _ = write!(
-        text,
-        r#"[{},"{}","{}","{}","{}""#,
-        Value::from(&*line.what),
-        line.amount,
-        line.rate,
-        line.times,
-        line.usd
-    );
+    text.push('[');
+    write_what(text, &line.what);
+    for number in [line.amount, line.rate, line.times, line.usd] {
+        text.push_str(",\"");
+        write_number(text, number);
+        text.push('"');
+    }
     if line.assumed || line.extra.is_some() || line.row.is_some() {
+        // Writing to a string cannot fail.
         let _ = write!(
             text,
             ",{},{},{}",
@@ -45,6 +43,25 @@ fn write_line(text: &mut String, line: &CostLine) {
         );
     }
     text.push(']');
+}
+
+/// The name of what is priced; ours need no escapes.
+fn write_what(text: &mut String, what: &str) {
+    if what.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        text.push('"');
+        text.push_str(what);
+        text.push('"');
+    } else {
+        let _ = write!(text, "{}", Value::from(what));
+    }
+}
+
+/// A decimal as it prints. Most are whole numbers that fit a word, and are printed as such.
+fn write_number(text: &mut String, number: Decimal) {
+    let _ = match (number.scale(), u64::try_from(number.mantissa())) {
+        (0, Ok(whole)) => write!(text, "{whole}"),
+        _ => write!(text, "{number}"),
+    };
 }
 
 /// The lines of a column's text; `None` if no ledger wrote it.

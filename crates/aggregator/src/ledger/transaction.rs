@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use tollmesh_wire::Timestamp;
 use tollmesh_wire::event::Kind;
 
 use crate::ledger::checked::Checked;
@@ -14,7 +15,7 @@ use crate::ledger::rollup::Rollup;
 use crate::ledger::row::{self, Stored};
 use crate::ledger::totals::{Increments, Meter, Occasion, Totals};
 use crate::ledger::writer::Batch;
-use crate::ledger::{counters, quarantine, schema};
+use crate::ledger::{counters, prune, quarantine, schema};
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it
 /// knows may be of a transaction that never was.
@@ -118,6 +119,24 @@ impl Store {
         transaction.commit()?;
         self.count = count;
         Ok(appended)
+    }
+
+    /// Deletes some of the rows of hours before that instant, the oldest first, and gives their
+    /// pages back to the file system; says how many. Hourly sums and counters stay.
+    pub fn prune(&mut self, before: Timestamp) -> Result<u64, LedgerError> {
+        let prune = |connection: &mut Connection, mut count: RowCount| {
+            let transaction = begin(connection)?;
+            let n = prune::delete_some(&transaction, before)?;
+            count.rows -= n;
+            count.write(&transaction)?;
+            transaction.commit()?;
+            prune::shrink(connection)?;
+            Ok((count, n))
+        };
+        let (count, n) = prune(&mut self.connection, self.count)
+            .map_err(schema::failed(&self.path, "old rows cannot be deleted"))?;
+        self.count = count;
+        Ok(n.unsigned_abs())
     }
 
     /// Finds out whether the file can be written, by a commit that changes nothing that matters.

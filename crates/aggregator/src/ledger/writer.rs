@@ -8,11 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::schema;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
 use crate::ledger::transaction::Store;
 
@@ -34,6 +36,7 @@ pub struct Batch {
 
 enum Message {
     Append(Batch, oneshot::Sender<Answer>),
+    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -52,6 +55,7 @@ pub struct Shared {
     /// Set while commits fail.
     pub failing: RwLock<Option<Failing>>,
     rows: AtomicU64,
+    set_aside: AtomicU64,
 }
 
 /// Opens the ledger and starts the thread.
@@ -78,6 +82,19 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         .spawn(move || writer.run(&receiver, &events))
         .map_err(LedgerError::Thread)?;
     Ok((queue, shared))
+}
+
+/// What one transaction takes, and what is to be done after it.
+#[derive(Default)]
+struct Group {
+    batches: Vec<Batch>,
+    answers: Vec<oneshot::Sender<Answer>>,
+    after: Option<After>,
+}
+
+enum After {
+    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Close(oneshot::Sender<()>),
 }
 
 struct Writer {
@@ -116,6 +133,18 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for one step of deletion; the answer is the number of rows that it deleted.
+    pub fn prune(
+        &self,
+        before: Timestamp,
+    ) -> Result<oneshot::Receiver<Result<u64, AppendError>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Prune(before, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Events that wait.
     pub fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
@@ -138,6 +167,11 @@ impl Shared {
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
     }
+
+    /// Damaged files that were set aside since the process began.
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
 }
 
 /// The value under a lock. Values are replaced or added to in one step, so a panic elsewhere has
@@ -159,14 +193,21 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
             };
-            let (batches, answers, close) = gather(first, receiver);
-            self.commit(&batches, answers, events);
-            if let Some(done) = close {
-                self.end();
-                // The lock goes before the answer; whoever asked may have gone.
-                drop(self);
-                let _ = done.send(());
-                return;
+            let group = Group::gather(first, receiver);
+            self.commit(&group.batches, group.answers, events);
+            match group.after {
+                None => {}
+                Some(After::Prune(before, answer)) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.prune(before));
+                }
+                Some(After::Close(done)) => {
+                    self.end();
+                    // The lock goes before the answer.
+                    drop(self);
+                    let _ = done.send(());
+                    return;
+                }
             }
         }
     }
@@ -219,6 +260,17 @@ impl Writer {
         Ok(appended)
     }
 
+    /// One step of deletion.
+    fn prune(&mut self, before: Timestamp) -> Result<u64, AppendError> {
+        let pruned = self.take_store().and_then(|mut store| {
+            let n = store.prune(before)?;
+            self.shared.rows.store(store.rows(), Ordering::Relaxed);
+            self.store = Some(store);
+            Ok(n)
+        });
+        pruned.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it
     /// speaks of a transaction that never was, and the next use opens the file afresh.
     fn take_store(&mut self) -> Result<Store, LedgerError> {
@@ -251,8 +303,18 @@ impl Writer {
         }
     }
 
-    /// Notes a failure.
+    /// Notes a failure. A damaged file is set aside, so that the next use begins a new one; its
+    /// counters go on from what is known.
     fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
+        if schema::is_damage(&error) {
+            match schema::set_aside(&self.path) {
+                Ok(path) => {
+                    self.shared.set_aside.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(path = %path.display(), "a damaged ledger was set aside");
+                }
+                Err(error) => tracing::error!(%error, "a damaged ledger cannot be set aside"),
+            }
+        }
         let error = Arc::new(error);
         let mut failing = self
             .shared
@@ -288,34 +350,35 @@ impl Writer {
     }
 }
 
-/// The first message and all that wait behind it, as far as one transaction goes.
-fn gather(
-    first: Message,
-    receiver: &Receiver<Message>,
-) -> (
-    Vec<Batch>,
-    Vec<oneshot::Sender<Answer>>,
-    Option<oneshot::Sender<()>>,
-) {
-    let (mut batches, mut answers) = (Vec::new(), Vec::new());
-    let mut n = 0;
-    let mut next = Some(first);
-    while let Some(message) = next {
-        match message {
-            Message::Close(done) => return (batches, answers, Some(done)),
-            Message::Append(batch, answer) => {
-                n += batch.len();
-                batches.push(batch);
-                answers.push(answer);
+impl Group {
+    /// The first message and all that wait behind it, as far as one transaction goes.
+    fn gather(first: Message, receiver: &Receiver<Message>) -> Group {
+        let mut group = Group::default();
+        let mut n = 0;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Append(batch, answer) => {
+                    n += batch.len();
+                    group.batches.push(batch);
+                    group.answers.push(answer);
+                }
+                Message::Prune(before, answer) => {
+                    group.after = Some(After::Prune(before, answer));
+                    return group;
+                }
+                Message::Close(done) => {
+                    group.after = Some(After::Close(done));
+                    return group;
+                }
             }
+            next = match n < GROUP_EVENTS_MAX {
+                true => receiver.try_recv().ok(),
+                false => None,
+            };
         }
-        next = if n < GROUP_EVENTS_MAX {
-            receiver.try_recv().ok()
-        } else {
-            None
-        };
+        group
     }
-    (batches, answers, None)
 }
 
 impl Batch {

@@ -6,7 +6,7 @@ use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{Scope, Table};
+use crate::ledger::query::scope::{self, Scope, Table};
 
 /// Which calls to look at.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +40,31 @@ impl Reader {
     /// The counts.
     pub fn coverage(&self, query: &CoverageQuery) -> Result<Coverage, QueryError> {
         let filtered = query.filters.iter().map(|filter| &filter.dimension);
-        let table = Table::choose(query.span, None, filtered);
-        self.ask(|connection| Ok(counts(connection, query, table)?))
+        let parts = scope::parts(query.span, None, filtered);
+        self.ask(|connection| {
+            let mut coverage = Coverage::default();
+            for (table, span) in parts {
+                coverage.take_in(counts(connection, query, table, span)?);
+            }
+            Ok(coverage)
+        })
+    }
+}
+
+impl Coverage {
+    fn take_in(&mut self, part: Coverage) {
+        self.requests += part.requests;
+        self.unpriced += part.unpriced;
+        self.assumed += part.assumed;
+        self.estimated += part.estimated;
+        self.absent += part.absent;
+        if self.untagged.is_empty() {
+            self.untagged = part.untagged;
+        } else {
+            for ((_, sum), (_, more)) in self.untagged.iter_mut().zip(part.untagged) {
+                *sum += more;
+            }
+        }
     }
 }
 
@@ -49,8 +72,9 @@ fn counts(
     connection: &Connection,
     query: &CoverageQuery,
     table: Table,
+    span: Span,
 ) -> rusqlite::Result<Coverage> {
-    let mut scope = Scope::new(table, query.span, &query.filters).without_relayed(&query.filters);
+    let mut scope = Scope::new(table, span, &query.filters).without_relayed(&query.filters);
     let mut conditions = vec![
         "TRUE".to_owned(),
         format!("t.cost_status = {}", codes::UNPRICED),

@@ -1,7 +1,8 @@
 //! A few read-only connections that questions take turns on.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -18,15 +19,23 @@ const IDLE_CONNECTIONS_MAX: usize = 2;
 #[derive(Clone)]
 pub struct Reader {
     path: Arc<Path>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Mutex<Vec<Open>>>,
 }
+
+/// A connection with the file that it was opened on.
+struct Open {
+    file: FileId,
+    connection: Connection,
+}
+
+/// Device and inode: another file may take the path's place, when a damaged one is set aside.
+type FileId = (u64, u64);
 
 impl Reader {
     /// Reads the ledger in that directory, which another process may be writing.
     pub fn open(dir: &Path) -> Result<Reader, LedgerError> {
         let reader = Reader::new(dir.join(super::super::handle::LEDGER_FILE));
-        let connection = schema::open_read_only(&reader.path)?;
-        reader.keep(connection);
+        reader.keep(reader.connect()?);
         Ok(reader)
     }
 
@@ -52,26 +61,42 @@ impl Reader {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
+        let present = file_id(&self.path);
         let idle = self.idle().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => schema::open_read_only(&self.path)?,
+        let mut open = match idle {
+            Some(open) if Some(open.file) == present => open,
+            _ => self.connect()?,
         };
-        let transaction = connection.transaction()?;
+        let transaction = open.connection.transaction()?;
         let answer = question(&transaction)?;
         transaction.finish()?;
-        self.keep(connection);
+        self.keep(open);
         Ok(answer)
     }
 
-    fn keep(&self, connection: Connection) {
+    fn connect(&self) -> Result<Open, LedgerError> {
+        // Asked for before opening: should the file be replaced in between, the connection counts
+        // as that of the former one, and is used once.
+        let file = file_id(&self.path).ok_or_else(|| LedgerError::Missing {
+            path: self.path.to_path_buf(),
+        })?;
+        let connection = schema::open_read_only(&self.path)?;
+        Ok(Open { file, connection })
+    }
+
+    fn keep(&self, open: Open) {
         let mut idle = self.idle();
         if idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push(connection);
+            idle.push(open);
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Open>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }

@@ -31,25 +31,39 @@ pub struct Scope {
     n_tag_joins: usize,
 }
 
-impl Table {
-    /// Hourly sums where they know all that is asked, else the rows.
-    pub fn choose<'a>(
-        span: Span,
-        interval_ms: Option<i64>,
-        dimensions: impl IntoIterator<Item = &'a Dimension>,
-    ) -> Table {
-        let whole_hours = |ms: i64| ms % HOUR_MS == 0;
-        let known = |d: &Dimension| !matches!(d, Dimension::Column(c) if c.is_of_rows_only());
-        let aligned = [span.from, span.to]
-            .into_iter()
-            .flatten()
-            .all(|at| whole_hours(at.as_unix_ms()));
-        if aligned && interval_ms.is_none_or(whole_hours) && dimensions.into_iter().all(known) {
-            Table::Hourly
-        } else {
-            Table::Events
-        }
+/// Which table answers for which part of a span. Whole hours are read from their sums; what sticks
+/// out before and after them, and whatever the sums do not know, from the rows.
+pub fn parts<'a>(
+    span: Span,
+    interval_ms: Option<i64>,
+    dimensions: impl IntoIterator<Item = &'a Dimension>,
+) -> Vec<(Table, Span)> {
+    let is_known = |d: &Dimension| !matches!(d, Dimension::Column(c) if c.is_of_rows_only());
+    let first_hour = span.from.map(|at| at_hour(at, HOUR_MS - 1));
+    let last_hour = span.to.map(|at| at_hour(at, 0));
+    let has_hours = match (first_hour, last_hour) {
+        (Some(first), Some(last)) => first < last,
+        _ => true,
+    };
+    let fits = interval_ms.is_none_or(|ms| ms % HOUR_MS == 0);
+    if !has_hours || !fits || !dimensions.into_iter().all(is_known) {
+        return vec![(Table::Events, span)];
     }
+    let part = |table, from, to| (table, Span { from, to });
+    let mut parts = vec![part(Table::Hourly, first_hour, last_hour)];
+    if span.from != first_hour {
+        parts.push(part(Table::Events, span.from, first_hour));
+    }
+    if span.to != last_hour {
+        parts.push(part(Table::Events, last_hour, span.to));
+    }
+    parts
+}
+
+/// The full hour at or before that many milliseconds after the instant.
+fn at_hour(at: Timestamp, later_ms: i64) -> Timestamp {
+    let ms = at.as_unix_ms().saturating_add(later_ms);
+    Timestamp::from_unix_ms(ms - ms.rem_euclid(HOUR_MS))
 }
 
 impl Scope {
@@ -270,5 +284,51 @@ pub fn word(dimension: &Dimension, value: Value) -> Option<String> {
         }),
         (_, Value::Text(text)) => Some(text),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_hours_are_read_from_their_sums() {
+        let minutes = |n: i64| Timestamp::from_unix_ms(n * 60_000);
+        let span = |from: Option<i64>, to: Option<i64>| Span {
+            from: from.map(minutes),
+            to: to.map(minutes),
+        };
+        let hourly = |from, to| (Table::Hourly, span(from, to));
+        let rows = |from, to| (Table::Events, span(from, to));
+        for (from, to, expected) in [
+            (None, None, vec![hourly(None, None)]),
+            (Some(60), Some(180), vec![hourly(Some(60), Some(180))]),
+            (
+                Some(59),
+                Some(181),
+                vec![
+                    hourly(Some(60), Some(180)),
+                    rows(Some(59), Some(60)),
+                    rows(Some(180), Some(181)),
+                ],
+            ),
+            (
+                Some(61),
+                None,
+                vec![hourly(Some(120), None), rows(Some(61), Some(120))],
+            ),
+            (Some(61), Some(179), vec![rows(Some(61), Some(179))]),
+            (Some(60), Some(60), vec![rows(Some(60), Some(60))]),
+        ] {
+            assert_eq!(
+                parts(span(from, to), None, &[]),
+                expected,
+                "{from:?} {to:?}"
+            );
+        }
+        let all = span(None, None);
+        assert_eq!(parts(all, Some(HOUR_MS / 2), &[]), [rows(None, None)]);
+        let of_rows = [Dimension::Column(Column::Status)];
+        assert_eq!(parts(all, Some(HOUR_MS), &of_rows), [rows(None, None)]);
     }
 }

@@ -9,7 +9,7 @@ use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{Scope, Table, word};
+use crate::ledger::query::scope::{self, Scope, Table, word};
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
 
@@ -59,16 +59,24 @@ pub struct SpendRow {
 impl Reader {
     /// The sums, ordered by interval and then by cost, the highest first.
     ///
-    /// Where span and interval fall on full hours and all dimensions are known to them, hourly
-    /// sums answer; else the rows do.
+    /// Hourly sums answer for whole hours, rows for what sticks out at the ends of the span, for
+    /// shorter intervals, and for dimensions that only rows know.
     pub fn spend(&self, query: &SpendQuery) -> Result<Vec<SpendRow>, QueryError> {
         if let Some(interval_ms) = query.interval_ms.filter(|ms| *ms <= 0) {
             return Err(QueryError::Interval(interval_ms));
         }
         let filtered = query.filters.iter().map(|filter| &filter.dimension);
         let dimensions = query.by.iter().chain(filtered);
-        let table = Table::choose(query.span, query.interval_ms, dimensions);
-        let mut rows = self.ask(|connection| sums(connection, query, table))?;
+        let parts = scope::parts(query.span, query.interval_ms, dimensions);
+        let mut rows = self.ask(|connection| {
+            let mut rows = Vec::new();
+            for (table, span) in parts {
+                rows.extend(sums(connection, query, table, span)?);
+            }
+            Ok(rows)
+        })?;
+        rows.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
+        rows.dedup_by(|next, row| row.takes_in(next));
         rows.sort_by(|a, b| {
             let by_cost = b.cost.cmp(&a.cost).then(b.requests.cmp(&a.requests));
             a.start
@@ -80,12 +88,33 @@ impl Reader {
     }
 }
 
+impl SpendRow {
+    /// Adds another part of the same group; says whether it was one.
+    fn takes_in(&mut self, part: &SpendRow) -> bool {
+        if self.start != part.start || self.key != part.key {
+            return false;
+        }
+        self.requests += part.requests;
+        self.cost = PicoSum::from_pico(self.cost.as_pico() + part.cost.as_pico());
+        self.unpriced += part.unpriced;
+        self.estimated += part.estimated;
+        for (sum, more) in self.tokens.iter_mut().zip(part.tokens) {
+            *sum += more;
+        }
+        self.duration_ms += part.duration_ms;
+        self.ttft_ms += part.ttft_ms;
+        self.ttft_count += part.ttft_count;
+        true
+    }
+}
+
 fn sums(
     connection: &Connection,
     query: &SpendQuery,
     table: Table,
+    span: Span,
 ) -> Result<Vec<SpendRow>, QueryError> {
-    let mut scope = Scope::new(table, query.span, &query.filters).without_relayed(&query.filters);
+    let mut scope = Scope::new(table, span, &query.filters).without_relayed(&query.filters);
     let groups: Vec<String> = std::iter::once(match query.interval_ms {
         Some(interval_ms) => scope.interval_start(interval_ms),
         None => "NULL".to_owned(),

@@ -1,0 +1,40 @@
+//! Retention: rows of old hours go, in steps between which the writer does its other work.
+
+use rusqlite::{Connection, params};
+use tollmesh_wire::Timestamp;
+
+use crate::ledger::rollup::HOUR_MS;
+
+/// Rows that one step deletes: some ten milliseconds of work.
+pub const PRUNE_ROWS_MAX: i64 = 2_000;
+
+/// Pages that one step gives back: more than a step's rows fill, so that none are left over.
+const SHRINK_PAGES_MAX: u32 = 1_024;
+
+/// Deletes the oldest rows of whole hours before that instant, at most [`PRUNE_ROWS_MAX`]. Whole
+/// hours, since the sums of an hour and its rows are to agree for as long as there are rows.
+pub fn delete_some(connection: &Connection, before: Timestamp) -> rusqlite::Result<i64> {
+    let ms = before.as_unix_ms();
+    let n = connection
+        .prepare_cached(
+            "DELETE FROM events WHERE id IN
+                 (SELECT id FROM events WHERE time_ms < ?1 ORDER BY time_ms LIMIT ?2)",
+        )?
+        .execute(params![ms - ms.rem_euclid(HOUR_MS), PRUNE_ROWS_MAX])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM late_usage
+             WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = late_usage.row)",
+        )?
+        .execute([])?;
+    Ok(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Gives free pages back to the file system.
+pub fn shrink(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES_MAX})"))?;
+    let mut pages = statement.query([])?;
+    while pages.next()?.is_some() {}
+    Ok(())
+}
