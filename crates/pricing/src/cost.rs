@@ -76,6 +76,8 @@ pub struct Priced {
     pub usd: Option<Usd>,
     /// What the operator's contract makes of it; the same as `usd` where there is none.
     pub net: Option<Usd>,
+    /// The operator's terms that made `net`, as `file:id`; `None` where none did.
+    pub net_by: Option<String>,
     /// What it is made of.
     pub lines: Vec<Line>,
     /// The row that priced it, as `file:model:row`.
@@ -128,6 +130,7 @@ impl Priced {
             status: Status::Unpriced,
             usd: None,
             net: None,
+            net_by: None,
             lines: Vec::new(),
             row: None,
             unpriced_because: Some(reason.name()),

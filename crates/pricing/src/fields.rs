@@ -30,6 +30,13 @@ impl<'a> Report<'a> {
         });
     }
 
+    /// A file that is no TOML.
+    pub(crate) fn add_broken(&mut self, text: &str, error: &toml::de::Error) {
+        let before = error.span().and_then(|s| text.get(..s.start)).unwrap_or("");
+        let place = format!("line {}", before.matches('\n').count() + 1);
+        self.add(&place, error.message());
+    }
+
     pub(crate) fn file(&self) -> &'a str {
         self.file
     }
@@ -60,6 +67,11 @@ impl Fields {
         &self.place
     }
 
+    /// The keys that nobody took, whatever they are called.
+    pub(crate) fn into_rest(self) -> Table {
+        self.table
+    }
+
     /// Refuses the keys that are left.
     pub(crate) fn finish(self, report: &mut Report<'_>) {
         for key in self.table.keys() {
@@ -82,7 +94,7 @@ impl Fields {
         report: &mut Report<'_>,
     ) -> Option<T> {
         let found = found.type_str();
-        let what = format!("`{key}` is a {found}; expected {expected}");
+        let what = format!("`{key}` is of type {found}; expected {expected}");
         report.add(&self.place, what);
         None
     }

@@ -132,7 +132,7 @@ pub(crate) fn read(source: &SourceFile) -> (Option<PriceFile>, Vec<Problem>) {
     let table = match source.text.parse::<Table>() {
         Ok(table) => table,
         Err(error) => {
-            report.add(&line_of(&source.text, error.span()), error.message());
+            report.add_broken(&source.text, &error);
             return (None, report.into_problems());
         }
     };
@@ -160,11 +160,6 @@ pub(crate) fn read(source: &SourceFile) -> (Option<PriceFile>, Vec<Problem>) {
         header,
     };
     (Some(file), report.into_problems())
-}
-
-fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
-    let before = span.and_then(|s| text.get(..s.start)).unwrap_or("");
-    format!("line {}", before.matches('\n').count() + 1)
 }
 
 fn read_header(fields: &mut Fields, report: &mut Report<'_>) -> Header {

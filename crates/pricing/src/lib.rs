@@ -15,6 +15,7 @@ mod calendar;
 mod condition;
 mod fields;
 mod names;
+mod overrides;
 mod provider;
 mod reckon;
 mod shipped;

@@ -7,6 +7,16 @@ use crate::condition::lower;
 /// Stands for an optional snapshot date in a `match`.
 const SNAP: &str = "{snap}";
 
+/// What [`SNAP`] stands for.
+const DATES: [&str; 6] = [
+    "",
+    "-########",
+    "-####-##-##",
+    "@########",
+    "@default",
+    "@latest",
+];
+
 /// A name pattern, lower case; it always covers the whole name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
@@ -147,9 +157,10 @@ impl Pattern {
         if !is_glob(&text) && !text.contains(SNAP) {
             return Pattern::Exact(text);
         }
-        let dates = ["", "-########", "-####-##-##", "@*"];
         let globs = match text.contains(SNAP) {
-            true => dates.map(|d| Glob::new(&text.replace(SNAP, d))).into(),
+            true => DATES
+                .map(|date| Glob::new(&text.replace(SNAP, date)))
+                .into(),
             false => vec![Glob::new(&text)],
         };
         Pattern::Globs(globs)
@@ -218,16 +229,17 @@ impl Names {
     }
 }
 
-fn dated(stem: &str) -> [Glob; 4] {
-    ["", "-########", "-####-##-##", "@*"].map(|date| Glob::new(&format!("{stem}{date}")))
+fn dated(stem: &str) -> [Glob; DATES.len()] {
+    DATES.map(|date| Glob::new(&format!("{stem}{date}")))
 }
 
-/// The name before `-YYYYMMDD`, `-YYYY-MM-DD` or `@…`.
+/// The name before its snapshot date, if it has one; the same forms as [`DATES`].
 fn without_date(name: &str) -> Option<&str> {
-    if let Some((stem, _)) = name.split_once('@') {
-        return Some(stem);
-    }
     let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
+    if let Some((stem, version)) = name.rsplit_once('@') {
+        let is_version = digits(version, 8) || matches!(version, "default" | "latest");
+        return is_version.then_some(stem);
+    }
     let (stem, last) = name.rsplit_once('-')?;
     if digits(last, 8) {
         return Some(stem);
@@ -290,6 +302,8 @@ mod tests {
             ("gpt-4o-2024-08-06", Some(0)),
             ("gpt-4o-20240806", Some(0)),
             ("gpt-4o@default", Some(0)),
+            ("gpt-4o@20240806", Some(0)),
+            ("gpt-4o@mine", None),
             ("gpt-4o-2024-05-13", Some(1)),
             ("ft:gpt-4o-2024-08-06:acme::abc", Some(2)),
             ("ft:gpt-4o-mini-2024-07-18:acme::abc", None),

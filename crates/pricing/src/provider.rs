@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollmesh_usage::Unit;
+use tollmesh_usage::{Bucket, Unit};
 
 use crate::book::Problem;
 use crate::file::{Fee, Model, Modifier, PriceFile, Tiers};
@@ -13,6 +13,7 @@ use crate::row::Row;
 #[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) name: String,
+    aliases: Vec<String>,
     pub(crate) bills_requested: bool,
     pub(crate) tiers: Tiers,
     pub(crate) tier_facts: Vec<String>,
@@ -60,6 +61,7 @@ pub(crate) fn assemble(
     let mut problems = Vec::new();
     let mut provider = Provider {
         name,
+        aliases: own.iter().flat_map(|f| f.header.aliases.clone()).collect(),
         bills_requested: own.iter().any(|f| f.header.bills_requested),
         tiers: Tiers::default(),
         tier_facts: Vec::new(),
@@ -104,9 +106,30 @@ impl Provider {
         name.get(end..).filter(|_| is_known)
     }
 
+    /// The provider's name, and its aliases.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let aliases = self.aliases.iter().map(String::as_str);
+        aliases.chain([self.name.as_str()]).collect()
+    }
+
+    /// Whether any row has a rate for tokens read and one for tokens produced.
+    pub(crate) fn prices_tokens(&self) -> bool {
+        let has = |bucket| {
+            let mut rows = self.all_models().flat_map(|m| &m.rows);
+            rows.any(|r| r.charge(bucket).is_some())
+        };
+        has(Bucket::Input) && has(Bucket::Output)
+    }
+
     pub(crate) fn own_models(&self) -> impl Iterator<Item = &Model> {
         let own = self.layers.iter().take(self.n_own);
         own.flat_map(|l| l.entries.iter().map(|e| e.model.as_ref()))
+    }
+
+    /// Its own models and those that it inherits.
+    pub(crate) fn all_models(&self) -> impl Iterator<Item = &Model> {
+        let entries = self.layers.iter().flat_map(|l| &l.entries);
+        entries.map(|e| e.model.as_ref())
     }
 
     /// Modifiers and fees that fit no model, and fees that would be charged twice.

@@ -7,7 +7,7 @@ use tollmesh_usage::{Quantity, Unit};
 
 use crate::amount::{PER_MILLION_SCALE, Rate, exact_product, exact_sum};
 use crate::condition::lower;
-use crate::cost::{Call, Line, Priced, Reason, Status};
+use crate::cost::{Call, Line, Priced, Reason, Status, Usd};
 use crate::provider::{Entry, Provider};
 use crate::row::{Row, STANDARD};
 use crate::table;
@@ -15,8 +15,11 @@ use crate::table;
 /// Decimal places of a [`Quantity`].
 const QUANTITY_SCALE: u32 = 3;
 
-/// Prices a call; the error says why nothing does.
-pub(crate) fn price(provider: Option<&Provider>, call: &Call<'_>) -> Result<Priced, Reason> {
+/// Prices a call, and names the model that it is for; the error says why nothing does.
+pub(crate) fn price<'p>(
+    provider: Option<&'p Provider>,
+    call: &Call<'_>,
+) -> Result<(Priced, &'p str), Reason> {
     let provider = provider.ok_or(Reason::UnknownProvider)?;
     if call.usage.is_empty() {
         return Err(Reason::NoUsage);
@@ -29,7 +32,31 @@ pub(crate) fn price(provider: Option<&Provider>, call: &Call<'_>) -> Result<Pric
     let mut bill = Bill::default();
     bill.add_tokens(row, times(entry, call)?, call)?;
     bill.add_units(provider, entry, row, call)?;
-    bill.total(row)
+    Ok((bill.total(row)?, &entry.model.id))
+}
+
+/// The dearest rate of each class among the rows in force, for all that was used.
+pub(crate) fn ceiling(providers: &[Provider], call: &Call<'_>) -> Usd {
+    let in_force: Vec<&Row> = providers
+        .iter()
+        .flat_map(Provider::all_models)
+        .flat_map(|model| &model.rows)
+        .filter(|row| row.from_ms <= call.unix_ms && call.unix_ms < row.until_ms)
+        .collect();
+    let dearest = |bucket| {
+        let rates = in_force.iter().filter_map(|row| row.charge(bucket));
+        rates.map(|(rate, _)| rate.as_decimal()).max()
+    };
+    let mut sum = Decimal::ZERO;
+    for (bucket, tokens) in call.usage.tokens().filter(|(_, tokens)| *tokens > 0) {
+        let rate = Rate::of(dearest(bucket).unwrap_or(Decimal::ZERO));
+        let usd = rate.charge(Decimal::from(tokens), Decimal::ONE, PER_MILLION_SCALE);
+        let Some(more) = usd.and_then(|usd| exact_sum(sum, usd)) else {
+            return Usd::MAX;
+        };
+        sum = more;
+    }
+    sum
 }
 
 fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reason> {
@@ -147,6 +174,7 @@ impl Bill {
             },
             usd: Some(usd),
             net: Some(usd),
+            net_by: None,
             lines: self.lines,
             row: Some(row.id.clone()),
             unpriced_because: None,

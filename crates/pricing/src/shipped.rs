@@ -47,3 +47,29 @@ pub(crate) fn files() -> &'static [SourceFile] {
     });
     &FILES
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Book;
+
+    #[test]
+    fn every_file_of_the_folder_ships() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pricing");
+        let names = std::fs::read_dir(folder).unwrap();
+        let names = names.map(|f| f.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|n| n.ends_with(".toml")).collect();
+        names.sort_unstable();
+        let shipped: Vec<&str> = TABLES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(shipped, names, "list each file of pricing/, in order");
+    }
+
+    #[test]
+    fn shipped_tables_have_no_mistake() {
+        let problems = Book::load(files()).err().unwrap_or_default();
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(problems.is_empty(), "{}", problems.join("\n"));
+    }
+}

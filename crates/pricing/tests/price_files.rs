@@ -1,0 +1,197 @@
+//! Every mistake in a price file is told, all at once, with its place and remedy.
+
+use tollmesh_pricing::{Book, SourceFile};
+
+fn file(name: &str, text: &str) -> SourceFile {
+    SourceFile {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+const HEAD: &str = r#"
+schema = 1
+provider = "acme"
+[tiers]
+standard = ["default"]
+batch = []
+[source]
+list = "https://acme.example/pricing"
+[calendar.peak]
+hours_utc = ["01:00-02:00"]
+"#;
+
+fn problems(body: &str) -> Vec<String> {
+    let text = format!("{HEAD}{body}");
+    let problems = Book::load(&[file("acme.toml", &text)]).err();
+    problems
+        .unwrap_or_default()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// One model with these rows; `S` stands for what every row needs.
+fn model(rows: &str) -> String {
+    let rows = rows.replace('S', r#"src = "list", checked = 2026-11-09"#);
+    format!("[[model]]\nid = \"m\"\nrate = [{rows}]\n")
+}
+
+#[test]
+fn a_right_file_has_no_problem() {
+    let rows = r#"
+        { until = 2026-01-01, ctx = "<=10", input = "1", S },
+        { until = 2026-01-01, ctx = ">10", input = "2", S },
+        { from = 2026-01-01, input = "0.50/12", S },
+        { from = 2026-01-01, at = "peak", input = "3", S },
+        { tier = "batch", free = true, input = "0", S }"#;
+    assert_eq!(problems(&model(rows)), [""; 0]);
+}
+
+#[test]
+fn every_mistake_names_its_place() {
+    let cases: &[(&str, String, &[&str])] = &[
+        (
+            "number literal",
+            model("{ input = 2.5, S }"),
+            &[
+                "acme.toml: model m row 1: `input` is of type float; expected a quoted decimal: write \"2.5\"",
+                "acme.toml: model m row 1: no rate at all; give at least one class or unit",
+            ],
+        ),
+        (
+            "bad money",
+            model(r#"{ input = "1", output = "-1", S }"#),
+            &[
+                "acme.toml: model m row 1: `output` = \"-1\": expected a decimal such as \"0.25\", \
+               or two with a stroke such as \"0.50/12\"",
+            ],
+        ),
+        (
+            "source",
+            model(r#"{ input = "1", src = "elsewhere" }"#),
+            &[
+                "acme.toml: model m row 1: `src` \"elsewhere\" is neither in [source] nor an https \
+                 address",
+                "acme.toml: model m row 1: `checked` is missing: the day the source was read",
+            ],
+        ),
+        (
+            "silent zero",
+            model(r#"{ input = "0", S }"#),
+            &[
+                "acme.toml: model m row 1: a row that charges nothing must say `free = true`, and no \
+               other row may",
+            ],
+        ),
+        (
+            "tier",
+            model(r#"{ tier = "turbo", input = "1", S }"#),
+            &["acme.toml: model m row 1: unknown tier \"turbo\"; [tiers] has batch, standard"],
+        ),
+        (
+            "context",
+            model(r#"{ ctx = "big", input = "1", S }"#),
+            &[
+                "acme.toml: model m row 1: `ctx` = \"big\": expected <=N, <N, >N, >=N, or two of them \
+               as in \">32000 <=128000\"",
+            ],
+        ),
+        (
+            "overlap",
+            model(r#"{ input = "1", S }, { from = 2026-01-01, input = "2", S }"#),
+            &["acme.toml: model m: rows 1 and 2 overlap: both price the same calls"],
+        ),
+        (
+            "gap in the input",
+            model(r#"{ ctx = "<10", input = "1", S }, { ctx = ">10", input = "2", S }"#),
+            &[
+                "acme.toml: model m: tier standard: nothing prices an input of 10 tokens from the \
+               beginning; close the gap",
+            ],
+        ),
+        (
+            "gap in time",
+            model(
+                r#"{ until = 2026-01-01, input = "1", S }, { from = 2026-02-01, input = "2", S }"#,
+            ),
+            &[
+                "acme.toml: model m: tier standard: nothing prices an input of 0 tokens from \
+               2026-01-01T00:00:00Z; close the gap",
+            ],
+        ),
+        (
+            "calendar alone",
+            model(r#"{ at = "peak", input = "1", S }, { at = "night", input = "1", S }"#),
+            &["acme.toml: model m row 2: `at`: no [calendar.night] in this file"],
+        ),
+        (
+            "span",
+            model(r#"{ from = 2026-02-01, until = 2026-02-01, input = "1", S }"#),
+            &["acme.toml: model m row 1: `until` is not after `from`"],
+        ),
+    ];
+    for (name, body, want) in cases {
+        assert_eq!(problems(body), *want, "{name}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_everywhere() {
+    let body = model(r#"{ input = "1", cache_wirte = "1", S }"#)
+        + "colour = \"red\"\n[[fee]]\nid = \"f\"\nunit = \"moons\"\neach = \"1\"\nsrc = \"list\"\n\
+           checked = 2026-11-09\n[[modifier]]\nid = \"x\"\nwhen = { zone = \"eu\" }\n\
+           models = [\"z*\"]\ntimes = \"1.1\"\nsrc = \"list\"\nchecked = 2026-11-09\n";
+    let found = problems(&body);
+    let begins = [
+        "acme.toml: model m row 1: unknown key `cache_wirte`; known are ",
+        "acme.toml: model m: unknown key `colour`; known are ",
+        "acme.toml: fee f: unknown unit \"moons\"; known are ",
+        "acme.toml: modifier x: `models` fits no model of this provider; correct or remove it",
+    ];
+    assert_eq!(found.len(), begins.len(), "{found:#?}");
+    for (found, begin) in found.iter().zip(begins) {
+        assert!(found.starts_with(begin), "{found}");
+    }
+}
+
+#[test]
+fn a_name_belongs_to_one_model() {
+    let one = |id: &str, names: &str| {
+        model(r#"{ input = "1", S }"#)
+            .replace("id = \"m\"", &format!("id = \"{id}\"\nmatch = [{names}]"))
+    };
+    let both = one("a", r#""x-*""#) + &one("b", r#""*-y""#);
+    assert_eq!(
+        problems(&both),
+        ["acme.toml: model b: `match` \"*-y\" and model a claim the same names; make one exact"]
+    );
+    let exact = one("a", r#""x-*""#) + &one("b", r#""x-y""#);
+    assert_eq!(problems(&exact), [""; 0]);
+}
+
+#[test]
+fn broken_toml_names_its_line() {
+    let found = Book::load(&[file("acme.toml", "schema = 1\nprovider = \n")]).unwrap_err();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].file.as_str(), found[0].place.as_str()),
+        ("acme.toml", "line 2")
+    );
+}
+
+#[test]
+fn all_files_are_judged_at_once() {
+    let found = Book::load(&[
+        file("a.toml", "schema = 2\nprovider = \"a\"\n"),
+        file("b.toml", "schema = 1\n"),
+    ]);
+    let found: Vec<String> = found.unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "a.toml: file: `schema` must be 1",
+            "b.toml: file: `provider` is missing"
+        ]
+    );
+}
