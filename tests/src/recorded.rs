@@ -98,6 +98,11 @@ impl Recorded {
     /// Whether a ledger row is due: a retrieval repeats the usage of an earlier call, and without
     /// that call it charges nothing and has no row of its own.
     pub fn has_row(&self) -> bool {
-        !RETRIEVALS.contains(&self.api.as_str())
+        !is_retrieval(&self.api)
     }
+}
+
+/// Whether calls of that API repeat the usage of an earlier one.
+pub fn is_retrieval(api: &str) -> bool {
+    RETRIEVALS.contains(&api)
 }
