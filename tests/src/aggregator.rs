@@ -193,7 +193,9 @@ impl Metrics {
             let (metric, set) = series.split_once('{').unwrap_or((series, ""));
             (metric == name && labels.iter().all(|label| set.contains(label))).then_some(value)
         });
-        series.filter_map(|value| value.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)
+        series
+            .filter_map(|value| value.parse::<f64>().ok())
+            .fold(0.0, |sum, value| sum + value)
     }
 }
 

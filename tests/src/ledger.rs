@@ -49,6 +49,21 @@ impl Ledger {
     /// Waits until each call has exactly one row, and gives them in the order of `answers`.
     #[track_caller]
     pub fn rows_of(&self, answers: &[&Answer]) -> Vec<Row> {
+        if let Some(last) = answers.last() {
+            // One row is looked for more cheaply than all; the others came before it or soon after.
+            let path = format!("/api/v1/requests?where=request_id:{}", last.request_id);
+            fact::eventually("a row for the last call", || {
+                let page = self.items(&path).map_err(|error| format!("{error:#}"))?;
+                let is_there = page["items"]
+                    .as_array()
+                    .is_some_and(|items| !items.is_empty());
+                if is_there {
+                    Ok(())
+                } else {
+                    Err(format!("no row for {}", last.request_id))
+                }
+            });
+        }
         fact::eventually("a row for each call", || {
             let mut by_id = self.by_request_id()?;
             let mut rows = Vec::new();
@@ -107,7 +122,11 @@ impl Ledger {
             path.push_str("&cursor=");
             path.push_str(cursor);
         }
-        let reply = self.runtime.block_on(http::get(self.operator, &path))?;
+        self.items(&path)
+    }
+
+    fn items(&self, path: &str) -> anyhow::Result<Value> {
+        let reply = self.runtime.block_on(http::get(self.operator, path))?;
         if reply.status != 200 {
             bail!("{path} says {} {}", reply.status, reply.text());
         }

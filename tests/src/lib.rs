@@ -13,6 +13,7 @@ pub mod envoy;
 pub mod envoy_config;
 pub mod exchange;
 pub mod fact;
+pub mod fixture;
 pub mod http;
 pub mod ledger;
 pub mod mesh;

@@ -11,6 +11,13 @@ use serde_json::Value;
 
 use crate::exchange::{Ask, Cut, Exchange, Payload, Reply};
 
+/// APIs that repeat the usage of an earlier call.
+const RETRIEVALS: [&str; 3] = [
+    "anthropic.batch_results",
+    "openai.assistants.run",
+    "openai.responses.retrieve",
+];
+
 /// One recorded exchange.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recorded {
@@ -91,6 +98,11 @@ impl Recorded {
     /// Whether a ledger row is due: a retrieval repeats the usage of an earlier call, and without
     /// that call it charges nothing and has no row of its own.
     pub fn has_row(&self) -> bool {
-        self.method != "GET"
+        !is_retrieval(&self.api)
     }
+}
+
+/// Whether calls of that API repeat the usage of an earlier one.
+pub fn is_retrieval(api: &str) -> bool {
+    RETRIEVALS.contains(&api)
 }

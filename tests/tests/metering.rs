@@ -1,9 +1,12 @@
 //! What ends up in the ledger: model, counts, cost and facts of calls that went well.
 
 use tollmesh_tests::dialect::Dialect;
+use tollmesh_tests::fixture::Fixture;
+use tollmesh_tests::recorded::is_retrieval;
 use tollmesh_tests::{Answer, Exchange, Mesh, Shared, Usage, usage};
 
 static MESH: Shared = Shared::new();
+static MESH_FOR_EVERY_HOST: Shared = Shared::new();
 
 fn used(model: &str) -> Usage {
     usage(model).input(1_234).cache_read(2_048).output(96)
@@ -74,6 +77,44 @@ fn chunk_borders_do_not_matter() {
 }
 
 #[test]
+fn every_fixture_is_metered_as_it_says() {
+    let built = || Mesh::built().every_host();
+    let Some(mesh) = MESH_FOR_EVERY_HOST.mesh(built) else {
+        return;
+    };
+    let mut fixtures = Fixture::all().expect("the fixtures are readable");
+    // A retrieval has no row of its own: it completes that of the call which it repeats.
+    fixtures.retain(|fixture| !is_retrieval(&fixture.api));
+    let client = mesh.client("red");
+    let mut wrong = Vec::new();
+    for n_bytes in [usize::MAX, 7, 1] {
+        let exchanges: Vec<Exchange> = fixtures
+            .iter()
+            .map(|fixture| fixture.exchange.clone().chunks_of(n_bytes))
+            .collect();
+        let answers: Vec<Answer> = exchanges
+            .iter()
+            .map(|exchange| client.call(exchange))
+            .collect();
+        for (answer, exchange) in answers.iter().zip(&exchanges) {
+            answer.is_what_was_sent(exchange);
+        }
+        let rows = mesh.ledger().rows_of(&answers.iter().collect::<Vec<_>>());
+        for (fixture, row) in fixtures.iter().zip(rows) {
+            let differences = fixture.differences(&row);
+            if !differences.is_empty() {
+                wrong.push(format!(
+                    "{}, {n_bytes}: {}",
+                    fixture.name,
+                    differences.join(", ")
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn one_call_has_one_row_with_its_facts() {
     let Some(mesh) = MESH.mesh(Mesh::built) else {
         return;
@@ -124,8 +165,10 @@ fn cost_is_exact() {
 
 #[test]
 fn what_is_no_provider_is_not_metered() {
-    let mesh = Mesh::built().every_host().start();
-    let Some(mesh) = mesh else { return };
+    let built = || Mesh::built().every_host();
+    let Some(mesh) = MESH_FOR_EVERY_HOST.mesh(built) else {
+        return;
+    };
     let elsewhere = Exchange::post("shop.internal", "/v1/chat/completions", "{}").answered(
         "application/json",
         r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
