@@ -320,7 +320,7 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: true,
     },
-    // https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion
+    // https://novita.ai/docs/api-reference
     Service {
         provider: "novita",
         hosts: &["api.novita.ai"],
@@ -413,7 +413,7 @@ pub(super) const WATSONX_PATHS: &[PathRule] = &[
     post("/ml/*/text/chat_stream", Api::OpenAiChat),
 ];
 
-/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html>, runtime operations
 pub(super) const BEDROCK_PATHS: &[PathRule] = &[
     post("/model/{model}/converse", Api::BedrockConverse),
     post("/model/{model}/converse-stream", Api::BedrockConverseStream),
