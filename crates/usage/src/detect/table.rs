@@ -429,7 +429,7 @@ pub(super) const BEDROCK_PATHS: &[PathRule] = &[
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
-    // Stored prompts (https://portkey.ai/docs/api-reference/inference-api/prompts/prompt-completion)
+    // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),
