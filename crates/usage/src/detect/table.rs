@@ -320,7 +320,7 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: true,
     },
-    // https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion
+    // https://novita.ai/docs/api-reference
     Service {
         provider: "novita",
         hosts: &["api.novita.ai"],
@@ -413,7 +413,7 @@ pub(super) const WATSONX_PATHS: &[PathRule] = &[
     post("/ml/*/text/chat_stream", Api::OpenAiChat),
 ];
 
-/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html>, runtime operations
 pub(super) const BEDROCK_PATHS: &[PathRule] = &[
     post("/model/{model}/converse", Api::BedrockConverse),
     post("/model/{model}/converse-stream", Api::BedrockConverseStream),
@@ -429,7 +429,7 @@ pub(super) const BEDROCK_PATHS: &[PathRule] = &[
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
-    // Stored prompts (https://portkey.ai/docs/api-reference/inference-api/prompts/prompt-completion)
+    // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),

@@ -49,19 +49,22 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("errors", Node::array(&CALL).named(Field::Error)),
 ]);
 
-/// Nothing is kept between values.
+/// The document that is being read.
 #[derive(Debug, Default)]
-pub(super) struct State {}
+pub(super) struct State {
+    /// It says that no other follows.
+    is_last: bool,
+}
 
 impl State {
     pub(super) fn scalar(&mut self, findings: &mut Findings, field: Field, value: Value<'_>) {
         match (field, value) {
-            (Field::Status, Value::Bool(true)) => findings.is_terminated = true,
+            (Field::Status, Value::Bool(true)) => self.is_last = true,
             (Field::Reason, Value::Text("not_finished")) => {}
             (Field::Finish | Field::Reason, _) => {
                 let outcome = take_text(&mut findings.finish_reason, value);
                 findings.note(outcome);
-                findings.is_terminated |= matches!(value, Value::Text(_));
+                self.is_last |= matches!(value, Value::Text(_));
             }
             _ => {}
         }
@@ -79,6 +82,7 @@ impl State {
             findings.takes_tool_calls();
         }
         findings.largest_usage();
+        findings.is_terminated |= self.is_last;
     }
 }
 
