@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +112,20 @@ impl Bound {
         }
     }
 
+    /// The next connection that can be had.
+    async fn accept_any(&self) -> Box<dyn Stream> {
+        loop {
+            match self.accept().await {
+                Ok(stream) => return stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of descriptors: some must be closed before the next can be had.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
     /// Serves until `stop` is ready, then lets answers under way end within [`GRACE`].
     pub async fn serve<S, B>(self, service: S, stop: impl Future<Output = ()>)
     where
@@ -127,20 +140,11 @@ impl Bound {
         loop {
             let accepted = async {
                 let permit = Arc::clone(&room).acquire_owned().await;
-                (permit, self.accept().await)
+                (permit, self.accept_any().await)
             };
             let (permit, stream) = tokio::select! {
                 () = &mut stop => break,
                 accepted = accepted => accepted,
-            };
-            let stream = match stream {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    // Out of descriptors: some must be closed before the next can be had.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
             };
             let connection = http1().serve_connection(TokioIo::new(stream), service.clone());
             let connection = graceful.watch(connection);
@@ -197,6 +201,3 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
 }
-
-/// A future in a box, as services return it.
-pub type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;

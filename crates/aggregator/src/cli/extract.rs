@@ -57,12 +57,16 @@ struct Exchange {
     provider: Option<String>,
 }
 
-/// What hosts of one's own may offer.
-const FAMILIES: [Family; 4] = [
+/// What hosts of one's own may offer; paths that two families share are the earlier one's.
+const FAMILIES: [Family; 8] = [
     Family::OpenAi,
     Family::Anthropic,
     Family::Gemini,
     Family::Vertex,
+    Family::Ollama,
+    Family::Cohere,
+    Family::Bedrock,
+    Family::Watsonx,
 ];
 
 fn post() -> String {
@@ -144,6 +148,9 @@ fn is_event_stream(head: &ResponseHead) -> bool {
 /// The line of an exchange that was scanned.
 fn found(id: &Value, target: &Target, facts: &RequestFacts, is_stream: bool, scan: Scan) -> Value {
     let model_requested = facts.model.as_ref().or(target.path_model.as_ref());
+    // Several APIs do not repeat the model in their answers; what was served and is charged is then
+    // what was asked for. An error served none.
+    let served = model_requested.filter(|_| scan.billable && !scan.is_error);
     let service_tier = scan.service_tier.as_ref().or(facts.service_tier.as_ref());
     let mut context = target.pricing_context.clone();
     context.extend(scan.pricing_context);
@@ -159,7 +166,7 @@ fn found(id: &Value, target: &Target, facts: &RequestFacts, is_stream: bool, sca
         "id": id,
         "api": target.api.name(),
         "provider": target.provider,
-        "model": scan.model,
+        "model": scan.model.as_ref().or(served),
         "model_requested": model_requested,
         "response_id": scan.response_id,
         "stream": is_stream,
