@@ -11,6 +11,7 @@ mod response;
 use tollmesh_usage::{EventCutter, UsageScanner};
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
+use crate::calibration::Calibrations;
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -30,6 +31,8 @@ pub struct Site {
     pub ids: EventIds,
     /// The caller, where the peer proves nothing else.
     pub source: Source,
+    /// What earlier answers taught about each model's tokens.
+    pub calibrations: Calibrations,
 }
 
 /// One thing that the proxy says about a call.

@@ -4,6 +4,7 @@ use crate::decode::Decoder;
 use crate::detect::{Api, Target};
 use crate::dialect::Reader;
 use crate::framing::Framing;
+use crate::relayed::Relayed;
 use crate::request::RequestFacts;
 use crate::scan::{Scan, Trouble, UsageSource};
 
@@ -50,6 +51,7 @@ pub struct UsageScanner {
     is_retrieval: bool,
     is_asked_to_stream: bool,
     is_error_status: bool,
+    n_body_bytes: u64,
     decoder: Decoder,
     framing: Framing,
     reader: Reader,
@@ -70,6 +72,7 @@ impl UsageScanner {
             is_retrieval: target.is_retrieval,
             is_asked_to_stream: request.streams,
             is_error_status: head.is_error(),
+            n_body_bytes: 0,
             decoder,
             framing: Framing::new(head.header("content-type")),
             reader,
@@ -78,6 +81,7 @@ impl UsageScanner {
 
     /// Takes the next bytes of the body, as they are on the wire.
     pub fn push(&mut self, chunk: &[u8]) {
+        self.n_body_bytes += chunk.len() as u64;
         let (framing, reader) = (&mut self.framing, &mut self.reader);
         let outcome = self
             .decoder
@@ -92,7 +96,7 @@ impl UsageScanner {
 
     /// Bytes of content relayed so far, JSON escapes as written.
     pub fn text_bytes(&self) -> u64 {
-        self.reader.findings.text_bytes
+        self.reader.findings.relayed.text_bytes()
     }
 
     /// The verdict. Cut bodies have one too.
@@ -100,6 +104,7 @@ impl UsageScanner {
         self.framing.finish(&mut self.reader);
         let (usage, billed_usage) = self.reader.settle();
         let complete = self.complete();
+        let relayed = self.relayed(complete);
         let findings = &mut self.reader.findings;
         let has_usage = findings.has_usage || !usage.has_no_tokens();
         let is_error = self.is_error_status || findings.is_error;
@@ -120,6 +125,8 @@ impl UsageScanner {
                 true => UsageSource::Reported,
                 false => UsageSource::Absent,
             },
+            estimate_basis: None,
+            relayed,
             extra_usage: std::mem::take(&mut findings.extra),
             // What failed within a success may have been charged up to there.
             billable: self.is_billable
@@ -163,6 +170,24 @@ impl UsageScanner {
             Framing::Sse(_) if self.api == Api::AnthropicComplete => None,
             Framing::Sse(_) => Some(is_terminated),
             Framing::EventStream(stream) => Some(is_terminated && stream.is_between()),
+        }
+    }
+
+    /// What was relayed, for an estimate of what was not reported. A report is final in a body
+    /// that is whole, in a single document, and where the answer's reason to end came with it:
+    /// then no text follows.
+    fn relayed(&self, complete: Option<bool>) -> Relayed {
+        let findings = &self.reader.findings;
+        let relayed = findings.relayed;
+        let is_single = matches!(&self.framing, Framing::Json(scanner) if scanner.n_documents() <= 1)
+            && self.api != Api::GeminiStreamGenerate;
+        let is_last =
+            relayed.reported_at == Some(relayed.text_bytes()) && findings.finish_reason.is_some();
+        Relayed {
+            body_bytes: self.n_body_bytes,
+            is_report_final: complete != Some(false) || is_single || is_last,
+            is_undecoded: matches!(self.decoder, Decoder::Unreadable),
+            ..relayed
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::bucket::Usage;
+use crate::estimate::Basis;
+use crate::relayed::Relayed;
 
 /// Where the counts of a call come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -110,6 +112,10 @@ pub struct Scan {
     pub billed_usage: Option<Usage>,
     /// Where `usage` comes from.
     pub usage_source: UsageSource,
+    /// What the estimated part of `usage` was made from; `None` where nothing is estimated.
+    pub estimate_basis: Option<Basis>,
+    /// How much of the answer was relayed.
+    pub relayed: Relayed,
     /// Usage charged apart from `usage`.
     pub extra_usage: Vec<ExtraUsage>,
     /// Whether the exchange is charged at all: false for token counting, for retrievals, and for

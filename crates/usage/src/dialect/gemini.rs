@@ -15,6 +15,7 @@ use crate::detect::Api;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Container, Node, Value};
+use crate::relayed::TextKind;
 use crate::scan::Trouble;
 
 const fn count(count: Count) -> Node<Field> {
@@ -48,12 +49,18 @@ const USAGE: Node<Field> = Node::object(&[
 
 const PART: Node<Field> = Node::object(&[
     ("text", Node::text(Field::Content)),
+    ("thought", Node::leaf(Field::IsThought)),
+    (
+        "executableCode",
+        Node::object(&[("code", Node::text(Field::CallText))]),
+    ),
     ("functionCall", Node::object(&[]).named(Field::Call)),
     (
         "inlineData",
-        Node::object(&[("data", Node::text(Field::Content))]),
+        Node::object(&[("data", Node::text(Field::Media))]),
     ),
-]);
+])
+.named(Field::Part);
 
 const GROUNDING_CHUNK: Node<Field> =
     Node::object(&[("maps", Node::object(&[]).named(Field::Maps))]);
@@ -100,6 +107,7 @@ pub(super) struct State {
     n_maps: u64,
     /// The chunk at hand says why the answer ends.
     is_last: bool,
+    is_thought: bool,
 }
 
 impl State {
@@ -110,6 +118,7 @@ impl State {
                 findings.note(outcome);
             }
             Field::Index => self.index = number(value).unwrap_or(0),
+            Field::IsThought => self.is_thought = value == Value::Bool(true),
             Field::Modality => {
                 // Protobuf's JSON may print enums by number (`Modality`: IMAGE 2, AUDIO 4).
                 self.is_audio = matches!(value, Value::Text("AUDIO") | Value::Number("4"));
@@ -135,6 +144,10 @@ impl State {
                 findings.takes_tool_calls();
             }
             Field::Envelope => findings.is_eventful = true,
+            Field::Part => {
+                self.is_thought = false;
+                findings.n_document_text = 0;
+            }
             Field::Iterations => self.n_queries = 0,
             Field::Detail(_) => {
                 self.is_audio = false;
@@ -151,6 +164,12 @@ impl State {
             Field::Call => {
                 findings.has_content = true;
                 findings.tool_call();
+            }
+            // <https://ai.google.dev/gemini-api/docs/thinking>: thoughts are relayed as summaries
+            // and charged whole.
+            Field::Part if self.is_thought => {
+                findings.reassign(Some(TextKind::Thought));
+                findings.relayed.hides_reasoning = true;
             }
             Field::Maps => {
                 findings.is_eventful = true;
