@@ -8,7 +8,7 @@ mod outcome;
 mod request;
 mod response;
 
-use tollmesh_usage::{EventCutter, UsageScanner};
+use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner};
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
 use crate::calibration::Calibrations;
@@ -33,6 +33,8 @@ pub struct Site {
     pub source: Source,
     /// What earlier answers taught about each model's tokens.
     pub calibrations: Calibrations,
+    /// The memory of this worker's decoders.
+    pub decoders: DecoderPool,
 }
 
 /// One thing that the proxy says about a call.
@@ -201,7 +203,7 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             (Phase::Requesting(call), effects)
         }
         (Phase::Requesting(call), Input::ResponseHead { headers, ends }) => {
-            response::head(call, headers, ends)
+            response::head(site, call, headers, ends)
         }
 
         // A provider may answer before it has read the whole request.

@@ -33,6 +33,7 @@ mod sse;
 pub mod strip;
 
 pub use bucket::{Bucket, Quantity, Unit, Usage};
+pub use decode::{DecoderPool, POOL_BYTES_MAX};
 pub use detect::{Api, Detection, Family, Target, detect, detect_as};
 pub use estimate::{Basis, Calibration};
 pub use relayed::Relayed;

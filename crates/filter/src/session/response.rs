@@ -4,7 +4,7 @@ use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
 use tollmesh_wire::Timestamp;
 
 use super::call::{Call, elapsed_ms};
-use super::{Answer, Effects, Phase, Relay};
+use super::{Answer, Effects, Phase, Relay, Site};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -13,7 +13,12 @@ use crate::headers::Headers;
 /// whoever wants to report the outcome of a call.
 const EVENT_HEADER: &str = "x-tollmesh-event";
 
-pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (Phase, Effects) {
+pub(super) fn head(
+    site: &Site,
+    mut call: Box<Call>,
+    headers: &Headers<'_>,
+    ends: bool,
+) -> (Phase, Effects) {
     let status = headers.text(":status").and_then(|text| text.parse().ok());
     call.status = status;
     call.is_stream = is_stream(headers);
@@ -31,7 +36,12 @@ pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (P
         .edits
         .push(HeaderEdit::Set(EVENT_HEADER.into(), name));
     let answer = Answer {
-        scanner: UsageScanner::new(&call.target, call.body.facts(), &read(headers)),
+        scanner: UsageScanner::with_pool(
+            &call.target,
+            call.body.facts(),
+            &read(headers),
+            &site.decoders,
+        ),
         call: *call,
         cutter,
         ttft_ms: None,
