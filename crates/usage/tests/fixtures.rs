@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use brotli::enc::BrotliEncoderParams;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 use tollmesh_usage::{
     Detection, RequestFacts, ResponseHead, Scan, Target, Usage, UsageScanner, detect,
@@ -151,9 +153,18 @@ fn compression_changes_nothing() {
         gzip.write_all(&fixture.body).expect("gzip");
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
         zlib.write_all(&fixture.body).expect("zlib");
+        let zstd = compress_to_vec(&fixture.body[..], CompressionLevel::Fastest);
+        let mut br = Vec::new();
+        let parameters = BrotliEncoderParams {
+            quality: 5,
+            ..BrotliEncoderParams::default()
+        };
+        brotli::BrotliCompress(&mut &fixture.body[..], &mut br, &parameters).expect("br");
         for (encoding, body) in [
             ("gzip", gzip.finish().expect("gzip")),
             ("deflate", zlib.finish().expect("zlib")),
+            ("br", br),
+            ("zstd", zstd),
         ] {
             for n_chunk in [1, 7, body.len()] {
                 let mut scan = fixture.scan_by(Some(encoding), &body, n_chunk);

@@ -310,7 +310,7 @@ fn a_cut_stream_is_an_aborted_event() {
     assert_eq!(event["trouble"], "truncated");
     assert_eq!(event["usage_source"], "estimated");
     assert_eq!(event["estimate_basis"], "relayed_text+request_bytes");
-    assert_eq!(event["usage"], json!({"input": 6, "output": 3}));
+    assert_eq!(event["usage"], json!({"input": 8, "output": 3}));
     assert_eq!(
         counts,
         [(Counter::Trouble(tollmesh_usage::Trouble::Truncated), 1)]
