@@ -150,7 +150,11 @@ mod tests {
                 "/eu/v1/chat/completions?x=1",
                 "openai.chat vllm include_usage=false gateway=false",
             ),
-            ("a.llm.internal", "/us/v1/chat/completions", "NotOurs"),
+            (
+                "a.llm.internal",
+                "/us/v1/chat/completions",
+                "openai.chat openai-compatible include_usage=false gateway=false",
+            ),
             (
                 "GW.internal",
                 "/v1/messages",
@@ -162,7 +166,7 @@ mod tests {
                 "/v1/chat/completions",
                 "openai.chat openai include_usage=true gateway=false",
             ),
-            ("example.com", "/v1/chat/completions", "NotOurs"),
+            ("example.com", "/v1/files", "NotOurs"),
         ] {
             assert_eq!(shown(&config, host, path), expected, "{host}{path}");
         }
