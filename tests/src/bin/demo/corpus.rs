@@ -134,13 +134,13 @@ fn score_all(mesh: &Mesh, cases: &[Recorded], answers: &[Answer]) -> anyhow::Res
         if !differences.is_empty() {
             n_wrong += 1;
             if n_wrong <= SHOWN_MAX {
-                println!(
-                    "{} {} {}: {}",
-                    case.id,
-                    case.provider,
-                    case.api,
-                    differences.join(", ")
-                );
+                let gate = if case.ambiguous.is_empty() {
+                    ""
+                } else {
+                    " (ambiguous, no gate)"
+                };
+                let words = differences.join(", ");
+                println!("{} {} {}: {words}{gate}", case.id, case.provider, case.api);
             }
         }
     }
