@@ -21,15 +21,16 @@ pub enum Verdict {
 }
 
 /// Decides what a request is: the operator's own hosts first, then the table of providers.
-pub fn verdict(config: &PluginConfig, host: &str, path: &str, method: &str) -> Verdict {
-    let host = without_port(host);
+pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str) -> Verdict {
+    let host = without_port(authority).to_ascii_lowercase();
     let bare_path = path.split('?').next().unwrap_or_default();
     let rule = config.apis.iter().find(|rule| {
-        let is_host = matches(&rule.host, &host.to_ascii_lowercase());
+        // A rule that names a port means that port, any other means them all.
+        let is_host = matches(&rule.host, &host) || rule.host.eq_ignore_ascii_case(authority);
         is_host && matches(&rule.path, bare_path)
     });
     let detection = match rule {
-        None => detect(host, path, method),
+        None => detect(authority, path, method),
         Some(rule) if rule.role == Role::Ignore => return Verdict::NotOurs,
         Some(rule) => own(rule, path, method),
     };

@@ -1,13 +1,11 @@
 //! Recorded exchanges through a real Envoy, and how many of the ledger's rows are right.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tollmesh_tests::artifacts::Artifacts;
@@ -24,9 +22,6 @@ const CALLS_IN_FLIGHT: usize = 16;
 /// How long nothing may come before the ledger is taken to have all that it will get: many times
 /// the filter's tick, which is when events leave.
 const QUIET: Duration = Duration::from_secs(4);
-
-/// API families that a host of one's own can be said to speak.
-const FAMILIES: [&str; 3] = ["openai", "anthropic", "gemini"];
 
 /// Cases that are shown when they are wrong.
 const SHOWN_MAX: usize = 40;
@@ -52,11 +47,7 @@ pub fn replay(
         .map(|case| Ok(Arc::new(case.exchange(cut.clone())?)))
         .collect::<anyhow::Result<_>>()?;
     let started = Instant::now();
-    let plugin = json!({ "apis": own_hosts(&cases) });
-    let mesh = Mesh::built()
-        .every_host()
-        .plugin(plugin)
-        .start_with(artifacts)?;
+    let mesh = Mesh::built().every_host().start_with(artifacts)?;
     let answers = send_all(&mesh, &exchanges)?;
     let score = score_all(&mesh, &cases, &answers)?;
     let n_changed = changed_bodies(&cases, &exchanges, &answers);
@@ -68,31 +59,6 @@ pub fn replay(
         started.elapsed().as_secs_f64()
     );
     Ok(score.is_full() && n_changed == 0)
-}
-
-/// What an operator would write of the servers in the file that are nobody's but the recorder's
-/// own: the filter knows public hosts by name, and others by its configuration.
-fn own_hosts(cases: &[Recorded]) -> Vec<Value> {
-    let mut rules: Vec<Value> = Vec::new();
-    for case in cases {
-        let name = case
-            .host
-            .rsplit_once(':')
-            .map_or(case.host.as_str(), |(name, _)| name);
-        let is_own = name == "localhost" || name.ends_with(".local") || is_address(name);
-        let family = case.api.split('.').next().unwrap_or_default();
-        if !is_own || !FAMILIES.contains(&family) {
-            continue;
-        }
-        if rules.iter().all(|rule| rule["host"] != name) {
-            rules.push(json!({ "host": name, "api": family, "provider": case.provider }));
-        }
-    }
-    rules
-}
-
-fn is_address(name: &str) -> bool {
-    name.parse::<Ipv4Addr>().is_ok()
 }
 
 /// Sends every exchange, some at a time; the answers come in the order of the exchanges.
