@@ -17,7 +17,10 @@ const REQUEST: &[(&str, &str)] = &[
     ("user-agent", "OpenAI/Python 2.8.0"),
     ("authorization", "Bearer sk-0000000000000000000000000000"),
     ("x-request-id", "0f5cbb0e-5b0a-4f0e-9d8e-3a3a0f0e9d8e"),
-    ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    (
+        "traceparent",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ),
     ("x-llm-tag-team", "checkout"),
     ("x-llm-tag-feature", "summary"),
 ];
@@ -31,7 +34,10 @@ const RESPONSE: &[(&str, &str)] = &[
 ];
 
 fn main() {
-    let n_calls: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100_000);
+    let n_calls: u64 = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(100_000);
     let site = Site {
         config: PluginConfig::parse(br#"{"aggregator":{"cluster":"tollmesh"}}"#).unwrap(),
         ids: EventIds::named("0123456789abcdef".to_owned()),
@@ -46,7 +52,9 @@ fn main() {
         "completion_tokens_details":{{"reasoning_tokens":0}}}},"service_tier":"default"}}"#
     );
     let pairs = |head: &'static [(&str, &str)]| -> Headers<'static> {
-        head.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect()
+        head.iter()
+            .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
+            .collect()
     };
     let started = std::time::Instant::now();
     let mut n_bytes = 0;
@@ -54,16 +62,43 @@ fn main() {
         let now = Timestamp::from_unix_ms(1_795_320_000_000 + call as i64);
         let mut session = Session::default();
         let headers = pairs(REQUEST);
-        session.step(&site, Input::RequestHead { headers: &headers, ends: false }, now);
-        session.step(&site, Input::RequestBody { chunk: BODY, ends: true }, now);
+        session.step(
+            &site,
+            Input::RequestHead {
+                headers: &headers,
+                ends: false,
+            },
+            now,
+        );
+        session.step(
+            &site,
+            Input::RequestBody {
+                chunk: BODY,
+                ends: true,
+            },
+            now,
+        );
         let headers = pairs(RESPONSE);
-        session.step(&site, Input::ResponseHead { headers: &headers, ends: false }, now);
+        session.step(
+            &site,
+            Input::ResponseHead {
+                headers: &headers,
+                ends: false,
+            },
+            now,
+        );
         let chunk = answer.as_bytes();
         session.step(&site, Input::ResponseBody { chunk, ends: true }, now);
-        let ending = Ending { attempts: 1, ..Ending::default() };
+        let ending = Ending {
+            attempts: 1,
+            ..Ending::default()
+        };
         let effects = session.step(&site, Input::End(ending), now);
         n_bytes += effects.event.map_or(0, |event| event.len());
     }
     let each = started.elapsed() / u32::try_from(n_calls).unwrap_or(u32::MAX);
-    println!("{each:?} a call, {} bytes an event", n_bytes as u64 / n_calls.max(1));
+    println!(
+        "{each:?} a call, {} bytes an event",
+        n_bytes as u64 / n_calls.max(1)
+    );
 }
