@@ -38,11 +38,11 @@ fn main() {
         .nth(1)
         .and_then(|n| n.parse().ok())
         .unwrap_or(100_000);
-    let site = Site {
-        config: PluginConfig::parse(br#"{"aggregator":{"cluster":"tollmesh"}}"#).unwrap(),
-        ids: EventIds::named("0123456789abcdef".to_owned()),
-        source: Source::default(),
-    };
+    let site = Site::new(
+        PluginConfig::parse(br#"{"aggregator":{"cluster":"tollmesh"}}"#).unwrap(),
+        EventIds::named("0123456789abcdef".to_owned()),
+        Source::default(),
+    );
     let content = "word ".repeat(150);
     let answer = format!(
         r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1795320000,

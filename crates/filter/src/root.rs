@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel, MapType};
-use tollmesh_usage::DecoderPool;
 use tollmesh_wire::plugin::{AggregatorPeer, Mistake};
 use tollmesh_wire::{Node, PluginConfig};
 
-use crate::calibration::Calibrations;
 use crate::counters::Counter;
 use crate::headers::Headers;
 use crate::host;
@@ -78,13 +76,8 @@ impl Root {
         };
         self.aggregator = Some(config.aggregator.clone());
         let source = facts.source(&config.source);
-        self.worker.site.replace(Some(Site {
-            config,
-            ids,
-            source,
-            calibrations: Calibrations::default(),
-            decoders: DecoderPool::default(),
-        }));
+        let site = Site::new(config, ids, source);
+        self.worker.site.replace(Some(site));
     }
 
     /// A configuration that cannot be used must not stop traffic: it is told, counted, and the

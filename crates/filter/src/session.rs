@@ -37,6 +37,19 @@ pub struct Site {
     pub decoders: DecoderPool,
 }
 
+impl Site {
+    /// A site whose calls have taught nothing yet.
+    pub fn new(config: PluginConfig, ids: EventIds, source: Source) -> Site {
+        Site {
+            config,
+            ids,
+            source,
+            calibrations: Calibrations::default(),
+            decoders: DecoderPool::default(),
+        }
+    }
+}
+
 /// One thing that the proxy says about a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {

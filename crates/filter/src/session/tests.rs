@@ -48,13 +48,11 @@ impl Play {
     fn with(config: &str) -> Play {
         let mut whole: Value = serde_json::from_str(config).unwrap();
         whole["aggregator"] = json!({"cluster": "tollmesh"});
-        let site = Site {
-            config: PluginConfig::parse(whole.to_string().as_bytes()).unwrap(),
-            ids: EventIds::named("vm".to_owned()),
-            source: Source::default(),
-            calibrations: Calibrations::default(),
-            decoders: DecoderPool::default(),
-        };
+        let site = Site::new(
+            PluginConfig::parse(whole.to_string().as_bytes()).unwrap(),
+            EventIds::named("vm".to_owned()),
+            Source::default(),
+        );
         Play {
             site,
             session: Session::default(),
