@@ -91,6 +91,21 @@ impl Stream {
         }
     }
 
+    /// Tells the session what the host knows about the call.
+    fn tell(&mut self, input: for<'a> fn(Ending<'a>) -> Input<'a>) {
+        let number = |path| host::property(path).ok().and_then(little_endian);
+        let principal = host::property("connection\0uri_san_peer_certificate").ok();
+        let principal = principal
+            .as_deref()
+            .and_then(|p| std::str::from_utf8(p).ok());
+        let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
+        self.step(input(Ending {
+            response_flags: number("response\0flags").unwrap_or(0),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            principal: principal.filter(|p| !p.is_empty()),
+        }));
+    }
+
     /// The one pause there is: the request stops here, since its answer is given already.
     fn deny(&self, denial: &Denial) -> Action {
         let headers: Vec<(&str, &str)> = denial
@@ -134,7 +149,7 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return Action::Continue;
         }
-        match ends {
+        let action = match ends {
             true => self.head(MapType::HttpResponseHeaders, |headers| {
                 Input::ResponseHead {
                     headers,
@@ -147,7 +162,11 @@ impl HttpContext for Stream {
                     ends: false,
                 }
             }),
+        };
+        if self.session.is_upgraded() {
+            self.tell(Input::Upgraded);
         }
+        action
     }
 
     fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
@@ -166,18 +185,7 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return;
         }
-        let number = |path| host::property(path).ok().and_then(little_endian);
-        let principal = host::property("connection\0uri_san_peer_certificate").ok();
-        let principal = principal
-            .as_deref()
-            .and_then(|p| std::str::from_utf8(p).ok());
-        let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
-        let ending = Ending {
-            response_flags: number("response\0flags").unwrap_or(0),
-            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-            principal: principal.filter(|p| !p.is_empty()),
-        };
-        self.step(Input::End(ending));
+        self.tell(Input::End);
     }
 }
 

@@ -24,14 +24,18 @@ mod findings;
 mod framing;
 pub mod inclusive;
 pub mod json;
+pub mod live;
 pub mod request;
 pub mod response;
 pub mod scan;
 mod sse;
 pub mod strip;
+mod verdict;
+mod ws;
 
 pub use bucket::{Bucket, Quantity, Unit, Usage};
 pub use detect::{Api, Detection, Family, Target, detect, detect_as};
+pub use live::{LiveAnswer, LiveScanner};
 pub use request::{Edits, RequestBody, RequestFacts};
 pub use response::{ResponseHead, UsageScanner};
 pub use scan::{ExtraUsage, Scan, Trouble, UsageSource};

@@ -4,7 +4,7 @@ use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
 use tollmesh_wire::Timestamp;
 
 use super::call::{Call, elapsed_ms};
-use super::{Answer, Effects, Phase, Relay};
+use super::{Answer, Effects, Phase, Relay, Site, live};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -13,7 +13,15 @@ use crate::headers::Headers;
 /// whoever wants to report the outcome of a call.
 const EVENT_HEADER: &str = "x-tollmesh-event";
 
-pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (Phase, Effects) {
+/// RFC 9110, 15.2.2.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
+pub(super) fn head(
+    site: &Site,
+    mut call: Box<Call>,
+    headers: &Headers<'_>,
+    ends: bool,
+) -> (Phase, Effects) {
     let status = headers.text(":status").and_then(|text| text.parse().ok());
     call.status = status;
     call.is_stream = is_stream(headers);
@@ -30,6 +38,9 @@ pub(super) fn head(mut call: Box<Call>, headers: &Headers<'_>, ends: bool) -> (P
     effects
         .edits
         .push(HeaderEdit::Set(EVENT_HEADER.into(), name));
+    if call.is_websocket && status == Some(SWITCHING_PROTOCOLS) {
+        return live::head(site, *call, headers, effects);
+    }
     let answer = Answer {
         scanner: UsageScanner::new(&call.target, call.body.facts(), &read(headers)),
         call: *call,

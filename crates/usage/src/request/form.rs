@@ -63,6 +63,8 @@ impl Form {
             | Api::OpenAiResponsesRetrieve
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
+            | Api::OpenAiRealtime
+            | Api::GeminiLive
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed
