@@ -92,7 +92,7 @@ impl Stream {
     }
 
     /// Tells the session what the host knows about the call.
-    fn tell(&mut self, input: for<'a> fn(Ending<'a>) -> Input<'a>) {
+    fn tell(&mut self, input: impl for<'a> FnOnce(Ending<'a>) -> Input<'a>) {
         let number = |path| host::property(path).ok().and_then(little_endian);
         let principal = host::property("connection\0uri_san_peer_certificate").ok();
         let principal = principal
@@ -164,7 +164,7 @@ impl HttpContext for Stream {
             }),
         };
         if self.session.is_upgraded() {
-            self.tell(Input::Upgraded);
+            self.tell(|known| Input::Upgraded(known));
         }
         action
     }
@@ -185,7 +185,7 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return;
         }
-        self.tell(Input::End);
+        self.tell(|ending| Input::End(ending));
     }
 }
 
