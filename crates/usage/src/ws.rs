@@ -330,8 +330,11 @@ mod tests {
         assert_eq!(read([bytes.as_slice()]), (vec![], false));
     }
 
+    /// The pieces of a message, and the key of its frames.
+    type Message = (Vec<Vec<u8>>, Option<[u8; 4]>);
+
     /// Messages in frames: each in pieces, pings between them, masked or not.
-    fn written(messages: &[(Vec<Vec<u8>>, Option<[u8; 4]>)]) -> Vec<u8> {
+    fn written(messages: &[Message]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (pieces, key) in messages {
             for (i, piece) in pieces.iter().enumerate() {

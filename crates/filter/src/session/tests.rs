@@ -5,6 +5,8 @@ use crate::edit::HeaderEdit;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod live;
+
 const CHAT: &[(&str, &str)] = &[
     (":authority", "api.openai.com"),
     (":path", "/v1/chat/completions?key=secret"),

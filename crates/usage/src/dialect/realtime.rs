@@ -106,14 +106,11 @@ impl State {
     }
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
+        let item_kind = self.item_kind.take();
         match field {
             Field::Usage => findings.replace_usage(),
             Field::Envelope => findings.takes_tool_calls(),
-            Field::Block => {
-                if self.item_kind.take().as_deref() == Some("function_call") {
-                    findings.tool_call();
-                }
-            }
+            Field::Block if item_kind.as_deref() == Some("function_call") => findings.tool_call(),
             _ => {}
         }
     }
