@@ -106,12 +106,15 @@ fn each_realtime_response_is_a_row_however_it_is_written() {
         let head = talk(&mesh, &id, REALTIME, &script);
         assert!(value(&head, "x-tollmesh-event").is_some(), "{head}");
         let rows = rows(&mesh, &id, 2);
-        for (row, (id, input, audio)) in rows.iter().zip([("r1", 120, 80), ("r2", 200, 40)]) {
+        let told = [("r1", 120, 80, "0.0056"), ("r2", 200, 40, "0.00336")];
+        for (row, (id, input, audio, cost)) in rows.iter().zip(told) {
             let used = usage("gpt-realtime-2025-08-28").input(input);
             assert_eq!(
                 row.differences(&used),
                 [format!("audio_output {audio} instead of 0")]
             );
+            // Input at $4 a million, audio at $64.
+            assert_eq!(row.text("cost_usd"), Some(cost), "{}", row.0);
             assert_eq!(row.text("response_id"), Some(id));
             assert_eq!(row.text("api"), Some("openai.realtime"));
             assert_eq!(row.text("model_requested"), Some("gpt-realtime"));
@@ -222,6 +225,7 @@ fn gemini_live_in_binary_messages_is_read_by_turns() {
         assert_eq!(row.bucket("output"), Some(output), "{}", row.0);
         let model = row.text("model_requested");
         assert_eq!(model, Some("gemini-live-2.5-flash"));
+        assert!(row.text("cost_usd").is_some(), "{}", row.0);
         assert!(!row.0.to_string().contains("secret"));
     }
 }

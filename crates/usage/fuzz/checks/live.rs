@@ -13,7 +13,7 @@ pub fn check(input: &[u8]) {
     };
     let choice = usize::from(input.choice);
     let target = Target::new(APIS[choice % APIS.len()], "provider");
-    let is_client = choice / APIS.len() % 2 == 0;
+    let is_client = (choice / APIS.len()).is_multiple_of(2);
     let whole = answers(&target, is_client, [input.body].into_iter());
     assert_eq!(answers(&target, is_client, input.chunks()), whole);
 }
