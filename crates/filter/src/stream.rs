@@ -91,19 +91,20 @@ impl Stream {
         }
     }
 
-    /// Tells the session what the host knows about the call.
-    fn tell(&mut self, input: impl for<'a> FnOnce(Ending<'a>) -> Input<'a>) {
+    /// Asks the host what it knows about the call by now.
+    fn with_ending(&mut self, step: impl FnOnce(&mut Stream, Ending<'_>) -> Effects) {
         let number = |path| host::property(path).ok().and_then(little_endian);
         let principal = host::property("connection\0uri_san_peer_certificate").ok();
         let principal = principal
             .as_deref()
             .and_then(|p| std::str::from_utf8(p).ok());
         let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
-        self.step(input(Ending {
+        let ending = Ending {
             response_flags: number("response\0flags").unwrap_or(0),
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             principal: principal.filter(|p| !p.is_empty()),
-        }));
+        };
+        step(self, ending);
     }
 
     /// The one pause there is: the request stops here, since its answer is given already.
@@ -164,7 +165,7 @@ impl HttpContext for Stream {
             }),
         };
         if self.session.is_upgraded() {
-            self.tell(|known| Input::Upgraded(known));
+            self.with_ending(|stream, known| stream.step(Input::Upgraded(known)));
         }
         action
     }
@@ -185,7 +186,7 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return;
         }
-        self.tell(|ending| Input::End(ending));
+        self.with_ending(|stream, ending| stream.step(Input::End(ending)));
     }
 }
 

@@ -585,4 +585,5 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/realtime/client_secrets",
     "**/realtime/sessions",
     "**/realtime/transcription_sessions",
+    "**/realtime/translations/client_secrets",
 ];
