@@ -1,6 +1,7 @@
 //! Plays one usual call against the session again and again, for profilers:
 //! `valgrind --tool=callgrind target/release/examples/one_call 2000`.
 
+use tollmesh_filter::calibration::Calibrations;
 use tollmesh_filter::headers::Headers;
 use tollmesh_filter::ids::EventIds;
 use tollmesh_filter::session::{Ending, Input, Session, Site};
@@ -42,6 +43,7 @@ fn main() {
         config: PluginConfig::parse(br#"{"aggregator":{"cluster":"tollmesh"}}"#).unwrap(),
         ids: EventIds::named("0123456789abcdef".to_owned()),
         source: Source::default(),
+        calibrations: Calibrations::default(),
     };
     let content = "word ".repeat(150);
     let answer = format!(
@@ -94,7 +96,7 @@ fn main() {
             ..Ending::default()
         };
         let effects = session.step(&site, Input::End(ending), now);
-        n_bytes += effects.event.map_or(0, |event| event.len());
+        n_bytes += effects.events.iter().map(String::len).sum::<usize>();
     }
     let each = started.elapsed() / u32::try_from(n_calls).unwrap_or(u32::MAX);
     println!(

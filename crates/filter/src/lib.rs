@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod calibration;
 pub mod config;
 pub mod counters;
 pub mod edit;

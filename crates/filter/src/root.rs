@@ -9,6 +9,7 @@ use proxy_wasm::types::{BufferType, ContextType, LogLevel, MapType};
 use tollmesh_wire::plugin::{AggregatorPeer, Mistake};
 use tollmesh_wire::{Node, PluginConfig};
 
+use crate::calibration::Calibrations;
 use crate::counters::Counter;
 use crate::headers::Headers;
 use crate::host;
@@ -80,6 +81,7 @@ impl Root {
             config,
             ids,
             source,
+            calibrations: Calibrations::default(),
         }));
     }
 

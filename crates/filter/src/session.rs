@@ -12,6 +12,7 @@ mod response;
 use tollmesh_usage::{EventCutter, UsageScanner};
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
+use crate::calibration::Calibrations;
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -32,6 +33,8 @@ pub struct Site {
     pub ids: EventIds,
     /// The caller, where the peer proves nothing else.
     pub source: Source,
+    /// What earlier answers taught about each model's tokens.
+    pub calibrations: Calibrations,
 }
 
 /// One thing that the proxy says about a call.
@@ -270,7 +273,8 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
 /// says: another service has a path of that shape.
 fn is_no_call(event: &tollmesh_wire::Event) -> bool {
     let names_no_model = event.model.is_none() && event.model_requested.is_none();
-    event.provider.ends_with("-compatible") && names_no_model && event.usage.is_empty()
+    let reports = event.usage_source == tollmesh_usage::UsageSource::Reported.name();
+    event.provider.ends_with("-compatible") && names_no_model && !reports
 }
 
 fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {

@@ -268,9 +268,14 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     };
     for family in service.families {
         if let Some(mut target) = detect_as(*family, service.provider, path, method) {
-            if let Some(region) = service.region(&host) {
-                let region = region.to_owned();
-                target.pricing_context.insert("region".to_owned(), region);
+            for (name, value) in [
+                ("region", service.region(&host)),
+                ("data_residency", service.data_residency(&host)),
+            ] {
+                if let Some(value) = value {
+                    let (name, value) = (name.to_owned(), value.to_owned());
+                    target.pricing_context.insert(name, value);
+                }
             }
             target.may_include_usage = service.takes_include_usage
                 && matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
@@ -606,6 +611,23 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_regional_host_of_openais_tells_the_residency() {
+        for (host, residency) in [
+            ("eu.api.openai.com", Some("eu")),
+            ("US.api.openai.com:443", Some("us")),
+            ("api.openai.com", None),
+            ("proxy.api.openai.com", None),
+            ("eu.api.x.ai", None),
+        ] {
+            let Detection::Metered(target) = detect(host, "/v1/responses", "POST") else {
+                panic!("{host} is not metered");
+            };
+            let got = target.pricing_context.get("data_residency");
+            assert_eq!(got.map(String::as_str), residency, "{host}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::counts::{Count, Counts};
 use crate::detect::{Api, Target};
 use crate::findings::{Findings, take_text};
 use crate::json::{Container, Node, Passed, Span, Value, Visitor};
+use crate::relayed::TextKind;
 use crate::scan::Trouble;
 use quirks::Quirks;
 
@@ -33,6 +34,18 @@ pub(crate) enum Field {
     Usage,
     Error,
     Content,
+    /// Names and arguments of tool calls.
+    CallText,
+    /// Reasoning that is relayed, or its summary.
+    Thought,
+    /// Reasoning that is relayed encrypted.
+    HiddenThought,
+    /// Images and sound, as base64: content, and no text.
+    Media,
+    /// One part of a content of several.
+    Part,
+    /// Whether the part at hand is a thought.
+    IsThought,
     /// How long the audio is.
     AudioSeconds,
     /// How long the audio is, as a usage object tells it.
@@ -110,6 +123,8 @@ pub(crate) struct Reader {
     api: Api,
     quirks: Quirks,
     pub(crate) findings: Findings,
+    /// Where the tool call at hand began.
+    call_at: u64,
     /// Where the values of the event at hand stood that meant nothing.
     outline: Vec<(Passed, Span)>,
     is_outlining: bool,
@@ -122,6 +137,7 @@ impl Reader {
             api: target.api,
             quirks: Quirks::of(&target.provider, target.api),
             findings: Findings::default(),
+            call_at: 0,
             outline: Vec::new(),
             is_outlining: false,
         }
@@ -329,7 +345,11 @@ impl Visitor<Field> for Reader {
                 Value::Null | Value::Bool(false) | Value::Text("") => {}
                 _ => findings.error(),
             },
-            Field::Content => {}
+            Field::Content
+            | Field::CallText
+            | Field::Thought
+            | Field::HiddenThought
+            | Field::Media => {}
             Field::AudioSeconds | Field::BilledSeconds => {
                 findings.has_usage |= field == Field::BilledSeconds && value != Value::Null;
                 let outcome = take_text(&mut findings.audio_seconds, value);
@@ -349,7 +369,10 @@ impl Visitor<Field> for Reader {
         }
     }
 
-    fn open(&mut self, field: Field, container: Container, _: u64) {
+    fn open(&mut self, field: Field, container: Container, at: u64) {
+        if field == Field::Call {
+            self.call_at = at;
+        }
         let findings = &mut self.findings;
         match field {
             Field::Usage => findings.staged = Counts::default(),
@@ -367,8 +390,13 @@ impl Visitor<Field> for Reader {
         }
     }
 
-    fn close(&mut self, field: Field, container: Container, _: u64, is_empty: bool) {
+    fn close(&mut self, field: Field, container: Container, at: u64, is_empty: bool) {
         let findings = &mut self.findings;
+        // These write arguments as objects and not as text: the whole call is measured.
+        if field == Field::Call && matches!(self.dialect, Dialect::Gemini(_) | Dialect::Plain(_)) {
+            let n_bytes = at.saturating_sub(self.call_at);
+            findings.relayed.add(TextKind::Call, n_bytes);
+        }
         if field == Field::Error {
             if !is_empty {
                 findings.error();
@@ -389,9 +417,21 @@ impl Visitor<Field> for Reader {
     }
 
     fn text(&mut self, field: Field, n_bytes: usize) {
-        if field == Field::Content {
-            self.findings.content(n_bytes);
-        }
+        let kind = match field {
+            Field::Content => TextKind::Answer,
+            Field::CallText => TextKind::Call,
+            Field::Thought => TextKind::Thought,
+            Field::HiddenThought => {
+                self.findings.relayed.hides_reasoning = true;
+                return;
+            }
+            Field::Media => {
+                self.findings.has_content = true;
+                return;
+            }
+            _ => return,
+        };
+        self.findings.content(kind, n_bytes);
     }
 
     fn passed(&mut self, passed: Passed, span: Span) {
@@ -413,5 +453,6 @@ impl Visitor<Field> for Reader {
             Dialect::OpenAi(state) => state.document(findings, self.api),
             Dialect::Anthropic(_) | Dialect::Gemini(_) | Dialect::Realtime(_) => {}
         }
+        self.findings.end_document();
     }
 }

@@ -6,6 +6,7 @@ use crate::bucket::Usage;
 use crate::counts::{Count, Counts};
 use crate::json::Value;
 use crate::json::number::decimal_of;
+use crate::relayed::{Relayed, TextKind};
 use crate::scan::{ExtraUsage, Trouble};
 
 /// The most entries of usage charged apart that are kept for one body: an entry has 250 bytes, a
@@ -37,8 +38,11 @@ pub(crate) struct Findings {
     /// The API's own last word was seen.
     pub(crate) is_terminated: bool,
     pub(crate) has_content: bool,
-    /// Bytes of content relayed, escapes as written: what an estimate is made from.
-    pub(crate) text_bytes: u64,
+    pub(crate) relayed: Relayed,
+    /// Bytes of [`TextKind::Answer`] that the document at hand brought.
+    pub(crate) n_document_text: u64,
+    /// All text up to the document at hand.
+    pub(crate) n_text_before: u64,
     /// The event at hand brought something that must not be counted twice or passed over.
     pub(crate) is_eventful: bool,
     pub(crate) trouble: Option<Trouble>,
@@ -59,9 +63,39 @@ impl Findings {
         }
     }
 
-    pub(crate) fn content(&mut self, n_bytes: usize) {
+    pub(crate) fn content(&mut self, kind: TextKind, n_bytes: usize) {
         self.has_content = true;
-        self.text_bytes += n_bytes as u64;
+        self.relayed.add(kind, n_bytes as u64);
+        if kind == TextKind::Answer {
+            self.n_document_text += n_bytes as u64;
+        }
+    }
+
+    /// What the document at hand has brought as an answer turns out to be something else; `None`
+    /// is no text at all.
+    pub(crate) fn reassign(&mut self, kind: Option<TextKind>) {
+        let n_bytes = std::mem::take(&mut self.n_document_text);
+        self.relayed.take_back(TextKind::Answer, n_bytes);
+        if let Some(kind) = kind {
+            self.relayed.add(kind, n_bytes);
+        }
+    }
+
+    /// The document at hand has ended.
+    pub(crate) fn end_document(&mut self) {
+        self.n_document_text = 0;
+        let n_text = self.relayed.text_bytes();
+        if n_text > self.n_text_before {
+            self.relayed.n_pieces += 1;
+        }
+        self.n_text_before = n_text;
+    }
+
+    /// Whether the counts to come state what was produced: then they speak of the text so far.
+    fn note_report(&mut self) {
+        if self.staged.get(Count::Output).is_some() {
+            self.relayed.reported_at = Some(self.relayed.text_bytes());
+        }
     }
 
     pub(crate) fn count(&mut self, count: Count, value: Value<'_>) {
@@ -88,6 +122,7 @@ impl Findings {
     /// A usage object has ended: it replaces what earlier ones said.
     pub(crate) fn replace_usage(&mut self) {
         self.is_eventful = true;
+        self.note_report();
         if !self.staged.is_empty() {
             self.counts = std::mem::take(&mut self.staged);
             self.has_usage = true;
@@ -96,6 +131,7 @@ impl Findings {
 
     /// A usage object has ended: what it names replaces what earlier ones said.
     pub(crate) fn overlay_usage(&mut self) {
+        self.note_report();
         if !self.staged.is_empty() {
             self.is_eventful = true;
             self.counts.overlay(&self.staged);
@@ -106,6 +142,7 @@ impl Findings {
 
     /// Counts have ended of which the largest of each is the call's.
     pub(crate) fn largest_usage(&mut self) {
+        self.note_report();
         if !self.staged.is_empty() {
             self.is_eventful = true;
             self.counts.raise(&self.staged);

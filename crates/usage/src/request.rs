@@ -6,6 +6,7 @@
 //! rules of the edits stand in `request/read.rs`.
 
 mod form;
+mod media;
 mod multipart;
 mod read;
 mod splice;
@@ -14,6 +15,7 @@ mod write;
 use crate::detect::Target;
 use crate::json::Scanner;
 use form::{Field, Form};
+use media::MediaGauge;
 use multipart::Multipart;
 use read::{Progress, Reader, Wishes};
 use splice::Splicer;
@@ -51,13 +53,25 @@ pub struct RequestFacts {
     /// Whether we asked for it in the app's place, so that the event must be cut out again. Known
     /// when the body has ended.
     pub usage_injected: bool,
+    /// Whether the app asked the model to reason.
+    pub asks_reasoning: bool,
     /// Bytes of body seen.
     pub body_bytes: u64,
+    /// Bytes of it that are images, sound or files, as base64; to about 256 bytes each.
+    pub media_bytes: u64,
+}
+
+impl RequestFacts {
+    /// Bytes of body that are text, the JSON around it included.
+    pub fn text_bytes(&self) -> u64 {
+        self.body_bytes.saturating_sub(self.media_bytes)
+    }
 }
 
 /// Scans, and where told so splices, one request body as it streams by.
 pub struct RequestBody {
     facts: RequestFacts,
+    media: MediaGauge,
     content: Content,
 }
 
@@ -98,7 +112,11 @@ impl RequestBody {
                 .unwrap_or(Content::Other),
             _ => Content::Json(Box::new(Json::new(form, target, edits))),
         };
-        RequestBody { facts, content }
+        RequestBody {
+            facts,
+            media: MediaGauge::default(),
+            content,
+        }
     }
 
     /// Whether the body's length may change, so that `content-length` must go.
@@ -111,6 +129,7 @@ impl RequestBody {
     pub fn push(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
         let base = self.facts.body_bytes;
         self.facts.body_bytes += chunk.len() as u64;
+        self.facts.media_bytes += self.media.push(chunk);
         match &mut self.content {
             Content::Json(json) => json.push(chunk, base, &mut self.facts),
             Content::Form(form) => {

@@ -4,6 +4,7 @@ use crate::decode::Decoder;
 use crate::detect::{Api, Target};
 use crate::dialect::Reader;
 use crate::framing::Framing;
+use crate::relayed::Relayed;
 use crate::request::RequestFacts;
 use crate::scan::Scan;
 use crate::verdict::Known;
@@ -51,6 +52,7 @@ pub struct UsageScanner {
     is_retrieval: bool,
     is_asked_to_stream: bool,
     is_error_status: bool,
+    n_body_bytes: u64,
     decoder: Decoder,
     framing: Framing,
     reader: Reader,
@@ -71,6 +73,7 @@ impl UsageScanner {
             is_retrieval: target.is_retrieval,
             is_asked_to_stream: request.streams,
             is_error_status: head.is_error(),
+            n_body_bytes: 0,
             decoder,
             framing: Framing::new(head.header("content-type")),
             reader,
@@ -79,6 +82,7 @@ impl UsageScanner {
 
     /// Takes the next bytes of the body, as they are on the wire.
     pub fn push(&mut self, chunk: &[u8]) {
+        self.n_body_bytes += chunk.len() as u64;
         let (framing, reader) = (&mut self.framing, &mut self.reader);
         let outcome = self
             .decoder
@@ -93,18 +97,20 @@ impl UsageScanner {
 
     /// Bytes of content relayed so far, JSON escapes as written.
     pub fn text_bytes(&self) -> u64 {
-        self.reader.findings.text_bytes
+        self.reader.findings.relayed.text_bytes()
     }
 
     /// The verdict. Cut bodies have one too.
     pub fn finish(mut self) -> Scan {
         self.framing.finish(&mut self.reader);
         let complete = self.complete();
+        let relayed = self.relayed(complete);
         self.reader.scan(Known {
             is_billable: self.is_billable,
             is_retrieval: self.is_retrieval,
             is_error_status: self.is_error_status,
             complete,
+            relayed,
         })
     }
 
@@ -130,6 +136,24 @@ impl UsageScanner {
             Framing::Sse(_) if self.api == Api::AnthropicComplete => None,
             Framing::Sse(_) => Some(is_terminated),
             Framing::EventStream(stream) => Some(is_terminated && stream.is_between()),
+        }
+    }
+
+    /// What was relayed, for an estimate of what was not reported. A report is final in a body
+    /// that is whole, in a single document, and where the answer's reason to end came with it:
+    /// then no text follows.
+    fn relayed(&self, complete: Option<bool>) -> Relayed {
+        let findings = &self.reader.findings;
+        let relayed = findings.relayed;
+        let is_single = matches!(&self.framing, Framing::Json(scanner) if scanner.n_documents() <= 1)
+            && self.api != Api::GeminiStreamGenerate;
+        let is_last =
+            relayed.reported_at == Some(relayed.text_bytes()) && findings.finish_reason.is_some();
+        Relayed {
+            body_bytes: self.n_body_bytes,
+            is_report_final: complete != Some(false) || is_single || is_last,
+            is_undecoded: matches!(self.decoder, Decoder::Unreadable),
+            ..relayed
         }
     }
 

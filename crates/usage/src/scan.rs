@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::bucket::Usage;
+use crate::estimate::Basis;
+use crate::relayed::Relayed;
 
 /// Where the counts of a call come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -110,10 +112,18 @@ pub struct Scan {
     pub billed_usage: Option<Usage>,
     /// Where `usage` comes from.
     pub usage_source: UsageSource,
+    /// What the estimated part of `usage` was made from; `None` where nothing is estimated.
+    pub estimate_basis: Option<Basis>,
+    /// How much of the answer was relayed.
+    pub relayed: Relayed,
     /// Usage charged apart from `usage`.
     pub extra_usage: Vec<ExtraUsage>,
-    /// Whether the exchange is charged at all: false for token counting, retrievals and error
-    /// statuses without usage. What fails within a success may have been charged up to there.
+    /// Whether the exchange is charged at all: false for token counting, for retrievals, and for
+    /// error statuses (400 and above) without usage.
+    ///
+    /// An error within a status of success leaves it true, reported usage or not: providers send
+    /// such errors once they have begun to produce (in the midst of a stream, or as a response
+    /// whose status is `failed`), and charge what was produced up to there.
     pub billable: bool,
     /// Whether the body reached its end; `None` where the framing has no end of its own.
     pub complete: Option<bool>,

@@ -105,7 +105,12 @@ impl Sse {
         }
         let fit = self.outline.fit(bytes)?;
         if fit.n_text_bytes > 0 {
-            reader.findings.content(fit.n_text_bytes);
+            let findings = &mut reader.findings;
+            findings.has_content = true;
+            let relayed = &mut findings.relayed;
+            relayed.add(self.outline.kind(), fit.n_text_bytes as u64);
+            relayed.n_pieces += 1;
+            findings.n_text_before = relayed.text_bytes();
         }
         Some(fit.n_bytes)
     }
@@ -115,15 +120,18 @@ impl Sse {
         if !self.is_between || self.after_cr || !has_whole_event(bytes) {
             return self.lines(bytes, reader);
         }
-        let n_text_before = reader.findings.text_bytes;
+        let before = reader.findings.relayed;
         reader.findings.is_eventful = false;
         reader.start_outline();
         let n_bytes = self.lines(bytes, reader);
         let gaps = reader.take_outline();
-        let brought_text = reader.findings.text_bytes > n_text_before;
-        if brought_text && !reader.findings.is_eventful && self.n_data_lines == 1 {
+        let brought = reader.findings.relayed.only_growth(&before);
+        if let Some(kind) = brought
+            && !reader.findings.is_eventful
+            && self.n_data_lines == 1
+        {
             let event = bytes.get(..n_bytes).unwrap_or_default();
-            self.outline.learn(event, self.payload, &gaps);
+            self.outline.learn(event, self.payload, &gaps, kind);
         }
         reader.give_back(gaps);
         n_bytes

@@ -1,6 +1,7 @@
 //! The verdict on one answer: what its reader found, and what is known beside the documents.
 
 use crate::dialect::Reader;
+use crate::relayed::Relayed;
 use crate::scan::{Scan, Trouble, UsageSource};
 
 /// What the documents of an answer do not say.
@@ -14,6 +15,8 @@ pub(crate) struct Known {
     pub(crate) is_error_status: bool,
     /// Whether the answer reached its end; `None` where nobody can tell.
     pub(crate) complete: Option<bool>,
+    /// How much of it was relayed.
+    pub(crate) relayed: Relayed,
 }
 
 impl Reader {
@@ -40,6 +43,8 @@ impl Reader {
                 true => UsageSource::Reported,
                 false => UsageSource::Absent,
             },
+            estimate_basis: None,
+            relayed: known.relayed,
             extra_usage: std::mem::take(&mut findings.extra),
             // What failed within a success may have been charged up to there.
             billable: known.is_billable

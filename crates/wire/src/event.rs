@@ -137,6 +137,10 @@ pub struct Event {
     pub billed_usage: Option<Usage>,
     /// `reported`, `estimated` or `absent`.
     pub usage_source: String,
+    /// What the estimated counts were made from, parts of `tollmesh_usage::Basis` with `+` between
+    /// them (`relayed_text+request_bytes`); absent where nothing is estimated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate_basis: Option<String>,
     /// Whether the call is charged at all.
     pub billable: bool,
     /// Usage charged apart.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tollmesh_usage::{RequestBody, Scan, Target, UsageSource};
+use tollmesh_usage::{RequestBody, Scan, Target, UsageSource, estimate};
 use tollmesh_wire::event::Kind;
 use tollmesh_wire::{Event, ExtraUsage, Outcome, Timestamp};
 
@@ -35,9 +35,14 @@ impl Call {
         let outcome = unanswered_outcome(&ending);
         // What went upstream and was cut may well be charged; what failed there is not.
         let billable = self.target.billable && outcome == Outcome::Aborted && ending.attempts > 0;
+        let mut scan = Scan {
+            billable,
+            ..Scan::default()
+        };
+        self.complete(site, &mut scan, false);
         let mut event = self.event(site, &ending, now);
         event.outcome = outcome;
-        event.billable = billable;
+        tell(&mut event, scan);
         event
     }
 
@@ -53,6 +58,21 @@ impl Call {
         let mut event = self.event(site, &ending, now);
         event.outcome = Outcome::Denied;
         event
+    }
+
+    /// Estimates what the provider did not report; learns from what it did.
+    fn complete(&self, site: &Site, scan: &mut Scan, has_ended: bool) {
+        let facts = self.body.facts();
+        let model = facts.model.as_ref().or(self.target.path_model.as_ref());
+        let model = model.or(scan.model.as_ref()).cloned().unwrap_or_default();
+        let call = estimate::Call {
+            api: self.target.api,
+            request: facts,
+            status: self.status,
+            has_ended,
+        };
+        site.calibrations
+            .settle(&self.target.provider, &model, scan, &call);
     }
 
     /// What every event of this call says; no usage, and nothing to charge.
@@ -92,8 +112,9 @@ impl Call {
 impl Answer {
     /// The event of a call that was answered, wholly or in part.
     pub fn finished(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
-        let scan = self.scanner.finish();
+        let mut scan = self.scanner.finish();
         let outcome = outcome(self.call.status, self.ended, &scan);
+        self.call.complete(site, &mut scan, self.ended);
         let mut event = self.call.event(site, &ending, now);
         event.outcome = outcome;
         event.ttft_ms = self.ttft_ms;
@@ -109,6 +130,7 @@ pub(super) fn tell(event: &mut Event, scan: Scan) {
     event.usage = scan.usage;
     event.billed_usage = scan.billed_usage;
     event.usage_source = scan.usage_source.name().to_owned();
+    event.estimate_basis = scan.estimate_basis.map(|basis| basis.to_string());
     event.billable = scan.billable;
     event.extra_usage = scan
         .extra_usage

@@ -1,6 +1,7 @@
 //! A call that has become a WebSocket connection: each of its responses gives an event at once.
 
-use tollmesh_usage::{LiveAnswer, LiveScanner};
+use tollmesh_usage::estimate;
+use tollmesh_usage::{Api, LiveAnswer, LiveScanner, RequestFacts};
 use tollmesh_wire::{Event, Timestamp};
 
 use super::call::{Call, elapsed_ms, tell};
@@ -14,6 +15,7 @@ use crate::source::source;
 pub(super) struct Conversation {
     /// What every event of the connection says.
     template: Event,
+    api: Api,
     scanner: LiveScanner,
     n_events: u64,
     is_broken: bool,
@@ -32,12 +34,14 @@ pub(super) fn head(
         effects.counts.push((Counter::UnmeteredProviderCalls, 1));
         return (Phase::Unmetered, effects);
     }
+    let api = call.target.api;
     let scanner = LiveScanner::new(&call.target);
     let started = call.started;
     let mut template = call.event(site, &Ending::default(), started);
     template.stream = true;
     let conversation = Conversation {
         template,
+        api,
         scanner,
         n_events: 0,
         is_broken: false,
@@ -57,14 +61,14 @@ pub(super) fn step(
         Input::RequestBody { chunk, .. } => talk.scanner.push_client(chunk, now_ms),
         Input::ResponseBody { chunk, .. } => {
             for answer in talk.scanner.push_server(chunk, now_ms) {
-                effects.take(&talk.event(answer, true));
+                effects.take(&talk.event(site, answer, true));
             }
         }
         Input::Upgraded(known) => {
             talk.template.attempts = known.attempts;
             talk.template.source = source(&site.source, known.principal);
         }
-        Input::End(ending) => return talk.end(ending, now_ms),
+        Input::End(ending) => return talk.end(site, ending, now_ms),
         Input::ResponseTrailers => {}
         Input::RequestHead { .. } | Input::ResponseHead { .. } => {
             effects.counts.push((Counter::Faults, 1));
@@ -76,11 +80,11 @@ pub(super) fn step(
 
 impl Conversation {
     /// The connection has ended, and with it what was in progress.
-    fn end(mut self, ending: Ending<'_>, now_ms: i64) -> (Phase, Effects) {
+    fn end(mut self, site: &Site, ending: Ending<'_>, now_ms: i64) -> (Phase, Effects) {
         let mut effects = Effects::default();
         self.template.response_flags = ending.response_flags;
         for answer in self.scanner.finish(now_ms) {
-            effects.take(&self.event(answer, false));
+            effects.take(&self.event(site, answer, false));
         }
         (Phase::Closed, effects)
     }
@@ -92,8 +96,9 @@ impl Conversation {
         }
     }
 
-    fn event(&mut self, answer: LiveAnswer, ended: bool) -> Event {
+    fn event(&mut self, site: &Site, mut answer: LiveAnswer, ended: bool) -> Event {
         self.n_events += 1;
+        self.complete(site, &mut answer, ended);
         let at = Timestamp::from_unix_ms;
         let started = at(answer.started_ms);
         let base = &self.template;
@@ -109,5 +114,25 @@ impl Conversation {
         };
         tell(&mut event, answer.scan);
         event
+    }
+
+    /// Estimates what a cut response of text did not report. What was said and heard is no measure
+    /// of tokens, so sessions of audio are left as they are.
+    fn complete(&self, site: &Site, answer: &mut LiveAnswer, has_ended: bool) {
+        if self.api != Api::OpenAiResponses {
+            return;
+        }
+        let model = answer.model_requested.as_ref();
+        let model = model.or(answer.scan.model.as_ref()).cloned();
+        let call = estimate::Call {
+            api: self.api,
+            request: &RequestFacts::default(),
+            // The handshake's says nothing about a response.
+            status: None,
+            has_ended,
+        };
+        let (provider, model) = (&self.template.provider, model.unwrap_or_default());
+        site.calibrations
+            .settle(provider, &model, &mut answer.scan, &call);
     }
 }

@@ -54,6 +54,7 @@ impl Play {
             config: PluginConfig::parse(whole.to_string().as_bytes()).unwrap(),
             ids: EventIds::named("vm".to_owned()),
             source: Source::default(),
+            calibrations: Calibrations::default(),
         };
         Play {
             site,
@@ -336,6 +337,9 @@ fn a_cut_stream_is_an_aborted_event() {
     assert_eq!(event["response_flags"], CLIENT_GONE);
     assert_eq!(event["model"], "gpt-4o-2024-08-06");
     assert_eq!(event["trouble"], "truncated");
+    assert_eq!(event["usage_source"], "estimated");
+    assert_eq!(event["estimate_basis"], "relayed_text+request_bytes");
+    assert_eq!(event["usage"], json!({"input": 6, "output": 3}));
     assert_eq!(
         counts,
         [(Counter::Trouble(tollmesh_usage::Trouble::Truncated), 1)]
@@ -351,7 +355,8 @@ fn a_call_that_nobody_answered_is_an_event_too() {
         let (event, _) = play.end(flags);
         assert_eq!(event["outcome"], outcome);
         assert_eq!(event["billable"], billable);
-        assert_eq!(event["usage_source"], "absent");
+        let source = if billable { "estimated" } else { "absent" };
+        assert_eq!(event["usage_source"], source);
         assert_eq!(event.get("status"), None);
     }
 }

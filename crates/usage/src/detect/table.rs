@@ -26,6 +26,15 @@ impl Service {
         is_aws.then(|| host.split('.').find(is_region)).flatten()
     }
 
+    /// The region in which OpenAI was told to keep and process what it is sent, as a prefix of its
+    /// host (<https://developers.openai.com/api/docs/guides/data-residency>: `eu.api.openai.com`,
+    /// `us.…`, `au.…`, `in.…`, `jp.…`); calls to such hosts are charged an uplift for some models.
+    pub(super) fn data_residency<'a>(&self, host: &'a str) -> Option<&'a str> {
+        let prefix = host.strip_suffix(".api.openai.com")?;
+        let is_region = prefix.len() == 2 && prefix.bytes().all(|b| b.is_ascii_lowercase());
+        (self.provider == "openai" && is_region).then_some(prefix)
+    }
+
     pub(super) fn serves(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| match_host(pattern, host))
     }

@@ -62,11 +62,14 @@ const USAGE: Node<Field> = Node::object(&[
 .named(Field::Usage);
 
 const TEXT: Node<Field> = Node::text(Field::Content);
+const THOUGHT: Node<Field> = Node::text(Field::Thought);
+const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
 
 pub(super) const BLOCK: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::BlockKind)),
     ("text", TEXT),
-    ("thinking", TEXT),
+    ("thinking", THOUGHT),
+    ("name", CALL_TEXT),
 ])
 .named(Field::Block);
 
@@ -85,8 +88,8 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
         "delta",
         Node::object(&[
             ("text", TEXT),
-            ("thinking", TEXT),
-            ("partial_json", TEXT),
+            ("thinking", THOUGHT),
+            ("partial_json", CALL_TEXT),
             ("stop_reason", Node::leaf(Field::Finish)),
         ]),
     ),
@@ -171,11 +174,24 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
             Field::Usage => findings.overlay_usage(),
-            Field::Block if self.block_kind.as_deref() == Some("tool_use") => {
+            Field::Block => self.end_block(findings),
+            Field::Iteration => self.end_iteration(findings),
+            _ => {}
+        }
+    }
+
+    /// What is billed is the whole of the thinking; what is relayed may be a summary of it, or
+    /// nothing (<https://platform.claude.com/docs/en/build-with-claude/extended-thinking>).
+    fn end_block(&self, findings: &mut Findings) {
+        match self.block_kind.as_deref() {
+            Some("tool_use") => {
                 findings.has_content = true;
                 findings.tool_call();
             }
-            Field::Iteration => self.end_iteration(findings),
+            Some("thinking" | "redacted_thinking") => {
+                findings.is_eventful = true;
+                findings.relayed.hides_reasoning = true;
+            }
             _ => {}
         }
     }

@@ -52,12 +52,15 @@ const USAGE: Node<Field> = Node::object(&[
 .named(Field::Usage);
 
 const TEXT: Node<Field> = Node::text(Field::Content);
-const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+const THOUGHT: Node<Field> = Node::text(Field::Thought);
+const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
+const CALL: Node<Field> = Node::object(&[("name", CALL_TEXT)]).named(Field::Call);
 const FINISH: Node<Field> = Node::leaf(Field::Finish);
 
 const REASONING: Node<Field> = Node::object(&[
-    ("text", TEXT),
-    ("reasoningText", Node::object(&[("text", TEXT)])),
+    ("text", THOUGHT),
+    ("redactedContent", Node::text(Field::HiddenThought)),
+    ("reasoningText", Node::object(&[("text", THOUGHT)])),
 ]);
 
 const PART: Node<Field> = Node::object(&[
@@ -74,7 +77,7 @@ const OUTPUT: Node<Field> = Node::object(&[(
 const DELTA: Node<Field> = Node::object(&[
     ("text", TEXT),
     ("reasoningContent", REASONING),
-    ("toolUse", Node::object(&[("input", TEXT)])),
+    ("toolUse", Node::object(&[("input", CALL_TEXT)])),
 ]);
 
 const START: Node<Field> = Node::object(&[("toolUse", CALL)]);
@@ -155,8 +158,8 @@ pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
         "delta",
         Node::object(&[
             ("text", TEXT),
-            ("thinking", TEXT),
-            ("partial_json", TEXT),
+            ("thinking", THOUGHT),
+            ("partial_json", CALL_TEXT),
             ("stop_reason", FINISH),
         ]),
     ),

@@ -40,8 +40,11 @@ const USAGE: Node<Field> = Node::object(&[
 .named(Field::Usage);
 
 const TEXT: Node<Field> = Node::text(Field::Content);
-const PART: Node<Field> = Node::object(&[("text", TEXT), ("thinking", TEXT)]);
-const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+const THOUGHT: Node<Field> = Node::text(Field::Thought);
+const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
+const PART: Node<Field> = Node::object(&[("text", TEXT), ("thinking", THOUGHT)]);
+const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
+const CALL: Node<Field> = Node::object(&[("function", FUNCTION)]).named(Field::Call);
 const CALLS: Node<Field> = Node::array(&CALL).named(Field::Envelope);
 
 /// In an event of a stream, contents and calls come one by one and not as lists.

@@ -19,6 +19,7 @@ use crate::detect::Api;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Container, Node, Value};
+use crate::relayed::TextKind;
 use crate::scan::Trouble;
 
 const fn count(count: Count) -> Node<Field> {
@@ -54,12 +55,18 @@ const USAGE: Node<Field> = Node::object(&[
 
 const PART: Node<Field> = Node::object(&[
     ("text", Node::text(Field::Content)),
+    ("thought", Node::leaf(Field::IsThought)),
+    (
+        "executableCode",
+        Node::object(&[("code", Node::text(Field::CallText))]),
+    ),
     ("functionCall", Node::object(&[]).named(Field::Call)),
     (
         "inlineData",
-        Node::object(&[("data", Node::text(Field::Content))]),
+        Node::object(&[("data", Node::text(Field::Media))]),
     ),
-]);
+])
+.named(Field::Part);
 
 const GROUNDING_CHUNK: Node<Field> =
     Node::object(&[("maps", Node::object(&[]).named(Field::Maps))]);
@@ -137,6 +144,7 @@ pub(super) struct State {
     is_last: bool,
     /// The chunk at hand has a piece of a live turn.
     is_piece: bool,
+    is_thought: bool,
 }
 
 impl State {
@@ -147,6 +155,7 @@ impl State {
                 findings.note(outcome);
             }
             Field::Index => self.index = number(value).unwrap_or(0),
+            Field::IsThought => self.is_thought = value == Value::Bool(true),
             Field::Modality => {
                 // Protobuf's JSON may print enums by number (`Modality`: IMAGE 2, AUDIO 4).
                 self.is_audio = matches!(value, Value::Text("AUDIO") | Value::Number("4"));
@@ -185,6 +194,10 @@ impl State {
                 self.is_piece = false;
             }
             Field::Iteration => self.is_piece = true,
+            Field::Part => {
+                self.is_thought = false;
+                findings.n_document_text = 0;
+            }
             Field::Iterations => self.n_queries = 0,
             Field::Detail(_) => {
                 self.is_audio = false;
@@ -201,6 +214,12 @@ impl State {
             Field::Call => {
                 findings.has_content = true;
                 findings.tool_call();
+            }
+            // <https://ai.google.dev/gemini-api/docs/thinking>: thoughts are relayed as summaries
+            // and charged whole.
+            Field::Part if self.is_thought => {
+                findings.reassign(Some(TextKind::Thought));
+                findings.relayed.hides_reasoning = true;
             }
             Field::Maps => {
                 findings.is_eventful = true;

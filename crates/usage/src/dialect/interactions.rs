@@ -44,7 +44,8 @@ const USAGE: Node<Field> = Node::object(&[
 .named(Field::Usage);
 
 const TEXT: Node<Field> = Node::text(Field::Content);
-const PART: Node<Field> = Node::object(&[("text", TEXT)]);
+const PART: Node<Field> =
+    Node::object(&[("text", TEXT), ("arguments", Node::text(Field::CallText))]);
 
 const STEP: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::BlockKind)),

@@ -69,24 +69,42 @@ const USAGE: Node<Field> = Node::object(&[
 ])
 .named(Field::Usage);
 
-const PART: Node<Field> = Node::object(&[("text", Node::text(Field::Content))]);
+const THOUGHT: Node<Field> = Node::text(Field::Thought);
+const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
+
+/// Mistral's reasoning models answer in parts, of which some are thoughts
+/// (<https://docs.mistral.ai/capabilities/reasoning>).
+const PART: Node<Field> = Node::object(&[
+    ("text", Node::text(Field::Content)),
+    (
+        "thinking",
+        THOUGHT.or_array(&Node::object(&[("text", THOUGHT)])),
+    ),
+]);
+const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
 const TEXT: Node<Field> = Node::text(Field::Content);
 const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
-const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+const CALL: Node<Field> = Node::object(&[("function", FUNCTION)]).named(Field::Call);
 
 /// The only call of older models; some hosts write it with empty strings where there is none.
-const LEGACY_CALL: Node<Field> =
-    Node::object(&[("name", Node::leaf(Field::CallId))]).named(Field::LegacyCall);
+const LEGACY_CALL: Node<Field> = Node::object(&[
+    ("name", Node::leaf(Field::CallId)),
+    ("arguments", CALL_TEXT),
+])
+.named(Field::LegacyCall);
 const CALL_PIECE: Node<Field> = Node::object(&[
     ("index", Node::leaf(Field::CallIndex)),
     ("id", Node::leaf(Field::CallId)),
+    ("function", FUNCTION),
+    ("name", CALL_TEXT),
+    ("arguments", CALL_TEXT),
 ])
 .named(Field::CallPiece);
 
 const MESSAGE: Node<Field> = Node::object(&[
     ("content", TEXT_OR_PARTS),
-    ("reasoning_content", TEXT),
-    ("reasoning", TEXT),
+    ("reasoning_content", THOUGHT),
+    ("reasoning", THOUGHT),
     ("refusal", TEXT),
     ("tool_calls", Node::array(&CALL)),
     ("function_call", LEGACY_CALL),
@@ -95,8 +113,8 @@ const MESSAGE: Node<Field> = Node::object(&[
 
 const DELTA: Node<Field> = Node::object(&[
     ("content", TEXT_OR_PARTS),
-    ("reasoning_content", TEXT),
-    ("reasoning", TEXT),
+    ("reasoning_content", THOUGHT),
+    ("reasoning", THOUGHT),
     ("refusal", TEXT),
     ("tool_calls", Node::array(&CALL_PIECE)),
     ("function_call", CALL_PIECE),

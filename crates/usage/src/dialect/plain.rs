@@ -18,6 +18,7 @@ const fn count(count: Count) -> Node<Field> {
 }
 
 const TEXT: Node<Field> = Node::text(Field::Content);
+const THOUGHT: Node<Field> = Node::text(Field::Thought);
 const CALL: Node<Field> = Node::object(&[]).named(Field::Call);
 
 const RESULT: Node<Field> = Node::object(&[
@@ -31,11 +32,12 @@ const RESULT: Node<Field> = Node::object(&[
 pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("model", Node::leaf(Field::Model)),
     ("response", TEXT),
+    ("thinking", THOUGHT),
     (
         "message",
         Node::object(&[
             ("content", TEXT),
-            ("thinking", TEXT),
+            ("thinking", THOUGHT),
             ("tool_calls", Node::array(&CALL)),
         ]),
     ),

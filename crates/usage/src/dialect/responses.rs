@@ -10,6 +10,7 @@ use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, split};
 use crate::findings::{Findings, take_text};
 use crate::json::{Node, Value};
+use crate::relayed::TextKind;
 use crate::scan::Trouble;
 
 const fn count(count: Count) -> Node<Field> {
@@ -54,7 +55,12 @@ const WHOLE_ITEM: Node<Field> = Node::object(&[
         "content",
         Node::array(&Node::object(&[("text", Node::text(Field::Content))])),
     ),
-    ("arguments", Node::text(Field::Content)),
+    ("name", Node::text(Field::CallText)),
+    ("arguments", Node::text(Field::CallText)),
+    (
+        "summary",
+        Node::array(&Node::object(&[("text", Node::text(Field::Thought))])),
+    ),
 ])
 .named(Field::Block);
 
@@ -77,6 +83,7 @@ const RESPONSE: Node<Field> = Node::object(&[
 pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::Kind)),
     ("response", RESPONSE),
+    // What it is a piece of, the event's type says.
     ("delta", Node::text(Field::Content)),
     ("item", ITEM.named(Field::Call)),
     ("id", Node::leaf(Field::ResponseId)),
@@ -155,10 +162,12 @@ impl State {
             Field::Usage => findings.replace_usage(),
             Field::Block => {
                 findings.is_eventful = true;
+                findings.relayed.hides_reasoning |= kind == Some("reasoning");
                 self.listed.add(kind, action);
             }
             Field::Call => {
                 findings.is_eventful = true;
+                findings.relayed.hides_reasoning |= kind == Some("reasoning");
                 self.item = Items::default();
                 self.item.add(kind, action);
             }
@@ -170,7 +179,13 @@ impl State {
     /// The document has ended: its kind is known now, wherever in it that stood.
     pub(super) fn document(&mut self, findings: &mut Findings) {
         let item = std::mem::take(&mut self.item);
-        match self.kind.take().as_deref() {
+        let kind = self.kind.take();
+        if let Some(kind) = &kind
+            && findings.n_document_text > 0
+        {
+            reassign(findings, kind);
+        }
+        match kind.as_deref() {
             Some("response.output_item.done") => {
                 self.done.calls += item.calls;
                 self.done.web_searches += item.web_searches;
@@ -196,6 +211,27 @@ impl State {
             ("incomplete", Some(reason)) => format!("incomplete:{reason}"),
             _ => status.to_owned(),
         });
+    }
+}
+
+/// The kind of a delta's text, by the type of its event.
+fn reassign(findings: &mut Findings, kind: &str) {
+    match kind {
+        "response.output_text.delta" | "response.refusal.delta" => {}
+        "response.reasoning_text.delta" => findings.reassign(Some(TextKind::Thought)),
+        "response.reasoning_summary_text.delta" => {
+            findings.reassign(Some(TextKind::Thought));
+            findings.relayed.hides_reasoning = true;
+        }
+        "response.function_call_arguments.delta"
+        | "response.custom_tool_call_input.delta"
+        | "response.mcp_call_arguments.delta"
+        | "response.code_interpreter_call_code.delta" => {
+            findings.reassign(Some(TextKind::Call));
+        }
+        // Sound and images, as base64; transcripts of the sound.
+        _ if kind.ends_with(".delta") => findings.reassign(None),
+        _ => {}
     }
 }
 

@@ -6,6 +6,7 @@ use super::request::Asked;
 use crate::detect::{Api, Target};
 use crate::dialect::{Field, Reader, Turn};
 use crate::json::{Container, Node, Passed, Span, Value, Visitor};
+use crate::relayed::Relayed;
 use crate::scan::{Scan, Trouble};
 use crate::verdict::Known;
 
@@ -116,11 +117,16 @@ impl Answers {
 
     /// What the reader found, as the scan of one answer; it begins anew after that.
     fn scan(&mut self, is_complete: bool) -> Scan {
+        let relayed = Relayed {
+            is_report_final: is_complete,
+            ..self.reader.findings.relayed
+        };
         let mut scan = self.reader.scan(Known {
             is_billable: self.target.billable,
             is_retrieval: self.target.is_retrieval,
             is_error_status: false,
             complete: Some(is_complete),
+            relayed,
         });
         self.reader = Reader::new(&self.target);
         if let Some(location) = &self.asked.location {

@@ -156,7 +156,7 @@ impl Visitor<Field> for Reader<'_> {
             (Field::StreamOptions, Container::Array) => self.set_options(Options::Wrong),
             (Field::LimitParent, Container::Object) => self.end_limit_parent(at, is_empty),
             (Field::IncludeUsage, _) => self.progress.option = Some(Asked::Nobody),
-            (Field::Limit | Field::OtherLimit, _) => self.progress.has_limit = true,
+            (Field::Limit | Field::OtherLimit, _) => self.wrong_limit(field),
             (Field::Model, _) if self.names_model => self.facts.model = None,
             (Field::Tools, _) => self.facts.has_tools = !is_empty,
             (Field::Choices, _) => self.facts.n_choices = None,
@@ -246,6 +246,13 @@ impl Reader<'_> {
         };
         let is_capped = is_above && replace(&mut self.splice, span, &cap.to_string());
         self.progress.has_limit |= is_capped || value != Value::Null;
+    }
+
+    /// An object or array where a limit should stand: there is no limit that we could read, and
+    /// none that we may add, for it is the provider's to refuse.
+    fn wrong_limit(&mut self, field: Field) {
+        self.set_limit(field, None);
+        self.progress.has_limit = true;
     }
 
     fn set_limit(&mut self, field: Field, n_tokens: Option<u64>) {

@@ -457,6 +457,46 @@ fn facts_are_read_as_each_api_writes_them() {
 }
 
 #[test]
+fn the_last_of_two_limits_holds() {
+    for (api, body, n_tokens) in [
+        (Api::OpenAiChat, r#"{"max_tokens":0,"max_tokens":{}}"#, None),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":5,"max_tokens":[7]}"#,
+            None,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":5,"max_tokens":"7"}"#,
+            None,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":5,"max_tokens":null}"#,
+            None,
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":{},"max_tokens":5}"#,
+            Some(5),
+        ),
+        (
+            Api::OpenAiChat,
+            r#"{"max_tokens":5,"max_completion_tokens":{}}"#,
+            Some(5),
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"maxOutputTokens":5,"maxOutputTokens":{}}}"#,
+            None,
+        ),
+    ] {
+        let (_, facts) = relay_whole(api, &Edits::default(), body);
+        assert_eq!(facts.max_output_tokens, n_tokens, "{body}");
+    }
+}
+
+#[test]
 fn a_model_in_the_path_goes_before_one_in_the_body() {
     let mut deployment = target(Api::OpenAiChat, "azure");
     deployment.path_model = Some("prod-4o".to_owned());

@@ -7,6 +7,7 @@
 //! text is counted. No allocation, no search: a comparison.
 
 use crate::json::{Passed, Span};
+use crate::relayed::TextKind;
 
 /// The longest event that is learnt, in bytes. Content events have 150 to 600.
 const OUTLINE_BYTES_MAX: usize = 1024;
@@ -22,10 +23,21 @@ struct Piece {
 }
 
 /// An event with gaps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outline {
     fixed: Vec<u8>,
     pieces: Vec<Piece>,
+    kind: TextKind,
+}
+
+impl Default for Outline {
+    fn default() -> Outline {
+        Outline {
+            fixed: Vec::new(),
+            pieces: Vec::new(),
+            kind: TextKind::Answer,
+        }
+    }
 }
 
 /// How much of the input fits the outline.
@@ -37,15 +49,26 @@ pub(super) struct Fit {
 
 impl Outline {
     /// Learns an event; `payload` is where its only data line's value begins, `gaps` are offsets
-    /// from there. What cannot be learnt leaves the outline as it was.
-    pub(super) fn learn(&mut self, event: &[u8], payload: usize, gaps: &[(Passed, Span)]) {
+    /// from there, `kind` is what its text is. What cannot be learnt leaves the outline as it was.
+    ///
+    /// Text of another kind was empty in that event, and an empty text is no gap, so that the
+    /// kind holds for all that fits.
+    pub(super) fn learn(
+        &mut self,
+        event: &[u8],
+        payload: usize,
+        gaps: &[(Passed, Span)],
+        kind: TextKind,
+    ) {
         if event.len() > OUTLINE_BYTES_MAX || gaps.len() > GAPS_MAX {
             return;
         }
         self.fixed.clear();
         self.pieces.clear();
+        self.kind = kind;
         let mut from = 0;
-        for (gap, span) in gaps {
+        let is_empty = |gap: Passed, span: &Span| gap == Passed::Text && span.end <= span.start + 2;
+        for (gap, span) in gaps.iter().filter(|(gap, span)| !is_empty(*gap, span)) {
             let (start, end) = (index(span.start), index(span.end));
             let n_quote = usize::from(*gap != Passed::Number);
             let to = payload + start + n_quote;
@@ -68,6 +91,11 @@ impl Outline {
     fn forget(&mut self) {
         self.fixed.clear();
         self.pieces.clear();
+    }
+
+    /// What the text of a fitting event is.
+    pub(super) fn kind(&self) -> TextKind {
+        self.kind
     }
 
     /// Whether the bytes begin with an event of this outline.
@@ -151,7 +179,8 @@ mod tests {
         let event = b"data: {\"i\":1,\"c\":\"hi\"}\n\n";
         let number = Span { start: 5, end: 6 };
         let text = Span { start: 11, end: 15 };
-        outline.learn(event, 6, &[(Passed::Number, number), (Passed::Text, text)]);
+        let gaps = [(Passed::Number, number), (Passed::Text, text)];
+        outline.learn(event, 6, &gaps, TextKind::Answer);
         outline
     }
 
@@ -181,9 +210,10 @@ mod tests {
     fn what_cannot_be_learnt_fits_nothing() {
         let mut outline = Outline::default();
         assert_eq!(outline.fit(b"data"), None);
-        outline.learn(&[b'x'; OUTLINE_BYTES_MAX + 1], 0, &[]);
+        outline.learn(&[b'x'; OUTLINE_BYTES_MAX + 1], 0, &[], TextKind::Answer);
         assert_eq!(outline.fit(&[b'x'; OUTLINE_BYTES_MAX + 1]), None);
-        outline.learn(b"data", 3, &[(Passed::Text, Span { start: 7, end: 9 })]);
+        let gap = (Passed::Text, Span { start: 7, end: 10 });
+        outline.learn(b"data", 3, &[gap], TextKind::Answer);
         assert_eq!(outline.fit(b"data"), None);
     }
 }

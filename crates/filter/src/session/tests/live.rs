@@ -123,6 +123,27 @@ fn the_end_of_a_connection_is_an_event_only_for_what_it_cut() {
 }
 
 #[test]
+fn what_a_cut_text_did_not_report_is_estimated() {
+    let mut play = Play::new();
+    let path = (":path", "/v1/responses");
+    play.request(&[&[REALTIME[0], path, REALTIME[2], REALTIME[3]]]);
+    play.response(&[SWITCHED]);
+    play.client(r#"{"type":"response.create","model":"gpt-5"}"#);
+    let text = "word ".repeat(40);
+    let delta = format!(r#"{{"type":"response.output_text.delta","delta":"{text}"}}"#);
+    play.server(&delta);
+    let events = told(&play.step(Input::End(Ending::default())));
+    let [event] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(event["outcome"], "aborted");
+    assert_eq!(event["usage_source"], "estimated");
+    assert_eq!(event["estimate_basis"], "relayed_text");
+    let n_tokens = event["usage"]["output"].as_u64();
+    assert!(n_tokens.is_some_and(|n| (20..100).contains(&n)), "{event}");
+}
+
+#[test]
 fn extensions_are_counted_and_not_read() {
     let mut play = Play::new();
     play.request(&[REALTIME]);

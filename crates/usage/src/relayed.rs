@@ -1,0 +1,83 @@
+//! How much of an answer was relayed: what an estimate is made from.
+
+/// What a piece of relayed text is. Each is billed as output, but not each in the same bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TextKind {
+    /// What the caller reads.
+    Answer,
+    /// Names and arguments of tool calls.
+    Call,
+    /// What the model thought, or the provider's summary of it.
+    Thought,
+}
+
+/// Bytes of one answer that were relayed, JSON escapes counted as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relayed {
+    /// Text that the caller reads.
+    pub answer_bytes: u64,
+    /// Names and arguments of tool calls.
+    pub call_bytes: u64,
+    /// Reasoning, or a summary of it.
+    pub thought_bytes: u64,
+    /// Documents (events, lines, messages) that brought text.
+    pub n_pieces: u64,
+    /// The body as it was on the wire, framing, compression and all.
+    pub body_bytes: u64,
+    /// [`Relayed::text_bytes`] when the provider last stated an output count; `None` where it
+    /// stated none.
+    pub reported_at: Option<u64>,
+    /// Whether what the provider stated last is about the whole answer.
+    pub is_report_final: bool,
+    /// Whether the answer shows signs of reasoning that is not relayed, or not wholly.
+    pub hides_reasoning: bool,
+    /// Whether the body, or the rest of it, could not be decoded.
+    pub is_undecoded: bool,
+}
+
+impl Relayed {
+    /// All text, whatever it is.
+    pub fn text_bytes(&self) -> u64 {
+        self.answer_bytes
+            .saturating_add(self.call_bytes)
+            .saturating_add(self.thought_bytes)
+    }
+
+    /// What the caller is meant to use: the answer and its tool calls.
+    pub fn spoken_bytes(&self) -> u64 {
+        self.answer_bytes.saturating_add(self.call_bytes)
+    }
+
+    pub(crate) fn add(&mut self, kind: TextKind, n_bytes: u64) {
+        let slot = self.slot(kind);
+        *slot = slot.saturating_add(n_bytes);
+    }
+
+    /// Takes back what was added; for text whose kind is known only once it has passed.
+    pub(crate) fn take_back(&mut self, kind: TextKind, n_bytes: u64) {
+        let slot = self.slot(kind);
+        *slot = slot.saturating_sub(n_bytes);
+    }
+
+    /// The one kind of text that is more here than in `before`.
+    pub(crate) fn only_growth(&self, before: &Relayed) -> Option<TextKind> {
+        match (
+            self.answer_bytes > before.answer_bytes,
+            self.call_bytes > before.call_bytes,
+            self.thought_bytes > before.thought_bytes,
+        ) {
+            (true, false, false) => Some(TextKind::Answer),
+            (false, true, false) => Some(TextKind::Call),
+            (false, false, true) => Some(TextKind::Thought),
+            _ => None,
+        }
+    }
+
+    fn slot(&mut self, kind: TextKind) -> &mut u64 {
+        match kind {
+            TextKind::Answer => &mut self.answer_bytes,
+            TextKind::Call => &mut self.call_bytes,
+            TextKind::Thought => &mut self.thought_bytes,
+        }
+    }
+}
