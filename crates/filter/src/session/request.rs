@@ -102,7 +102,12 @@ fn metered(
         let edit = narrowed(headers, &signature, edits.include_usage);
         effects.edits.extend(edit);
     }
-    let body = RequestBody::new(&target, headers.text("content-type"), edits);
+    let content_type = match is_websocket(headers) {
+        // Frames are read in another place, and never edited.
+        true => Some("websocket"),
+        false => headers.text("content-type"),
+    };
+    let body = RequestBody::new(&target, content_type, edits);
     if body.may_change() && !ends && headers.has("content-length") {
         let length = HeaderEdit::Remove("content-length".into());
         effects.edits.push(length);

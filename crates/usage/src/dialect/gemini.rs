@@ -7,8 +7,10 @@
 //! down, so that only the last object, taken whole, is the call's.
 //! In the Live API (<https://ai.google.dev/api/live>, also for Vertex AI) any message of the server
 //! may carry `usageMetadata`, whose output is `responseTokenCount`. A turn ends with `turnComplete`
-//! or, for the client to answer, with a `toolCall`; the counts start anew with each turn, whose
-//! prompt has all turns before it, and of several in one turn the last holds.
+//! or, for the client to answer, with a `toolCall`. The reference does not say what the counts sum
+//! up; observed that they start anew with each turn, whose prompt has all turns before it
+//! (143, 181, 224 over three turns: <https://github.com/pydantic/pydantic-ai/pull/7269>). Several
+//! within one turn are taken for the same turn's, so that the last holds.
 //! <https://ai.google.dev/gemini-api/docs/pricing>: what grounding with Search or Maps reads is
 //! not charged as input.
 

@@ -164,6 +164,23 @@ fn frames_against_the_rfc_are_counted_once() {
 }
 
 #[test]
+fn frames_are_never_edited() {
+    let mut play = Play::new();
+    let path = (":path", "/v1/responses");
+    play.request(&[&[REALTIME[0], path, REALTIME[2], REALTIME[3]]]);
+    // A client that does not wait for the handshake's answer.
+    assert_eq!(
+        play.client(r#"{"model":"m","stream":true}"#),
+        Effects::default()
+    );
+    play.response(&[SWITCHED]);
+    assert_eq!(
+        play.client(r#"{"model":"m","stream":true}"#),
+        Effects::default()
+    );
+}
+
+#[test]
 fn a_gateway_counts_its_own_connections() {
     let mut play = Play::new();
     play.request(&[REALTIME]);
