@@ -46,7 +46,7 @@ impl Worker {
             // The last one stays, for a connection has but one line in an access log.
             self.check(host::set_property(USAGE_PROPERTY, event.as_bytes()));
             self.counters.count(Counter::EventsQueued);
-            let n_dropped = self.queue.borrow_mut().push(event);
+            let n_dropped = self.queue.borrow_mut().push(&event);
             self.counters.add(Counter::EventsDropped, n_dropped);
         }
     }
