@@ -5,6 +5,7 @@ use tollmesh_filter::calibration::Calibrations;
 use tollmesh_filter::headers::Headers;
 use tollmesh_filter::ids::EventIds;
 use tollmesh_filter::session::{Ending, Input, Session, Site};
+use tollmesh_usage::DecoderPool;
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
 const REQUEST: &[(&str, &str)] = &[
@@ -44,6 +45,7 @@ fn main() {
         ids: EventIds::named("0123456789abcdef".to_owned()),
         source: Source::default(),
         calibrations: Calibrations::default(),
+        decoders: DecoderPool::default(),
     };
     let content = "word ".repeat(150);
     let answer = format!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel, MapType};
+use tollmesh_usage::DecoderPool;
 use tollmesh_wire::plugin::{AggregatorPeer, Mistake};
 use tollmesh_wire::{Node, PluginConfig};
 
@@ -82,6 +83,7 @@ impl Root {
             ids,
             source,
             calibrations: Calibrations::default(),
+            decoders: DecoderPool::default(),
         }));
     }
 

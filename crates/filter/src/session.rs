@@ -9,7 +9,7 @@ mod outcome;
 mod request;
 mod response;
 
-use tollmesh_usage::{EventCutter, UsageScanner};
+use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner};
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
 use crate::calibration::Calibrations;
@@ -35,6 +35,8 @@ pub struct Site {
     pub source: Source,
     /// What earlier answers taught about each model's tokens.
     pub calibrations: Calibrations,
+    /// The memory of this worker's decoders.
+    pub decoders: DecoderPool,
 }
 
 /// One thing that the proxy says about a call.

@@ -5,10 +5,14 @@
 
 mod brotli;
 mod inflate;
+mod pool;
+mod zstd;
 
 use crate::scan::Trouble;
 use brotli::Brotli;
 use inflate::Inflater;
+pub use pool::{DecoderPool, POOL_BYTES_MAX};
+use zstd::Zstd;
 
 /// Decoded bytes that any body may have, however few bytes it came from.
 const DECODED_BYTES_FREE: u64 = 16 << 20;
@@ -26,6 +30,8 @@ pub(crate) enum Decoder {
     Inflate(Box<Inflater>),
     /// `br`
     Brotli(Box<Brotli>),
+    /// `zstd`
+    Zstd(Box<Zstd>),
     /// An encoding that cannot be undone, or a body that could not be.
     Unreadable,
 }
@@ -47,8 +53,11 @@ impl Volume {
 }
 
 impl Decoder {
-    /// The decoder that a `content-encoding` header asks for.
-    pub(crate) fn new(content_encoding: Option<&str>) -> Result<Decoder, Trouble> {
+    /// The decoder that a `content-encoding` header asks for; its memory comes out of the pool.
+    pub(crate) fn new(
+        content_encoding: Option<&str>,
+        pool: &DecoderPool,
+    ) -> Result<Decoder, Trouble> {
         let mut names = content_encoding
             .unwrap_or_default()
             .split(',')
@@ -57,9 +66,12 @@ impl Decoder {
         let (name, further) = (names.next(), names.next());
         match (name.as_deref(), further) {
             (None, _) => Ok(Decoder::Identity),
-            (Some("gzip" | "x-gzip"), None) => Ok(Decoder::Inflate(Box::new(Inflater::gzip()))),
-            (Some("deflate"), None) => Ok(Decoder::Inflate(Box::new(Inflater::deflate()))),
-            (Some("br"), None) => Ok(Decoder::Brotli(Box::new(Brotli::new()))),
+            (Some("gzip" | "x-gzip"), None) => {
+                Ok(Decoder::Inflate(Box::new(Inflater::gzip(pool)?)))
+            }
+            (Some("deflate"), None) => Ok(Decoder::Inflate(Box::new(Inflater::deflate(pool)?))),
+            (Some("br"), None) => Ok(Decoder::Brotli(Box::new(Brotli::new(pool)?))),
+            (Some("zstd"), None) => Ok(Decoder::Zstd(Box::new(Zstd::new(pool)))),
             _ => Err(Trouble::UnknownEncoding),
         }
     }
@@ -77,6 +89,7 @@ impl Decoder {
             }
             Decoder::Inflate(inflater) => inflater.push(chunk, &mut sink),
             Decoder::Brotli(brotli) => brotli.push(chunk, &mut sink),
+            Decoder::Zstd(zstd) => zstd.push(chunk, &mut sink),
             Decoder::Unreadable => Ok(()),
         };
         if outcome.is_err() {
@@ -85,12 +98,27 @@ impl Decoder {
         outcome
     }
 
+    /// The body has ended, perhaps too early; `sink` is given what was still held.
+    pub(crate) fn finish(&mut self, mut sink: impl FnMut(&[u8])) -> Result<(), Trouble> {
+        match self {
+            Decoder::Zstd(zstd) => zstd.finish(&mut sink),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether output may be held back although its input has come, so that it does not tell when
+    /// something was relayed.
+    pub(crate) fn is_delayed(&self) -> bool {
+        matches!(self, Decoder::Zstd(_))
+    }
+
     /// Whether the encoding itself says that nothing is missing.
     pub(crate) fn is_complete(&self) -> bool {
         match self {
             Decoder::Identity | Decoder::Unreadable => true,
             Decoder::Inflate(inflater) => inflater.is_complete(),
             Decoder::Brotli(brotli) => brotli.is_complete(),
+            Decoder::Zstd(zstd) => zstd.is_complete(),
         }
     }
 }
@@ -105,7 +133,7 @@ mod tests {
     use super::*;
 
     fn decoded(encoding: &str, body: &[u8], n_chunk: usize) -> (Vec<u8>, Option<Trouble>, bool) {
-        let mut decoder = Decoder::new(Some(encoding)).unwrap();
+        let mut decoder = Decoder::new(Some(encoding), &DecoderPool::default()).unwrap();
         let mut out = Vec::new();
         let mut trouble = None;
         for chunk in body.chunks(n_chunk) {
@@ -172,7 +200,7 @@ mod tests {
         let (_, trouble, _) = decoded("gzip", b"{\"model\":\"not gzip\"}", 5);
         assert_eq!(trouble, Some(Trouble::BadEncoding));
         assert_eq!(
-            Decoder::new(Some("gzip, gzip")).err(),
+            Decoder::new(Some("gzip, gzip"), &DecoderPool::default()).err(),
             Some(Trouble::UnknownEncoding)
         );
     }

@@ -1,6 +1,6 @@
 //! A response body on its way back: read for usage, never changed.
 
-use crate::decode::Decoder;
+use crate::decode::{Decoder, DecoderPool};
 use crate::detect::{Api, Target};
 use crate::dialect::Reader;
 use crate::framing::Framing;
@@ -59,11 +59,22 @@ pub struct UsageScanner {
 }
 
 impl UsageScanner {
-    /// A scanner for the answer to that request.
+    /// A scanner for the answer to that request, with decoder memory of its own.
     pub fn new(target: &Target, request: &RequestFacts, head: &ResponseHead) -> UsageScanner {
+        UsageScanner::with_pool(target, request, head, &DecoderPool::default())
+    }
+
+    /// A scanner whose decoder takes its memory out of that pool.
+    pub fn with_pool(
+        target: &Target,
+        request: &RequestFacts,
+        head: &ResponseHead,
+        pool: &DecoderPool,
+    ) -> UsageScanner {
         let mut reader = Reader::new(target);
         reader.headers(|name| head.header(name));
-        let decoder = Decoder::new(head.header("content-encoding")).unwrap_or_else(|trouble| {
+        let encoding = head.header("content-encoding");
+        let decoder = Decoder::new(encoding, pool).unwrap_or_else(|trouble| {
             reader.findings.trouble(trouble);
             Decoder::Unreadable
         });
@@ -91,8 +102,9 @@ impl UsageScanner {
     }
 
     /// Whether a byte of content (not of a role-only frame) has been seen: time to first token.
+    /// Never where the decoder cannot tell when it came.
     pub fn has_content(&self) -> bool {
-        self.reader.findings.has_content
+        self.reader.findings.has_content && !self.decoder.is_delayed()
     }
 
     /// Bytes of content relayed so far, JSON escapes as written.
@@ -102,6 +114,9 @@ impl UsageScanner {
 
     /// The verdict. Cut bodies have one too.
     pub fn finish(mut self) -> Scan {
+        let (framing, reader) = (&mut self.framing, &mut self.reader);
+        let outcome = self.decoder.finish(|bytes| framing.push(bytes, reader));
+        self.reader.findings.note(outcome);
         self.framing.finish(&mut self.reader);
         let complete = self.complete();
         let relayed = self.relayed(complete);

@@ -42,7 +42,12 @@ pub(super) fn head(
         return live::head(site, *call, headers, effects);
     }
     let answer = Answer {
-        scanner: UsageScanner::new(&call.target, call.body.facts(), &read(headers)),
+        scanner: UsageScanner::with_pool(
+            &call.target,
+            call.body.facts(),
+            &read(headers),
+            &site.decoders,
+        ),
         call: *call,
         cutter,
         ttft_ms: None,

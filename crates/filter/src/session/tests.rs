@@ -55,6 +55,7 @@ impl Play {
             ids: EventIds::named("vm".to_owned()),
             source: Source::default(),
             calibrations: Calibrations::default(),
+            decoders: DecoderPool::default(),
         };
         Play {
             site,

@@ -5,10 +5,14 @@
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Volume;
+use super::pool::{DecoderPool, Reservation};
 use crate::scan::Trouble;
 
 /// The buffer through which everything is decoded, on the stack.
 const BUFFER_BYTES: usize = 4096;
+
+/// What a decoder takes: deflate's window of 32 KiB and its tables.
+const DECODER_BYTES: u64 = 48 << 10;
 
 /// gzip's trailer: checksum and length.
 const TRAILER_BYTES: usize = 8;
@@ -56,26 +60,28 @@ pub(crate) struct Inflater {
     inner: Decompress,
     n_members: u32,
     volume: Volume,
+    _memory: Reservation,
 }
 
 impl Inflater {
-    pub(super) fn gzip() -> Inflater {
-        Inflater {
+    pub(super) fn gzip(pool: &DecoderPool) -> Result<Inflater, Trouble> {
+        Ok(Inflater {
+            _memory: pool.reserve(DECODER_BYTES)?,
             stage: Stage::Fixed { n_seen: 0 },
             is_gzip: true,
             flags: 0,
             inner: Decompress::new(false),
             n_members: 0,
             volume: Volume::default(),
-        }
+        })
     }
 
-    pub(super) fn deflate() -> Inflater {
-        Inflater {
+    pub(super) fn deflate(pool: &DecoderPool) -> Result<Inflater, Trouble> {
+        Ok(Inflater {
             stage: Stage::Guess,
             is_gzip: false,
-            ..Inflater::gzip()
-        }
+            ..Inflater::gzip(pool)?
+        })
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -99,7 +105,7 @@ impl Inflater {
                 Stage::Guess => {
                     // zlib's first byte names the method 8 in its low half (RFC 1950, 2.2); a raw
                     // block that begins so would be of the reserved type or stored and odd.
-                    self.inner = Decompress::new(byte & 0x0F == 8);
+                    self.inner.reset(byte & 0x0F == 8);
                     self.stage = Stage::Body;
                     0
                 }

@@ -28,6 +28,10 @@ pub(super) enum Field {
     Tools,
     /// How many answers are asked for.
     Choices,
+    /// How much, or whether, the model shall reason.
+    Reasoning,
+    /// The same, within an object that says it.
+    ReasoningKind,
 }
 
 /// One API's form of a request.
@@ -91,6 +95,34 @@ const MODEL: (&str, Node<Field>) = ("model", Node::leaf(Field::Model));
 const STREAM: (&str, Node<Field>) = ("stream", Node::leaf(Field::Stream));
 const TOOLS: (&str, Node<Field>) = ("tools", Node::leaf(Field::Tools));
 const N: (&str, Node<Field>) = ("n", Node::leaf(Field::Choices));
+/// <https://platform.openai.com/docs/api-reference/chat/create>
+const EFFORT: (&str, Node<Field>) = ("reasoning_effort", Node::leaf(Field::Reasoning));
+
+/// <https://platform.openai.com/docs/api-reference/responses/create>; hosts of the chat dialect
+/// take it too (<https://openrouter.ai/docs/use-cases/reasoning-tokens>).
+const REASONING: (&str, Node<Field>) = (
+    "reasoning",
+    Node::object(&[
+        ("effort", Node::leaf(Field::ReasoningKind)),
+        ("enabled", Node::leaf(Field::ReasoningKind)),
+    ])
+    .named(Field::Reasoning),
+);
+
+/// <https://platform.claude.com/docs/en/build-with-claude/extended-thinking>; hosts of the chat
+/// dialect take it too.
+const THINKING: (&str, Node<Field>) = (
+    "thinking",
+    Node::object(&[("type", Node::leaf(Field::ReasoningKind))]).named(Field::Reasoning),
+);
+
+/// <https://ai.google.dev/gemini-api/docs/thinking>
+const THINKING_CONFIG: Node<Field> = Node::object(&[
+    ("thinkingBudget", Node::leaf(Field::ReasoningKind)),
+    ("thinking_budget", Node::leaf(Field::ReasoningKind)),
+])
+.named(Field::Reasoning);
+
 const TIER: (&str, Node<Field>) = ("service_tier", Node::leaf(Field::Tier));
 
 /// <https://platform.openai.com/docs/api-reference/chat/create>: `max_tokens` is the older name of
@@ -126,6 +158,9 @@ static CHAT_BODY: Node<Field> = Node::object(&[
     TIER,
     TOOLS,
     N,
+    EFFORT,
+    REASONING,
+    THINKING,
     STREAM_OPTIONS,
     ("max_completion_tokens", Node::leaf(Field::Limit)),
     ("max_tokens", Node::leaf(Field::OtherLimit)),
@@ -138,6 +173,9 @@ static COMPATIBLE_CHAT_BODY: Node<Field> = Node::object(&[
     TIER,
     TOOLS,
     N,
+    EFFORT,
+    REASONING,
+    THINKING,
     STREAM_OPTIONS,
     ("max_tokens", Node::leaf(Field::Limit)),
     ("max_completion_tokens", Node::leaf(Field::OtherLimit)),
@@ -152,6 +190,7 @@ static RESPONSES: Form = Form {
         STREAM,
         TIER,
         TOOLS,
+        REASONING,
         ("max_output_tokens", Node::leaf(Field::Limit)),
     ])
     .named(Field::Root),
@@ -256,6 +295,7 @@ static CONVERSE_STREAM: Form = Form {
 /// models has a body of its own, so a limit is read and never added.
 static INVOKE: Form = Form {
     root: &Node::object(&[
+        THINKING,
         ("max_tokens", Node::leaf(Field::Limit)),
         ("max_gen_len", Node::leaf(Field::OtherLimit)),
     ])
@@ -268,6 +308,7 @@ static INVOKE: Form = Form {
 
 static INVOKE_STREAM: Form = Form {
     root: &Node::object(&[
+        THINKING,
         ("max_tokens", Node::leaf(Field::Limit)),
         ("max_gen_len", Node::leaf(Field::OtherLimit)),
     ])
@@ -286,6 +327,7 @@ static MESSAGES: Form = Form {
         STREAM,
         TIER,
         TOOLS,
+        THINKING,
         ("max_tokens", Node::leaf(Field::Limit)),
         ("max_tokens_to_sample", Node::leaf(Field::OtherLimit)),
     ])
@@ -321,6 +363,8 @@ const GENERATION_CONFIG: Node<Field> = Node::object(&[
     ("max_output_tokens", Node::leaf(Field::OtherLimit)),
     ("candidateCount", Node::leaf(Field::Choices)),
     ("candidate_count", Node::leaf(Field::Choices)),
+    ("thinkingConfig", THINKING_CONFIG),
+    ("thinking_config", THINKING_CONFIG),
 ])
 .named(Field::LimitParent);
 

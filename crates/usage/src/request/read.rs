@@ -102,7 +102,13 @@ impl Wishes {
             Field::Model => self.model.is_some(),
             Field::StreamOptions | Field::IncludeUsage => self.include_usage,
             Field::LimitParent | Field::Limit | Field::OtherLimit => self.cap.is_some(),
-            Field::Root | Field::Stream | Field::Tier | Field::Tools | Field::Choices => false,
+            Field::Root
+            | Field::Stream
+            | Field::Tier
+            | Field::Tools
+            | Field::Choices
+            | Field::Reasoning
+            | Field::ReasoningKind => false,
         }
     }
 }
@@ -122,6 +128,8 @@ impl Visitor<Field> for Reader<'_> {
             Field::Tier => self.facts.service_tier = text_of(value),
             Field::Tools => self.facts.has_tools = false,
             Field::Choices => self.facts.n_choices = count_in(value),
+            Field::Reasoning => self.facts.asks_reasoning = asks(value),
+            Field::ReasoningKind => self.facts.asks_reasoning &= asks(value),
             Field::StreamOptions => self.null_options(value, span),
             Field::IncludeUsage => self.option(value, span),
             Field::LimitParent => self.null_limit_parent(value, span),
@@ -135,6 +143,7 @@ impl Visitor<Field> for Reader<'_> {
         }
         match field {
             Field::StreamOptions => self.progress.option = None,
+            Field::Reasoning => self.facts.asks_reasoning = true,
             Field::LimitParent => {
                 self.progress.has_limit_parent = true;
                 self.progress.has_limit = false;
@@ -332,6 +341,14 @@ fn text_of(value: Value<'_>) -> Option<String> {
         Value::Text(text) => Some(text.to_owned()),
         _ => None,
     }
+}
+
+/// Whether a value asks for reasoning: an effort, a budget, a kind; or says that there be none.
+fn asks(value: Value<'_>) -> bool {
+    !matches!(
+        value,
+        Value::Null | Value::Bool(false) | Value::Number("0") | Value::Text("none" | "disabled")
+    )
 }
 
 fn count_in(value: Value<'_>) -> Option<u64> {

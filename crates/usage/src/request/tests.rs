@@ -497,6 +497,45 @@ fn the_last_of_two_limits_holds() {
 }
 
 #[test]
+fn reasoning_is_asked_for_in_several_ways() {
+    for (api, body, asks_reasoning) in [
+        (Api::OpenAiChat, "{}", false),
+        (Api::OpenAiChat, r#"{"reasoning_effort":"low"}"#, true),
+        (Api::OpenAiChat, r#"{"reasoning_effort":"none"}"#, false),
+        (Api::OpenAiChat, r#"{"reasoning":{"enabled":true}}"#, true),
+        (
+            Api::OpenAiResponses,
+            r#"{"reasoning":{"effort":"high"}}"#,
+            true,
+        ),
+        (Api::OpenAiResponses, r#"{"reasoning":null}"#, false),
+        (
+            Api::AnthropicMessages,
+            r#"{"thinking":{"type":"enabled","budget_tokens":2000}}"#,
+            true,
+        ),
+        (
+            Api::AnthropicMessages,
+            r#"{"thinking":{"type":"disabled"}}"#,
+            false,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"thinkingConfig":{"thinkingBudget":0}}}"#,
+            false,
+        ),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":{"thinkingConfig":{"thinkingBudget":-1}}}"#,
+            true,
+        ),
+    ] {
+        let (_, facts) = relay_whole(api, &Edits::default(), body);
+        assert_eq!(facts.asks_reasoning, asks_reasoning, "{body}");
+    }
+}
+
+#[test]
 fn a_model_in_the_path_goes_before_one_in_the_body() {
     let mut deployment = target(Api::OpenAiChat, "azure");
     deployment.path_model = Some("prod-4o".to_owned());

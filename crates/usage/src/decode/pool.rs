@@ -1,0 +1,77 @@
+//! The memory that all decoders of one VM share.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::scan::Trouble;
+
+/// What decoders may allocate together, in bytes, where the caller sets no other bound.
+pub const POOL_BYTES_MAX: u64 = 64 << 20;
+
+/// A bound on what decoders allocate together; clones share it.
+///
+/// A decoder reserves what its window may take before it allocates it. A body for whose decoder
+/// nothing is left passes unread, as [`Trouble::DecoderBudget`].
+#[derive(Clone, Debug)]
+pub struct DecoderPool {
+    n_left: Rc<Cell<u64>>,
+}
+
+impl Default for DecoderPool {
+    fn default() -> DecoderPool {
+        DecoderPool::of(POOL_BYTES_MAX)
+    }
+}
+
+impl DecoderPool {
+    /// A pool of that many bytes.
+    pub fn of(n_bytes: u64) -> DecoderPool {
+        DecoderPool {
+            n_left: Rc::new(Cell::new(n_bytes)),
+        }
+    }
+
+    /// Bytes that are not reserved.
+    pub fn n_bytes_left(&self) -> u64 {
+        self.n_left.get()
+    }
+
+    /// Sets bytes aside until the reservation is dropped.
+    pub(super) fn reserve(&self, n_bytes: u64) -> Result<Reservation, Trouble> {
+        let n_left = self.n_left.get().checked_sub(n_bytes);
+        self.n_left.set(n_left.ok_or(Trouble::DecoderBudget)?);
+        Ok(Reservation {
+            pool: self.clone(),
+            n_bytes,
+        })
+    }
+}
+
+/// Bytes of a pool that a decoder may allocate.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pool: DecoderPool,
+    n_bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let n_left = self.pool.n_left.get();
+        self.pool.n_left.set(n_left.saturating_add(self.n_bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_given_back() {
+        let pool = DecoderPool::of(100);
+        let first = pool.reserve(60).unwrap();
+        assert_eq!(pool.reserve(41).err(), Some(Trouble::DecoderBudget));
+        assert_eq!(pool.clone().n_bytes_left(), 40);
+        drop(first);
+        assert_eq!(pool.n_bytes_left(), 100);
+    }
+}
