@@ -1,6 +1,5 @@
 //! The access log as the second record: a lost ledger comes back from it, and a whole one stays.
 
-use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
@@ -80,6 +79,25 @@ fn said(output: &Output, code: i32) -> String {
     }
 }
 
+/// All that an aggregator says about its ledger.
+#[derive(Debug, PartialEq)]
+struct Books {
+    rows: Vec<Row>,
+    sums: Value,
+    counters: Vec<String>,
+}
+
+impl Books {
+    fn of(mesh: &Mesh, aggregator: &Aggregator) -> Books {
+        let ledger = Ledger::new(mesh.runtime().handle().clone(), aggregator.operator());
+        Books {
+            rows: rows(&ledger),
+            sums: sums(mesh, aggregator),
+            counters: counters(aggregator),
+        }
+    }
+}
+
 /// Rows in the order of their ids; their numbers tell only the order in which they came.
 fn rows(ledger: &Ledger) -> Vec<Row> {
     let mut rows = ledger.rows().expect("the ledger answers");
@@ -122,13 +140,9 @@ fn an_access_log_rebuilds_a_lost_ledger_and_adds_nothing_to_a_whole_one() {
     let answers = traffic(&mesh);
     mesh.ledger().rows_of(&answers.iter().collect::<Vec<_>>());
     access_log(&mesh);
-    let live = (
-        rows(&mesh.ledger()),
-        sums(&mesh, &mesh.aggregator()),
-        counters(&mesh.aggregator()),
-    );
-    assert_eq!(live.0.len() as u64, N_CALLS);
-    assert!(!live.2.is_empty());
+    let live = Books::of(&mesh, &mesh.aggregator());
+    assert_eq!(live.rows.len() as u64, N_CALLS);
+    assert!(!live.counters.is_empty());
 
     let lost = mesh.dir().join("lost");
     let state = lost.join("state");
@@ -138,7 +152,10 @@ fn an_access_log_rebuilds_a_lost_ledger_and_adds_nothing_to_a_whole_one() {
     assert!(told.starts_with(&want), "{told}");
     assert!(told.ends_with(", unreadable 0"), "{told}");
     assert!(rebuilt.stderr.is_empty(), "quiet where nobody watches");
-    compare_with(&mesh, &lost, &live);
+    let binary = artifacts::tollmesh().expect("the mesh runs one");
+    let handle = mesh.runtime().handle();
+    let again = Aggregator::start(&binary, &lost, false, "", handle).expect("it starts");
+    assert_eq!(Books::of(&mesh, &again), live);
 
     // Its own ledger is being written: a remedy, and then the remedy itself.
     let ingest = match mesh.aggregator().ingest() {
@@ -155,18 +172,5 @@ fn an_access_log_rebuilds_a_lost_ledger_and_adds_nothing_to_a_whole_one() {
     let told = said(&import(&mesh, &[]), 0);
     assert!(told.starts_with(&want), "{told}");
     mesh.aggregator().restart().expect("it starts again");
-    assert_eq!(rows(&mesh.ledger()), live.0);
-    assert_eq!(sums(&mesh, &mesh.aggregator()), live.1);
-    assert_eq!(counters(&mesh.aggregator()), live.2);
-}
-
-/// Serves the ledger below that directory and compares all that it says.
-fn compare_with(mesh: &Mesh, dir: &Path, live: &(Vec<Row>, Value, Vec<String>)) {
-    let binary = artifacts::tollmesh().expect("the mesh runs one");
-    let handle = mesh.runtime().handle();
-    let rebuilt = Aggregator::start(&binary, dir, false, "", handle).expect("it starts");
-    let ledger = Ledger::new(handle.clone(), rebuilt.operator());
-    assert_eq!(rows(&ledger), live.0);
-    assert_eq!(sums(mesh, &rebuilt), live.1);
-    assert_eq!(counters(&rebuilt), live.2);
+    assert_eq!(Books::of(&mesh, &mesh.aggregator()), live);
 }
