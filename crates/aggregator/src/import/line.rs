@@ -139,7 +139,7 @@ mod tests {
             ),
             (
                 r#"2026-11-22 {"tollmesh":"{\"event_id\":\"e\"}"}"#,
-                "not a JSON object: invalid number at line 1 column 5",
+                "not a JSON object: invalid type: integer `2026`, expected a map at line 1 column 4",
             ),
             (
                 r#"{"tollmesh":7}"#,

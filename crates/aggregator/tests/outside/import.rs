@@ -81,7 +81,8 @@ fn a_running_aggregator_takes_them_too() {
         .map(|n| line(&event(&format!("n{n}"), "red")))
         .collect();
     let log = format!("{}\n{}\n", line(&event("a", "red")), log.join("\n"));
-    let to = ["--to", process.ingest_address()];
+    let address = process.ingest_address().to_owned();
+    let to = ["--to", address.as_str()];
     let (code, told, error) = import(dir.path(), &to, &log);
     assert_eq!((code, error.as_str()), (Some(0), ""));
     assert_eq!(
