@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod money;
 pub mod net;
+pub mod pricelist;
 pub mod prices;
 pub mod problem;
 pub mod question;

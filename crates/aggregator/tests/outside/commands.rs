@@ -175,3 +175,50 @@ fn check_tells_every_mistake_in_every_file() {
         ])
     );
 }
+
+#[test]
+fn prices_are_shown_with_arithmetic_and_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let terms = "schema = 1\n[[override]]\nid = \"acme\"\n\
+                 when = { provider = \"anthropic\" }\ntimes = \"0.8\"\n";
+    let overrides = file("own.toml", terms);
+    let config = file("tollmesh.toml", &format!("overrides = {overrides:?}\n"));
+    let config = config.to_str().unwrap();
+    let show = |arguments: &[&str]| {
+        let arguments = [&["prices", "show", "--config", config], arguments].concat();
+        let output = tollmesh(&arguments, "");
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let told = told.replace(&dir.path().display().to_string(), "DIR");
+        (output.status.code(), told)
+    };
+    let (code, told) = show(&[
+        "claude-opus-4-6",
+        "--provider",
+        "anthropic",
+        "--at",
+        "2026-03-12",
+    ]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("prices", told);
+    let at = ["--at", "2026-01-01T00:00:00Z"];
+    let (code, told) = show(&[&["no-such-model"], &at[..]].concat());
+    assert_eq!(code, Some(1));
+    let want = "tollmesh: no row prices \"no-such-model\" at 2026-01-01T00:00:00.000Z\n";
+    assert_eq!(told, want);
+    let process = Process::start(dir.path(), "");
+    let asked = "/api/v1/prices?model=claude-opus-4-6&provider=anthropic&at=2026-03-12";
+    let (_, json) = show(&[
+        "claude-opus-4-6",
+        "--provider=anthropic",
+        "--at=2026-03-12",
+        "--format=json",
+    ]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(process.json(asked), json);
+    assert_eq!(process.get("/api/v1/prices").status, 400);
+}
