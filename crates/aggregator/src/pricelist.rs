@@ -1,5 +1,7 @@
 //! Price tables as rows: what a model costs, since when, and where that was read.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use tollmesh_pricing::{Book, Model, Row};
 use tollmesh_usage::Bucket;
@@ -100,6 +102,75 @@ pub fn rows(book: &Book, wanted: &Wanted) -> Rows {
         items: holding.collect(),
         next_cursor: None,
     }
+}
+
+/// What tells one row of all tables from another: two rows that share it price the same calls.
+const KEY: &[&str] = &["provider", "model", "tier", "from", "input_min", "calendar"];
+
+/// What decides a cost, beside that.
+const TERMS: &[&str] = &["until", "input_max", "rates", "units"];
+
+/// The rows that only one of both has, and those whose terms differ, in the order of their keys.
+pub fn diff(before: &Book, after: &Book) -> Rows {
+    let (mut before, mut after) = (by_key(before), by_key(after));
+    let mut keys: Vec<String> = before.keys().chain(after.keys()).cloned().collect();
+    keys.sort();
+    keys.dedup();
+    let items = keys.into_iter().filter_map(|key| {
+        let (was, is) = (before.remove(&key), after.remove(&key));
+        let change = match (&was, &is) {
+            (Some(was), Some(is)) if same_terms(was, is) => return None,
+            (Some(_), Some(_)) => "changed",
+            (Some(_), None) => "removed",
+            _ => "added",
+        };
+        let mut item = Map::from_iter([("change".to_owned(), json!(change))]);
+        let named = is.as_ref().or(was.as_ref());
+        for field in KEY {
+            let value = named.and_then(|row| row.get(*field)).cloned();
+            item.insert((*field).to_owned(), value.unwrap_or_default());
+        }
+        item.insert("before".to_owned(), terms(was));
+        item.insert("after".to_owned(), terms(is));
+        Some(item)
+    });
+    let ends = ["before", "after"];
+    let columns = ["change"].iter().chain(KEY).chain(&ends);
+    Rows {
+        items: items.collect(),
+        columns: columns.map(|column| (*column).to_owned()).collect(),
+        next_cursor: None,
+    }
+}
+
+fn by_key(book: &Book) -> BTreeMap<String, Map<String, Value>> {
+    let mut rows = BTreeMap::new();
+    for (provider, model) in book.models() {
+        for row in &model.rows {
+            let item = item(provider, model, row);
+            let key: Vec<&Value> = KEY.iter().filter_map(|field| item.get(*field)).collect();
+            // A model that a later file overrides comes after the one that holds.
+            rows.entry(json!(key).to_string()).or_insert(item);
+        }
+    }
+    rows
+}
+
+fn same_terms(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+    TERMS.iter().all(|field| a.get(*field) == b.get(*field))
+}
+
+/// The terms of a row that say something; `null` where there is no row.
+fn terms(row: Option<Map<String, Value>>) -> Value {
+    let Some(row) = row else { return Value::Null };
+    let says = |value: &Value| match value {
+        Value::Null => false,
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    };
+    let terms = row.into_iter();
+    let terms = terms.filter(|(name, value)| TERMS.contains(&name.as_str()) && says(value));
+    Value::Object(terms.collect())
 }
 
 /// A row in JSON: rates in US dollars for a million tokens, units in US dollars each.

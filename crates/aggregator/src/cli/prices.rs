@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use tollmesh_pricing::{Book, Call, Model, Row};
@@ -11,7 +12,7 @@ use tollmesh_wire::Timestamp;
 use super::output::{self, Format};
 use super::{Files, Outcome};
 use crate::pricelist::{self, Wanted};
-use crate::prices::Prices;
+use crate::prices::{self, Prices, PricesError};
 use crate::{clock, question};
 
 /// Tokens of each class in the example.
@@ -31,6 +32,19 @@ pub struct Arguments {
 enum Command {
     /// The rows that price a model, the arithmetic, and where they were read.
     Show(Show),
+    /// What differs between two tables; ends with 1 where something does.
+    Diff(Diff),
+}
+
+#[derive(Debug, Args)]
+struct Diff {
+    /// A price file, a folder of them, or `shipped` for the tables of this build.
+    a: PathBuf,
+    /// The same, as it is compared with the first.
+    b: PathBuf,
+    /// How rows are written.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +82,7 @@ const COLUMNS: &[&str] = &[
 pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     match &arguments.command {
         Command::Show(show) => run_show(files, show),
+        Command::Diff(diff) => run_diff(diff),
     }
 }
 
@@ -100,6 +115,25 @@ fn run_show(files: &Files, show: &Show) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+fn run_diff(diff: &Diff) -> anyhow::Result<Outcome> {
+    let rows = pricelist::diff(&tables(&diff.a)?, &tables(&diff.b)?);
+    if rows.items.is_empty() && diff.format == Format::Table {
+        return Ok(Outcome::Done);
+    }
+    output::write(&rows, diff.format, &[])?;
+    Ok(match rows.items.is_empty() {
+        true => Outcome::Done,
+        false => Outcome::Findings,
+    })
+}
+
+fn tables(path: &Path) -> Result<Book, PricesError> {
+    if path == Path::new("shipped") {
+        return Book::load(Book::shipped()).map_err(PricesError::Invalid);
+    }
+    prices::read_alone(path)
 }
 
 /// What a call of the standard tier with some tokens of each class costs, line by line; empty
