@@ -32,8 +32,9 @@ pub struct Recorded {
     /// Why it is no gate; empty where it is one.
     #[serde(default)]
     pub ambiguous: Vec<String>,
+    /// The authority it was sent to.
+    pub host: String,
     method: String,
-    host: String,
     path: String,
     #[serde(default)]
     request_content_type: Option<String>,

@@ -65,7 +65,7 @@ fn hostile_json_passes_and_is_counted() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let nothing: &[&str] = &["usage_missing", "malformed"];
     let bad: &[&str] = &["bad_count"];
-    let cases: [(&str, Vec<u8>, &[&str]); 10] = [
+    let cases: [(&str, Vec<u8>, &[&str]); 11] = [
         ("depth of 100,000", deep.into_bytes(), nothing),
         (
             "1e400 tokens",
@@ -102,7 +102,13 @@ fn hostile_json_passes_and_is_counted() {
             b"{\"model\":\"\xff\xfe\",\"x\":\"\xc3\"}".to_vec(),
             nothing,
         ),
-        ("no JSON", b"\x00\x01\x02 not JSON at all".to_vec(), nothing),
+        ("no JSON", b"<html>not JSON at all".to_vec(), nothing),
+        // May be taken for the head of a binary event stream, which is then cut short.
+        (
+            "zero bytes",
+            b"\x00\x01\x02 not JSON".to_vec(),
+            &["malformed", "truncated"],
+        ),
         (
             "nothing",
             Vec::new(),

@@ -9,7 +9,7 @@ use tollmesh_tests::fact::eventually;
 use tollmesh_tests::{Answer, Ended, Exchange, Mesh, Usage, usage};
 
 /// Kills in the test of kills.
-const N_KILLS: usize = 5;
+const N_KILLS: usize = 20;
 
 /// The n-th call: each one uses something else, so that one row cannot pass for another.
 fn nth(n: u64) -> (Exchange, Usage) {

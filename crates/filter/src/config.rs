@@ -21,15 +21,16 @@ pub enum Verdict {
 }
 
 /// Decides what a request is: the operator's own hosts first, then the table of providers.
-pub fn verdict(config: &PluginConfig, host: &str, path: &str, method: &str) -> Verdict {
-    let host = without_port(host);
+pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str) -> Verdict {
+    let host = without_port(authority).to_ascii_lowercase();
     let bare_path = path.split('?').next().unwrap_or_default();
     let rule = config.apis.iter().find(|rule| {
-        let is_host = matches(&rule.host, &host.to_ascii_lowercase());
+        // A rule that names a port means that port, any other means them all.
+        let is_host = matches(&rule.host, &host) || rule.host.eq_ignore_ascii_case(authority);
         is_host && matches(&rule.path, bare_path)
     });
     let detection = match rule {
-        None => detect(host, path, method),
+        None => detect(authority, path, method),
         Some(rule) if rule.role == Role::Ignore => return Verdict::NotOurs,
         Some(rule) => own(rule, path, method),
     };
@@ -150,7 +151,11 @@ mod tests {
                 "/eu/v1/chat/completions?x=1",
                 "openai.chat vllm include_usage=false gateway=false",
             ),
-            ("a.llm.internal", "/us/v1/chat/completions", "NotOurs"),
+            (
+                "a.llm.internal",
+                "/us/v1/chat/completions",
+                "openai.chat openai-compatible include_usage=false gateway=false",
+            ),
             (
                 "GW.internal",
                 "/v1/messages",
@@ -162,7 +167,7 @@ mod tests {
                 "/v1/chat/completions",
                 "openai.chat openai include_usage=true gateway=false",
             ),
-            ("example.com", "/v1/chat/completions", "NotOurs"),
+            ("example.com", "/v1/files", "NotOurs"),
         ] {
             assert_eq!(shown(&config, host, path), expected, "{host}{path}");
         }

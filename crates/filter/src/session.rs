@@ -252,8 +252,18 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
     }
 }
 
+/// Whether a path alone made us take this for a call, and neither side said anything that a call
+/// says: another service has a path of that shape.
+fn is_no_call(event: &tollmesh_wire::Event) -> bool {
+    let names_no_model = event.model.is_none() && event.model_requested.is_none();
+    event.provider.ends_with("-compatible") && names_no_model && event.usage.is_empty()
+}
+
 fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
     let mut effects = Effects::default();
+    if is_no_call(&event) {
+        return (Phase::Closed, effects);
+    }
     let trouble = tollmesh_usage::Trouble::ALL
         .into_iter()
         .find(|kind| event.trouble.as_deref() == Some(kind.name()));

@@ -252,9 +252,10 @@ pub enum Detection {
 
 /// Decides what a request is. `path` may carry a query; nothing of it is kept.
 pub fn detect(host: &str, path: &str, method: &str) -> Detection {
+    let authority = host;
     let host = pattern::bare_host(host);
     let Some(service) = SERVICES.iter().find(|service| service.serves(&host)) else {
-        return Detection::NotOurs;
+        return compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered);
     };
     for family in service.families {
         if let Some(mut target) = detect_as(*family, service.provider, path, method) {
@@ -276,6 +277,23 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
         };
     }
     Detection::NotOurs
+}
+
+/// What a request to a host outside the table is, by the shape of its path alone. Nothing is ever
+/// asked of such a host in the app's place.
+fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    let ollama = Family::Ollama;
+    if let Some(target) = (port == Some(table::OLLAMA_PORT))
+        .then(|| detect_as(ollama, "ollama", path, method))
+        .flatten()
+    {
+        return Some(target);
+    }
+    table::COMPATIBLE_PATHS.iter().find_map(|(provider, rule)| {
+        let captures = pattern::match_path(rule.path, path)?;
+        (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))
+    })
 }
 
 /// Decides what a request to a host of one's own is, which offers that family's endpoints under
@@ -303,6 +321,51 @@ mod tests {
         for api in Api::ALL {
             assert_eq!(Api::parse(api.name()), Some(*api));
         }
+    }
+
+    #[test]
+    fn unknown_hosts_are_known_by_their_paths() {
+        for (host, path, method, api, provider) in [
+            (
+                "llm.internal:8000",
+                "/v1/chat/completions",
+                "POST",
+                Api::OpenAiChat,
+                "openai-compatible",
+            ),
+            (
+                "gw.internal",
+                "/team/v1/messages",
+                "POST",
+                Api::AnthropicMessages,
+                "anthropic-compatible",
+            ),
+            (
+                "10.0.0.7:11434",
+                "/api/chat",
+                "POST",
+                Api::OllamaChat,
+                "ollama",
+            ),
+        ] {
+            let found = metered(host, path, method).map(|(api, provider, _)| (api, provider));
+            assert_eq!(found, Some((api, provider.to_owned())), "{host}{path}");
+        }
+        for (host, path, method) in [
+            ("shop.internal", "/api/chat", "POST"),
+            ("shop.internal", "/v1/messages", "GET"),
+            ("shop.internal", "/completions", "POST"),
+        ] {
+            assert_eq!(
+                detect(host, path, method),
+                Detection::NotOurs,
+                "{host}{path}"
+            );
+        }
+        let Detection::Metered(target) = detect("h", "/v1/chat/completions", "POST") else {
+            panic!("not metered");
+        };
+        assert!(!target.may_include_usage);
     }
 
     #[test]
@@ -462,15 +525,10 @@ mod tests {
     fn what_is_not_metered_is_told_apart() {
         let unreadable = Detection::Unreadable { provider: "openai" };
         for (host, path, method, expected) in [
-            (
-                "example.com",
-                "/v1/chat/completions",
-                "POST",
-                Detection::NotOurs,
-            ),
+            ("example.com", "/v1/files", "POST", Detection::NotOurs),
             (
                 "notapi.openai.com.evil.org",
-                "/v1/responses",
+                "/v1/telepathy",
                 "POST",
                 Detection::NotOurs,
             ),

@@ -23,7 +23,18 @@ pub const TAG_NAME_BYTES_MAX: usize = 128;
 pub const TAG_VALUE_BYTES_MAX: usize = 256;
 
 /// The API families that a host of the operator's own can speak.
-pub const API_FAMILIES: &[&str] = &["openai", "anthropic", "gemini", "vertex"];
+pub const API_FAMILIES: &[&str] = &[
+    "openai",
+    "anthropic",
+    "gemini",
+    "vertex",
+    "azure",
+    "bedrock",
+    "cohere",
+    "ollama",
+    "watsonx",
+    "writer",
+];
 
 /// What the filter was told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -101,6 +101,9 @@ pub struct Bench {
     /// How long each measurement lasts
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u32>,
+    /// Only the loads of the filter whose name contains this, and nothing of the aggregator
+    #[arg(long, value_name = "NAME")]
+    pub load: Option<String>,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -108,11 +111,15 @@ pub struct Bench {
 impl Bench {
     /// The options that the benchmark itself reads, as it reads them.
     pub fn forwarded(&self) -> Vec<OsString> {
-        [("--rounds", self.rounds), ("--seconds", self.seconds)]
-            .into_iter()
-            .filter_map(|(name, value)| Some([name.into(), value?.to_string().into()]))
-            .flatten()
-            .collect()
+        [
+            ("--rounds", self.rounds.map(|n| n.to_string())),
+            ("--seconds", self.seconds.map(|n| n.to_string())),
+            ("--load", self.load.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some([name.into(), value?.into()]))
+        .flatten()
+        .collect()
     }
 }
 
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn options_are_forwarded_as_they_were_given() {
-        let cases: [(&[&str], &[&str]); 5] = [
+        let cases: [(&[&str], &[&str]); 6] = [
             (&["demo"], &[]),
             (&["demo", "--once"], &["--once"]),
             (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
@@ -179,6 +186,7 @@ mod tests {
                 ],
             ),
             (&["bench", "--seconds", "2"], &["--seconds", "2"]),
+            (&["bench", "--load", "64 KB"], &["--load", "64 KB"]),
         ];
         for (typed, forwarded) in cases {
             let words = ["cargo xtask"].iter().chain(typed);

@@ -150,6 +150,32 @@ fn what_is_not_ours_is_never_touched() {
     assert_eq!(play.step(Input::End(Ending::default())), Effects::default());
 }
 
+/// Other services have paths of that shape too; only what names a model or reports usage is a call.
+#[test]
+fn an_unknown_host_is_metered_where_it_speaks_of_a_model() {
+    let host = &[
+        (":authority", "llm.internal"),
+        (":path", "/v1/chat/completions"),
+    ];
+    let rest = &CHAT[2..];
+
+    let mut play = Play::new();
+    play.request(&[host, rest]);
+    play.request_body(STREAM_BODY);
+    play.response(&[JSON_HEAD]);
+    play.response_body(ANSWER, true);
+    let (event, _) = play.end(0);
+    assert_eq!(event["provider"], "openai-compatible");
+    assert_eq!(event["usage"], json!({"input": 12, "output": 5}));
+
+    let mut play = Play::new();
+    play.request(&[host, rest]);
+    play.request_body(br#"{"text":"lunch?"}"#);
+    play.response(&[JSON_HEAD]);
+    play.response_body(br#"{"delivered":true}"#, true);
+    assert_eq!(play.step(Input::End(Ending::default())), Effects::default());
+}
+
 #[test]
 fn a_call_is_told_whole_in_one_event() {
     let mut play = Play::with(

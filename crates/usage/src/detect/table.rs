@@ -162,12 +162,13 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: true,
     },
-    // https://huggingface.co/docs/inference-providers
+    // https://huggingface.co/docs/inference-providers (a router: some of the hosts behind it send
+    // the usage event unasked, and cutting that out would take from the app what it always got)
     Service {
         provider: "huggingface",
         hosts: &["router.huggingface.co"],
         families: &[Family::OpenAi],
-        takes_include_usage: true,
+        takes_include_usage: false,
     },
     // https://platform.moonshot.ai/docs/api/chat
     Service {
@@ -402,6 +403,47 @@ pub(super) const OLLAMA_PATHS: &[PathRule] = &[
     post("**/api/generate", Api::OllamaGenerate),
     post("**/api/embed", Api::OllamaEmbed),
 ];
+
+/// The shapes that hosts copy, and the provider that their calls are counted under where the host
+/// is unknown. Shorter than the families: a path that others use too proves nothing.
+pub(super) const COMPATIBLE_PATHS: &[(&str, PathRule)] = &[
+    (
+        "openai-compatible",
+        post("**/chat/completions", Api::OpenAiChat),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/completions", Api::OpenAiCompletions),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/responses", Api::OpenAiResponses),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/embeddings", Api::OpenAiEmbeddings),
+    ),
+    ("openai-compatible", post("**/v1/rerank", Api::Rerank)),
+    (
+        "anthropic-compatible",
+        post("**/v1/messages", Api::AnthropicMessages),
+    ),
+    (
+        "gemini-compatible",
+        post("**/models/{model}:generateContent", Api::GeminiGenerate),
+    ),
+    (
+        "gemini-compatible",
+        post(
+            "**/models/{model}:streamGenerateContent",
+            Api::GeminiStreamGenerate,
+        ),
+    ),
+];
+
+/// Ollama listens at this port where it is not told otherwise
+/// (<https://github.com/ollama/ollama/blob/main/docs/faq.md>).
+pub(super) const OLLAMA_PORT: &str = "11434";
 
 /// <https://cloud.ibm.com/apidocs/watsonx-ai>
 pub(super) const WATSONX_PATHS: &[PathRule] = &[

@@ -323,7 +323,7 @@ mod tests {
             ),
             (
                 r#""apis":[{"host":"a","api":"cobol"}]"#,
-                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini" or "vertex""#,
+                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "watsonx" or "writer""#,
             ),
             (
                 r#""apis":[{"host":"a"}]"#,

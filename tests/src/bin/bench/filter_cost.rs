@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tokio::runtime::Runtime;
-use tollmesh_tests::aggregator::Aggregator;
 use tollmesh_tests::artifacts::Artifacts;
 use tollmesh_tests::envoy::Envoy;
+use tollmesh_tests::envoy_config::Ingest;
 
 use crate::load::{LOADS, N_CONNECTIONS, Sending};
 use crate::setups::Setup;
-use crate::{median, upstream};
+use crate::{median, sink, upstream};
 
 /// The head start of a load before its measurement: connections are made and caches are warm.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -26,12 +26,13 @@ struct Figure {
 /// Figures of one cell of the table, one for each round.
 type Cell = Vec<Figure>;
 
-/// Measures and prints the table.
+/// Measures and prints the table, for the loads whose name contains `only`.
 pub fn measure(
     artifacts: &Artifacts,
     noop: &Path,
     n_rounds: u32,
     span: Duration,
+    only: &str,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -40,12 +41,12 @@ pub fn measure(
     let dir = tempfile::tempdir()?;
     let upstream = runtime.block_on(upstream::start())?;
     let handle = runtime.handle();
-    let aggregator = Aggregator::start(&artifacts.tollmesh, dir.path(), false, "", handle)?;
+    let ingest = Ingest::Tcp(runtime.block_on(sink::start())?);
     let mut envoys = Vec::new();
     for setup in Setup::ALL {
         let dir = dir.path().join(format!("{setup:?}"));
         std::fs::create_dir(&dir)?;
-        let config = setup.config(&artifacts.wasm, noop, aggregator.ingest(), upstream)?;
+        let config = setup.config(&artifacts.wasm, noop, &ingest, upstream)?;
         let envoy = Envoy::start(&artifacts.envoy, &config, 1, &dir, handle);
         envoys.push(envoy.with_context(|| setup.name())?);
     }
@@ -53,13 +54,13 @@ pub fn measure(
     let mut cells = vec![vec![Cell::new(); LOADS.len()]; envoys.len()];
     for round in 1..=n_rounds {
         eprintln!("round {round} of {n_rounds}");
-        for (load, _) in LOADS.iter().enumerate() {
+        for load in wanted(only) {
             for (envoy, row) in envoys.iter().zip(&mut cells) {
                 row[load].push(figure(&runtime, envoy, load, span)?);
             }
         }
     }
-    print(&cells, n_rounds, span);
+    print(&cells, n_rounds, span, only);
     for ((setup, before), after) in Setup::ALL.iter().zip(idle).zip(resident(&envoys)?) {
         println!(
             "{:<22} {} MB resident idle, {} MB after",
@@ -69,6 +70,11 @@ pub fn measure(
         );
     }
     Ok(())
+}
+
+/// The places of the loads whose name contains `only`.
+fn wanted(only: &str) -> impl Iterator<Item = usize> {
+    (0..LOADS.len()).filter(move |load| LOADS[*load].name.contains(only))
 }
 
 fn resident(envoys: &[Envoy]) -> anyhow::Result<Vec<u64>> {
@@ -100,7 +106,7 @@ fn figure(runtime: &Runtime, envoy: &Envoy, load: usize, span: Duration) -> anyh
     })
 }
 
-fn print(cells: &[Vec<Cell>], n_rounds: u32, span: Duration) {
+fn print(cells: &[Vec<Cell>], n_rounds: u32, span: Duration, only: &str) {
     println!(
         "CPU of Envoy (1 worker, {N_CONNECTIONS} connections) in µs a request; median of \
          {n_rounds} rounds of {} s, set-ups alternating",
@@ -113,7 +119,8 @@ fn print(cells: &[Vec<Cell>], n_rounds: u32, span: Duration) {
     let middle = |cell: &Cell, of: fn(&Figure) -> f64| median(cell.iter().map(of).collect());
     let cpu = |setup: usize, load: usize| middle(&cells[setup][load], |f| f.cpu_us_per_request);
     let place = |setup: Setup| Setup::ALL.iter().position(|s| *s == setup).unwrap_or(0);
-    for (load, named) in LOADS.iter().enumerate() {
+    for load in wanted(only) {
+        let named = &LOADS[load];
         let (alone, empty) = (
             cpu(place(Setup::Alone), load),
             cpu(place(Setup::Empty), load),

@@ -9,6 +9,7 @@ mod filter_cost;
 mod ingest;
 mod load;
 mod setups;
+mod sink;
 mod upstream;
 
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ struct Options {
     /// How long each measurement lasts
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
+    /// Only the loads of the filter whose name contains this, and nothing of the aggregator
+    #[arg(long, value_name = "NAME")]
+    load: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -48,8 +52,12 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     let noop = noop_filter()?;
     let span = Duration::from_secs(options.seconds.into());
-    filter_cost::measure(&artifacts, &noop, options.rounds, span)?;
-    ingest::measure(&artifacts.tollmesh, options.rounds, span)
+    let only = options.load.as_deref().unwrap_or_default();
+    filter_cost::measure(&artifacts, &noop, options.rounds, span, only)?;
+    match options.load {
+        None => ingest::measure(&artifacts.tollmesh, options.rounds, span),
+        Some(_) => Ok(()),
+    }
 }
 
 fn noop_filter() -> anyhow::Result<PathBuf> {

@@ -1,21 +1,27 @@
 //! Recorded exchanges through a real Envoy, and how many of the ledger's rows are right.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{bail, ensure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tollmesh_tests::artifacts::Artifacts;
 use tollmesh_tests::exchange::{Cut, Exchange};
 use tollmesh_tests::fact::{self, PATIENCE};
+use tollmesh_tests::ledger::Row;
 use tollmesh_tests::recorded::Recorded;
 use tollmesh_tests::score::{self, HEADING, Score};
 use tollmesh_tests::{Answer, Mesh};
 
 /// Calls in flight at a time.
 const CALLS_IN_FLIGHT: usize = 16;
+
+/// How long nothing may come before the ledger is taken to have all that it will get: many times
+/// the filter's tick, which is when events leave.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// Cases that are shown when they are wrong.
 const SHOWN_MAX: usize = 40;
@@ -80,25 +86,7 @@ fn send_all(mesh: &Mesh, exchanges: &[Arc<Exchange>]) -> anyhow::Result<Vec<Answ
 }
 
 fn score_all(mesh: &Mesh, cases: &[Recorded], answers: &[Answer]) -> anyhow::Result<Score> {
-    let ledger = mesh.ledger();
-    let mut seen = None;
-    let settled = fact::until(PATIENCE, || {
-        let rows = ledger.by_request_id()?;
-        let due = cases.iter().zip(answers).filter(|(case, _)| case.has_row());
-        let n_missing = due
-            .filter(|(_, answer)| !rows.contains_key(&answer.request_id))
-            .count();
-        seen = Some(rows);
-        if n_missing == 0 {
-            Ok(())
-        } else {
-            Err(format!("{n_missing} calls have no row"))
-        }
-    });
-    if let Err(missing) = settled {
-        println!("{missing}");
-    }
-    let rows = seen.context("the ledger could not be read")?;
+    let rows = settled_rows(mesh, cases, answers)?;
     let mut score = Score::default();
     let mut n_wrong = 0;
     for (case, answer) in cases.iter().zip(answers) {
@@ -112,13 +100,13 @@ fn score_all(mesh: &Mesh, cases: &[Recorded], answers: &[Answer]) -> anyhow::Res
         if !differences.is_empty() {
             n_wrong += 1;
             if n_wrong <= SHOWN_MAX {
-                println!(
-                    "{} {} {}: {}",
-                    case.id,
-                    case.provider,
-                    case.api,
-                    differences.join(", ")
-                );
+                let gate = if case.ambiguous.is_empty() {
+                    ""
+                } else {
+                    " (ambiguous, no gate)"
+                };
+                let words = differences.join(", ");
+                println!("{} {} {}: {words}{gate}", case.id, case.provider, case.api);
             }
         }
     }
@@ -126,6 +114,39 @@ fn score_all(mesh: &Mesh, cases: &[Recorded], answers: &[Answer]) -> anyhow::Res
         println!("… and {} more", n_wrong - SHOWN_MAX);
     }
     Ok(score)
+}
+
+/// The ledger's rows by request id, once every call that is due one has it, or once nothing has
+/// come for a while.
+fn settled_rows(
+    mesh: &Mesh,
+    cases: &[Recorded],
+    answers: &[Answer],
+) -> anyhow::Result<HashMap<String, Vec<Row>>> {
+    let ledger = mesh.ledger();
+    let mut seen = HashMap::new();
+    let mut last_came = Instant::now();
+    let settled = fact::until(PATIENCE, || {
+        let rows = ledger.by_request_id()?;
+        let due = cases.iter().zip(answers).filter(|(case, _)| case.has_row());
+        let n_missing = due
+            .filter(|(_, answer)| !rows.contains_key(&answer.request_id))
+            .count();
+        if rows.len() > seen.len() {
+            last_came = Instant::now();
+        }
+        seen = rows;
+        if n_missing == 0 || last_came.elapsed() > QUIET {
+            return Ok(n_missing);
+        }
+        Err(format!("{n_missing} calls have no row"))
+    });
+    match settled {
+        Ok(0) => {}
+        Ok(n_missing) => println!("{n_missing} calls have no row, and none comes any more"),
+        Err(missing) => bail!("{missing}"),
+    }
+    Ok(seen)
 }
 
 /// How many answers are not, byte for byte, what was recorded.
