@@ -47,6 +47,9 @@ fn a_host_of_ones_own_needs_its_provider() {
     let own = EXCHANGE.replace("api.openai.com", "llm.internal");
     let unknown = tollmesh(&["extract"], &own);
     let line: Value = serde_json::from_slice(&unknown.stdout).unwrap();
+    assert_eq!(line["provider"], "openai-compatible");
+    let odd = tollmesh(&["extract"], &own.replace("/v1/chat/completions", "/ask"));
+    let line: Value = serde_json::from_slice(&odd.stdout).unwrap();
     assert_eq!(line["trouble"], "unmetered");
     let named = own.replacen(r#""id":"x1""#, r#""id":7,"provider":"vllm""#, 1);
     let known = tollmesh(&["extract"], &named);
