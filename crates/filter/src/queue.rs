@@ -18,11 +18,21 @@ const BACKOFF_MS_MIN: u64 = 250;
 /// The longest wait between two attempts, milliseconds.
 const BACKOFF_MS_MAX: u64 = 5_000;
 
+/// What a batch begins with; it ends with the node, which may change between two attempts.
+const OPENING: &[u8] = b"{\"v\":1,\"events\":[";
+/// An idle queue keeps no more memory than this, bytes.
+const IDLE_BYTES_MAX: usize = 256 * 1024;
+
+// The opening says the version in letters, so that a batch is put together and not formatted.
+const _: () = assert!(VERSION == 1);
+
 /// The events of one worker that the aggregator has not acknowledged.
+///
+/// They lie one behind the other in one buffer: a busy worker has thousands of them, and as many
+/// allocations would cost each call more than its event is worth.
 #[derive(Debug)]
 pub struct Queue {
-    waiting: VecDeque<String>,
-    waiting_bytes: usize,
+    waiting: Line,
     batch: Batch,
     n_batch_events_max: usize,
     n_dropped: u64,
@@ -59,11 +69,20 @@ pub enum Answer {
     },
 }
 
+/// Events as text, in the order in which they came.
+#[derive(Debug, Default)]
+struct Line {
+    text: VecDeque<u8>,
+    /// The bytes of each event.
+    lengths: VecDeque<usize>,
+}
+
 /// Events sent and not yet acknowledged; they are sent again until they are.
 #[derive(Debug, Default)]
 struct Batch {
-    events: Vec<String>,
-    bytes: usize,
+    /// [`OPENING`] and the events, with commas between them.
+    text: Vec<u8>,
+    lengths: Vec<usize>,
     is_on_the_way: bool,
 }
 
@@ -78,8 +97,7 @@ impl Queue {
     /// An empty queue; `seed` makes the pauses of many workers differ.
     pub fn new(seed: u64) -> Queue {
         Queue {
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: Line::default(),
             batch: Batch::default(),
             n_batch_events_max: BATCH_EVENTS_MAX,
             n_dropped: 0,
@@ -93,16 +111,13 @@ impl Queue {
 
     /// Adds an event, as JSON; how many had to go for it. The batch on the way stays, since it
     /// may be in the ledger already.
-    pub fn push(&mut self, mut event: String) -> u64 {
-        event.shrink_to_fit();
-        self.waiting_bytes += event.len();
-        self.waiting.push_back(event);
+    pub fn push(&mut self, event: &str) -> u64 {
+        self.waiting.push(event.as_bytes());
         let mut n_dropped = 0;
-        while self.waiting_bytes + self.batch.bytes > QUEUE_BYTES_MAX {
-            let Some(oldest) = self.waiting.pop_front() else {
+        while self.waiting.text.len() + self.batch.text.len() > QUEUE_BYTES_MAX {
+            if !self.waiting.drop_first() {
                 break;
-            };
-            self.waiting_bytes -= oldest.len();
+            }
             n_dropped += 1;
         }
         self.n_dropped += n_dropped;
@@ -114,20 +129,20 @@ impl Queue {
         if self.batch.is_on_the_way || now_ms < self.backoff.not_before_ms {
             return None;
         }
-        if self.batch.events.is_empty() {
-            self.fill();
+        if self.batch.lengths.is_empty() {
+            self.batch.fill(&mut self.waiting, self.n_batch_events_max);
         }
-        if self.batch.events.is_empty() {
+        if self.batch.lengths.is_empty() {
             return None;
         }
         self.batch.is_on_the_way = true;
-        Some(body(node, self.n_dropped, &self.batch))
+        Some(self.batch.body(node, self.n_dropped))
     }
 
     /// Takes the answer to the batch on the way.
     pub fn settle(&mut self, answer: &Answer, now_ms: i64) -> Settled {
         self.batch.is_on_the_way = false;
-        let n_events = self.batch.events.len() as u64;
+        let n_events = self.batch.lengths.len() as u64;
         match answer {
             Answer::Acknowledged { n_rejected } => {
                 let n_rejected = (*n_rejected).min(n_events);
@@ -139,8 +154,9 @@ impl Queue {
                 }
             }
             Answer::TooLarge if n_events > 1 => {
-                self.n_batch_events_max = (self.batch.events.len() / 2).max(1);
-                self.put_back();
+                self.n_batch_events_max = (self.batch.lengths.len() / 2).max(1);
+                let batch = std::mem::take(&mut self.batch);
+                self.waiting.put_back(&batch);
                 Settled {
                     resends: true,
                     ..Settled::default()
@@ -165,14 +181,13 @@ impl Queue {
 
     /// Whether nothing waits and nothing is on the way.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.batch.events.is_empty()
+        self.waiting.lengths.is_empty() && self.batch.lengths.is_empty()
     }
 
     /// Gives everything up; how many events that were.
     pub fn abandon(&mut self) -> u64 {
-        let n = (self.waiting.len() + self.batch.events.len()) as u64;
-        self.waiting.clear();
-        self.waiting_bytes = 0;
+        let n = (self.waiting.lengths.len() + self.batch.lengths.len()) as u64;
+        self.waiting = Line::default();
         self.batch = Batch::default();
         self.n_dropped += n;
         n
@@ -183,35 +198,80 @@ impl Queue {
         self.backoff.not_before_ms = 0;
     }
 
-    fn fill(&mut self) {
-        while let Some(event) = self.waiting.front() {
-            let bytes = self.batch.bytes + event.len();
-            let n_events = self.batch.events.len();
-            let is_full = bytes > BATCH_BYTES_MAX || n_events >= self.n_batch_events_max;
-            if is_full && n_events > 0 {
-                return;
-            }
-            if let Some(event) = self.waiting.pop_front() {
-                self.waiting_bytes -= event.len();
-                self.batch.bytes = bytes;
-                self.batch.events.push(event);
-            }
-        }
-    }
-
     fn finish_batch(&mut self) {
         self.batch = Batch::default();
         self.n_batch_events_max = (self.n_batch_events_max * 2).min(BATCH_EVENTS_MAX);
         self.backoff.n_failures = 0;
         self.backoff.not_before_ms = 0;
     }
+}
 
-    fn put_back(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        self.waiting_bytes += batch.bytes;
-        for event in batch.events.into_iter().rev() {
-            self.waiting.push_front(event);
+impl Line {
+    fn push(&mut self, event: &[u8]) {
+        self.text.extend(event);
+        self.lengths.push_back(event.len());
+    }
+
+    /// Whether there was a first.
+    fn drop_first(&mut self) -> bool {
+        let first = self.lengths.pop_front();
+        self.text.drain(..first.unwrap_or(0));
+        first.is_some()
+    }
+
+    /// Puts a batch before all others again.
+    fn put_back(&mut self, batch: &Batch) {
+        let mut whole = Line::default();
+        let mut at = OPENING.len();
+        for length in &batch.lengths {
+            whole.push(batch.text.get(at..at + length).unwrap_or_default());
+            at += length + 1;
         }
+        whole.text.append(&mut self.text);
+        whole.lengths.append(&mut self.lengths);
+        *self = whole;
+    }
+}
+
+impl Batch {
+    /// Takes over what one batch may hold, one event at least.
+    fn fill(&mut self, waiting: &mut Line, n_events_max: usize) {
+        let (mut n_events, mut n_bytes) = (0, 0);
+        for length in &waiting.lengths {
+            let is_full = n_bytes + length > BATCH_BYTES_MAX || n_events >= n_events_max;
+            if is_full && n_events > 0 {
+                break;
+            }
+            n_events += 1;
+            n_bytes += length;
+        }
+        self.text.clear();
+        self.text.reserve_exact(OPENING.len() + n_bytes + n_events);
+        self.text.extend_from_slice(OPENING);
+        for length in waiting.lengths.drain(..n_events) {
+            if !self.lengths.is_empty() {
+                self.text.push(b',');
+            }
+            self.text.extend(waiting.text.drain(..length));
+            self.lengths.push(length);
+        }
+        if waiting.text.is_empty() {
+            waiting.text.shrink_to(IDLE_BYTES_MAX);
+        }
+    }
+
+    fn body(&mut self, node: &Node, n_dropped: u64) -> Vec<u8> {
+        let node = Node {
+            dropped_total: n_dropped,
+            ..node.clone()
+        };
+        let node = serde_json::to_string(&node).unwrap_or_else(|_| "{}".to_owned());
+        let mut body = Vec::with_capacity(self.text.len() + node.len() + 16);
+        body.extend_from_slice(&self.text);
+        body.extend_from_slice(b"],\"node\":");
+        body.extend_from_slice(node.as_bytes());
+        body.push(b'}');
+        body
     }
 }
 
@@ -253,24 +313,6 @@ impl Answer {
     }
 }
 
-/// Events are JSON already, so a batch is put together and not serialised.
-fn body(node: &Node, n_dropped: u64, batch: &Batch) -> Vec<u8> {
-    let node = Node {
-        dropped_total: n_dropped,
-        ..node.clone()
-    };
-    let node = serde_json::to_string(&node).unwrap_or_else(|_| "{}".to_owned());
-    let frame_bytes = node.len() + batch.events.len() + 64;
-    let mut body = Vec::with_capacity(batch.bytes + frame_bytes);
-    body.extend_from_slice(format!("{{\"v\":{VERSION},\"node\":{node},\"events\":[").as_bytes());
-    for (i, event) in batch.events.iter().enumerate() {
-        body.extend_from_slice(if i == 0 { b"" } else { b"," });
-        body.extend_from_slice(event.as_bytes());
-    }
-    body.extend_from_slice(b"]}");
-    body
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,10 +336,10 @@ mod tests {
     fn one_batch_at_a_time_and_the_same_again_until_acknowledged() {
         let mut queue = Queue::new(1);
         assert!(next(&mut queue, 0).is_none());
-        queue.push("1".into());
-        queue.push("2".into());
+        queue.push("1");
+        queue.push("2");
         assert_eq!(events(next(&mut queue, 0)), ["1", "2"]);
-        queue.push("3".into());
+        queue.push("3");
         assert!(next(&mut queue, 0).is_none(), "one is on the way");
 
         assert!(queue.settle(&AWAY, 0).resends);
@@ -316,7 +358,7 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_respect_the_answer() {
         let mut queue = Queue::new(7);
-        queue.push("1".into());
+        queue.push("1");
         let mut now_ms = 0;
         for floor_ms in [125, 250, 500, 1_000, 2_000, 2_500, 2_500] {
             assert!(next(&mut queue, now_ms).is_some());
@@ -335,7 +377,7 @@ mod tests {
     fn what_is_refused_does_not_wedge_the_rest() {
         let mut queue = Queue::new(1);
         for event in ["1", "2", "3"] {
-            queue.push(event.into());
+            queue.push(event);
         }
         assert_eq!(events(next(&mut queue, 0)).len(), 3);
         assert!(queue.settle(&Answer::TooLarge, 0).resends);
@@ -351,14 +393,15 @@ mod tests {
         let mut queue = Queue::new(1);
         let event = |i: usize| format!("{i:0>1000}");
         let n = QUEUE_BYTES_MAX / 1_000 + 5;
-        let dropped: u64 = (0..n).map(|i| queue.push(event(i))).sum();
+        let dropped: u64 = (0..n).map(|i| queue.push(&event(i))).sum();
         assert_eq!(dropped, 5);
         let batch = events_raw(next(&mut queue, 0));
         assert!(batch.contains(&event(5)) && !batch.contains(&event(4)));
         assert!(batch.contains("\"dropped_total\":5"));
         assert!(batch.len() < BATCH_BYTES_MAX + 4_096);
-        assert!(queue.waiting_bytes + queue.batch.bytes <= QUEUE_BYTES_MAX);
-        let left = queue.waiting.len() + queue.batch.events.len();
+        let batch_bytes: usize = queue.batch.lengths.iter().sum();
+        assert!(queue.waiting.text.len() + batch_bytes <= QUEUE_BYTES_MAX);
+        let left = queue.waiting.lengths.len() + queue.batch.lengths.len();
         assert_eq!(queue.abandon(), left as u64);
         assert!(queue.is_empty());
     }

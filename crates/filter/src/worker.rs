@@ -47,7 +47,7 @@ impl Worker {
         };
         self.check(host::set_property(USAGE_PROPERTY, event.as_bytes()));
         self.counters.count(Counter::EventsQueued);
-        let n_dropped = self.queue.borrow_mut().push(event);
+        let n_dropped = self.queue.borrow_mut().push(&event);
         self.counters.add(Counter::EventsDropped, n_dropped);
     }
 
