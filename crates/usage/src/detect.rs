@@ -293,6 +293,12 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     Detection::NotOurs
 }
 
+/// Whether the table says whose host that is. Of others only the shape of their paths is known.
+pub fn is_known(host: &str) -> bool {
+    let host = pattern::bare_host(host);
+    SERVICES.iter().any(|service| service.serves(&host))
+}
+
 /// What a request to a host outside the table is, by the shape of its path alone. Nothing is ever
 /// asked of such a host in the app's place.
 fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
