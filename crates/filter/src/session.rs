@@ -8,7 +8,7 @@ mod outcome;
 mod request;
 mod response;
 
-use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner};
+use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner, UsageSource};
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
 use crate::calibration::Calibrations;
@@ -274,7 +274,8 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
 /// says: another service has a path of that shape.
 fn is_no_call(event: &tollmesh_wire::Event) -> bool {
     let names_no_model = event.model.is_none() && event.model_requested.is_none();
-    event.provider.ends_with("-compatible") && names_no_model && event.usage.is_empty()
+    let is_reported = event.usage_source == UsageSource::Reported.name();
+    event.provider.ends_with("-compatible") && names_no_model && !is_reported
 }
 
 fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
