@@ -25,6 +25,7 @@ pub mod reply;
 pub mod score;
 pub mod shared;
 pub mod usage;
+pub mod websocket;
 
 pub use client::{Answer, Client, Ended};
 pub use exchange::{Exchange, Payload};

@@ -42,6 +42,7 @@ pub struct MeshBuilder {
     has_chaos: bool,
     on_unix_socket: bool,
     calls_real_providers: bool,
+    other_provider: Option<SocketAddr>,
 }
 
 impl Mesh {
@@ -64,6 +65,7 @@ impl Mesh {
             has_chaos: false,
             on_unix_socket: false,
             calls_real_providers: false,
+            other_provider: None,
         }
     }
 
@@ -216,6 +218,12 @@ impl MeshBuilder {
         self
     }
 
+    /// A provider of one's own stands in for all, in the scripted one's place.
+    pub fn provider_at(mut self, address: SocketAddr) -> MeshBuilder {
+        self.other_provider = Some(address);
+        self
+    }
+
     /// As [`Mesh::start`].
     pub fn start(self) -> Option<Mesh> {
         let artifacts = Artifacts::find_or_skip()?;
@@ -286,10 +294,11 @@ impl MeshBuilder {
         provider: &Provider,
     ) -> anyhow::Result<Value> {
         let mut config = shipped_envoy_config()?;
+        let address = self.other_provider.unwrap_or(provider.address());
         let places = Places {
             wasm,
             ingest,
-            provider: (!self.calls_real_providers).then(|| provider.address()),
+            provider: (!self.calls_real_providers).then_some(address),
             is_upstream_http2: self.is_upstream_http2,
             routes_every_host: self.routes_every_host,
             plugin: &self.plugin,

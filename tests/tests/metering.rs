@@ -169,10 +169,9 @@ fn what_is_no_provider_is_not_metered() {
     let Some(mesh) = MESH_FOR_EVERY_HOST.mesh(built) else {
         return;
     };
-    let elsewhere = Exchange::post("shop.internal", "/v1/chat/completions", "{}").answered(
-        "application/json",
-        r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
-    );
+    // A path that calls have, and nothing that a call says.
+    let elsewhere = Exchange::post("shop.internal", "/v1/chat/completions", "{}")
+        .answered("application/json", r#"{"delivered":true}"#);
     let client = mesh.client("red");
     let other = client.call(&elsewhere);
     other.is_what_was_sent(&elsewhere);

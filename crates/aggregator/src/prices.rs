@@ -235,11 +235,21 @@ impl Files {
     }
 }
 
-fn read_book(files: &Files) -> Result<Book, PricesError> {
-    let source = |(name, text): &(String, String)| SourceFile {
+/// The tables of that file or folder alone, without those that ship.
+pub fn read_alone(path: &Path) -> Result<Book, PricesError> {
+    let files = read_all(&[path.to_owned()], None)?;
+    let sources: Vec<SourceFile> = files.tables.iter().map(source).collect();
+    Book::load(&sources).map_err(PricesError::Invalid)
+}
+
+fn source((name, text): &(String, String)) -> SourceFile {
+    SourceFile {
         name: name.clone(),
         text: text.clone(),
-    };
+    }
+}
+
+fn read_book(files: &Files) -> Result<Book, PricesError> {
     let mut sources = Book::shipped().to_vec();
     sources.extend(files.tables.iter().map(source));
     let book = Book::load(&sources).map_err(PricesError::Invalid)?;

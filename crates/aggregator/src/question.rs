@@ -202,7 +202,8 @@ fn filter(text: &str) -> Result<Filter, BadQuestion> {
 }
 
 /// `2026-11-22T04:00:00Z`, `2026-11-22` (midnight UTC) or an age such as `24h`.
-fn instant(part: &'static str, text: &str, now: Timestamp) -> Result<Timestamp, BadQuestion> {
+/// Reads an instant such as `2026-11-22T04:00:00Z`, a day, or an age such as `24h`.
+pub fn instant(part: &'static str, text: &str, now: Timestamp) -> Result<Timestamp, BadQuestion> {
     if let Some(age_ms) = age_ms(text) {
         return Ok(Timestamp::from_unix_ms(
             now.as_unix_ms().saturating_sub(age_ms),

@@ -132,7 +132,7 @@ async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
 }
 
 /// The ledger with its meter, which goes on where the ledger's totals stand.
-async fn open_ledger(
+pub async fn open_ledger(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Ledger, Exposition)> {

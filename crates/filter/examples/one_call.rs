@@ -94,7 +94,7 @@ fn main() {
             ..Ending::default()
         };
         let effects = session.step(&site, Input::End(ending), now);
-        n_bytes += effects.event.map_or(0, |event| event.len());
+        n_bytes += effects.events.iter().map(String::len).sum::<usize>();
     }
     let each = started.elapsed() / u32::try_from(n_calls).unwrap_or(u32::MAX);
     println!(

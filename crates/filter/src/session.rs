@@ -4,6 +4,7 @@
 //! no phase ever holds traffic back, the bounded tail of [`EventCutter`] aside.
 
 mod call;
+mod live;
 mod outcome;
 mod request;
 mod response;
@@ -18,6 +19,7 @@ use crate::headers::Headers;
 use crate::ids::EventIds;
 
 use call::Call;
+use live::Conversation;
 
 /// What most events need as JSON, so that writing one allocates once.
 const EVENT_BYTES_USUAL: usize = 1024;
@@ -83,11 +85,13 @@ pub enum Input<'a> {
     },
     /// The response ends in trailers.
     ResponseTrailers,
+    /// Protocols were switched ([`Session::is_upgraded`]); what the proxy knows at that time.
+    Upgraded(Ending<'a>),
     /// The call is over, in whatever way.
     End(Ending<'a>),
 }
 
-/// What the proxy knows about a call once it is over.
+/// What the proxy knows about a call once it is over, or has become a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ending<'a> {
     /// Envoy's response flags, its bit mask.
@@ -109,8 +113,8 @@ pub struct Effects {
     pub denial: Option<Denial>,
     /// What to count.
     pub counts: Vec<(Counter, u64)>,
-    /// The call's event, as JSON.
-    pub event: Option<String>,
+    /// Events, as JSON: one a call, one a response of a WebSocket connection.
+    pub events: Vec<String>,
 }
 
 /// An answer in the provider's place.
@@ -143,6 +147,8 @@ enum Phase {
     Requesting(Box<Call>),
     /// The response is on its way back.
     Answering(Box<Answer>),
+    /// Client and provider talk over a WebSocket.
+    Talking(Box<Conversation>),
     /// The response is on its way back, and counted elsewhere.
     Relaying(Box<Relay>),
     /// We answered in the provider's place.
@@ -171,7 +177,7 @@ impl Session {
     /// Whether bodies have to be shown; where not, `step` needs heads and the end only.
     pub fn reads_bodies(&self) -> bool {
         match &self.phase {
-            Phase::Requesting(_) | Phase::Answering(_) => true,
+            Phase::Requesting(_) | Phase::Answering(_) | Phase::Talking(_) => true,
             Phase::Relaying(relay) => relay.cutter.is_some() || relay.call.body.may_change(),
             Phase::Fresh | Phase::Unmetered | Phase::Denied(_) | Phase::Closed => false,
         }
@@ -182,10 +188,17 @@ impl Session {
         !matches!(self.phase, Phase::Fresh | Phase::Unmetered | Phase::Closed)
     }
 
+    /// Whether the call has become a WebSocket connection that is read, so that
+    /// [`Input::Upgraded`] is due.
+    pub fn is_upgraded(&self) -> bool {
+        matches!(self.phase, Phase::Talking(_))
+    }
+
     /// Whether the time matters to the next input of this kind: asking for it is a host call.
     pub fn needs_time(&self, input: &Input<'_>) -> bool {
         match (&self.phase, input) {
             (Phase::Answering(answer), Input::ResponseBody { .. }) => answer.ttft_ms.is_none(),
+            (Phase::Talking(_), _) => true,
             (_, Input::RequestHead { .. } | Input::End(_)) => true,
             _ => false,
         }
@@ -236,6 +249,7 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             answer.ended = true;
             (Phase::Answering(answer), Effects::default())
         }
+        (Phase::Talking(talk), input) => live::step(site, talk, input, now),
         (Phase::Relaying(mut relay), Input::ResponseBody { chunk, ends }) => {
             let effects = response::cut(&mut relay.cutter, chunk, ends);
             (Phase::Relaying(relay), effects)
@@ -283,19 +297,26 @@ fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
     if is_no_call(&event) {
         return (Phase::Closed, effects);
     }
-    let trouble = tollmesh_usage::Trouble::ALL
-        .into_iter()
-        .find(|kind| event.trouble.as_deref() == Some(kind.name()));
-    if let Some(kind) = trouble {
-        effects.counts.push((Counter::Trouble(kind), 1));
-    }
-    let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
-    let written = serde_json::to_writer(&mut json, &event).is_ok();
-    match String::from_utf8(json).ok().filter(|_| written) {
-        Some(json) => effects.event = Some(json),
-        None => effects.counts.push((Counter::Faults, 1)),
-    }
+    effects.take(&event);
     (Phase::Closed, effects)
+}
+
+impl Effects {
+    /// Takes an event, and counts what was wrong with its scan.
+    fn take(&mut self, event: &tollmesh_wire::Event) {
+        let trouble = tollmesh_usage::Trouble::ALL
+            .into_iter()
+            .find(|kind| event.trouble.as_deref() == Some(kind.name()));
+        if let Some(kind) = trouble {
+            self.counts.push((Counter::Trouble(kind), 1));
+        }
+        let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
+        let written = serde_json::to_writer(&mut json, event).is_ok();
+        match String::from_utf8(json).ok().filter(|_| written) {
+            Some(json) => self.events.push(json),
+            None => self.counts.push((Counter::Faults, 1)),
+        }
+    }
 }
 
 #[cfg(test)]

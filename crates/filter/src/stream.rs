@@ -91,6 +91,22 @@ impl Stream {
         }
     }
 
+    /// Asks the host what it knows about the call by now.
+    fn with_ending(&mut self, step: impl FnOnce(&mut Stream, Ending<'_>) -> Effects) {
+        let number = |path| host::property(path).ok().and_then(little_endian);
+        let principal = host::property("connection\0uri_san_peer_certificate").ok();
+        let principal = principal
+            .as_deref()
+            .and_then(|p| std::str::from_utf8(p).ok());
+        let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
+        let ending = Ending {
+            response_flags: number("response\0flags").unwrap_or(0),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            principal: principal.filter(|p| !p.is_empty()),
+        };
+        step(self, ending);
+    }
+
     /// The one pause there is: the request stops here, since its answer is given already.
     fn deny(&self, denial: &Denial) -> Action {
         let headers: Vec<(&str, &str)> = denial
@@ -134,7 +150,7 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return Action::Continue;
         }
-        match ends {
+        let action = match ends {
             true => self.head(MapType::HttpResponseHeaders, |headers| {
                 Input::ResponseHead {
                     headers,
@@ -147,7 +163,11 @@ impl HttpContext for Stream {
                     ends: false,
                 }
             }),
+        };
+        if self.session.is_upgraded() {
+            self.with_ending(|stream, known| stream.step(Input::Upgraded(known)));
         }
+        action
     }
 
     fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
@@ -166,18 +186,7 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return;
         }
-        let number = |path| host::property(path).ok().and_then(little_endian);
-        let principal = host::property("connection\0uri_san_peer_certificate").ok();
-        let principal = principal
-            .as_deref()
-            .and_then(|p| std::str::from_utf8(p).ok());
-        let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
-        let ending = Ending {
-            response_flags: number("response\0flags").unwrap_or(0),
-            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-            principal: principal.filter(|p| !p.is_empty()),
-        };
-        self.step(Input::End(ending));
+        self.with_ending(|stream, ending| stream.step(Input::End(ending)));
     }
 }
 

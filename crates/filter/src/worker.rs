@@ -37,18 +37,18 @@ impl Worker {
         }
     }
 
-    /// Counts what a session wants counted, and takes its event.
+    /// Counts what a session wants counted, and takes its events.
     pub fn keep(&self, effects: &mut Effects) {
         for (counter, n) in effects.counts.drain(..) {
             self.counters.add(counter, n);
         }
-        let Some(event) = effects.event.take() else {
-            return;
-        };
-        self.check(host::set_property(USAGE_PROPERTY, event.as_bytes()));
-        self.counters.count(Counter::EventsQueued);
-        let n_dropped = self.queue.borrow_mut().push(&event);
-        self.counters.add(Counter::EventsDropped, n_dropped);
+        for event in effects.events.drain(..) {
+            // The last one stays, for a connection has but one line in an access log.
+            self.check(host::set_property(USAGE_PROPERTY, event.as_bytes()));
+            self.counters.count(Counter::EventsQueued);
+            let n_dropped = self.queue.borrow_mut().push(&event);
+            self.counters.add(Counter::EventsDropped, n_dropped);
+        }
     }
 
     /// Counts a refusal of the host, if it is one.

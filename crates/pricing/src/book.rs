@@ -145,6 +145,11 @@ impl Book {
         reckon::ceiling(providers, call)
     }
 
+    /// The names of all providers, in the files' order.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        self.providers.iter().map(|p| p.name.as_str())
+    }
+
     /// Every model with the name of its provider, in the files' order; a model that a later file
     /// overrides comes after the one that does. Inherited models are listed where they stand.
     pub fn models(&self) -> impl Iterator<Item = (&str, &Model)> {

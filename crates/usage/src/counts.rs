@@ -16,6 +16,7 @@ pub(crate) enum Count {
     CacheWrite1h,
     AudioInput,
     CacheReadAudio,
+    CacheReadImage,
     ImageInput,
     ToolUseInput,
     Output,
@@ -118,6 +119,11 @@ pub(crate) fn split(
         usage.set(rest, left);
     }
     verdict
+}
+
+/// The part of a whole that is not in another of its parts.
+pub(crate) fn less(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
+    whole.map(|n| n.saturating_sub(part.unwrap_or(0)))
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ apis! {
     OpenAiResponsesCompact = "openai.responses.compact",
     /// `POST /v1/responses/input_tokens`
     OpenAiCountTokens = "openai.count_tokens",
+    /// Sessions at `wss:…/v1/realtime`
+    OpenAiRealtime = "openai.realtime",
     /// Runs of assistants, which are created and polled.
     OpenAiAssistantsRun = "openai.assistants.run",
     /// `POST /v1/messages`
@@ -67,6 +69,8 @@ apis! {
     GeminiStreamGenerate = "gemini.stream_generate",
     /// `POST …:{embedContent,batchEmbedContents}`
     GeminiEmbed = "gemini.embed",
+    /// Sessions at `wss:…BidiGenerateContent`
+    GeminiLive = "gemini.live",
     /// `POST …:countTokens`
     GeminiCountTokens = "gemini.count_tokens",
     /// `POST /v1beta/interactions`
@@ -130,6 +134,10 @@ impl Api {
         )
     }
 }
+
+/// The method under which requests that ask for a WebSocket are known here (`GET` with `upgrade:
+/// websocket`).
+pub const WEBSOCKET: &str = "WEBSOCKET";
 
 /// A set of endpoints that hosts offer together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,7 +258,8 @@ pub enum Detection {
     NotOurs,
 }
 
-/// Decides what a request is. `path` may carry a query; nothing of it is kept.
+/// Decides what a request is. `path` may carry a query; nothing of it is kept but the model of a
+/// realtime session. `method` is [`WEBSOCKET`] where the request asks for one.
 pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let authority = host;
     let host = pattern::bare_host(host);
@@ -276,12 +285,18 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let is_free = table::FREE_PATHS
         .iter()
         .any(|free| pattern::match_path(free, path).is_some());
-    if !is_free && (method == "POST" || table::is_live(path)) {
+    if !is_free && matches!(method, "POST" | WEBSOCKET) {
         return Detection::Unreadable {
             provider: service.provider,
         };
     }
     Detection::NotOurs
+}
+
+/// Whether the table says whose host that is. Of others only the shape of their paths is known.
+pub fn is_known(host: &str) -> bool {
+    let host = pattern::bare_host(host);
+    SERVICES.iter().any(|service| service.serves(&host))
 }
 
 /// What a request to a host outside the table is, by the shape of its path alone. Nothing is ever
@@ -306,7 +321,17 @@ fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
 pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Option<Target> {
     family.paths().iter().find_map(|rule| {
         let captures = pattern::match_path(rule.path, path)?;
-        (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))
+        let mut target = (rule.method == method)
+            .then(|| Target::from_captures(rule.api, provider, &captures))?;
+        if rule.api == Api::OpenAiRealtime {
+            // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's preview
+            // versions call it `deployment`.
+            let named = ["model", "deployment"]
+                .into_iter()
+                .find_map(|key| pattern::query_value(path, key));
+            target.path_model = named.map(pattern::percent_decoded);
+        }
+        Some(target)
     })
 }
 
@@ -551,7 +576,20 @@ mod tests {
                 "POST",
                 unreadable.clone(),
             ),
-            ("api.openai.com", "/v1/realtime?model=m", "GET", unreadable),
+            (
+                "api.openai.com",
+                "/v1/realtime/calls",
+                "POST",
+                unreadable.clone(),
+            ),
+            ("api.openai.com", "/v1/else", WEBSOCKET, unreadable),
+            ("api.openai.com", "/v1/realtime", "GET", Detection::NotOurs),
+            (
+                "api.openai.com",
+                "/v1/realtime/client_secrets",
+                "POST",
+                Detection::NotOurs,
+            ),
         ] {
             assert_eq!(
                 detect(host, path, method),
@@ -687,5 +725,66 @@ mod tests {
             detect_as(Family::OpenAi, "vllm", "/v1/messages", "POST"),
             None
         );
+    }
+
+    #[test]
+    fn websockets_are_recognised() {
+        let gemini = "/ws/google.ai.generativelanguage.v1beta.GenerativeService";
+        let vertex = "/ws/google.cloud.aiplatform.v1.LlmBidiService";
+        for (host, path, api, provider, model) in [
+            (
+                "api.openai.com",
+                "/v1/realtime?model=gpt-realtime",
+                Api::OpenAiRealtime,
+                "openai",
+                Some("gpt-realtime"),
+            ),
+            (
+                "api.openai.com",
+                "/v1/realtime?intent=transcription",
+                Api::OpenAiRealtime,
+                "openai",
+                None,
+            ),
+            (
+                "r.openai.azure.com",
+                "/openai/realtime?api-version=1&deployment=my%20own&api-key=k",
+                Api::OpenAiRealtime,
+                "azure",
+                Some("my own"),
+            ),
+            (
+                "r.openai.azure.com",
+                "/openai/v1/realtime?model=mine",
+                Api::OpenAiRealtime,
+                "azure",
+                Some("mine"),
+            ),
+            (
+                "api.openai.com",
+                "/v1/responses?model=m",
+                Api::OpenAiResponses,
+                "openai",
+                None,
+            ),
+            (
+                "generativelanguage.googleapis.com",
+                &format!("{gemini}.BidiGenerateContent?key=secret"),
+                Api::GeminiLive,
+                "google",
+                None,
+            ),
+            (
+                "us-central1-aiplatform.googleapis.com",
+                &format!("{vertex}/BidiGenerateContent"),
+                Api::GeminiLive,
+                "vertex",
+                None,
+            ),
+        ] {
+            let expected = (api, provider.to_owned(), model.map(str::to_owned));
+            assert_eq!(metered(host, path, WEBSOCKET), Some(expected), "{path}");
+            assert_eq!(metered(host, path, "GET"), None, "{path}");
+        }
     }
 }

@@ -8,6 +8,7 @@ mod interactions;
 mod openai;
 mod plain;
 mod quirks;
+mod realtime;
 mod responses;
 
 use crate::bucket::{Quantity, Unit, Usage};
@@ -83,6 +84,21 @@ pub(crate) enum Field {
     Metrics,
 }
 
+/// What one message of a live connection means for the response that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It belongs to none.
+    Aside,
+    /// The response has begun, or goes on where nothing else says that it has begun.
+    Begins,
+    /// The response goes on, if it has begun.
+    GoesOn,
+    /// The response has ended.
+    Ended,
+    /// A piece of input was transcribed, by a model of its own.
+    Transcribed,
+}
+
 /// The most values remembered for an outline; an event with more is not learnt.
 const OUTLINE_GAPS_MAX: usize = 16;
 
@@ -91,6 +107,7 @@ const OUTLINE_GAPS_MAX: usize = 16;
 enum Dialect {
     OpenAi(openai::State),
     Responses(responses::State),
+    Realtime(realtime::State),
     Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
     Interactions(Box<interactions::State>),
@@ -147,8 +164,10 @@ impl Reader {
         match (&self.dialect, self.api) {
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
+            (Dialect::Realtime(_), _) => &realtime::SCHEMA,
             (Dialect::Anthropic(_), Api::AnthropicBatchResults) => &anthropic::BATCH_SCHEMA,
             (Dialect::Anthropic(_), _) => &anthropic::SCHEMA,
+            (Dialect::Gemini(_), Api::GeminiLive) => &gemini::LIVE_SCHEMA,
             (Dialect::Gemini(_), _) => &gemini::SCHEMA,
             (Dialect::Interactions(_), _) => &interactions::SCHEMA,
             (Dialect::Bedrock(_), Api::BedrockConverse | Api::BedrockConverseStream) => {
@@ -157,6 +176,36 @@ impl Reader {
             (Dialect::Bedrock(_), _) => &bedrock::INVOKE_SCHEMA,
             (Dialect::Cohere(_), _) => &cohere::SCHEMA,
             (Dialect::Plain(_), _) => &plain::SCHEMA,
+        }
+    }
+
+    /// A message of a live connection has ended: what it means for its response.
+    pub(crate) fn turn(&mut self) -> Turn {
+        let findings = &mut self.findings;
+        if let Dialect::Realtime(state) = &mut self.dialect {
+            return state.turn(findings);
+        }
+        // Gemini tells the usage of a turn at its end, or in a message of its own after it.
+        let is_ended = match self.api {
+            Api::GeminiLive => findings.is_terminated && findings.has_usage,
+            _ => findings.is_terminated || findings.is_error,
+        };
+        let has_begun = findings.has_content
+            || findings.has_usage
+            || findings.response_id.is_some()
+            || findings.tool_calls.is_some();
+        match (is_ended, has_begun) {
+            (true, _) => Turn::Ended,
+            (false, true) => Turn::Begins,
+            (false, false) => Turn::Aside,
+        }
+    }
+
+    /// The model that transcribes a session's input, where the message named it.
+    pub(crate) fn take_transcriber(&mut self) -> Option<String> {
+        match &mut self.dialect {
+            Dialect::Realtime(state) => state.transcriber.take(),
+            _ => None,
         }
     }
 
@@ -185,6 +234,7 @@ impl Reader {
         let outcome = match &self.dialect {
             Dialect::OpenAi(_) => openai::settle(&counts, self.api, self.quirks, &mut usage),
             Dialect::Responses(_) => responses::settle(&counts, &mut usage),
+            Dialect::Realtime(_) => realtime::settle(&counts, &mut usage),
             Dialect::Anthropic(_) => anthropic::settle(&counts, &mut usage),
             Dialect::Gemini(state) => state.settle(&counts, self.api, &mut usage, &mut billed),
             Dialect::Interactions(_) => interactions::settle(&counts, &mut usage),
@@ -241,6 +291,7 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
         | Api::OpenAiCountTokens => Dialect::Responses(responses::State::default()),
+        Api::OpenAiRealtime => Dialect::Realtime(realtime::State::default()),
         Api::AnthropicMessages
         | Api::AnthropicComplete
         | Api::AnthropicCountTokens
@@ -248,7 +299,8 @@ fn dialect_of(api: Api) -> Dialect {
         Api::GeminiGenerate
         | Api::GeminiStreamGenerate
         | Api::GeminiEmbed
-        | Api::GeminiCountTokens => Dialect::Gemini(gemini::State::default()),
+        | Api::GeminiCountTokens
+        | Api::GeminiLive => Dialect::Gemini(gemini::State::default()),
         Api::GeminiInteractions => Dialect::Interactions(Box::default()),
         Api::BedrockConverse
         | Api::BedrockConverseStream
@@ -306,6 +358,7 @@ impl Visitor<Field> for Reader {
             _ => match &mut self.dialect {
                 Dialect::OpenAi(state) => state.scalar(findings, self.api, field, value),
                 Dialect::Responses(state) => state.scalar(findings, field, value),
+                Dialect::Realtime(state) => state.scalar(findings, field, value),
                 Dialect::Anthropic(state) => state.scalar(findings, field, value),
                 Dialect::Gemini(state) => state.scalar(findings, field, value),
                 Dialect::Interactions(state) => state.scalar(findings, field, value),
@@ -332,7 +385,7 @@ impl Visitor<Field> for Reader {
                 Dialect::Interactions(state) => state.open(findings, field),
                 Dialect::Bedrock(state) => state.open(findings, field),
                 Dialect::Cohere(state) => state.open(field),
-                Dialect::Plain(_) => {}
+                Dialect::Plain(_) | Dialect::Realtime(_) => {}
             },
         }
     }
@@ -353,6 +406,7 @@ impl Visitor<Field> for Reader {
         match &mut self.dialect {
             Dialect::OpenAi(state) => state.close(findings, field),
             Dialect::Responses(state) => state.close(findings, field),
+            Dialect::Realtime(state) => state.close(findings, field),
             Dialect::Anthropic(state) => state.close(findings, field),
             Dialect::Gemini(state) => state.close(findings, field, container),
             Dialect::Interactions(state) => state.close(findings, field),
@@ -397,7 +451,7 @@ impl Visitor<Field> for Reader {
             Dialect::Cohere(state) => state.document(findings, self.api),
             Dialect::Plain(state) => state.document(findings, self.api),
             Dialect::OpenAi(state) => state.document(findings, self.api),
-            Dialect::Anthropic(_) | Dialect::Gemini(_) => {}
+            Dialect::Anthropic(_) | Dialect::Gemini(_) | Dialect::Realtime(_) => {}
         }
         self.findings.end_document();
     }

@@ -6,7 +6,8 @@ use crate::dialect::Reader;
 use crate::framing::Framing;
 use crate::relayed::Relayed;
 use crate::request::RequestFacts;
-use crate::scan::{Scan, Trouble, UsageSource};
+use crate::scan::Scan;
+use crate::verdict::Known;
 
 /// What the response's headers say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,50 +118,15 @@ impl UsageScanner {
         let outcome = self.decoder.finish(|bytes| framing.push(bytes, reader));
         self.reader.findings.note(outcome);
         self.framing.finish(&mut self.reader);
-        let (usage, billed_usage) = self.reader.settle();
         let complete = self.complete();
         let relayed = self.relayed(complete);
-        let findings = &mut self.reader.findings;
-        let has_usage = findings.has_usage || !usage.has_no_tokens();
-        let is_error = self.is_error_status || findings.is_error;
-        if findings.is_error && !self.is_error_status {
-            findings.trouble(Trouble::ErrorInBody);
-        }
-        if complete == Some(false) {
-            findings.trouble(Trouble::Truncated);
-        } else if usage.is_empty() && !is_error && self.is_billable {
-            findings.trouble(Trouble::UsageMissing);
-        }
-        Scan {
-            model: findings.model.take(),
-            response_id: findings.response_id.take(),
-            usage,
-            billed_usage,
-            usage_source: match has_usage {
-                true => UsageSource::Reported,
-                false => UsageSource::Absent,
-            },
-            estimate_basis: None,
-            relayed,
-            extra_usage: std::mem::take(&mut findings.extra),
-            // What failed within a success may have been charged up to there.
-            billable: self.is_billable
-                && !self.is_retrieval
-                && (!self.is_error_status || has_usage),
+        self.reader.scan(Known {
+            is_billable: self.is_billable,
+            is_retrieval: self.is_retrieval,
+            is_error_status: self.is_error_status,
             complete,
-            is_error,
-            finish_reason: findings.finish_reason.take(),
-            tool_calls: findings
-                .tool_calls
-                .filter(|_| !self.is_error_status || has_usage),
-            service_tier: findings.service_tier.take(),
-            provider_cost_usd: findings.cost.take(),
-            pricing_context: std::mem::take(&mut findings.context)
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
-            trouble: findings.trouble,
-        }
+            relayed,
+        })
     }
 
     /// Whether the body reached its end. JSON says so by its brackets, which is no news where

@@ -78,8 +78,43 @@ fn stream_of_lines() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Pieces of messages of live servers and clients.
+const LIVE: &[&str] = &[
+    r"[{}\[\],:]",
+    r#""(type|response|usage|session|usageMetadata|serverContent|turnComplete|setup)":"#,
+    r#""(id|model|delta|input_tokens|promptTokenCount|modelTurn|error)":"#,
+    r#""response\.(created|done|create|x)"|"error"|"[a-z]"|[0-9]|true|null"#,
+];
+
+/// Frames of every kind, few of them against the RFC, some masked.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let first = prop_oneof![
+        8 => prop::sample::select(vec![0x81, 0x82, 0x01, 0x80, 0x89]),
+        1 => any::<u8>(),
+    ];
+    let frame = (first, text_of(LIVE), any::<Option<[u8; 4]>>());
+    let frames = prop::collection::vec(frame, 0..8);
+    (frames, 1u8..9, any::<u8>()).prop_map(|(frames, size, choice)| {
+        let mut input = vec![size, choice];
+        for (first, text, key) in frames {
+            let masked = if key.is_some() { 0x80 } else { 0 };
+            input.extend([first, masked | 126]);
+            input.extend((text.len() as u16).to_be_bytes());
+            input.extend(key.into_iter().flatten());
+            let keys = key.unwrap_or_default().into_iter().cycle();
+            input.extend(text.bytes().zip(keys).map(|(byte, key)| byte ^ key));
+        }
+        input
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn live(input in frames()) {
+        checks::live::check(&input);
+    }
 
     #[test]
     fn splice(input in input(JSON)) {

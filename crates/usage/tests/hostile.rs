@@ -9,7 +9,9 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
-use tollmesh_usage::{Api, RequestFacts, ResponseHead, Scan, Target, Trouble, UsageScanner};
+use tollmesh_usage::{
+    Api, LiveScanner, RequestFacts, ResponseHead, Scan, Target, Trouble, UsageScanner,
+};
 
 /// What a stream may keep beside the idle scanner's own size, in bytes.
 const IDENTITY_BYTES_MAX: usize = 16 << 10;
@@ -228,6 +230,50 @@ fn memory_is_bounded_whatever_the_body() {
             );
             let n_gzip = peak(api, &head(&kind, "gzip"), &gzip);
             assert!(n_gzip <= GZIP_BYTES_MAX, "{name}: {n_gzip} gzipped");
+        }
+    }
+}
+
+/// A text message in one unmasked frame.
+fn frame(text: &str) -> Vec<u8> {
+    let n_bytes = (text.len() as u64).to_be_bytes();
+    [&[0x81, 127], &n_bytes[..], text.as_bytes()].concat()
+}
+
+#[test]
+fn memory_is_bounded_whatever_the_connection() {
+    let long = "x".repeat(5 << 20);
+    let strings = [
+        format!(r#"{{"type":"response.output_audio.delta","delta":"{long}"}}"#),
+        format!(r#"{{"type":"{long}","response":{{"id":"{long}"}}}}"#),
+        format!(r#"{{"session":{{"model":"{long}"}},"setup":{{"model":"{long}"}}}}"#),
+    ];
+    let id = |i: usize| format!("{i:0>256}");
+    let begun = (0..2000).map(|i| {
+        format!(
+            r#"{{"type":"response.created","response":{{"id":"{}"}}}}"#,
+            id(i)
+        )
+    });
+    let bodies = [
+        strings.iter().map(|text| frame(text)).collect::<Vec<_>>(),
+        begun.map(|text| frame(&text)).collect(),
+        vec![
+            b"\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xff{".to_vec(),
+            long.into_bytes(),
+        ],
+    ];
+    for (i, body) in bodies.into_iter().map(|frames| frames.concat()).enumerate() {
+        for api in [Api::OpenAiRealtime, Api::OpenAiResponses, Api::GeminiLive] {
+            let before = HELD.get();
+            PEAK.set(before);
+            let mut scanner = LiveScanner::new(&Target::new(api, "provider"));
+            for piece in body.chunks(16 << 10) {
+                scanner.push_client(piece, 0);
+                assert_eq!(scanner.push_server(piece, 0), []);
+            }
+            let peak = PEAK.get() - before + size_of::<LiveScanner>();
+            assert!(peak <= IDENTITY_BYTES_MAX, "{i}: {peak} for {}", api.name());
         }
     }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tollmesh_usage::detect::detect_as;
+use tollmesh_usage::detect::{detect_as, is_known};
 use tollmesh_usage::{
     Detection, Edits, Family, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner,
     detect, inclusive,
@@ -89,12 +89,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Value {
-    let target = match detect(&exchange.host, &exchange.path, &exchange.method) {
-        Detection::Metered(target) => target,
-        Detection::Unreadable { provider } => return unmetered(exchange, Some(provider)),
-        Detection::NotOurs => match own_target(exchange) {
-            Some(target) => target,
-            None => return unmetered(exchange, exchange.provider.as_deref()),
+    let target = match own_target(exchange) {
+        Some(target) => target,
+        None => match detect(&exchange.host, &exchange.path, &exchange.method) {
+            Detection::Metered(target) => target,
+            Detection::Unreadable { provider } => return unmetered(exchange, Some(provider)),
+            Detection::NotOurs => return unmetered(exchange, exchange.provider.as_deref()),
         },
     };
     let facts = scan_request(&target, exchange);
@@ -110,7 +110,8 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
 /// A host that nobody knows, whose provider the line names, is taken for one of one's own, as the
 /// filter takes those of its `apis`. The path says whose endpoints it offers.
 fn own_target(exchange: &Exchange) -> Option<Target> {
-    let provider = exchange.provider.as_deref()?;
+    let provider = exchange.provider.as_deref();
+    let provider = provider.filter(|_| !is_known(&exchange.host))?;
     FAMILIES
         .into_iter()
         .find_map(|family| detect_as(family, provider, &exchange.path, &exchange.method))

@@ -3,9 +3,12 @@
 mod check;
 mod completions;
 mod extract;
+mod import;
 mod lines;
 mod output;
 mod price;
+mod prices;
+mod progress;
 mod report;
 mod serve;
 mod top;
@@ -59,6 +62,10 @@ enum Command {
     Report(report::Arguments),
     /// The calls that stand out.
     Top(top::Arguments),
+    /// What the price tables say.
+    Prices(prices::Arguments),
+    /// Fold in what an access log holds and the ledger does not.
+    Import(import::Arguments),
     /// A completion script for a shell.
     Completions(completions::Arguments),
 }
@@ -96,6 +103,8 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Price(arguments) => price::run(&arguments),
         Command::Report(arguments) => report::run(&files, arguments),
         Command::Top(arguments) => top::run(&files, arguments),
+        Command::Prices(arguments) => prices::run(&files, &arguments),
+        Command::Import(arguments) => import::run(&files, &arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }
 }

@@ -11,6 +11,7 @@ use super::Operator;
 use crate::clock;
 use crate::ledger::QueryError;
 use crate::ledger::query::{CoverageQuery, Reader};
+use crate::pricelist::{self, Wanted};
 use crate::problem::Problem;
 use crate::question::{BadQuestion, Parts};
 use crate::rows::{self, Rows};
@@ -67,6 +68,17 @@ pub async fn coverage(
         Ok(rows::coverage(&reader.coverage(&query)?))
     });
     respond(&headers, &rows.await?)
+}
+
+/// `GET /api/v1/prices?model=gpt-4o&provider=&at=`
+pub async fn prices(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let wanted = Wanted::from_pairs(pairs, clock::now()).map_err(bad_question)?;
+    let tables = operator.prices.tables();
+    respond(&headers, &pricelist::rows(&tables.book, &wanted))
 }
 
 /// Asks where blocking is allowed.

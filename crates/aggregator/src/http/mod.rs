@@ -43,6 +43,7 @@ pub fn router(operator: Operator) -> Router {
         .route("/api/v1/spend", get(api::spend))
         .route("/api/v1/requests", get(api::requests))
         .route("/api/v1/coverage", get(api::coverage))
+        .route("/api/v1/prices", get(api::prices))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(
@@ -62,6 +63,7 @@ async fn index() -> Response {
         /api/v1/spend?by=team,model&interval=1h&from=24h   sums of cost, tokens and requests\n\
         /api/v1/requests?sort=cost&limit=50                single calls\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
+        /api/v1/prices?model=gpt-4o                        the price rows in force, with source\n\
         /metrics  /healthz  /readyz\n\n\
         JSON, or CSV with \"Accept: text/csv\". Conditions: where=team:checkout, from=, to=.\n";
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], TEXT).into_response()

@@ -21,6 +21,8 @@ use crate::metrics::Metrics;
 use crate::prices::Prices;
 use crate::problem::Problem;
 pub use activity::Activity;
+pub use read::{BadEvent, event};
+pub use recipe::priced;
 
 /// Filters cut their batches well below; more is not one of ours.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -11,6 +11,7 @@ use super::{Ingest, busy, read};
 use crate::charge::Bill;
 use crate::clock;
 use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded};
+use crate::prices::Tables;
 use crate::problem::Problem;
 
 /// A batch that was read and priced.
@@ -49,10 +50,10 @@ impl Ingest {
             ..Prepared::default()
         };
         for json in &batch.events {
-            match read::event(json.get()) {
+            match super::event(json.get()) {
                 Ok(event) => {
                     prepared.ids.push(event.event_id.clone());
-                    prepared.entries.push(priced(event, &tables));
+                    prepared.entries.push(super::priced(event, &tables));
                 }
                 Err(why) => prepared.reject(json.get(), why.to_string()),
             }
@@ -119,7 +120,8 @@ impl Prepared {
     }
 }
 
-fn priced(event: Event, tables: &crate::prices::Tables) -> Entry {
+/// The event with its cost at its own time, under these tables.
+pub fn priced(event: Event, tables: &Tables) -> Entry {
     let cost = Bill::from(&event).price(&tables.book, Arc::clone(&tables.version));
     Entry { event, cost }
 }

@@ -5,6 +5,9 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::rollup::HOUR_MS;
 
+/// The key in `meta` under which the end of the newest deleted hour stands, in milliseconds.
+pub const FORGOTTEN_BEFORE_MS: &str = "forgotten_before_ms";
+
 /// Rows that one step deletes: some ten milliseconds of work.
 pub const PRUNE_ROWS_MAX: i64 = 2_000;
 
@@ -15,12 +18,16 @@ const SHRINK_PAGES_MAX: u32 = 1_024;
 /// hours, since the sums of an hour and its rows are to agree for as long as there are rows.
 pub fn delete_some(connection: &Connection, before: Timestamp) -> rusqlite::Result<i64> {
     let ms = before.as_unix_ms();
+    let hour_ms = ms - ms.rem_euclid(HOUR_MS);
     let n = connection
         .prepare_cached(
             "DELETE FROM events WHERE id IN
                  (SELECT id FROM events WHERE time_ms < ?1 ORDER BY time_ms LIMIT ?2)",
         )?
-        .execute(params![ms - ms.rem_euclid(HOUR_MS), PRUNE_ROWS_MAX])?;
+        .execute(params![hour_ms, PRUNE_ROWS_MAX])?;
+    if n > 0 {
+        note(connection, hour_ms)?;
+    }
     connection
         .prepare_cached(
             "DELETE FROM late_usage
@@ -28,6 +35,18 @@ pub fn delete_some(connection: &Connection, before: Timestamp) -> rusqlite::Resu
         )?
         .execute([])?;
     Ok(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Notes that rows before that hour were deleted, though their sums are kept: an event of theirs
+/// that is found in another record would be counted a second time.
+fn note(connection: &Connection, hour_ms: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+        )?
+        .execute(params![FORGOTTEN_BEFORE_MS, hour_ms])?;
+    Ok(())
 }
 
 /// Gives free pages back to the file system.

@@ -47,6 +47,9 @@ fn a_host_of_ones_own_needs_its_provider() {
     let own = EXCHANGE.replace("api.openai.com", "llm.internal");
     let unknown = tollmesh(&["extract"], &own);
     let line: Value = serde_json::from_slice(&unknown.stdout).unwrap();
+    assert_eq!(line["provider"], "openai-compatible");
+    let odd = tollmesh(&["extract"], &own.replace("/v1/chat/completions", "/ask"));
+    let line: Value = serde_json::from_slice(&odd.stdout).unwrap();
     assert_eq!(line["trouble"], "unmetered");
     let named = own.replacen(r#""id":"x1""#, r#""id":7,"provider":"vllm""#, 1);
     let known = tollmesh(&["extract"], &named);
@@ -174,4 +177,100 @@ fn check_tells_every_mistake_in_every_file() {
             &prices
         ])
     );
+}
+
+/// A table of one model that became dearer.
+const TABLE: &str = r#"
+schema = 1
+provider = "acme"
+currency = "USD"
+[tiers]
+standard = ["default"]
+[source]
+list = "https://acme.example/prices"
+[[model]]
+id = "rocket-1"
+match = ["rocket-1{snap}"]
+rate = [
+  { until = 2026-03-13, input = "3", output = "15", src = "list", checked = 2026-03-20 },
+  { from = 2026-03-13, input = "5", output = "25", src = "list", checked = 2026-03-20 },
+]
+"#;
+
+#[test]
+fn prices_are_shown_with_arithmetic_and_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let terms = "schema = 1\n[[override]]\nid = \"deal\"\nwhen = { provider = \"acme\" }\n\
+                 times = \"0.8\"\n";
+    let overrides = file("own.toml", terms);
+    let table = file("acme.toml", TABLE);
+    let more = format!("overrides = {overrides:?}\npricing = [{table:?}]");
+    let process = Process::start(dir.path(), &more);
+    let config = dir.path().join("tollmesh.toml");
+    let show = |arguments: &[&str]| {
+        let config = ["prices", "show", "--config", config.to_str().unwrap()];
+        let output = tollmesh(&[&config, arguments].concat(), "");
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let told = told.replace(&dir.path().display().to_string(), "DIR");
+        (output.status.code(), told)
+    };
+    let (code, told) = show(&["rocket-1-20260101", "--at", "2026-03-12"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("prices", told);
+    let (code, told) = show(&["no-such-model", "--at", "2026-01-01T00:00:00Z"]);
+    assert_eq!(code, Some(1));
+    let want = "tollmesh: no row prices \"no-such-model\" at 2026-01-01T00:00:00.000Z\n";
+    assert_eq!(told, want);
+
+    let (_, json) = show(&["rocket-1", "--provider=acme", "--format=json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["items"][0]["rates"]["output"], "25");
+    let answer = process.get("/api/v1/prices?model=rocket-1&provider=acme");
+    let answer = answer
+        .body
+        .replace(&dir.path().display().to_string(), "DIR");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer, json);
+    assert_eq!(process.get("/api/v1/prices").status, 400);
+}
+
+#[test]
+fn tables_are_compared_row_by_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let before = file("before.toml", TABLE);
+    let dated = "  { from = 2026-03-13,";
+    let (head, tail) = TABLE.split_once(dated).unwrap();
+    let after = format!(
+        "{head}  {{ from = 2026-03-13, until = 2026-06-01,{tail}\
+         [[model]]\nid = \"rocket-2\"\nrate = [ {{ images = \"0.04\", src = \"list\", \
+         checked = 2026-03-20 }} ]\n"
+    );
+    let after = file(
+        "after.toml",
+        &after.replace("input = \"3\"", "input = \"2.50\""),
+    );
+    // Where it was read, and when, makes no difference.
+    let reviewed = file("reviewed.toml", &TABLE.replace("2026-03-20", "2026-04-20"));
+    let diff = |a: &str, b: &str| {
+        let output = tollmesh(&["prices", "diff", a, b], "");
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), told)
+    };
+    assert_eq!(diff(&before, &reviewed), (Some(0), String::new()));
+    let (code, told) = diff(&before, &after);
+    assert_eq!(code, Some(1));
+    insta::assert_snapshot!("prices_diff", told);
+    let (code, told) = diff("shipped", "shipped");
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert_eq!(diff(&before, "/no/such/file").0, Some(2));
 }

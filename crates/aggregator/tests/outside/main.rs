@@ -5,6 +5,8 @@ mod process;
 
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
+/// Recovery from access logs.
+mod import;
 /// Starts that cannot succeed: one clear line each, and exit code 2.
 mod refusals;
 /// What filters send, what operators are answered, what survives.

@@ -70,6 +70,11 @@ impl Process {
         serde_json::from_str(&answer.body).unwrap()
     }
 
+    /// Where filters send.
+    pub fn ingest_address(&self) -> &str {
+        &self.ingest
+    }
+
     /// Asks the filter's side.
     pub fn ingest(&self, method: &str, path: &str, body: &str) -> Answer {
         match self.ingest.strip_prefix("unix:") {

@@ -270,3 +270,41 @@ fn price_files_are_taken_when_they_are_good() {
     });
     assert_eq!(version(&process), shipped);
 }
+
+#[test]
+fn own_terms_are_taken_when_they_are_good_and_the_list_is_kept_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("overrides.toml");
+    let terms = |times: &str| {
+        format!(
+            "schema = 1\n[[override]]\nid = \"acme\"\nwhen = {{ provider = \"openai\" }}\n\
+             times = {times:?}\n"
+        )
+    };
+    std::fs::write(&file, terms("0.5")).unwrap();
+    let process = Process::start(dir.path(), &format!("overrides = {file:?}"));
+    let costs = |id: &str| {
+        process.send(&[event(id, "red")]);
+        let rows = process.json("/api/v1/requests?limit=100");
+        let rows = rows["items"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["event_id"] == id).unwrap();
+        let usd = |name: &str| row[name].as_str().map(str::to_owned);
+        (usd("cost_usd"), usd("list_cost_usd"))
+    };
+    let usd = |text: &str| Some(text.to_owned());
+    // 1000 x 2.50 + 24 x 1.25 + 100 x 10.00 for a million each.
+    assert_eq!(costs("half"), (usd("0.001765"), usd("0.00353")));
+
+    std::fs::write(&file, terms("0.1")).unwrap();
+    let mut n = 0;
+    until("new terms are in force", || {
+        n += 1;
+        (costs(&format!("tenth-{n}")) == (usd("0.000353"), usd("0.00353"))).then_some(())
+    });
+    std::fs::write(&file, "schema = 1\n[[overide]]\n").unwrap();
+    until("broken terms are told", || {
+        let ready = process.get("/readyz").body;
+        ready.contains("overrides.toml").then_some(())
+    });
+    assert_eq!(costs("after"), (usd("0.000353"), usd("0.00353")));
+}

@@ -25,6 +25,8 @@ pub(super) struct Call {
     pub body: RequestBody,
     pub status: Option<u16>,
     pub is_stream: bool,
+    /// Whether a WebSocket was asked for.
+    pub is_websocket: bool,
 }
 
 impl Call {
@@ -74,7 +76,7 @@ impl Call {
     }
 
     /// What every event of this call says; no usage, and nothing to charge.
-    fn event(self, site: &Site, ending: &Ending<'_>, now: Timestamp) -> Event {
+    pub(super) fn event(self, site: &Site, ending: &Ending<'_>, now: Timestamp) -> Event {
         let facts = self.body.facts();
         let (trace_id, span_id) = self.trace.map(|t| (t.trace_id, t.span_id)).unzip();
         Event {
@@ -122,7 +124,7 @@ impl Answer {
 }
 
 /// What a scan says, in an event.
-fn tell(event: &mut Event, scan: Scan) {
+pub(super) fn tell(event: &mut Event, scan: Scan) {
     event.model = scan.model;
     event.response_id = scan.response_id;
     event.usage = scan.usage;

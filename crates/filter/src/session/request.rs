@@ -1,5 +1,6 @@
 //! The request's side of a call: recognised, relieved of its tags, prepared, relayed.
 
+use tollmesh_usage::detect::WEBSOCKET;
 use tollmesh_usage::{Edits, RequestBody, Target};
 use tollmesh_wire::Timestamp;
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing};
@@ -26,11 +27,15 @@ pub(super) fn head(
     now: Timestamp,
 ) -> (Phase, Effects) {
     let pseudo = |name| headers.text(name).unwrap_or_default();
-    let (host, path, method) = (pseudo(":authority"), pseudo(":path"), pseudo(":method"));
+    let (host, path) = (pseudo(":authority"), pseudo(":path"));
+    let method = match is_websocket(headers) {
+        true => WEBSOCKET,
+        false => pseudo(":method"),
+    };
     match verdict(&site.config, host, path, method) {
         Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
         Verdict::Unreadable => unreadable(site, headers),
-        Verdict::Metered { .. } if !is_plain_http(headers) => unreadable(site, headers),
+        Verdict::Metered { .. } if is_grpc(headers) => unreadable(site, headers),
         Verdict::Metered { target, is_gateway } => {
             metered(site, headers, target, is_gateway, ends, now)
         }
@@ -50,12 +55,16 @@ pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
     }
 }
 
-/// gRPC and WebSockets carry the APIs in framings that are not read.
-fn is_plain_http(headers: &Headers<'_>) -> bool {
+/// gRPC carries the APIs in a framing that is not read.
+fn is_grpc(headers: &Headers<'_>) -> bool {
     let content_type = headers.get("content-type").unwrap_or_default();
+    content_type.starts_with(b"application/grpc")
+}
+
+/// Envoy shows HTTP/2's extended CONNECT (RFC 8441) in HTTP/1's form, too.
+fn is_websocket(headers: &Headers<'_>) -> bool {
     let upgrade = headers.get("upgrade").unwrap_or_default();
-    let is_grpc = content_type.starts_with(b"application/grpc");
-    !is_grpc && !upgrade.eq_ignore_ascii_case(b"websocket")
+    upgrade.eq_ignore_ascii_case(b"websocket")
 }
 
 /// Tags are for us, also where there is nothing to put them on.
@@ -93,7 +102,12 @@ fn metered(
         let edit = narrowed(headers, &signature, edits.include_usage);
         effects.edits.extend(edit);
     }
-    let body = RequestBody::new(&target, headers.text("content-type"), edits);
+    let content_type = match is_websocket(headers) {
+        // Frames are read in another place, and never edited.
+        true => Some("websocket"),
+        false => headers.text("content-type"),
+    };
+    let body = RequestBody::new(&target, content_type, edits);
     if body.may_change() && !ends && headers.has("content-length") {
         let length = HeaderEdit::Remove("content-length".into());
         effects.edits.push(length);
@@ -114,6 +128,7 @@ fn metered(
         body,
         status: effects.denial.as_ref().map(|denial| denial.status),
         is_stream: false,
+        is_websocket: is_websocket(headers),
     });
     if effects.denial.is_some() {
         effects.counts.push((Counter::DeniedRequests, 1));

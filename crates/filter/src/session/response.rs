@@ -4,7 +4,7 @@ use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
 use tollmesh_wire::Timestamp;
 
 use super::call::{Call, elapsed_ms};
-use super::{Answer, Effects, Phase, Relay, Site};
+use super::{Answer, Effects, Phase, Relay, Site, live};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -12,6 +12,9 @@ use crate::headers::Headers;
 /// Names the event of a call that was counted, for filters that the answer passes later and for
 /// whoever wants to report the outcome of a call.
 const EVENT_HEADER: &str = "x-tollmesh-event";
+
+/// RFC 9110, 15.2.2.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 pub(super) fn head(
     site: &Site,
@@ -35,6 +38,9 @@ pub(super) fn head(
     effects
         .edits
         .push(HeaderEdit::Set(EVENT_HEADER.into(), name));
+    if call.is_websocket && status == Some(SWITCHING_PROTOCOLS) {
+        return live::head(site, *call, headers, effects);
+    }
     let answer = Answer {
         scanner: UsageScanner::with_pool(
             &call.target,

@@ -8,6 +8,7 @@
 
 pub mod cutter;
 pub mod json;
+pub mod live;
 pub mod scan;
 pub mod splice;
 

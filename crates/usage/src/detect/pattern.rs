@@ -65,6 +65,14 @@ fn match_segments<'a>(
     segments.next().is_none().then_some(captures)
 }
 
+/// The first value of a key in a path's query, escapes as written; `None` where it is empty.
+pub(super) fn query_value<'a>(path: &'a str, key: &str) -> Option<&'a str> {
+    let query = path.split('#').next()?.split_once('?')?.1;
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let mut values = pairs.filter(|(name, _)| *name == key).map(|(_, v)| v);
+    values.next().filter(|value| !value.is_empty())
+}
+
 /// The text with its percent escapes undone; what is no escape or no UTF-8 stays as it is.
 pub(super) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
@@ -145,6 +153,20 @@ mod tests {
             ("/m/{model}/go", "/m/a/go", model("a")),
         ] {
             assert_eq!(match_path(pattern, path), captures, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn queries_are_read_by_key() {
+        for (path, value) in [
+            ("/r?model=a", Some("a")),
+            ("/r?x=1&model=a%2Fb&model=c#model=d", Some("a%2Fb")),
+            ("/r?amodel=a", None),
+            ("/r?model=", None),
+            ("/r?model", None),
+            ("/model=a", None),
+        ] {
+            assert_eq!(query_value(path, "model"), value, "{path}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The table of hosts and paths that are recognised, and where each was read.
 
-use super::pattern::{match_host, match_path};
-use super::{Api, Family};
+use super::pattern::match_host;
+use super::{Api, Family, WEBSOCKET};
 
 /// A provider's hosts, and what they offer.
 pub(super) struct Service {
@@ -58,6 +58,14 @@ const fn post(path: &'static str, api: Api) -> PathRule {
 const fn get(path: &'static str, api: Api) -> PathRule {
     PathRule {
         method: "GET",
+        path,
+        api,
+    }
+}
+
+const fn websocket(path: &'static str, api: Api) -> PathRule {
+    PathRule {
+        method: WEBSOCKET,
         path,
         api,
     }
@@ -485,6 +493,10 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),
     post("**/responses", Api::OpenAiResponses),
+    // https://developers.openai.com/api/docs/guides/websocket-mode
+    websocket("**/responses", Api::OpenAiResponses),
+    // https://platform.openai.com/docs/guides/realtime-websocket
+    websocket("**/realtime", Api::OpenAiRealtime),
     post("**/responses/compact", Api::OpenAiResponsesCompact),
     post("**/responses/input_tokens", Api::OpenAiCountTokens),
     post("**/responses/*/cancel", Api::OpenAiResponsesRetrieve),
@@ -531,6 +543,19 @@ pub(super) const GEMINI_PATHS: &[PathRule] = &[
     post("**/*/{model}:batchEmbedContents", Api::GeminiEmbed),
     post("**/*/{model}:countTokens", Api::GeminiCountTokens),
     post("**/interactions", Api::GeminiInteractions),
+    // https://ai.google.dev/api/live; ephemeral tokens use the second.
+    websocket(
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+        Api::GeminiLive,
+    ),
+    websocket(
+        "/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContent",
+        Api::GeminiLive,
+    ),
+    websocket(
+        "/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContentConstrained",
+        Api::GeminiLive,
+    ),
 ];
 
 /// <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference> and
@@ -572,6 +597,8 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
         "**/locations/{location}/endpoints/{model}:streamGenerateContent",
         Api::GeminiStreamGenerate,
     ),
+    // https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/multimodal-live
+    websocket("/ws/*/BidiGenerateContent", Api::GeminiLive),
     // Express mode has neither project nor location.
     post(
         "**/publishers/*/models/{model}:generateContent",
@@ -605,9 +632,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores",
     "**/vector_stores/*/files",
     "**/v1beta/cachedContents",
+    // https://platform.openai.com/docs/api-reference/realtime-sessions: keys for sessions.
+    "**/realtime/client_secrets",
+    "**/realtime/sessions",
+    "**/realtime/transcription_sessions",
+    "**/realtime/translations/client_secrets",
 ];
-
-/// Sessions over WebSockets: <https://platform.openai.com/docs/guides/realtime-websocket>.
-pub(super) fn is_live(path: &str) -> bool {
-    match_path("**/realtime", path).is_some()
-}

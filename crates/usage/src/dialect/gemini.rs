@@ -1,16 +1,22 @@
-//! Gemini's `generateContent`, `streamGenerateContent`, embeddings and token counts, on the
-//! Gemini API and on Vertex AI.
+//! Gemini's `generateContent`, `streamGenerateContent`, embeddings, token counts and the messages
+//! of the Live API, on the Gemini API and on Vertex AI.
 //!
 //! <https://ai.google.dev/api/generate-content#UsageMetadata>: the cached content lies within
 //! `promptTokenCount`; thoughts and tool-use prompts are counted beside prompt and candidates. In
 //! a stream every chunk may carry `usageMetadata`; observed that with server tools it goes up and
 //! down, so that only the last object, taken whole, is the call's.
+//! In the Live API (<https://ai.google.dev/api/live>, also for Vertex AI) any message of the server
+//! may carry `usageMetadata`, whose output is `responseTokenCount`. A turn ends with `turnComplete`
+//! or, for the client to answer, with a `toolCall`. The reference does not say what the counts sum
+//! up; observed that they start anew with each turn, whose prompt has all turns before it
+//! (143, 181, 224 over three turns: <https://github.com/pydantic/pydantic-ai/pull/7269>). Several
+//! within one turn are taken for the same turn's, so that the last holds.
 //! <https://ai.google.dev/gemini-api/docs/pricing>: what grounding with Search or Maps reads is
 //! not charged as input.
 
 use super::Field;
 use crate::bucket::{Bucket, Quantity, Unit, Usage};
-use crate::counts::{Count, Counts, split};
+use crate::counts::{Count, Counts, less, split};
 use crate::detect::Api;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
@@ -34,6 +40,7 @@ const USAGE: Node<Field> = Node::object(&[
     ("promptTokenCount", count(Count::Input)),
     ("cachedContentTokenCount", count(Count::CacheRead)),
     ("candidatesTokenCount", count(Count::Output)),
+    ("responseTokenCount", count(Count::Output)),
     ("thoughtsTokenCount", count(Count::Reasoning)),
     ("toolUsePromptTokenCount", count(Count::ToolUseInput)),
     ("totalTokenCount", count(Count::Total)),
@@ -42,6 +49,7 @@ const USAGE: Node<Field> = Node::object(&[
     ("promptTokenDetails", Node::array(&PROMPT_DETAIL)),
     ("cacheTokensDetails", Node::array(&CACHE_DETAIL)),
     ("candidatesTokensDetails", Node::array(&CANDIDATE_DETAIL)),
+    ("responseTokensDetails", Node::array(&CANDIDATE_DETAIL)),
     ("serviceTier", Node::leaf(Field::Tier)),
     ("trafficType", Node::leaf(Field::Context("traffic_type"))),
 ])
@@ -95,6 +103,35 @@ const CHUNK: Node<Field> = Node::object(&[
 /// One answer or chunk; without `alt=sse` a stream is an array of chunks.
 pub(super) static SCHEMA: Node<Field> = CHUNK.or_array(&CHUNK);
 
+const SERVER_CONTENT: Node<Field> = Node::object(&[
+    (
+        "modelTurn",
+        Node::object(&[("parts", Node::array(&PART))]).named(Field::Iteration),
+    ),
+    (
+        "outputTranscription",
+        Node::object(&[("text", Node::text(Field::Content))]),
+    ),
+    ("turnComplete", Node::leaf(Field::Status)),
+    ("turnCompleteReason", Node::leaf(Field::Reason)),
+    ("interrupted", Node::leaf(Field::Kind)),
+    ("groundingMetadata", GROUNDING),
+]);
+
+const TOOL_CALL: Node<Field> = Node::object(&[(
+    "functionCalls",
+    Node::array(&LIVE_CALL).named(Field::Envelope),
+)]);
+const LIVE_CALL: Node<Field> = Node::object(&[]).named(Field::Call);
+
+/// One message of a live server.
+pub(super) static LIVE_SCHEMA: Node<Field> = Node::object(&[
+    ("serverContent", SERVER_CONTENT),
+    ("toolCall", TOOL_CALL),
+    ("usageMetadata", USAGE),
+])
+.named(Field::Block);
+
 /// The candidate that is being read, and what grounded the answer.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -107,6 +144,8 @@ pub(super) struct State {
     n_maps: u64,
     /// The chunk at hand says why the answer ends.
     is_last: bool,
+    /// The chunk at hand has a piece of a live turn.
+    is_piece: bool,
     is_thought: bool,
 }
 
@@ -132,6 +171,14 @@ impl State {
                 findings.is_eventful = true;
                 self.n_queries += 1;
             }
+            Field::Status => self.is_last |= value == Value::Bool(true),
+            Field::Reason => {
+                let outcome = take_text(&mut findings.finish_reason, value);
+                findings.note(outcome);
+            }
+            Field::Kind if value == Value::Bool(true) => {
+                findings.finish_reason = Some("interrupted".to_owned());
+            }
             _ => {}
         }
     }
@@ -144,6 +191,11 @@ impl State {
                 findings.takes_tool_calls();
             }
             Field::Envelope => findings.is_eventful = true,
+            Field::Block => {
+                self.is_last = false;
+                self.is_piece = false;
+            }
+            Field::Iteration => self.is_piece = true,
             Field::Part => {
                 self.is_thought = false;
                 findings.n_document_text = 0;
@@ -185,6 +237,8 @@ impl State {
             // A prompt that was refused has no candidate: this is the answer's last word.
             Field::Envelope => self.is_last = true,
             Field::Block => {
+                // A live turn goes on after a tool call that it told no usage of.
+                findings.is_terminated &= !self.is_piece;
                 findings.is_terminated |= self.is_last || container == Container::Array;
             }
             _ => {}
@@ -282,9 +336,4 @@ fn settle(
         usage.set(Bucket::Output, 0);
     }
     input.and(output)
-}
-
-/// The part of a whole that is not in another of its parts.
-fn less(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
-    whole.map(|n| n.saturating_sub(part.unwrap_or(0)))
 }

@@ -67,6 +67,8 @@ impl Form {
             | Api::OpenAiResponsesRetrieve
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
+            | Api::OpenAiRealtime
+            | Api::GeminiLive
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed

@@ -2,6 +2,7 @@
 
 mod coverage;
 mod filter;
+mod forgotten;
 mod quarantined;
 mod reader;
 mod requests;

@@ -1,0 +1,250 @@
+//! Recovery: what access logs hold and the ledger does not.
+//!
+//! The filter leaves each event in Envoy's filter state, too, so that a JSON access log is a second
+//! record of it. Here its lines become events again, and go the way of those that filters send: the
+//! ledger takes each once, by its id. Memory is bounded by the size of a batch, whatever the log's.
+
+mod aggregator;
+mod line;
+mod lines;
+mod own;
+
+use std::io::BufRead;
+
+use anyhow::Context;
+use tollmesh_wire::Timestamp;
+use tollmesh_wire::event::{Event, Kind};
+
+use crate::ingest;
+pub use aggregator::Aggregator;
+use lines::{Lines, Next};
+pub use own::Own;
+
+/// Events that are taken together: one commit each, and a body well below what ingest takes.
+const BATCH_EVENTS_MAX: usize = 500;
+/// The same in bytes of JSON.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of JSON of late usage that wait for the end of all logs.
+const LATE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Where events go.
+pub trait Taker {
+    /// Takes a batch; after an error nothing or all of it was taken.
+    fn take(&mut self, batch: Vec<Found>) -> anyhow::Result<Taken>;
+}
+
+/// One event that a log holds.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The log.
+    pub log: String,
+    /// The number of its line.
+    pub line: u64,
+    /// The event.
+    pub event: Event,
+    /// The event as it was written.
+    pub json: String,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Events that the ledger did not hold.
+    pub imported: u64,
+    /// Events that changed nothing: they had been taken before, or nothing waits for them.
+    pub already: u64,
+    /// Events that can never be taken, as log, line and reason.
+    pub refused: Vec<(String, u64, String)>,
+}
+
+/// What was in the logs, in lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Events that the ledger holds now and did not before.
+    pub imported: u64,
+    /// Events that it held already.
+    pub already: u64,
+    /// Lines without an event.
+    pub without_usage: u64,
+    /// Lines that cannot be read.
+    pub unreadable: u64,
+    /// Events of hours that retention has deleted: whether they were counted, nobody knows.
+    pub forgotten: u64,
+}
+
+/// What an import tells while it runs.
+pub trait Told {
+    /// A line cannot be read.
+    fn bad_line(&mut self, log: &str, line: u64, reason: &str);
+    /// A line more was read.
+    fn progress(&mut self, place: Place<'_>, tally: &Tally);
+}
+
+/// How far a log was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The log.
+    pub log: &'a str,
+    /// Bytes of it that were read.
+    pub n_bytes: u64,
+    /// Its bytes in all, where that is known.
+    pub of: Option<u64>,
+}
+
+/// An import at work.
+pub struct Import<'a> {
+    taker: &'a mut dyn Taker,
+    told: &'a mut dyn Told,
+    field: &'a str,
+    forgotten_before: Option<Timestamp>,
+    batch: Batch,
+    late: Batch,
+    tally: Tally,
+}
+
+/// Events that wait to be taken.
+#[derive(Default)]
+struct Batch {
+    events: Vec<Found>,
+    n_bytes: usize,
+}
+
+// === impl Import ===
+
+impl<'a> Import<'a> {
+    /// Begins: events stand in that field of the logs' lines, and those of before
+    /// `forgotten_before` are left alone.
+    pub fn new(
+        taker: &'a mut dyn Taker,
+        told: &'a mut dyn Told,
+        field: &'a str,
+        forgotten_before: Option<Timestamp>,
+    ) -> Import<'a> {
+        Import {
+            taker,
+            told,
+            field,
+            forgotten_before,
+            batch: Batch::default(),
+            late: Batch::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Reads a log to its end. What is known of it is taken, but for a last batch, which
+    /// [`Import::finish`] takes.
+    pub fn read(&mut self, log: &str, of: Option<u64>, input: impl BufRead) -> anyhow::Result<()> {
+        let mut lines = Lines::new(input);
+        loop {
+            let read = lines.read_next();
+            let found = match read.with_context(|| format!("{log}: cannot be read"))? {
+                Next::End => return Ok(()),
+                Next::TooLong => Err("longer than any line with an event".to_owned()),
+                Next::Line(line) => find(line, self.field),
+            };
+            match found {
+                Ok(None) => self.tally.without_usage += 1,
+                Ok(Some((event, json))) => self.keep(Found {
+                    log: log.to_owned(),
+                    line: lines.number(),
+                    event,
+                    json,
+                })?,
+                Err(reason) => self.bad_line(log, lines.number(), &reason),
+            }
+            let n_bytes = lines.n_bytes();
+            self.told.progress(Place { log, n_bytes, of }, &self.tally);
+        }
+    }
+
+    /// Takes what still waits, and says what was found.
+    pub fn finish(mut self) -> anyhow::Result<Tally> {
+        self.take_batch()?;
+        self.take_late()?;
+        Ok(self.tally)
+    }
+
+    /// Late usage waits for the end: the call that it completes may stand in a log that comes
+    /// later.
+    fn keep(&mut self, found: Found) -> anyhow::Result<()> {
+        if self
+            .forgotten_before
+            .is_some_and(|before| found.event.time < before)
+        {
+            self.tally.forgotten += 1;
+            return Ok(());
+        }
+        match found.event.kind {
+            Kind::Call => self.batch.push(found),
+            Kind::LateUsage => self.late.push(found),
+        }
+        if self.late.n_bytes >= LATE_BYTES_MAX {
+            self.take_batch()?;
+            return self.take_late();
+        }
+        if self.batch.is_full() {
+            return self.take_batch();
+        }
+        Ok(())
+    }
+
+    fn take_batch(&mut self) -> anyhow::Result<()> {
+        let batch = std::mem::take(&mut self.batch).events;
+        self.take(batch)
+    }
+
+    fn take_late(&mut self) -> anyhow::Result<()> {
+        let mut late = std::mem::take(&mut self.late).events.into_iter();
+        loop {
+            let batch: Vec<Found> = late.by_ref().take(BATCH_EVENTS_MAX).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.take(batch)?;
+        }
+    }
+
+    fn take(&mut self, batch: Vec<Found>) -> anyhow::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let taken = self.taker.take(batch).with_context(|| {
+            let n = self.tally.imported;
+            format!("stopped after {n} imported; the same command goes on from there")
+        })?;
+        self.tally.imported += taken.imported;
+        self.tally.already += taken.already;
+        for (log, line, reason) in taken.refused {
+            self.bad_line(&log, line, &reason);
+        }
+        Ok(())
+    }
+
+    fn bad_line(&mut self, log: &str, line: u64, reason: &str) {
+        self.tally.unreadable += 1;
+        self.told.bad_line(log, line, reason);
+    }
+}
+
+/// The event in that field of the line, read as events from filters are.
+fn find(line: &[u8], field: &str) -> Result<Option<(Event, String)>, String> {
+    let json = line::event_json(line, field).map_err(|error| error.to_string())?;
+    let Some(json) = json else { return Ok(None) };
+    match ingest::event(&json) {
+        Ok(event) => Ok(Some((event, json))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    fn push(&mut self, found: Found) {
+        self.n_bytes += found.json.len();
+        self.events.push(found);
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() >= BATCH_EVENTS_MAX || self.n_bytes >= BATCH_BYTES_MAX
+    }
+}

@@ -1,0 +1,7 @@
+//! Reading a WebSocket connection for usage.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::live::check(input));
