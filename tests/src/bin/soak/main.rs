@@ -112,8 +112,11 @@ impl Apps {
     fn of(mesh: &Mesh) -> Apps {
         Apps {
             good: mesh.client(Kind::Good.team()),
+            // Over HTTP/2 a cut answer ends at once; over HTTP/1 Envoy keeps the connection for its
+            // `delayed_close_timeout` of a second, and the soak would wait more than it sends.
             hostile: mesh
                 .client(Kind::Hostile.team())
+                .http2()
                 .header("traceparent", b"\xff")
                 .header("baggage", b"%ff=,;;=\xff"),
             leaving: mesh.client(Kind::Leaving.team()).hangs_up_after(1),
