@@ -137,6 +137,11 @@ impl Client {
         }
     }
 
+    /// Has the provider forget a call that is over.
+    pub fn forget(&self, answer: &Answer) {
+        self.provider.forget(&answer.request_id);
+    }
+
     async fn converse(&self, exchange: &Exchange, answer: &mut Answer) -> anyhow::Result<()> {
         let request = self.request(&exchange.ask, &answer.request_id)?;
         let stream = TcpStream::connect(self.envoy).await;

@@ -33,6 +33,8 @@ pub struct Places<'a> {
     pub ingest: &'a Ingest,
     /// The provider that stands in for all; `None` leaves the clusters as they ship.
     pub provider: Option<SocketAddr>,
+    /// The CA that the provider's certificate is of; `None` takes TLS out of the clusters.
+    pub provider_ca: Option<&'a Path>,
     /// Whether Envoy speaks HTTP/2 to the provider.
     pub is_upstream_http2: bool,
     /// Whether hosts beside the shipped ones are routed to the provider too.
@@ -61,8 +63,14 @@ pub fn fill_in(config: &mut Value, places: &Places<'_>) -> anyhow::Result<()> {
     for cluster in array(config, "/static_resources/clusters")? {
         if cluster["name"] == aggregator.as_str() {
             point_at(cluster, &ingest_address(places.ingest));
+            without_tls(cluster);
         } else if let Some(provider) = places.provider {
             point_at(cluster, &socket_address(provider));
+            if let Some(ca) = places.provider_ca {
+                trust(cluster, ca)?;
+                continue;
+            }
+            without_tls(cluster);
             cluster["typed_extension_protocol_options"] = http_options(places.is_upstream_http2);
         }
     }
@@ -137,7 +145,7 @@ fn ingest_address(ingest: &Ingest) -> Value {
     }
 }
 
-/// Gives a cluster one plaintext endpoint, and takes away what belongs to a name and to TLS.
+/// Gives a cluster one endpoint, and takes away what belongs to a name.
 fn point_at(cluster: &mut Value, address: &Value) {
     let name = cluster["name"].clone();
     cluster["type"] = json!("STATIC");
@@ -146,16 +154,46 @@ fn point_at(cluster: &mut Value, address: &Value) {
         "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }]
     });
     if let Some(cluster) = cluster.as_object_mut() {
-        for key in [
-            "transport_socket",
-            "dns_lookup_family",
-            "dns_refresh_rate",
-            "respect_dns_ttl",
-        ] {
+        for key in ["dns_lookup_family", "dns_refresh_rate", "respect_dns_ttl"] {
             cluster.remove(key);
         }
         cluster.remove("cluster_type");
     }
+}
+
+fn without_tls(cluster: &mut Value) {
+    if let Some(cluster) = cluster.as_object_mut() {
+        cluster.remove("transport_socket");
+    }
+}
+
+/// Leaves a cluster's TLS as it ships, and has it trust that CA instead of the machine's.
+fn trust(cluster: &mut Value, ca: &Path) -> anyhow::Result<()> {
+    const TRUSTED: &str =
+        "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca";
+    let name = cluster["name"].to_string();
+    let trusted = cluster.pointer_mut(TRUSTED);
+    *trusted.with_context(|| format!("cluster {name} validates no certificate"))? =
+        json!({ "filename": ca });
+    Ok(())
+}
+
+/// Merges `patch` into the action of every route, as RFC 7386 has it.
+pub fn patch_routes(config: &mut Value, patch: &Value) {
+    visit(config, &mut |object| {
+        if object["route"]["cluster"].is_string() {
+            merge(&mut object["route"], patch);
+        }
+    });
+}
+
+/// Takes the access logs out.
+pub fn without_access_logs(config: &mut Value) {
+    visit(config, &mut |object| {
+        if let Some(object) = object.as_object_mut() {
+            object.remove("access_log");
+        }
+    });
 }
 
 fn http_options(is_http2: bool) -> Value {
@@ -242,6 +280,7 @@ static_resources:
             wasm: Path::new("/x/filter.wasm"),
             ingest: &Ingest::Unix("/x/ingest.sock".into()),
             provider: Some(SocketAddr::from(([127, 0, 0, 1], 7))),
+            provider_ca: None,
             is_upstream_http2: false,
             routes_every_host: true,
             plugin: &plugin,

@@ -54,6 +54,8 @@ pub struct Reply {
     pub cut: Cut,
     /// Trailers after the body.
     pub trailers: Vec<(String, String)>,
+    /// Whether trailers come without the header `trailer`, which HTTP/2 alone can send.
+    pub hides_trailers: bool,
     /// What comes after the last byte.
     pub ending: Ending,
 }
@@ -161,6 +163,12 @@ impl Exchange {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
+        self
+    }
+
+    /// Says nothing of its trailers beforehand.
+    pub fn unannounced(mut self) -> Exchange {
+        self.reply.hides_trailers = true;
         self
     }
 

@@ -87,6 +87,20 @@ impl Ledger {
         self.rows_of(&[answer]).remove(0)
     }
 
+    /// Waits until a call has so many rows, one for each filter that it passed; the newest first.
+    #[track_caller]
+    pub fn hops_of(&self, answer: &Answer, n: usize) -> Vec<Row> {
+        fact::eventually("a row for each hop", || {
+            let rows = self.by_request_id()?.remove(&answer.request_id);
+            let rows = rows.unwrap_or_default();
+            if rows.len() == n {
+                Ok(rows)
+            } else {
+                Err(format!("{} rows for {}", rows.len(), answer.request_id))
+            }
+        })
+    }
+
     /// Waits until the ledger holds, for each call, one row with exactly that usage.
     #[track_caller]
     pub fn settles_to(&self, calls: &[(&Answer, Usage)]) {

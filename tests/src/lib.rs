@@ -16,6 +16,7 @@ pub mod fact;
 pub mod fixture;
 pub mod http;
 pub mod ledger;
+pub mod literal;
 pub mod mesh;
 pub mod ports;
 pub mod process;
@@ -24,6 +25,7 @@ pub mod recorded;
 pub mod reply;
 pub mod score;
 pub mod shared;
+pub mod tls;
 pub mod usage;
 pub mod websocket;
 

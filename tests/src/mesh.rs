@@ -17,12 +17,14 @@ use crate::envoy::Envoy;
 use crate::envoy_config::{self, Ingest, Places};
 use crate::ledger::Ledger;
 use crate::provider::Provider;
+use crate::tls::Identity;
 
 /// Everything that runs; all of it goes when this is dropped.
 #[derive(Debug)]
 pub struct Mesh {
     // Dropped in this order: Envoy flushes to nobody, then the aggregator, then what they called.
     envoy: Envoy,
+    gateway: Option<Envoy>,
     aggregator: Mutex<Aggregator>,
     chaos: Option<Chaos>,
     provider: Arc<Provider>,
@@ -42,7 +44,11 @@ pub struct MeshBuilder {
     has_chaos: bool,
     on_unix_socket: bool,
     calls_real_providers: bool,
-    other_provider: Option<SocketAddr>,
+    provider_at: Option<SocketAddr>,
+    certified_names: Vec<String>,
+    routes: Value,
+    has_gateway: bool,
+    logs_access: bool,
 }
 
 impl Mesh {
@@ -65,7 +71,11 @@ impl Mesh {
             has_chaos: false,
             on_unix_socket: false,
             calls_real_providers: false,
-            other_provider: None,
+            provider_at: None,
+            certified_names: Vec::new(),
+            routes: Value::Null,
+            has_gateway: false,
+            logs_access: true,
         }
     }
 
@@ -111,17 +121,37 @@ impl Mesh {
     /// Asserts that no worker's VM has trapped.
     #[track_caller]
     pub fn has_not_trapped(&self) {
-        let log = self.envoy.process().log();
-        let words = ["RuntimeError", "panicked", "wasm_fail_stream"];
-        let bad = log
-            .lines()
-            .find(|line| words.iter().any(|word| line.contains(word)));
-        assert_eq!(bad, None, "the filter trapped");
+        assert_eq!(self.trap(), None, "the filter trapped");
         assert_eq!(
             self.counted("faults"),
             0,
             "the filter found itself in an impossible state"
         );
+    }
+
+    /// What tells of a trap: a line of Envoy's log, or a VM that had to be loaded anew.
+    pub fn trap(&self) -> Option<String> {
+        const WORDS: [&str; 3] = ["RuntimeError", "panicked", "wasm_fail_stream"];
+        let reloads = self.envoy.stats_with("vm_reload");
+        if let Some((name, n)) = reloads.into_iter().find(|(_, n)| *n > 0) {
+            return Some(format!("{name} is {n}"));
+        }
+        let log = self.envoy.process().log();
+        let bad = log
+            .lines()
+            .find(|line| WORDS.iter().any(|word| line.contains(word)));
+        bad.map(str::to_string)
+    }
+
+    /// The second Envoy, between the first and the provider, with a filter of its own.
+    ///
+    /// # Panics
+    /// Where the mesh was built without one.
+    pub fn gateway(&self) -> &Envoy {
+        match &self.gateway {
+            Some(gateway) => gateway,
+            None => panic!("this mesh was built without a gateway"),
+        }
     }
 
     /// The ledger.
@@ -218,9 +248,34 @@ impl MeshBuilder {
         self
     }
 
-    /// A provider of one's own stands in for all, in the scripted one's place.
+    /// Calls reach whoever listens there instead of the scripted provider.
     pub fn provider_at(mut self, address: SocketAddr) -> MeshBuilder {
-        self.other_provider = Some(address);
+        self.provider_at = Some(address);
+        self
+    }
+
+    /// The provider speaks TLS under a certificate for `names`, and Envoy's clusters keep theirs
+    /// as they ship, but for the CA that they trust.
+    pub fn provider_certified_for(mut self, names: &[&str]) -> MeshBuilder {
+        self.certified_names = names.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Merges `patch` into the action of every route.
+    pub fn routes(mut self, patch: Value) -> MeshBuilder {
+        self.routes = patch;
+        self
+    }
+
+    /// Calls pass a second Envoy on their way to the provider, with the plugin as shipped.
+    pub fn with_gateway(mut self) -> MeshBuilder {
+        self.has_gateway = true;
+        self
+    }
+
+    /// Envoy writes no access log: for runs whose log would fill a disk.
+    pub fn without_access_log(mut self) -> MeshBuilder {
+        self.logs_access = false;
         self
     }
 
@@ -242,7 +297,17 @@ impl MeshBuilder {
             .context("cannot start the runtime")?;
         let dir = tempfile::Builder::new().prefix("tollmesh-").tempdir()?;
         let handle = runtime.handle();
-        let provider = Arc::new(runtime.block_on(Provider::start())?);
+        let identity = self.identity()?;
+        let ca = dir.path().join("provider-ca.pem");
+        let ca = match &identity {
+            Some(identity) => {
+                std::fs::write(&ca, &identity.ca_pem)?;
+                Some(ca.as_path())
+            }
+            None => None,
+        };
+        let tls = identity.as_ref().map(|identity| identity.acceptor.clone());
+        let provider = Arc::new(runtime.block_on(Provider::start_with(tls))?);
         let aggregator = Aggregator::start(
             &artifacts.tollmesh,
             dir.path(),
@@ -251,18 +316,23 @@ impl MeshBuilder {
             handle,
         )?;
         let (chaos, ingest) = self.ingest(&runtime, &aggregator)?;
-        let config = self.envoy_config(&artifacts.wasm, &ingest, &provider)?;
-        let envoy = Envoy::start(
-            &artifacts.envoy,
-            &config,
-            self.n_workers,
-            dir.path(),
-            handle,
-        )?;
+        let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value| {
+            std::fs::create_dir_all(folder)?;
+            let config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
+            Envoy::start(&artifacts.envoy, &config, self.n_workers, folder, handle)
+        };
+        let upstream = self.provider_at.unwrap_or_else(|| provider.address());
+        let gateway = self
+            .has_gateway
+            .then(|| start_envoy(upstream, &dir.path().join("gateway"), &Value::Null))
+            .transpose()?;
+        let upstream = gateway.as_ref().map_or(upstream, Envoy::listener);
+        let envoy = start_envoy(upstream, dir.path(), &self.plugin)?;
         let operator = aggregator.operator();
         let aggregator = Mutex::new(aggregator);
         Ok(Mesh {
             envoy,
+            gateway,
             aggregator,
             chaos,
             provider,
@@ -270,6 +340,12 @@ impl MeshBuilder {
             runtime,
             dir,
         })
+    }
+
+    fn identity(&self) -> anyhow::Result<Option<Identity>> {
+        let names: Vec<&str> = self.certified_names.iter().map(String::as_str).collect();
+        let is_certified = !names.is_empty();
+        is_certified.then(|| Identity::of(&names)).transpose()
     }
 
     fn ingest(
@@ -291,19 +367,25 @@ impl MeshBuilder {
         &self,
         wasm: &Path,
         ingest: &Ingest,
-        provider: &Provider,
+        upstream: SocketAddr,
+        ca: Option<&Path>,
+        plugin: &Value,
     ) -> anyhow::Result<Value> {
         let mut config = shipped_envoy_config()?;
-        let address = self.other_provider.unwrap_or(provider.address());
         let places = Places {
             wasm,
             ingest,
-            provider: (!self.calls_real_providers).then_some(address),
+            provider: (!self.calls_real_providers).then_some(upstream),
+            provider_ca: ca,
             is_upstream_http2: self.is_upstream_http2,
             routes_every_host: self.routes_every_host,
-            plugin: &self.plugin,
+            plugin,
         };
         envoy_config::fill_in(&mut config, &places)?;
+        envoy_config::patch_routes(&mut config, &self.routes);
+        if !self.logs_access {
+            envoy_config::without_access_logs(&mut config);
+        }
         Ok(config)
     }
 }

@@ -15,8 +15,10 @@ use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::exchange::{Exchange, hex};
 use crate::reply::{Progress, ScriptedBody};
@@ -35,7 +37,7 @@ const FRAMING: [&str; 4] = [
     "transfer-encoding",
 ];
 
-/// A provider on a loopback port; it speaks HTTP/1 and HTTP/2 without TLS.
+/// A provider on a loopback port; it speaks HTTP/1 and HTTP/2, with TLS where it was given one.
 #[derive(Debug)]
 pub struct Provider {
     address: SocketAddr,
@@ -80,11 +82,16 @@ struct State {
 impl Provider {
     /// Starts to listen.
     pub async fn start() -> anyhow::Result<Provider> {
+        Provider::start_with(None).await
+    }
+
+    /// Starts to listen, with TLS where an acceptor is given.
+    pub async fn start_with(tls: Option<TlsAcceptor>) -> anyhow::Result<Provider> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.context("the provider cannot listen on loopback")?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::default());
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
+        let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&state)));
         Ok(Provider {
             address,
             state,
@@ -136,17 +143,31 @@ impl Received {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
     loop {
         // A failed accept concerns that connection only.
         if let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            tokio::spawn(serve(stream, Arc::clone(&state)));
+            let (tls, state) = (tls.clone(), Arc::clone(&state));
+            tokio::spawn(async move {
+                match tls {
+                    None => serve(stream, state).await,
+                    // A handshake that fails is the other side's word on our certificate.
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, state).await;
+                        }
+                    }
+                }
+            });
         }
     }
 }
 
-async fn serve(stream: TcpStream, state: Arc<State>) {
+async fn serve<S>(stream: S, state: Arc<State>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(request, &state).await) }
@@ -253,7 +274,7 @@ fn respond(
             response.headers_mut().append(name, value);
         }
     }
-    if !reply.trailers.is_empty() {
+    if !reply.trailers.is_empty() && !reply.hides_trailers {
         let names: Vec<&str> = reply
             .trailers
             .iter()

@@ -22,6 +22,7 @@ fn envoy_takes_the_shipped_configuration() {
         wasm: &artifacts.wasm,
         ingest: &Ingest::Tcp(ports::free()),
         provider: None,
+        provider_ca: None,
         is_upstream_http2: false,
         routes_every_host: false,
         plugin: &json!(null),

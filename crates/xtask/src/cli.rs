@@ -32,6 +32,8 @@ pub enum Task {
     Test(Test),
     /// Measure what the filter costs Envoy, and how many events the aggregator takes
     Bench(Bench),
+    /// Send mixed good and hostile traffic for long; fail where anything traps, is lost or grows
+    Soak(Soak),
     /// Fetch what the other commands need, and say where it is
     Setup(Pinned),
 }
@@ -124,6 +126,25 @@ impl Bench {
 }
 
 #[derive(Args)]
+pub struct Soak {
+    /// How many requests to send; 200,000 where nothing is said
+    #[arg(long, value_name = "N")]
+    pub requests: Option<u64>,
+    #[command(flatten)]
+    pub pinned: Pinned,
+}
+
+impl Soak {
+    /// The options that the soak itself reads, as it reads them.
+    pub fn forwarded(&self) -> Vec<OsString> {
+        let n = self.requests.map(|n| n.to_string().into());
+        n.into_iter()
+            .flat_map(|n| ["--requests".into(), n])
+            .collect()
+    }
+}
+
+#[derive(Args)]
 pub struct Pinned {
     /// Run under this Envoy instead of the pinned one
     #[arg(long = "envoy", value_name = "VERSION")]
@@ -162,7 +183,7 @@ mod tests {
 
     #[test]
     fn options_are_forwarded_as_they_were_given() {
-        let cases: [(&[&str], &[&str]); 6] = [
+        let cases: [(&[&str], &[&str]); 8] = [
             (&["demo"], &[]),
             (&["demo", "--once"], &["--once"]),
             (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
@@ -187,12 +208,15 @@ mod tests {
             ),
             (&["bench", "--seconds", "2"], &["--seconds", "2"]),
             (&["bench", "--load", "64 KB"], &["--load", "64 KB"]),
+            (&["soak"], &[]),
+            (&["soak", "--requests", "9"], &["--requests", "9"]),
         ];
         for (typed, forwarded) in cases {
             let words = ["cargo xtask"].iter().chain(typed);
             let got = match Cli::try_parse_from(words).unwrap().task {
                 Task::Demo(demo) => demo.forwarded(),
                 Task::Bench(bench) => bench.forwarded(),
+                Task::Soak(soak) => soak.forwarded(),
                 _ => unreachable!("only these forward options"),
             };
             assert_eq!(got, forwarded, "{typed:?}");

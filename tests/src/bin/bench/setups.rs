@@ -49,6 +49,7 @@ impl Setup {
             wasm: if self == Setup::Empty { noop } else { wasm },
             ingest,
             provider: Some(upstream),
+            provider_ca: None,
             is_upstream_http2: false,
             routes_every_host: false,
             plugin: &Value::Null,
