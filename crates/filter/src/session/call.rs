@@ -113,11 +113,13 @@ impl Answer {
     /// The event of a call that was answered, wholly or in part.
     pub fn finished(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
         let mut scan = self.scanner.finish();
+        scan.settle_model(&self.call.target, self.call.body.facts());
         let outcome = outcome(self.call.status, self.ended, &scan);
         self.call.complete(site, &mut scan, self.ended);
         let mut event = self.call.event(site, &ending, now);
         event.outcome = outcome;
         event.ttft_ms = self.ttft_ms;
+        event.stream |= scan.is_stream;
         tell(&mut event, scan);
         event
     }
