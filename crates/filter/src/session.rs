@@ -9,7 +9,7 @@ mod outcome;
 mod request;
 mod response;
 
-use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner};
+use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner, UsageSource};
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
 use crate::calibration::Calibrations;
@@ -194,6 +194,15 @@ impl Session {
         matches!(self.phase, Phase::Talking(_))
     }
 
+    /// Whether the response came wholly and with success: no response flag says otherwise then, and
+    /// asking for the flags is a host call.
+    pub fn ended_well(&self) -> bool {
+        match &self.phase {
+            Phase::Answering(answer) => answer.ended && answer.call.status.is_some_and(|s| s < 400),
+            _ => false,
+        }
+    }
+
     /// Whether the time matters to the next input of this kind: asking for it is a host call.
     pub fn needs_time(&self, input: &Input<'_>) -> bool {
         match (&self.phase, input) {
@@ -288,8 +297,8 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
 /// says: another service has a path of that shape.
 fn is_no_call(event: &tollmesh_wire::Event) -> bool {
     let names_no_model = event.model.is_none() && event.model_requested.is_none();
-    let reports = event.usage_source == tollmesh_usage::UsageSource::Reported.name();
-    event.provider.ends_with("-compatible") && names_no_model && !reports
+    let is_reported = event.usage_source == UsageSource::Reported.name();
+    event.provider.ends_with("-compatible") && names_no_model && !is_reported
 }
 
 fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {

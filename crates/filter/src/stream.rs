@@ -99,8 +99,12 @@ impl Stream {
             .as_deref()
             .and_then(|p| std::str::from_utf8(p).ok());
         let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
+        let response_flags = match self.session.ended_well() {
+            true => 0,
+            false => number("response\0flags").unwrap_or(0),
+        };
         let ending = Ending {
-            response_flags: number("response\0flags").unwrap_or(0),
+            response_flags,
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             principal: principal.filter(|p| !p.is_empty()),
         };

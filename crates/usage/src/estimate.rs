@@ -148,6 +148,7 @@ impl Calibration {
         let relayed = scan.relayed;
         let n_calls = n_calls(scan);
         let usage = &mut scan.usage;
+        let is_reasoning_told = usage.get(Bucket::Reasoning).is_some();
         if relayed.is_undecoded && relayed.text_bytes() == 0 {
             let each = match call.request.streams {
                 true => UNDECODED_STREAM_BYTES_PER_TOKEN,
@@ -165,14 +166,15 @@ impl Calibration {
             // What was stated before any text was relayed is a placeholder.
             let n_tokens = self.spoken_tokens(&relayed, n_calls, call.api);
             usage.set(Bucket::Output, n_tokens.min(ESTIMATE_TOKENS_MAX));
-            if relayed.thought_bytes > 0 && usage.get(Bucket::Reasoning).is_none() {
+            if relayed.thought_bytes > 0 && !is_reasoning_told {
                 let n_tokens = self.text_tokens(relayed.thought_bytes, call.api);
                 usage.set(Bucket::Reasoning, n_tokens);
             }
             basis.relayed_text = true;
         }
         let is_asked = call.request.asks_reasoning && relayed.thought_bytes == 0;
-        basis.unseen_reasoning = relayed.hides_reasoning || self.hides_reasoning || is_asked;
+        let may_hide = relayed.hides_reasoning || self.hides_reasoning || is_asked;
+        basis.unseen_reasoning = may_hide && !is_reasoning_told;
     }
 
     fn spoken_tokens(&self, relayed: &Relayed, n_calls: u64, api: Api) -> u64 {
@@ -182,11 +184,12 @@ impl Calibration {
         let defaults = Defaults::of(api);
         let expected = defaults.spoken_milli(relayed, n_calls);
         let n_tokens = self.output.tokens(expected, defaults.offset_milli());
-        // Streams hardly ever cut a token in two.
-        match relayed.thought_bytes {
-            0 => n_tokens.max(relayed.n_pieces),
-            _ => n_tokens,
-        }
+        // Streams hardly ever cut a token in two, so an event with text is a token at least.
+        let n_least = match relayed.thought_bytes {
+            0 => relayed.n_pieces,
+            _ => 0,
+        };
+        n_tokens.max(n_least).min(ESTIMATE_TOKENS_MAX)
     }
 
     /// Tokens of text that is a part of an answer: the line's offset is counted elsewhere.

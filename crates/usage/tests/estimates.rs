@@ -25,6 +25,13 @@ const CUTS: [usize; 10] = [50, 150, 250, 350, 450, 550, 650, 750, 850, 950];
 /// The least text that is compared: a truth of a few tokens has no percentages.
 const COMPARED_BYTES_MIN: u64 = 32;
 
+/// How far off, upwards or downwards, 95 of 100 estimates may be: what is measured, with little
+/// room to grow worse.
+const RATIO_MAX: f64 = 2.5;
+
+/// The share of estimates that are off by no more than a factor of two.
+const WITHIN_TWO_MIN: f64 = 0.89;
+
 /// An exchange, and what reading it whole gives.
 struct Recording {
     id: String,
@@ -159,6 +166,12 @@ impl Errors {
         self.ratios.push((estimated / truth).max(truth / estimated));
     }
 
+    /// The share whose ratio is no more than that.
+    fn within(&self, ratio: f64) -> f64 {
+        let n_within = self.ratios.iter().filter(|r| **r <= ratio).count();
+        n_within as f64 / self.ratios.len() as f64
+    }
+
     /// Median and 95th percentile of the relative error, 95th percentile of the ratio.
     fn summary(&self) -> (f64, f64, f64) {
         let relative = &self.relative;
@@ -246,7 +259,15 @@ fn cut_streams_are_estimated_close_to_what_was_relayed() {
         let n = errors.relative.len();
         println!("{group:26} {n:5}  {median:6.2}  {p95:4.2}  {ratio:9.2}");
     }
-    let (median, p95, _) = errors["all"].summary();
+    let (median, p95, ratio) = errors["all"].summary();
     assert!(median <= 0.25, "median error {median}");
     assert!(p95 <= 1.0, "95th percentile of the error {p95}");
+    // The error of an estimate that is too low never exceeds 1: the ratio watches both sides.
+    assert!(ratio <= RATIO_MAX, "95th percentile of the ratio {ratio}");
+    let within_two = errors["all"].within(2.0);
+    println!("{:.1} % are within a factor of two", within_two * 100.0);
+    assert!(
+        within_two >= WITHIN_TWO_MIN,
+        "{within_two} within a factor of two"
+    );
 }

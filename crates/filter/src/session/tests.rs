@@ -369,6 +369,59 @@ fn a_cut_stream_is_an_aborted_event() {
 }
 
 #[test]
+fn what_a_cut_stream_reported_is_kept_and_its_placeholder_is_not() {
+    let start = concat!(
+        r#"data: {"type":"message_start","message":{"id":"m1","model":"claude-x","#,
+        r#""usage":{"input_tokens":2000,"cache_read_input_tokens":500,"output_tokens":4}}}"#,
+        "\n\n"
+    );
+    let delta = concat!(
+        r#"data: {"type":"content_block_delta","index":0,"#,
+        r#""delta":{"type":"text_delta","text":"twenty bytes of text"}}"#,
+        "\n\n"
+    );
+    let mut play = Play::new();
+    let host = &[
+        (":authority", "api.anthropic.com"),
+        (":path", "/v1/messages"),
+    ];
+    play.request(&[host, &CHAT[2..]]);
+    play.request_body(br#"{"model":"claude-x","stream":true}"#);
+    play.response(&[SSE_HEAD]);
+    play.response_body(start.as_bytes(), false);
+    play.response_body(delta.repeat(9).as_bytes(), false);
+    let (event, _) = play.end(CLIENT_GONE);
+    assert_eq!(
+        event["usage"],
+        json!({"input": 2000, "cache_read": 500, "output": 43})
+    );
+    assert_eq!(event["usage_source"], "estimated");
+    assert_eq!(event["estimate_basis"], "relayed_text");
+}
+
+#[test]
+fn an_answer_that_cannot_be_decoded_is_estimated_by_its_size() {
+    let encoded = &[("content-encoding", "x-own-invention")];
+    for (site_has_memory, encoding, trouble) in [
+        (true, &encoded[..], "unknown_encoding"),
+        (false, &[("content-encoding", "gzip")][..], "decoder_budget"),
+    ] {
+        let mut play = Play::new();
+        if !site_has_memory {
+            play.site.decoders = DecoderPool::of(0);
+        }
+        play.request(&[CHAT]);
+        play.request_body(PLAIN_BODY);
+        play.response(&[JSON_HEAD, encoding]);
+        play.response_body(&[7; 700], true);
+        let (event, _) = play.end(0);
+        assert_eq!(event["trouble"], trouble);
+        assert_eq!(event["usage"], json!({"input": 8, "output": 100}));
+        assert_eq!(event["estimate_basis"], "body_bytes+request_bytes");
+    }
+}
+
+#[test]
 fn a_call_that_nobody_answered_is_an_event_too() {
     for (flags, outcome, billable) in [(CLIENT_GONE, "aborted", true), (4, "error", false)] {
         let mut play = Play::new();
