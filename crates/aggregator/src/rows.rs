@@ -71,6 +71,7 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "ttft_ms",
     "attempts",
     "trouble",
+    "fingerprint",
     "tags",
     "source",
 ];

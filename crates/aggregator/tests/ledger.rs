@@ -579,7 +579,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 1; run the \
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 2; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let file = dir.path().join("text/ledger.db");
@@ -598,6 +598,42 @@ fn refusals_to_open_say_file_reason_and_remedy() {
             empty.join("ledger.db").display()
         ))
     );
+}
+
+#[test]
+fn a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, vec![entry(event("a"), 1)]);
+    block_on(ledger.close());
+    let connection = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+    let back = "ALTER TABLE events DROP COLUMN fingerprint; PRAGMA user_version = 1;";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    let refused = Reader::open(dir.path()).err().unwrap().to_string();
+    assert!(refused.contains("start `tollmesh serve`"), "{refused}");
+
+    let ledger = open(dir.path());
+    let print = Some("a3817f04ba25a8e66df67214c7550293".to_owned());
+    let fingerprinted = Event {
+        fingerprint: print.clone(),
+        ..event("b")
+    };
+    append(&ledger, vec![entry(fingerprinted, 1)]);
+    assert_eq!(total_spend(ledger.reader()).0, 2);
+    let found = |value: &str| {
+        let filters = vec![Filter::new("fingerprint", value)];
+        let page = ledger.reader().requests(&RequestsQuery {
+            filters,
+            limit: 10,
+            ..RequestsQuery::default()
+        });
+        let rows = page.unwrap().items.into_iter();
+        let events = rows.map(|row| (row.event.event_id, row.event.fingerprint));
+        events.collect::<Vec<_>>()
+    };
+    assert_eq!(found(print.as_deref().unwrap()), [("b".to_owned(), print)]);
+    assert_eq!(found(""), [("a".to_owned(), None)]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub mod calibration;
 pub mod config;
 pub mod counters;
 pub mod edit;
+pub mod fingerprint;
 pub mod headers;
 pub mod ids;
 pub mod queue;

@@ -30,6 +30,7 @@ pub mod relayed;
 pub mod request;
 pub mod response;
 pub mod scan;
+mod served;
 mod sse;
 pub mod strip;
 mod verdict;

@@ -125,6 +125,7 @@ impl UsageScanner {
             is_retrieval: self.is_retrieval,
             is_error_status: self.is_error_status,
             complete,
+            is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),
             relayed,
         })
     }

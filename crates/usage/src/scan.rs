@@ -127,6 +127,8 @@ pub struct Scan {
     pub billable: bool,
     /// Whether the body reached its end; `None` where the framing has no end of its own.
     pub complete: Option<bool>,
+    /// Whether the answer came in events, whatever its headers said.
+    pub is_stream: bool,
     /// Whether the provider answered with an error, whatever the status said.
     pub is_error: bool,
     /// The provider's own word for why the first choice ended.

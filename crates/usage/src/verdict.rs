@@ -15,6 +15,8 @@ pub(crate) struct Known {
     pub(crate) is_error_status: bool,
     /// Whether the answer reached its end; `None` where nobody can tell.
     pub(crate) complete: Option<bool>,
+    /// Whether it came in events.
+    pub(crate) is_stream: bool,
     /// How much of it was relayed.
     pub(crate) relayed: Relayed,
 }
@@ -51,6 +53,7 @@ impl Reader {
                 && !known.is_retrieval
                 && (!known.is_error_status || has_usage),
             complete: known.complete,
+            is_stream: known.is_stream,
             is_error,
             finish_reason: findings.finish_reason.take(),
             tool_calls: findings

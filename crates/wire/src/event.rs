@@ -106,6 +106,10 @@ pub struct Event {
     /// W3C or b3 span id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// A keyed hash of the request's body as the app sent it, 32 hexadecimal digits: equal for equal
+    /// bodies under one key. Absent unless the operator set a key, and for bodies that were cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// When the request arrived.
     pub time: Timestamp,
     /// From the request's first byte to the response's last.

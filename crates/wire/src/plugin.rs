@@ -22,6 +22,9 @@ pub const TAG_NAME_BYTES_MAX: usize = 128;
 /// The longest value of a tag that an event carries, in bytes.
 pub const TAG_VALUE_BYTES_MAX: usize = 256;
 
+/// What the key of the fingerprints has, in bytes: that of SipHash.
+pub const FINGERPRINT_KEY_BYTES: usize = 16;
+
 /// The API families that a host of the operator's own can speak.
 pub const API_FAMILIES: &[&str] = &[
     "openai",
@@ -49,6 +52,8 @@ pub struct PluginConfig {
     pub accept_encoding: AcceptEncoding,
     /// How calls are admitted.
     pub admission: Admission,
+    /// The key of the fingerprints of request bodies; `None`: there are none.
+    pub fingerprint: Option<FingerprintKey>,
     /// The operator's own API hosts, first match first.
     pub apis: Vec<ApiRule>,
     /// What is known of the caller where Envoy's node does not say it.
@@ -127,6 +132,10 @@ pub enum OnUnavailable {
     /// Calls are refused.
     Deny,
 }
+
+/// `fingerprint.key`: the secret without which a fingerprint says nothing about a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FingerprintKey(pub [u8; FINGERPRINT_KEY_BYTES]);
 
 /// One entry of `apis`: a host of the operator's own that speaks a known API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,6 +233,12 @@ pub enum Problem {
         /// The header.
         header: &'static str,
     },
+    /// A text that is not a key of fingerprints.
+    #[error(
+        "expected {} hexadecimal digits; make a key with `openssl rand -hex {FINGERPRINT_KEY_BYTES}`",
+        2 * FINGERPRINT_KEY_BYTES
+    )]
+    Key,
     /// A tag's value that is too long.
     #[error("too long; a tag's value has at most {TAG_VALUE_BYTES_MAX} bytes")]
     TooLong,
@@ -247,6 +262,7 @@ impl PluginConfig {
             include_usage: IncludeUsage::InjectAndStrip,
             accept_encoding: AcceptEncoding::Narrow,
             admission: Admission::default(),
+            fingerprint: None,
             apis: Vec::new(),
             source: crate::Source::default(),
         }
@@ -273,6 +289,23 @@ impl Default for Admission {
             timeout_ms: ADMISSION_TIMEOUT_MS_DEFAULT,
             on_unavailable: OnUnavailable::Allow,
         }
+    }
+}
+
+impl FingerprintKey {
+    /// Reads a key as the configuration has it.
+    fn parse(text: &str) -> Option<FingerprintKey> {
+        let is_hex = text.len() == 2 * FINGERPRINT_KEY_BYTES
+            && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
+        Some(FingerprintKey(number.to_be_bytes()))
+    }
+}
+
+/// Never the key itself: what is printed for people ends in logs.
+impl fmt::Debug for FingerprintKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FingerprintKey(..)")
     }
 }
 

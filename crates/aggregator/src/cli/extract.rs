@@ -52,7 +52,7 @@ struct Exchange {
     response_headers: BTreeMap<String, String>,
     #[serde(default)]
     response_body_b64: String,
-    /// Who bills a host of one's own; known hosts are known better.
+    /// Who bills a host of one's own; hosts in our table are known better.
     #[serde(default)]
     provider: Option<String>,
 }
@@ -92,7 +92,7 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
     let target = match own_target(exchange) {
         Some(target) => target,
         None => match detect(&exchange.host, &exchange.path, &exchange.method) {
-            Detection::Metered(target) => target,
+            Detection::Metered(target) => billed_by(target, exchange.provider.as_deref()),
             Detection::Unreadable { provider } => return unmetered(exchange, Some(provider)),
             Detection::NotOurs => return unmetered(exchange, exchange.provider.as_deref()),
         },
@@ -103,8 +103,18 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
     for piece in body.chunks(chunk.map_or(body.len().max(1), NonZeroUsize::get)) {
         scanner.push(piece);
     }
-    let is_stream = facts.streams || is_event_stream(&head);
-    found(&exchange.id, &target, &facts, is_stream, scanner.finish())
+    let mut scan = scanner.finish();
+    scan.settle_model(&target, &facts);
+    let is_stream = facts.streams || scan.is_stream || is_event_stream(&head);
+    found(&exchange.id, &target, &facts, is_stream, scan)
+}
+
+/// A host that only the shape of its path made us take for a provider's is the line's to name.
+fn billed_by(mut target: Target, provider: Option<&str>) -> Target {
+    if let Some(provider) = provider.filter(|_| target.provider.ends_with("-compatible")) {
+        target.provider = provider.to_owned();
+    }
+    target
 }
 
 /// A host that nobody knows, whose provider the line names, is taken for one of one's own, as the
@@ -149,9 +159,6 @@ fn is_event_stream(head: &ResponseHead) -> bool {
 /// The line of an exchange that was scanned.
 fn found(id: &Value, target: &Target, facts: &RequestFacts, is_stream: bool, scan: Scan) -> Value {
     let model_requested = facts.model.as_ref().or(target.path_model.as_ref());
-    // Several APIs do not repeat the model in their answers; what was served and is charged is then
-    // what was asked for. An error served none.
-    let served = model_requested.filter(|_| scan.billable && !scan.is_error);
     let service_tier = scan.service_tier.as_ref().or(facts.service_tier.as_ref());
     let mut context = target.pricing_context.clone();
     context.extend(scan.pricing_context);
@@ -167,7 +174,7 @@ fn found(id: &Value, target: &Target, facts: &RequestFacts, is_stream: bool, sca
         "id": id,
         "api": target.api.name(),
         "provider": target.provider,
-        "model": scan.model.as_ref().or(served),
+        "model": scan.model,
         "model_requested": model_requested,
         "response_id": scan.response_id,
         "stream": is_stream,
@@ -179,13 +186,22 @@ fn found(id: &Value, target: &Target, facts: &RequestFacts, is_stream: bool, sca
         "buckets": scan.usage,
         "billed_buckets": scan.billed_usage,
         "extra_usage": extra.collect::<Vec<_>>(),
-        "finish_reason": scan.finish_reason,
+        "finish_reason": scan.finish_reason.as_deref().map(as_written),
         "tool_calls": scan.tool_calls,
         "service_tier": service_tier,
         "pricing_context": context,
         "provider_cost_usd": scan.provider_cost_usd,
         "trouble": scan.trouble.map(|trouble| trouble.name()),
     })
+}
+
+/// A reason to end as the provider wrote it: protobuf's JSON has the numbers of its enums where a
+/// client asked for them (`$alt=json;enum-encoding=int`), everyone else has words.
+fn as_written(finish_reason: &str) -> Value {
+    match finish_reason.parse::<u32>() {
+        Ok(number) => json!(number),
+        Err(_) => json!(finish_reason),
+    }
 }
 
 /// The counts under the names that people know; absent ones are null.

@@ -62,9 +62,9 @@ pub enum LedgerError {
     },
     /// The ledger was written by another version.
     #[error(
-        "{}: ledger of schema version {found}, this tollmesh knows version {wanted}; \
-         run the release that wrote it, or move the file away to begin a new ledger",
-        path.display()
+        "{}: ledger of schema version {found}, this tollmesh knows version {wanted}; {}",
+        path.display(),
+        remedy(*found, *wanted)
     )]
     Version {
         /// The file.
@@ -141,4 +141,12 @@ pub enum QueryError {
     /// SQLite refused.
     #[error("the ledger could not be read")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+/// What to do about a ledger of another version. An earlier one is migrated by its next writer.
+fn remedy(found: i64, wanted: i64) -> &'static str {
+    match (1..wanted).contains(&found) {
+        true => "start `tollmesh serve` with this state_dir once, which brings it up to date",
+        false => "run the release that wrote it, or move the file away to begin a new ledger",
+    }
 }

@@ -29,7 +29,7 @@ const BEFORE_BUCKETS: [&str; 13] = [
 ];
 
 /// The columns after them.
-const AFTER_BUCKETS: [&str; 21] = [
+const AFTER_BUCKETS: [&str; 22] = [
     "units",
     "billed_usage",
     "extra_usage",
@@ -51,6 +51,7 @@ const AFTER_BUCKETS: [&str; 21] = [
     "attempts",
     "reservation_id",
     "trouble",
+    "fingerprint",
 ];
 
 /// What [`read`](crate::ledger::stored::read) needs beside the columns of `events e`, from the
@@ -159,7 +160,8 @@ pub fn bind(
     put.put(event.response_flags.cast_signed())?;
     put.put(event.attempts)?;
     put.put(&event.reservation_id)?;
-    put.put(checked.trouble)
+    put.put(checked.trouble)?;
+    put.put(&event.fingerprint)
 }
 
 fn bind_cost(put: &mut Put<'_, '_>, checked: &Checked<'_>, price: i64) -> rusqlite::Result<()> {

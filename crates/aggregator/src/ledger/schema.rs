@@ -13,7 +13,13 @@ use crate::ledger::wide;
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
+
+/// What makes a ledger of each earlier version one of the next, the first version's step first.
+const MIGRATIONS: [&str; 1] = [
+    // Version 2 keeps fingerprints of request bodies.
+    "ALTER TABLE events ADD COLUMN fingerprint TEXT",
+];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
 /// wait in WAL mode but while the log is recovered after a crash.
@@ -45,6 +51,8 @@ pub fn open_writable(path: &Path) -> Result<Connection, LedgerError> {
     let failed = failed(path, "cannot be set up for writing");
     if is_new(path, &connection)? {
         create(&mut connection).map_err(&failed)?;
+    } else if application_id(path, &connection)? == APPLICATION_ID {
+        migrate(&mut connection).map_err(&failed)?;
     }
     check(path, &connection)?;
     let journal: String = connection
@@ -160,6 +168,23 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(include_str!("schema.sql"))?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// Brings a ledger of an earlier version up to this build's, in one transaction: a crash leaves it
+/// as it was, to be migrated at the next start.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let missing = (1..).zip(MIGRATIONS).skip_while(|(from, _)| *from < found);
+    // A version that is none, or newer than this build, is `check`'s to refuse.
+    if !(1..SCHEMA_VERSION).contains(&found) {
+        return Ok(());
+    }
+    for (_, step) in missing {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

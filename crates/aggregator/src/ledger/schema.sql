@@ -1,4 +1,4 @@
--- Version 1. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 2. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
@@ -100,7 +100,8 @@ CREATE TABLE events (
     response_flags     INTEGER NOT NULL,
     attempts           INTEGER NOT NULL,
     reservation_id     TEXT,
-    trouble            TEXT
+    trouble            TEXT,
+    fingerprint        TEXT
 ) STRICT;
 CREATE UNIQUE INDEX events_by_event_id ON events (event_id);
 CREATE INDEX events_by_time ON events (time_ms);

@@ -118,6 +118,7 @@ pub fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
     event.attempts = take.take()?;
     event.reservation_id = take.take()?;
     event.trouble = take.take()?;
+    event.fingerprint = take.take()?;
     read_joined(take, &mut event, &mut cost)?;
     Ok(Stored {
         row,

@@ -151,6 +151,7 @@ fn operators_are_answered_in_json_and_csv() {
     formula["usage"] = json!({ "input": 1 });
     formula["model"] = json!("nonesuch");
     formula["model_requested"] = Value::Null;
+    formula["fingerprint"] = json!("a3817f04ba25a8e66df67214c7550293");
     process.send(&[event("a", "red"), formula]);
 
     insta::assert_json_snapshot!(
@@ -179,6 +180,11 @@ fn operators_are_answered_in_json_and_csv() {
     insta::assert_snapshot!("spend.csv", csv.body);
     let filtered = process.json("/api/v1/requests?where=team:red&where=provider:openai");
     assert_eq!(filtered["items"].as_array().unwrap().len(), 1);
+
+    let same_body = "/api/v1/requests?where=fingerprint:a3817f04ba25a8e66df67214c7550293";
+    let same_body = process.json(same_body);
+    assert_eq!(same_body["items"].as_array().unwrap().len(), 1);
+    assert_eq!(same_body["items"][0]["event_id"], "b");
 
     let bad = process.get("/api/v1/spend?group=team");
     assert_eq!(bad.status, 400);

@@ -8,6 +8,7 @@ use tollmesh_wire::{Event, ExtraUsage, Outcome, Timestamp};
 
 use super::outcome::{outcome, unanswered_outcome};
 use super::{Answer, Ending, Site};
+use crate::fingerprint::Fingerprint;
 use crate::source::source;
 use crate::trace::Trace;
 
@@ -23,6 +24,8 @@ pub(super) struct Call {
     pub trace: Option<Trace>,
     pub tags: BTreeMap<String, String>,
     pub body: RequestBody,
+    /// Absent where the operator wants none.
+    pub fingerprint: Option<Fingerprint>,
     pub status: Option<u16>,
     pub is_stream: bool,
     /// Whether a WebSocket was asked for.
@@ -87,6 +90,7 @@ impl Call {
                 Kind::Call
             },
             request_id: self.request_id,
+            fingerprint: self.fingerprint.and_then(|print| print.finish()),
             trace_id,
             span_id,
             time: self.started,
@@ -113,11 +117,13 @@ impl Answer {
     /// The event of a call that was answered, wholly or in part.
     pub fn finished(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
         let mut scan = self.scanner.finish();
+        scan.settle_model(&self.call.target, self.call.body.facts());
         let outcome = outcome(self.call.status, self.ended, &scan);
         self.call.complete(site, &mut scan, self.ended);
         let mut event = self.call.event(site, &ending, now);
         event.outcome = outcome;
         event.ttft_ms = self.ttft_ms;
+        event.stream |= scan.is_stream;
         tell(&mut event, scan);
         event
     }

@@ -10,6 +10,7 @@ use super::{Denial, Effects, Phase, Site};
 use crate::config::{Verdict, verdict};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
+use crate::fingerprint::Fingerprint;
 use crate::headers::Headers;
 use crate::signature::Signature;
 use crate::tags::{missing, tags};
@@ -43,6 +44,9 @@ pub(super) fn head(
 }
 
 pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
+    if let Some(fingerprint) = &mut call.fingerprint {
+        fingerprint.push(chunk, ends);
+    }
     let mut body = call.body.push(chunk);
     let withheld = if ends { call.body.finish() } else { None };
     if let Some(withheld) = withheld {
@@ -126,6 +130,7 @@ fn metered(
         trace: trace(headers),
         tags: tagged.tags,
         body,
+        fingerprint: site.config.fingerprint.as_ref().map(Fingerprint::new),
         status: effects.denial.as_ref().map(|denial| denial.status),
         is_stream: false,
         is_websocket: is_websocket(headers),

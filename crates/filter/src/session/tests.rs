@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::edit::HeaderEdit;
+use crate::fingerprint::Fingerprint;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tollmesh_wire::plugin::FingerprintKey;
 
 mod live;
 
@@ -178,6 +180,27 @@ fn an_unknown_host_is_metered_where_it_speaks_of_a_model() {
     play.response(&[JSON_HEAD]);
     play.response_body(br#"{"delivered":true}"#, true);
     assert_eq!(play.step(Input::End(Ending::default())), Effects::default());
+}
+
+#[test]
+fn a_fingerprint_is_of_the_body_that_the_app_sent() {
+    let key = r#"{"fingerprint":{"key":"000102030405060708090a0b0c0d0e0f"}}"#;
+    let print = |config: &str, is_whole: bool| {
+        let mut play = Play::with(config);
+        play.request(&[CHAT]);
+        let (head, tail) = STREAM_BODY.split_at(9);
+        for (chunk, ends) in [(head, false), (tail, is_whole)] {
+            play.step(Input::RequestBody { chunk, ends });
+        }
+        play.response(&[SSE_HEAD]);
+        play.end(0).0["fingerprint"].clone()
+    };
+    // What is spliced into the body on its way is none of the app's.
+    let mut sent = Fingerprint::new(&FingerprintKey(std::array::from_fn(|i| i as u8)));
+    sent.push(STREAM_BODY, true);
+    assert_eq!(print(key, true), json!(sent.finish().expect("whole")));
+    assert_eq!(print(key, false), Value::Null);
+    assert_eq!(print("{}", true), Value::Null);
 }
 
 #[test]

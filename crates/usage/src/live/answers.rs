@@ -126,6 +126,7 @@ impl Answers {
             is_retrieval: self.target.is_retrieval,
             is_error_status: false,
             complete: Some(is_complete),
+            is_stream: true,
             relayed,
         });
         self.reader = Reader::new(&self.target);

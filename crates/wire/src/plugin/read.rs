@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::reader::{Reader, Table};
 use super::{
     AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
-    ApiRule, IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig, Problem, Role,
-    TagSources,
+    ApiRule, FingerprintKey, IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig,
+    Problem, Role, TagSources,
 };
 use crate::Source;
 
@@ -35,6 +35,7 @@ impl Reader {
             "include_usage",
             "accept_encoding",
             "admission",
+            "fingerprint",
             "apis",
             "source",
         ];
@@ -52,6 +53,7 @@ impl Reader {
         let include_usage = self.word(&table, "include_usage", INCLUDE_USAGE);
         let accept_encoding = self.word(&table, "accept_encoding", ACCEPT_ENCODING);
         let admission = self.section(&table, "admission", Reader::admission);
+        let fingerprint = self.section(&table, "fingerprint", Reader::fingerprint);
         let apis = self.apis(&table);
         let source = self.section(&table, "source", Reader::source);
         Some(PluginConfig {
@@ -60,6 +62,7 @@ impl Reader {
             include_usage: include_usage.unwrap_or(IncludeUsage::InjectAndStrip),
             accept_encoding: accept_encoding.unwrap_or(AcceptEncoding::Narrow),
             admission: admission.unwrap_or_default(),
+            fingerprint,
             apis,
             source: source.unwrap_or_default(),
         })
@@ -129,6 +132,21 @@ impl Reader {
             admission.on_unavailable = answer;
         }
         Some(admission)
+    }
+
+    fn fingerprint(&mut self, path: String, value: &Value) -> Option<FingerprintKey> {
+        const KEYS: &[&str] = &["key"];
+        let table = self.table(path, value, KEYS)?;
+        if table.get("key").is_none() {
+            let remedy = "a key made with `openssl rand -hex 16`, the same in every proxy";
+            self.note(table.key("key"), Problem::Missing { remedy });
+        }
+        let text = self.text(&table, "key")?;
+        let key = FingerprintKey::parse(&text);
+        if key.is_none() {
+            self.note(table.key("key"), Problem::Key);
+        }
+        key
     }
 
     fn apis(&mut self, root: &Table<'_>) -> Vec<ApiRule> {
@@ -226,6 +244,7 @@ mod tests {
         let config = parse(br#"{"aggregator":{"cluster":"tollmesh"}}"#).unwrap();
         assert_eq!(config, PluginConfig::with_cluster("tollmesh"));
         assert_eq!(config.tags.header_prefix.as_deref(), Some("x-llm-tag-"));
+        assert_eq!(config.fingerprint, None);
     }
 
     #[test]
@@ -238,6 +257,7 @@ mod tests {
                       "required": ["team", "feature"], "on_missing": "deny", "strip": false },
             "include_usage": "off", "accept_encoding": "keep",
             "admission": { "timeout_ms": 300, "on_unavailable": "deny" },
+            "fingerprint": { "key": "000102030405060708090A0B0C0D0E0F" },
             "source": { "cluster": "eu-1" },
             "apis": [ { "host": "LLM.internal", "path": "/v1/*", "api": "openai",
                         "provider": "vllm", "include_usage": true },
@@ -254,6 +274,9 @@ mod tests {
         assert_eq!(config.accept_encoding, AcceptEncoding::Keep);
         assert_eq!(config.admission.timeout_ms, 300);
         assert_eq!(config.admission.on_unavailable, OnUnavailable::Deny);
+        let key = config.fingerprint.expect("a key");
+        assert_eq!(key.0, std::array::from_fn(|i| i as u8));
+        assert_eq!(format!("{key:?}"), "FingerprintKey(..)");
         assert_eq!(config.source.cluster.as_deref(), Some("eu-1"));
         assert_eq!(config.apis.len(), 2);
         assert_eq!(config.apis[0].host, "llm.internal");
@@ -284,7 +307,7 @@ mod tests {
         let cases = [
             (
                 r#""tag":{}"#,
-                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "admission", "apis" or "source""#,
+                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "admission", "fingerprint", "apis" or "source""#,
             ),
             (
                 r#""tags":{"on_missing":"drop"}"#,
@@ -316,6 +339,16 @@ mod tests {
             (
                 r#""admission":{"timeout_ms":0}"#,
                 "admission.timeout_ms: expected a whole number from 1 to 60000",
+            ),
+            (
+                r#""fingerprint":{}"#,
+                "fingerprint.key: missing; set it to a key made with `openssl rand -hex 16`, the \
+                 same in every proxy",
+            ),
+            (
+                r#""fingerprint":{"key":"+0102030405060708090A0B0C0D0E0F0"}"#,
+                "fingerprint.key: expected 32 hexadecimal digits; make a key with `openssl rand \
+                 -hex 16`",
             ),
             (
                 r#""apis":[{"host":"a","api":"openai"},{"api":"openai"}]"#,

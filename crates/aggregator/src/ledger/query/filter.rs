@@ -60,6 +60,8 @@ pub enum Column {
     FinishReason,
     /// Why the scan is less than whole.
     Trouble,
+    /// The keyed hash of the request's body.
+    Fingerprint,
 }
 
 /// A condition: the dimension has that value. An empty value asks for the calls without any.
@@ -82,7 +84,7 @@ pub struct Span {
 
 impl Column {
     /// Every column, in the order in which they are documented.
-    pub const ALL: [Column; 23] = [
+    pub const ALL: [Column; 24] = [
         Column::Provider,
         Column::Api,
         Column::Host,
@@ -106,6 +108,7 @@ impl Column {
         Column::Status,
         Column::FinishReason,
         Column::Trouble,
+        Column::Fingerprint,
     ];
 
     /// The name in queries and answers.
@@ -134,6 +137,7 @@ impl Column {
             Column::Status => "status",
             Column::FinishReason => "finish_reason",
             Column::Trouble => "trouble",
+            Column::Fingerprint => "fingerprint",
         }
     }
 

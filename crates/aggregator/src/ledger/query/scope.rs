@@ -259,6 +259,7 @@ impl Place {
             Column::Status => Place::Own("t.status"),
             Column::FinishReason => Place::Own("t.finish_reason"),
             Column::Trouble => Place::Own("t.trouble"),
+            Column::Fingerprint => Place::Own("t.fingerprint"),
         }
     }
 
