@@ -11,7 +11,7 @@ enum Escape {
     None,
     /// After a backslash.
     Started,
-    /// Inside `\uXXXX`: digits read, value so far.
+    /// Inside a `\u` escape: digits read, value so far.
     Hex { n_digits: u8, value: u16 },
 }
 
@@ -50,7 +50,7 @@ impl Capture {
         }
     }
 
-    /// Whether digits of `\uXXXX` are due.
+    /// Whether digits of a `\u` escape are due.
     pub(super) fn is_mid_hex(&self) -> bool {
         matches!(self.escape, Escape::Hex { .. })
     }
