@@ -18,7 +18,8 @@ const SHIPPED_HOSTS: [&str; 3] = [
 ];
 
 /// A chat completion of 12 and 7 tokens.
-const CHAT: &str = r#"{"id":"c","model":"gpt-4o","choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":12,"completion_tokens":7,"total_tokens":19}}"#;
+const CHAT: &str = "{\"model\":\"gpt-4o\",\"choices\":[{\"message\":{\"content\":\"hi\"}}],\
+                    \"usage\":{\"prompt_tokens\":12,\"completion_tokens\":7}}";
 
 fn used(model: &str) -> Usage {
     usage(model).input(812).cache_read(64).output(40)
