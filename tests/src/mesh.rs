@@ -129,18 +129,10 @@ impl Mesh {
         );
     }
 
-    /// What tells of a trap: a line of Envoy's log, or a VM that had to be loaded anew.
+    /// What tells of a trap in any Envoy of ours: a line of its log, or a VM loaded anew.
     pub fn trap(&self) -> Option<String> {
-        const WORDS: [&str; 3] = ["RuntimeError", "panicked", "wasm_fail_stream"];
-        let reloads = self.envoy.stats_with("vm_reload");
-        if let Some((name, n)) = reloads.into_iter().find(|(_, n)| *n > 0) {
-            return Some(format!("{name} is {n}"));
-        }
-        let log = self.envoy.process().log();
-        let bad = log
-            .lines()
-            .find(|line| WORDS.iter().any(|word| line.contains(word)));
-        bad.map(str::to_string)
+        let envoys = [Some(&self.envoy), self.gateway.as_ref()];
+        envoys.into_iter().flatten().find_map(trap_in)
     }
 
     /// The second Envoy, between the first and the provider, with a filter of its own.
@@ -184,6 +176,18 @@ impl Mesh {
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
+}
+
+fn trap_in(envoy: &Envoy) -> Option<String> {
+    const WORDS: [&str; 3] = ["RuntimeError", "panicked", "wasm_fail_stream"];
+    let reloads = envoy.stats_with("vm_reload");
+    if let Some((name, n)) = reloads.into_iter().find(|(_, n)| *n > 0) {
+        return Some(format!("{name} is {n}"));
+    }
+    let log = envoy.process().log();
+    let mut lines = log.lines();
+    let bad = lines.find(|line| WORDS.iter().any(|word| line.contains(word)));
+    bad.map(str::to_string)
 }
 
 impl Drop for Mesh {

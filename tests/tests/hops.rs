@@ -43,7 +43,7 @@ fn a_call_through_sidecar_and_gateway_costs_once() {
         for exchange in [dialect.plain(&used), dialect.streamed(&used)] {
             let exchange = exchange.chunks_of(37);
             let answer = mesh.client("red").call(&exchange);
-            // What the sidecar asked for, the sidecar cuts: the gateway takes it for the app's wish.
+            // What the sidecar asked for, the sidecar cuts; to the gateway it is the app's wish.
             answer.is_what_was_sent(&exchange);
             let (counted, relayed) = counted_and_relayed(mesh.ledger().hops_of(&answer, 2));
             assert_eq!(
