@@ -85,8 +85,9 @@ mod tests {
     #[test]
     fn the_child_hears_it_and_is_waited_for() {
         let relay = Relay::default();
-        // A grandchild that holds the pipe open: it has to hear the signal as well.
-        let script = "trap 'echo heard; exit 7' TERM; (exec sleep 600) & echo up; wait";
+        // A grandchild that holds the pipe open: it has to hear the signal as well. It says itself
+        // that it is up, for a shell that has just forked may lose a signal.
+        let script = "trap 'echo heard; exit 7' TERM; sh -c 'echo up; exec sleep 600' & wait";
         let mut child = relay
             .spawn(
                 Command::new("sh")
