@@ -89,6 +89,23 @@ fn filters_are_answered_without_budgets() {
     assert!(!socket.exists());
 }
 
+/// The word "ready" is what an orchestrator may answer with a stop.
+#[test]
+fn a_stop_right_after_the_start_is_clean() {
+    let ends: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(|| {
+                let dir = tempfile::tempdir().unwrap();
+                Process::start(dir.path(), "").stop()
+            })
+        })
+        .collect();
+    for end in ends {
+        let status = end.join().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
 #[test]
 fn counters_go_on_after_any_end() {
     let dir = tempfile::tempdir().unwrap();
