@@ -53,6 +53,8 @@ apis! {
     OpenAiCountTokens = "openai.count_tokens",
     /// Sessions at `wss:…/v1/realtime`
     OpenAiRealtime = "openai.realtime",
+    /// Mistral's `POST /v1/ocr`
+    MistralOcr = "mistral.ocr",
     /// Runs of assistants, which are created and polled.
     OpenAiAssistantsRun = "openai.assistants.run",
     /// `POST /v1/messages`
@@ -162,6 +164,10 @@ pub enum Family {
     Watsonx,
     /// Bedrock's runtime.
     Bedrock,
+    /// What Mistral has beside OpenAI's endpoints.
+    Mistral,
+    /// Alibaba's own API.
+    DashScope,
 }
 
 impl Family {
@@ -178,6 +184,8 @@ impl Family {
             "ollama" => Some(Family::Ollama),
             "watsonx" => Some(Family::Watsonx),
             "bedrock" => Some(Family::Bedrock),
+            "mistral" => Some(Family::Mistral),
+            "dashscope" => Some(Family::DashScope),
             _ => None,
         }
     }
@@ -194,6 +202,8 @@ impl Family {
             Family::Ollama => table::OLLAMA_PATHS,
             Family::Watsonx => table::WATSONX_PATHS,
             Family::Bedrock => table::BEDROCK_PATHS,
+            Family::Mistral => table::MISTRAL_PATHS,
+            Family::DashScope => table::DASHSCOPE_PATHS,
         }
     }
 }

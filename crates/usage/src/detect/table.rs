@@ -110,6 +110,10 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "azure",
         hosts: &[
             "*.openai.azure.com",
+            // https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure
+            "*.openai.azure.us",
+            // https://learn.microsoft.com/azure/ai-foundry/how-to/deploy-models-serverless
+            "*.models.ai.azure.com",
             "*.services.ai.azure.com",
             "*.cognitiveservices.azure.com",
         ],
@@ -141,7 +145,7 @@ pub(super) const SERVICES: &[Service] = &[
     Service {
         provider: "mistral",
         hosts: &["api.mistral.ai", "codestral.mistral.ai"],
-        families: &[Family::OpenAi],
+        families: &[Family::Mistral, Family::OpenAi],
         takes_include_usage: false,
     },
     // https://openrouter.ai/docs/api-reference/overview (usage comes unasked)
@@ -202,7 +206,7 @@ pub(super) const SERVICES: &[Service] = &[
             "dashscope-intl.aliyuncs.com",
             "dashscope-us.aliyuncs.com",
         ],
-        families: &[Family::OpenAi],
+        families: &[Family::DashScope, Family::OpenAi],
         takes_include_usage: true,
     },
     // https://docs.z.ai/api-reference/llm/chat-completion (usage comes unasked)
@@ -384,6 +388,10 @@ pub(super) const SERVICES: &[Service] = &[
 /// answer tells.
 pub(super) const AZURE_PATHS: &[PathRule] = &[
     post("**/deployments/{model}/chat/completions", Api::OpenAiChat),
+    post(
+        "**/deployments/{model}/extensions/chat/completions",
+        Api::OpenAiChat,
+    ),
     post("**/deployments/{model}/completions", Api::OpenAiCompletions),
     post("**/deployments/{model}/embeddings", Api::OpenAiEmbeddings),
     post(
@@ -400,6 +408,28 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
         Api::OpenAiAudio,
     ),
     post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
+];
+
+/// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
+pub(super) const MISTRAL_PATHS: &[PathRule] = &[
+    post("/v1/ocr", Api::MistralOcr),
+    post("/v1/conversations", Api::OpenAiChat),
+    post("/v1/conversations/*", Api::OpenAiChat),
+    post("/v1/conversations/*/restart", Api::OpenAiChat),
+];
+
+/// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
+pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
+    post(
+        "/api/v1/services/aigc/text-generation/generation",
+        Api::OpenAiChat,
+    ),
+    post(
+        "/api/v1/services/aigc/multimodal-generation/generation",
+        Api::OpenAiChat,
+    ),
+    post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
+    post("/api/v1/services/rerank/*/*", Api::Rerank),
 ];
 
 /// <https://dev.writer.com/api-reference/completion-api/chat-completion>
@@ -441,6 +471,23 @@ pub(super) const COMPATIBLE_PATHS: &[(&str, PathRule)] = &[
         post("**/v1/embeddings", Api::OpenAiEmbeddings),
     ),
     ("openai-compatible", post("**/v1/rerank", Api::Rerank)),
+    ("openai-compatible", post("**/v2/rerank", Api::Rerank)),
+    (
+        "openai-compatible",
+        post("**/v1/images/generations", Api::OpenAiImages),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/transcriptions", Api::OpenAiAudio),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/translations", Api::OpenAiAudio),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/speech", Api::OpenAiAudio),
+    ),
     (
         "anthropic-compatible",
         post("**/v1/messages", Api::AnthropicMessages),
@@ -488,10 +535,17 @@ pub(super) const BEDROCK_PATHS: &[PathRule] = &[
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
+    // https://platform.minimax.io/docs/api-reference/text-post
+    post("**/text/chatcompletion_v2", Api::OpenAiChat),
     // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),
+    // https://docs.voyageai.com/reference/multimodal-embeddings-api
+    post("**/multimodalembeddings", Api::OpenAiEmbeddings),
+    post("**/contextualizedembeddings", Api::OpenAiEmbeddings),
+    // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
+    post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
@@ -628,9 +682,17 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/threads/*",
     "**/threads/*/messages",
     "**/conversations",
+    "**/conversations/*",
     "**/conversations/*/items",
     "**/vector_stores",
+    "**/vector_stores/*",
     "**/vector_stores/*/files",
+    "**/vector_stores/*/file_batches",
+    "**/vector_stores/*/search",
+    // https://platform.openai.com/docs/api-reference/chat/update: of a stored completion.
+    "**/chat/completions/*",
+    "**/uploads/*/cancel",
+    "**/threads/*/messages/*",
     "**/v1beta/cachedContents",
     // https://platform.openai.com/docs/api-reference/realtime-sessions: keys for sessions.
     "**/realtime/client_secrets",
