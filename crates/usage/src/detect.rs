@@ -168,6 +168,8 @@ pub enum Family {
     Mistral,
     /// Alibaba's own API.
     DashScope,
+    /// Databricks' serving endpoints.
+    Databricks,
 }
 
 impl Family {
@@ -186,6 +188,7 @@ impl Family {
             "bedrock" => Some(Family::Bedrock),
             "mistral" => Some(Family::Mistral),
             "dashscope" => Some(Family::DashScope),
+            "databricks" => Some(Family::Databricks),
             _ => None,
         }
     }
@@ -204,6 +207,7 @@ impl Family {
             Family::Bedrock => table::BEDROCK_PATHS,
             Family::Mistral => table::MISTRAL_PATHS,
             Family::DashScope => table::DASHSCOPE_PATHS,
+            Family::Databricks => table::DATABRICKS_PATHS,
         }
     }
 }
@@ -295,7 +299,10 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let is_free = table::FREE_PATHS
         .iter()
         .any(|free| pattern::match_path(free, path).is_some());
-    if !is_free && matches!(method, "POST" | WEBSOCKET) {
+    if !is_free
+        && !table::SHARED_HOSTS.contains(&service.provider)
+        && matches!(method, "POST" | WEBSOCKET)
+    {
         return Detection::Unreadable {
             provider: service.provider,
         };

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 use tollmesh_usage::{
-    Detection, Family, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect, detect_as,
+    Api, Detection, Family, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
+    detect_as,
 };
 
 /// One answer: where it is documented, the request's host and path, the body, and what is wanted
@@ -83,6 +84,7 @@ impl Row {
             "tool_calls": scan.tool_calls,
             "service_tier": scan.service_tier,
             "cost": scan.provider_cost_usd,
+            "context": scan.pricing_context,
             "trouble": scan.trouble.map(|trouble| trouble.name()),
         });
         let wanted = self.wanted.as_object().unwrap();
@@ -281,6 +283,53 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
             json!({"usage": {"input": 30, "cache_read": 50, "cache_write": 20, "output": 7}}),
         ),
         row(
+            "https://docs.litellm.ai/docs/completion/prompt_caching",
+            "litellm.internal:4000",
+            "/v1/chat/completions",
+            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":7,"total_tokens":107,
+            "prompt_tokens_details":{"cached_tokens":50,"text_tokens":20,"cache_write_tokens":0,"cache_creation_tokens":30,
+            "cache_creation_token_details":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20}},
+            "cache_creation_input_tokens":30,"cache_read_input_tokens":50}}"#,
+            json!({"usage": {"input": 20, "cache_read": 50, "cache_write": 10, "cache_write_1h": 20,
+                "output": 7}, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/en/model-studio/context-cache",
+            "dashscope-intl.aliyuncs.com",
+            "/compatible-mode/v1/chat/completions",
+            r#"{"model":"qwen3-coder-plus","choices":[],"usage":{"prompt_tokens":2014,"completion_tokens":3,"total_tokens":2017,
+            "prompt_tokens_details":{"cached_tokens":0,"cache_creation_input_tokens":2000,
+            "cache_creation":{"ephemeral_5m_input_tokens":2000},"cache_type":"ephemeral"}}}"#,
+            json!({"provider": "alibaba",
+                "usage": {"input": 14, "cache_read": 0, "cache_write": 2000, "output": 3}}),
+        ),
+        row(
+            "https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview",
+            "us-central1-aiplatform.googleapis.com",
+            "/v1/projects/p/locations/us-central1/endpoints/openapi/chat/completions",
+            r#"{"model":"google/gemini-2.5-pro","choices":[],"usage":{"completion_tokens":566,
+            "completion_tokens_details":{"reasoning_tokens":946},"extra_properties":{"google":{"traffic_type":"ON_DEMAND"}},
+            "prompt_tokens":9,"total_tokens":1521}}"#,
+            json!({"usage": {"input": 9, "output": 566, "reasoning": 946},
+                "context": {"traffic_type": "ON_DEMAND"}, "trouble": null}),
+        ),
+        row(
+            "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference",
+            "dbc-1.cloud.databricks.com",
+            "/serving-endpoints/databricks-claude-sonnet-4/invocations",
+            r#"{"model":"us.anthropic.claude-sonnet-4","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+            "usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}"#,
+            json!({"api": "openai.chat", "provider": "databricks",
+                "path_model": "databricks-claude-sonnet-4", "usage": {"input": 7, "output": 5}}),
+        ),
+        row(
+            "https://docs.litellm.ai/docs/rerank",
+            "litellm.internal:4000",
+            "/v1/rerank",
+            r#"{"id":"r","results":[],"meta":{"billed_units":{"search_units":1},"tokens":{"input_tokens":67}}}"#,
+            json!({"usage": {"input": 67, "output": 0, "search_units": 1}, "usage_source": "reported"}),
+        ),
+        row(
             "https://deepinfra.com/docs/openai_api",
             "api.deepinfra.com",
             "/v1/openai/chat/completions",
@@ -380,4 +429,30 @@ fn images_that_a_chat_model_made_have_their_own_rate() {
         "total_tokens":1308,"prompt_tokens_details":{"image_tokens":4},"completion_tokens_details":{"reasoning_tokens":0,"image_tokens":1290}}}"#,
         json!({"usage": {"input": 8, "output": 10, "reasoning": 0, "image_output": 1290}}),
     )]);
+}
+
+#[test]
+fn events_that_are_called_text_are_read_where_they_were_asked_for() {
+    let body = events(&[
+        r#"{"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
+        r#"{"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+        "[DONE]",
+    ]);
+    let target = Target::new(Api::OpenAiChat, "own");
+    let head = ResponseHead {
+        status: 200,
+        headers: vec![(
+            "content-type".to_owned(),
+            "text/plain; charset=utf-8".to_owned(),
+        )],
+    };
+    for (streams, n_output) in [(true, Some(2)), (false, None)] {
+        let request = RequestFacts {
+            streams,
+            ..RequestFacts::default()
+        };
+        let mut scanner = UsageScanner::new(&target, &request, &head);
+        scanner.push(body.as_bytes());
+        assert_eq!(scanner.finish().usage.output_total(), n_output);
+    }
 }

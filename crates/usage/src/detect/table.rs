@@ -205,8 +205,11 @@ pub(super) const SERVICES: &[Service] = &[
             "dashscope.aliyuncs.com",
             "dashscope-intl.aliyuncs.com",
             "dashscope-us.aliyuncs.com",
+            "*.dashscope.aliyuncs.com",
+            // https://www.alibabacloud.com/help/en/model-studio/explicit-cache-guide
+            "*.maas.aliyuncs.com",
         ],
-        families: &[Family::DashScope, Family::OpenAi],
+        families: &[Family::DashScope, Family::OpenAi, Family::Anthropic],
         takes_include_usage: true,
     },
     // https://docs.z.ai/api-reference/llm/chat-completion (usage comes unasked)
@@ -270,6 +273,17 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "snowflake",
         hosts: &["*.snowflakecomputing.com"],
         families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference
+    Service {
+        provider: "databricks",
+        hosts: &[
+            "*.cloud.databricks.com",
+            "*.azuredatabricks.net",
+            "*.gcp.databricks.com",
+        ],
+        families: &[Family::Databricks, Family::OpenAi, Family::Anthropic],
         takes_include_usage: false,
     },
     // https://docs.venice.ai/api-reference/endpoint/chat/completions
@@ -409,6 +423,17 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
     ),
     post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
 ];
+
+/// An endpoint answers in the shape of what it serves, chat or vectors
+/// (<https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference>).
+pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
+    "/serving-endpoints/{model}/invocations",
+    Api::OpenAiChat,
+)];
+
+/// Providers whose hosts serve much that has nothing to do with models: what is not recognised
+/// there is no call that went unmetered.
+pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"];
 
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[

@@ -11,7 +11,7 @@
 use super::Field;
 use super::quirks::Quirks;
 use crate::bucket::{Bucket, Usage};
-use crate::counts::{Count, Counts, split};
+use crate::counts::{Count, Counts, less, split};
 use crate::detect::Api;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
@@ -30,7 +30,17 @@ const INPUT_DETAILS: Node<Field> = Node::object(&[
     ("cache_write_tokens", count(Count::CacheWrite)),
     ("audio_tokens", count(Count::AudioInput)),
     ("image_tokens", count(Count::ImageInput)),
+    // https://docs.litellm.ai/docs/completion/prompt_caching
+    ("cache_creation_tokens", count(Count::CacheCreation)),
+    ("cache_creation_token_details", WRITES_BY_AGE),
+    // https://www.alibabacloud.com/help/en/model-studio/context-cache
+    ("cache_creation_input_tokens", count(Count::CacheCreation)),
+    ("cache_creation", WRITES_BY_AGE),
 ]);
+
+/// Cache writes by how long they are kept, as gateways to Anthropic's models pass them on.
+const WRITES_BY_AGE: Node<Field> =
+    Node::object(&[("ephemeral_1h_input_tokens", count(Count::CacheWrite1h))]);
 
 const OUTPUT_DETAILS: Node<Field> = Node::object(&[
     ("reasoning_tokens", count(Count::Reasoning)),
@@ -40,6 +50,13 @@ const OUTPUT_DETAILS: Node<Field> = Node::object(&[
 
 const SERVER_TOOLS: Node<Field> =
     Node::object(&[("web_search_requests", count(Count::WebSearches))]);
+
+/// Vertex AI's word for provisioned, shared or discounted capacity
+/// (<https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview>).
+const EXTRA_PROPERTIES: Node<Field> = Node::object(&[(
+    "google",
+    Node::object(&[("traffic_type", Node::leaf(Field::Context("traffic_type")))]),
+)]);
 
 /// What Mistral's conversations used (<https://docs.mistral.ai/agents/connectors/websearch>).
 const CONNECTORS: Node<Field> = Node::object(&[("web_search", count(Count::WebSearches))]);
@@ -64,7 +81,11 @@ const USAGE: Node<Field> = Node::object(&[
     // Gateways to Anthropic's models write both (https://docs.litellm.ai/docs/completion/prompt_caching).
     ("cache_read_input_tokens", count(Count::CacheReadTwin)),
     ("cache_creation_input_tokens", count(Count::CacheCreation)),
+    ("cache_creation", WRITES_BY_AGE),
     ("reasoning_tokens", count(Count::Reasoning)),
+    // https://openrouter.ai/docs/api-reference/rerank
+    ("search_units", count(Count::SearchUnits)),
+    ("extra_properties", EXTRA_PROPERTIES),
     ("seconds", Node::leaf(Field::BilledSeconds)),
     (
         "cost",
@@ -158,6 +179,19 @@ const OUTPUT: Node<Field> = Node::object(&[
 /// An entry of a conversation of Mistral's (<https://docs.mistral.ai/api/#tag/beta.conversations>).
 const ENTRY: Node<Field> = Node::object(&[("model", Node::leaf(Field::Model))]);
 
+/// Ranks in Cohere's shape, as gateways and hosts copy it
+/// (<https://docs.litellm.ai/docs/rerank>, <https://docs.siliconflow.com/en/api-reference/rerank>).
+const META: Node<Field> = Node::object(&[
+    (
+        "billed_units",
+        Node::object(&[("search_units", count(Count::SearchUnits))]),
+    ),
+    (
+        "tokens",
+        Node::object(&[("input_tokens", count(Count::Input))]),
+    ),
+]);
+
 /// Ends an exchange with MiniMax (<https://platform.minimax.io/docs/api-reference/text-post>):
 /// 0 is success, whatever the HTTP status says.
 const BASE_RESPONSE: Node<Field> = Node::object(&[("status_code", Node::leaf(Field::Reason))]);
@@ -177,6 +211,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     // watsonx.ai's embeddings and ranks (https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings)
     ("model_id", Node::leaf(Field::Model)),
     ("input_token_count", count(Count::Input)),
+    ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
     ("delta", TEXT),
@@ -373,13 +408,18 @@ pub(super) fn settle(
     quirks: Quirks,
     usage: &mut Usage,
 ) -> Result<(), Trouble> {
+    let cache_write_1h = counts.get(Count::CacheWrite1h).filter(|n| *n > 0);
     let input = split(
         usage,
         input_of(counts, api, quirks),
         Bucket::Input,
         &[
             (Bucket::CacheRead, cache_read_of(counts)),
-            (Bucket::CacheWrite, cache_write_of(counts, quirks)),
+            (Bucket::CacheWrite1h, cache_write_1h),
+            (
+                Bucket::CacheWrite,
+                less(cache_write_of(counts, quirks), cache_write_1h),
+            ),
             (Bucket::AudioInput, counts.get(Count::AudioInput)),
             (
                 Bucket::ImageInput,
@@ -416,9 +456,8 @@ fn cache_read_of(counts: &Counts) -> Option<u64> {
 /// that reports nothing, since other models have no such count.
 fn cache_write_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
     let creation = counts.get(Count::CacheCreation);
-    counts
-        .get(Count::CacheWrite)
-        .or(creation.filter(|n| *n > 0 || quirks.reports_cache_creation))
+    let creation = creation.filter(|n| *n > 0 || quirks.reports_cache_creation);
+    counts.get(Count::CacheWrite).max(creation)
 }
 
 /// Chat models charge the images that they read as text, and mostly make none; image models have
