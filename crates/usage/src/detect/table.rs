@@ -572,6 +572,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
     post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
+    // https://docs.perplexity.ai/api-reference/agent-post
+    post("**/v1/agent", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
     // https://platform.openai.com/docs/guides/realtime-websocket

@@ -87,6 +87,8 @@ const USAGE: Node<Field> = Node::object(&[
     ("search_units", count(Count::SearchUnits)),
     ("extra_properties", EXTRA_PROPERTIES),
     ("seconds", Node::leaf(Field::BilledSeconds)),
+    // Beside its tokens, sound is charged by the second (https://mistral.ai/pricing#api-pricing).
+    ("prompt_audio_seconds", Node::leaf(Field::BilledSeconds)),
     (
         "cost",
         Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
@@ -414,7 +416,7 @@ pub(super) fn settle(
         input_of(counts, api, quirks),
         Bucket::Input,
         &[
-            (Bucket::CacheRead, cache_read_of(counts)),
+            (Bucket::CacheRead, counts.cache_read()),
             (Bucket::CacheWrite1h, cache_write_1h),
             (
                 Bucket::CacheWrite,
@@ -447,17 +449,10 @@ pub(super) fn settle(
     input.and(output)
 }
 
-fn cache_read_of(counts: &Counts) -> Option<u64> {
-    let twin = counts.get(Count::CacheReadTwin).filter(|n| *n > 0);
-    counts.get(Count::CacheRead).max(twin)
-}
-
-/// Hosts that also serve Anthropic's models add its `cache_creation_input_tokens`, mostly as a 0
-/// that reports nothing, since other models have no such count.
 fn cache_write_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
     let creation = counts.get(Count::CacheCreation);
-    let creation = creation.filter(|n| *n > 0 || quirks.reports_cache_creation);
-    counts.get(Count::CacheWrite).max(creation)
+    let creation = creation.filter(|_| quirks.reports_cache_creation);
+    counts.cache_write().or(creation)
 }
 
 /// Chat models charge the images that they read as text, and mostly make none; image models have
@@ -473,7 +468,7 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let total = counts.get(Count::Total).filter(|_| only_input);
     let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
-    let cached = cache_read_of(counts).unwrap_or(0);
+    let cached = counts.cache_read().unwrap_or(0);
     let mut whole = input;
     if quirks.audio_is_additional {
         whole = whole.saturating_add(audio);
