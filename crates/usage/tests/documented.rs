@@ -386,7 +386,7 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
             r#"{"conversation_id":"c","usage":{"prompt_tokens":188,"completion_tokens":55,"total_tokens":7355,
             "connector_tokens":7112,"connectors":{"web_search":1}},"outputs":[{"type":"tool.execution","name":"web_search"},
             {"type":"message.output","model":"mistral-medium-2505","content":[{"type":"text","text":"a"}]}]}"#,
-            json!({"model": "mistral-medium-2505",
+            json!({"api": "mistral.conversations", "model": "mistral-medium-2505",
                 "usage": {"input": 188, "output": 55, "web_searches": 1}, "trouble": null}),
         ),
         row(
@@ -407,7 +407,8 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
             "/api/v1/services/aigc/text-generation/generation",
             "id:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\"a\",\"role\":\"assistant\"},\"finish_reason\":\"null\"}]},\"usage\":{\"total_tokens\":27,\"output_tokens\":1,\"input_tokens\":26},\"request_id\":\"r\"}\n\n\
              id:2\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\"\",\"role\":\"assistant\"},\"finish_reason\":\"stop\"}]},\"usage\":{\"total_tokens\":57,\"output_tokens\":31,\"input_tokens\":26,\"prompt_tokens_details\":{\"cached_tokens\":6}},\"request_id\":\"r\"}\n\n",
-            json!({"usage": {"input": 20, "cache_read": 6, "output": 31}, "finish_reason": "stop",
+            json!({"api": "dashscope.generate", "provider": "alibaba",
+                "usage": {"input": 20, "cache_read": 6, "output": 31}, "finish_reason": "stop",
                 "complete": true, "trouble": null}),
         ),
         row(
