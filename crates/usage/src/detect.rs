@@ -77,6 +77,8 @@ apis! {
     GeminiCountTokens = "gemini.count_tokens",
     /// `POST /v1beta/interactions`
     GeminiInteractions = "gemini.interactions",
+    /// `GET /v1beta/interactions/{id}`
+    GeminiInteractionsRetrieve = "gemini.interactions.retrieve",
     /// Bedrock's `POST /model/{id}/converse`
     BedrockConverse = "bedrock.converse",
     /// Bedrock's `POST /model/{id}/converse-stream`
@@ -134,7 +136,10 @@ impl Api {
     const fn is_retrieval(self) -> bool {
         matches!(
             self,
-            Api::OpenAiResponsesRetrieve | Api::OpenAiAssistantsRun | Api::AnthropicBatchResults
+            Api::OpenAiResponsesRetrieve
+                | Api::OpenAiAssistantsRun
+                | Api::AnthropicBatchResults
+                | Api::GeminiInteractionsRetrieve
         )
     }
 }

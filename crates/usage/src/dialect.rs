@@ -316,7 +316,9 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::GeminiPredict
         | Api::GeminiCountTokens
         | Api::GeminiLive => Dialect::Gemini(gemini::State::default()),
-        Api::GeminiInteractions => Dialect::Interactions(Box::default()),
+        Api::GeminiInteractions | Api::GeminiInteractionsRetrieve => {
+            Dialect::Interactions(Box::default())
+        }
         Api::BedrockConverse
         | Api::BedrockConverseStream
         | Api::BedrockInvoke

@@ -317,6 +317,80 @@ fn anthropic_says_many_things_beside_the_counts() {
     ]);
 }
 
+/// <https://platform.claude.com/docs/en/build-with-claude/streaming>: the counts of `message_delta`
+/// are cumulative and have no split by time to live; hosts that only speak the dialect leave out
+/// what they do not know.
+#[test]
+fn the_last_word_of_an_anthropic_stream_counts() {
+    let start = |usage: Value| {
+        json!({"type": "message_start", "message": {"id": "msg_1", "model": "m", "content": [],
+            "usage": usage}})
+    };
+    let end = |usage: Value| json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage});
+    let stop = json!({"type": "message_stop"});
+    let written = json!({"input_tokens": 5, "cache_creation_input_tokens": 40,
+        "cache_read_input_tokens": 0, "output_tokens": 1, "service_tier": "standard",
+        "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 30}});
+    let told = |usage: Value| {
+        json!({"model": "m", "usage": usage, "tool_calls": 0, "finish_reason": "end_turn",
+            "complete": true})
+    };
+    let standard = |usage: Value| {
+        let mut told = told(usage);
+        told["tier"] = json!("standard");
+        told
+    };
+    check([
+        Row::events(
+            ANTHROPIC,
+            &[
+                start(written.clone()),
+                end(json!({"input_tokens": 9, "cache_creation_input_tokens": 0,
+                    "cache_read_input_tokens": 7, "output_tokens": 8})),
+                stop.clone(),
+            ],
+            standard(
+                json!({"input": 9, "cache_read": 7, "cache_write": 0, "cache_write_1h": 0,
+                "output": 8}),
+            ),
+        ),
+        Row::events(
+            ANTHROPIC,
+            &[
+                start(written),
+                end(json!({"output_tokens": 8})),
+                stop.clone(),
+            ],
+            standard(
+                json!({"input": 5, "cache_read": 0, "cache_write": 10, "cache_write_1h": 30,
+                "output": 8}),
+            ),
+        ),
+        Row::events(
+            "openrouter.ai /api/v1/messages",
+            &[
+                start(json!({"input_tokens": 0, "output_tokens": 0})),
+                end(
+                    json!({"input_tokens": 5, "cache_creation_input_tokens": null,
+                    "output_tokens": 8, "cache_creation": null, "server_tool_use": null,
+                    "iterations": null, "service_tier": null}),
+                ),
+                stop.clone(),
+            ],
+            told(json!({"input": 5, "output": 8})),
+        ),
+        Row::events(
+            "gw.internal /team/v1/messages",
+            &[
+                start(Value::Null),
+                end(json!({"input_tokens": 5.0, "output_tokens": 8e0})),
+                stop,
+            ],
+            told(json!({"input": 5, "output": 8})),
+        ),
+    ]);
+}
+
 /// <https://docs.aws.amazon.com/claude-platform/latest/userguide/making-requests.html>,
 /// <https://www.alibabacloud.com/help/en/model-studio/anthropic-api-messages>,
 /// <https://api-docs.deepseek.com/guides/anthropic_api>, and others that speak it under a prefix
@@ -682,4 +756,112 @@ fn plain_counts_stand_at_the_top() {
             json!({"model": "voyage-multimodal-3", "usage": {"input": 3576, "output": 0}}),
         ),
     ]);
+}
+
+/// JSON leaves much open (RFC 8259): order, white space, doubled and unknown keys.
+#[test]
+fn what_json_leaves_open_changes_nothing() {
+    let expected = json!({"model": "m", "usage": {"input": 5, "output": 2}, "tool_calls": 0,
+        "finish_reason": "end_turn"});
+    let with = |body: &str, expected: &Value| Row {
+        body: body.as_bytes().to_vec(),
+        ..Row::json(ANTHROPIC, Value::Null, expected.clone())
+    };
+    let mut doubtful = expected.clone();
+    doubtful["usage"] = json!({"output": 2});
+    doubtful["trouble"] = json!("bad_count");
+    let whole = r#"{"usage":{"output_tokens":2,"input_tokens":5},"model":"m","content":[],
+        "stop_reason":"end_turn"}"#;
+    check([
+        with(whole, &expected),
+        with(
+            &format!("\u{feff}\r\n\t{}\r\n", whole.replace(':', " : ")),
+            &expected,
+        ),
+        with(
+            &whole.replace("input_tokens", r"in\u0070ut_tokens"),
+            &expected,
+        ),
+        with(
+            &whole.replace("\"usage\":", r#""usage":{"input_tokens":1},"usage":"#),
+            &expected,
+        ),
+        with(
+            &whole.replace(
+                "[]",
+                r#"[{"type":"text","text":"\"usage\":{\"input_tokens\":9} é😀"}]"#,
+            ),
+            &expected,
+        ),
+        with(&whole.replace('5', "\"5\""), &doubtful),
+        with(&whole.replace('5', "-5"), &doubtful),
+    ]);
+}
+
+/// <https://ai.google.dev/gemini-api/docs/background-execution>
+#[test]
+fn an_interaction_that_is_fetched_charges_nothing_again() {
+    let path = "/v1beta/interactions/v1_1";
+    let detected = detect("generativelanguage.googleapis.com", path, "GET");
+    let Detection::Metered(target) = detected else {
+        panic!("{detected:?}");
+    };
+    let row = Row::json(
+        "",
+        json!({"id": "v1_1", "model": "g", "status": "completed",
+            "usage": {"total_input_tokens": 20, "total_output_tokens": 10}}),
+        Value::Null,
+    );
+    let scan = row.scan(&target, 3);
+    assert!(target.is_retrieval && !scan.billable);
+    assert_eq!(scan.response_id.as_deref(), Some("v1_1"));
+    assert_eq!(json!(scan.usage), json!({"input": 20, "output": 10}));
+}
+
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html>: the path
+/// names a model, a profile or its ARN, whose escapes a proxy may have undone.
+#[test]
+fn bedrocks_paths_name_models_and_profiles() {
+    for (path, model) in [
+        (
+            "/model/us.amazon.nova-lite-v1:0/converse",
+            "us.amazon.nova-lite-v1:0",
+        ),
+        (
+            "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprovisioned-model%2Fp/invoke",
+            "arn:aws:bedrock:us-east-1:1:provisioned-model/p",
+        ),
+        (
+            "/model/arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude/invoke",
+            "eu.anthropic.claude",
+        ),
+    ] {
+        for (host, region) in [
+            ("bedrock-runtime.eu-west-1.amazonaws.com:443", "eu-west-1"),
+            ("bedrock-runtime.us-gov-west-1.api.aws", "us-gov-west-1"),
+            (
+                "vpce-0123-4567.bedrock-runtime.ap-south-1.vpce.amazonaws.com",
+                "ap-south-1",
+            ),
+        ] {
+            let detected = detect(host, path, "POST");
+            let Detection::Metered(target) = detected else {
+                panic!("{host}{path}: {detected:?}");
+            };
+            assert_eq!(target.path_model.as_deref(), Some(model), "{path}");
+            assert_eq!(target.provider, "aws-bedrock");
+            assert_eq!(target.pricing_context["region"], region, "{host}");
+        }
+    }
+    let agent = detect(
+        "bedrock-agent-runtime.us-east-1.amazonaws.com",
+        "/retrieveAndGenerate",
+        "POST",
+    );
+    assert_eq!(
+        agent,
+        Detection::Unreadable {
+            provider: "aws-bedrock"
+        }
+    );
 }

@@ -429,11 +429,11 @@ pub(super) const WRITER_PATHS: &[PathRule] = &[post("/v1/chat", Api::OpenAiChat)
 
 /// <https://docs.cohere.com/reference/about>
 pub(super) const COHERE_PATHS: &[PathRule] = &[
-    post("/v2/chat", Api::CohereChat),
-    post("/v1/chat", Api::CohereV1Chat),
-    post("/*/embed", Api::CohereEmbed),
-    post("/*/rerank", Api::CohereRerank),
-    post("/*/audio/transcriptions", Api::CohereAudio),
+    post("**/v2/chat", Api::CohereChat),
+    post("**/v1/chat", Api::CohereV1Chat),
+    post("**/*/embed", Api::CohereEmbed),
+    post("**/*/rerank", Api::CohereRerank),
+    post("**/*/audio/transcriptions", Api::CohereAudio),
 ];
 
 /// <https://github.com/ollama/ollama/blob/main/docs/api.md>
@@ -488,36 +488,53 @@ pub(super) const OLLAMA_PORT: &str = "11434";
 
 /// <https://cloud.ibm.com/apidocs/watsonx-ai>
 pub(super) const WATSONX_PATHS: &[PathRule] = &[
-    post("/ml/*/generation/text_stream", Api::WatsonxGenerate),
-    post("/ml/*/generation/text", Api::WatsonxGenerate),
-    post("/ml/*/text/generation_stream", Api::WatsonxGenerate),
-    post("/ml/*/text/generation", Api::WatsonxGenerate),
-    post("/ml/*/text/chat", Api::OpenAiChat),
-    post("/ml/*/text/chat_stream", Api::OpenAiChat),
-    post("/ml/*/text/embeddings", Api::WatsonxEmbed),
-    post("/ml/*/text/rerank", Api::WatsonxEmbed),
+    post("**/ml/*/generation/text_stream", Api::WatsonxGenerate),
+    post("**/ml/*/generation/text", Api::WatsonxGenerate),
+    post("**/ml/*/text/generation_stream", Api::WatsonxGenerate),
+    post("**/ml/*/text/generation", Api::WatsonxGenerate),
+    post("**/ml/*/text/chat", Api::OpenAiChat),
+    post("**/ml/*/text/chat_stream", Api::OpenAiChat),
+    post("**/ml/*/text/embeddings", Api::WatsonxEmbed),
+    post("**/ml/*/text/rerank", Api::WatsonxEmbed),
     // https://cloud.ibm.com/apidocs/watsonx-ai#deployments-text-generation: models that the user
     // deployed; the answer names them.
     post(
-        "/ml/*/deployments/*/text/generation_stream",
+        "**/ml/*/deployments/*/text/generation_stream",
         Api::WatsonxGenerate,
     ),
-    post("/ml/*/deployments/*/text/generation", Api::WatsonxGenerate),
-    post("/ml/*/deployments/*/text/chat", Api::OpenAiChat),
-    post("/ml/*/deployments/*/text/chat_stream", Api::OpenAiChat),
+    post(
+        "**/ml/*/deployments/*/text/generation",
+        Api::WatsonxGenerate,
+    ),
+    post("**/ml/*/deployments/*/text/chat", Api::OpenAiChat),
+    post("**/ml/*/deployments/*/text/chat_stream", Api::OpenAiChat),
 ];
 
 /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html>, runtime operations
 pub(super) const BEDROCK_PATHS: &[PathRule] = &[
-    post("/model/{model}/converse", Api::BedrockConverse),
-    post("/model/{model}/converse-stream", Api::BedrockConverseStream),
-    post("/model/{model}/invoke", Api::BedrockInvoke),
+    post("**/model/{model}/converse", Api::BedrockConverse),
     post(
-        "/model/{model}/invoke-with-response-stream",
+        "**/model/{model}/converse-stream",
+        Api::BedrockConverseStream,
+    ),
+    post("**/model/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "**/model/{model}/invoke-with-response-stream",
         Api::BedrockInvokeStream,
     ),
-    post("/model/{model}/count-tokens", Api::BedrockCountTokens),
-    post("/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
+    post("**/model/{model}/count-tokens", Api::BedrockCountTokens),
+    // The `/` of an ARN, unescaped on its way: what follows it names the model or profile.
+    post("**/model/*/{model}/converse", Api::BedrockConverse),
+    post(
+        "**/model/*/{model}/converse-stream",
+        Api::BedrockConverseStream,
+    ),
+    post("**/model/*/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "**/model/*/{model}/invoke-with-response-stream",
+        Api::BedrockInvokeStream,
+    ),
+    post("**/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
 ];
 
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
@@ -582,6 +599,9 @@ pub(super) const GEMINI_PATHS: &[PathRule] = &[
     post("**/*/{model}:predict", Api::GeminiPredict),
     post("**/*/{model}:countTokens", Api::GeminiCountTokens),
     post("**/interactions", Api::GeminiInteractions),
+    // https://ai.google.dev/gemini-api/docs/background-execution
+    get("**/interactions/*", Api::GeminiInteractionsRetrieve),
+    post("**/interactions/*/cancel", Api::GeminiInteractionsRetrieve),
     // https://ai.google.dev/api/live; ephemeral tokens use the second.
     websocket(
         "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
@@ -652,6 +672,15 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
     ),
     // https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/multimodal-live
     websocket("/ws/*/BidiGenerateContent", Api::GeminiLive),
+    // https://googleapis.github.io/js-genai: the same API as at Gemini's own host
+    post(
+        "**/locations/{location}/interactions",
+        Api::GeminiInteractions,
+    ),
+    get(
+        "**/locations/{location}/interactions/*",
+        Api::GeminiInteractionsRetrieve,
+    ),
     // Express mode has neither project nor location.
     post(
         "**/publishers/*/models/{model}:generateContent",

@@ -61,6 +61,8 @@ const USAGE: Node<Field> = Node::object(&[
     ("inference_geo", Node::leaf(Field::Context("inference_geo"))),
     ("speed", Node::leaf(Field::Context("speed"))),
     ("iterations", ITERATIONS),
+    // https://openrouter.ai/docs/use-cases/usage-accounting: what the host itself charges.
+    ("cost", Node::leaf(Field::Cost)),
 ])
 .named(Field::Usage);
 
@@ -196,7 +198,7 @@ impl State {
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
-            Field::Usage => findings.overlay_usage(),
+            Field::Usage => end_usage(findings),
             Field::Block => self.end_block(findings),
             Field::Iteration => self.end_iteration(findings),
             Field::Iterations => self.end_iterations(findings),
@@ -258,6 +260,20 @@ impl State {
         }
         findings.model = Some(served_by);
     }
+}
+
+/// The split by time to live stands in `message_start` alone: a later total that is lower has less
+/// of each part.
+fn end_usage(findings: &mut Findings) {
+    if let Some(whole) = findings.staged.get(Count::CacheWrite) {
+        for part in [Count::CacheWrite5m, Count::CacheWrite1h] {
+            let known = findings.counts.get(part);
+            if let (None, Some(known)) = (findings.staged.get(part), known) {
+                findings.counts.set(part, known.min(whole));
+            }
+        }
+    }
+    findings.overlay_usage();
 }
 
 /// What is charged of a call that was refused before it had produced anything: nothing

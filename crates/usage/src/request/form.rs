@@ -73,6 +73,7 @@ impl Form {
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed
             | Api::GeminiPredict
+            | Api::GeminiInteractionsRetrieve
             | Api::GeminiCountTokens
             | Api::BedrockCountTokens
             | Api::BedrockApplyGuardrail
