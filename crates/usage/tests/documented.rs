@@ -1,492 +1,867 @@
-//! Answers as providers document them, beyond what was recorded: one row a shape, each with the
-//! page that describes it.
+//! Exchanges put together from the providers' documentation, in variants that are rare on the wire:
+//! each is read as documented, however its body is cut.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tollmesh_usage::{
-    Api, Detection, Family, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
-    detect_as,
+    Detection, Edits, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
 };
 
-/// One answer: where it is documented, the request's host and path, the body, and what is wanted
-/// of its scan (what a row leaves out is not compared).
+const ANTHROPIC: &str = "api.anthropic.com /v1/messages";
+const GEMINI: &str = "generativelanguage.googleapis.com /v1beta/models/g:generateContent";
+const GEMINI_STREAM: &str =
+    "generativelanguage.googleapis.com /v1beta/models/g:streamGenerateContent?alt=sse";
+const VERTEX: &str = "us-central1-aiplatform.googleapis.com \
+    /v1/projects/p/locations/us-central1/publishers";
+const BEDROCK: &str = "bedrock-runtime.us-east-1.amazonaws.com /model";
+
+/// One exchange: what was asked, what came, and what that means.
 struct Row {
-    source: &'static str,
-    host: &'static str,
-    path: &'static str,
-    body: String,
-    wanted: Value,
+    /// Host and path.
+    url: String,
+    request: &'static str,
+    status: u16,
+    /// Headers as `name: value`; the content type comes first.
+    headers: &'static [&'static str],
+    body: Vec<u8>,
+    /// What differs from [`usual`].
+    expected: Value,
 }
 
-fn row(
-    source: &'static str,
-    host: &'static str,
-    path: &'static str,
-    body: impl Into<String>,
-    wanted: Value,
-) -> Row {
-    Row {
-        source,
-        host,
-        path,
-        body: body.into(),
-        wanted,
-    }
-}
-
-/// A stream of those documents.
-fn events(documents: &[&str]) -> String {
-    let events = documents.iter().map(|data| format!("data: {data}\r\n\r\n"));
-    events.collect()
+/// What an answer means where a row does not say otherwise.
+fn usual() -> Value {
+    json!({
+        "model": null, "usage": {}, "billed": null, "source": "reported", "billable": true,
+        "complete": null, "is_error": false, "finish_reason": null, "tool_calls": null,
+        "tier": null, "extra": [], "trouble": null, "context": {},
+    })
 }
 
 impl Row {
-    fn target(&self) -> Target {
-        match detect(self.host, self.path, "POST") {
-            Detection::Metered(target) => target,
-            Detection::NotOurs => detect_as(Family::OpenAi, "own", self.path, "POST").unwrap(),
-            unreadable @ Detection::Unreadable { .. } => panic!("{}: {unreadable:?}", self.source),
-        }
-    }
-
-    fn scan(&self, n_chunk: usize) -> Scan {
-        let is_stream = !self.body.trim_start().starts_with('{');
-        let kind = match is_stream {
-            true => "text/event-stream; charset=utf-8",
-            false => "application/json",
-        };
-        let head = ResponseHead {
+    fn json(url: impl Into<String>, body: Value, expected: Value) -> Row {
+        Row {
+            url: url.into(),
+            request: "{}",
             status: 200,
-            headers: vec![("content-type".to_owned(), kind.to_owned())],
+            headers: &["application/json"],
+            body: serde_json::to_vec_pretty(&body).unwrap(),
+            expected,
+        }
+    }
+
+    fn events(url: impl Into<String>, events: &[Value], expected: Value) -> Row {
+        let body = events.iter().map(|event| format!("data: {event}\r\n\r\n"));
+        Row {
+            headers: &["text/event-stream; charset=utf-8"],
+            body: body.collect::<String>().into_bytes(),
+            ..Row::json(url, Value::Null, expected)
+        }
+    }
+
+    fn lines(url: impl Into<String>, lines: &[Value], expected: Value) -> Row {
+        let body = lines.iter().map(|line| format!("{line}\n"));
+        Row {
+            headers: &["application/x-ndjson"],
+            body: body.collect::<String>().into_bytes(),
+            ..Row::json(url, Value::Null, expected)
+        }
+    }
+
+    /// A stream of AWS's, of `:event-type` or `:exception-type` and payload.
+    fn messages(url: impl Into<String>, messages: &[(&str, Value)], expected: Value) -> Row {
+        let body = messages
+            .iter()
+            .map(|(kind, payload)| message(kind, payload));
+        Row {
+            headers: &["application/vnd.amazon.eventstream"],
+            body: body.collect::<Vec<_>>().concat(),
+            ..Row::json(url, Value::Null, expected)
+        }
+    }
+
+    fn target(&self) -> Target {
+        let (host, path) = self.url.split_once(' ').unwrap();
+        let method = match path.ends_with("/results") {
+            true => "GET",
+            false => "POST",
         };
-        let mut scanner = UsageScanner::new(&self.target(), &RequestFacts::default(), &head);
-        for piece in self.body.as_bytes().chunks(n_chunk) {
-            scanner.push(piece);
+        match detect(host, path.trim_start(), method) {
+            Detection::Metered(target) => target,
+            other => panic!("{}: {other:?}", self.url),
         }
-        scanner.finish()
     }
 
-    /// The wanted fields as they were got.
-    fn got(&self, scan: &Scan) -> Value {
-        let extra = scan.extra_usage.iter();
-        let extra = extra.map(|e| json!({"kind": e.kind, "model": e.model, "usage": e.usage}));
-        let all = json!({
-            "api": self.target().api.name(),
-            "provider": self.target().provider,
-            "path_model": self.target().path_model,
-            "model": scan.model,
-            "usage": scan.usage,
-            "usage_source": scan.usage_source.name(),
-            "extra_usage": extra.collect::<Vec<_>>(),
-            "billable": scan.billable,
-            "complete": scan.complete,
-            "error": scan.is_error,
-            "finish_reason": scan.finish_reason,
-            "tool_calls": scan.tool_calls,
-            "service_tier": scan.service_tier,
-            "cost": scan.provider_cost_usd,
-            "context": scan.pricing_context,
-            "trouble": scan.trouble.map(|trouble| trouble.name()),
-        });
-        let wanted = self.wanted.as_object().unwrap();
-        let fields = wanted.keys().map(|key| (key.clone(), all[key].clone()));
-        Value::Object(fields.collect())
+    fn scan(&self, target: &Target, n_chunk: usize) -> Scan {
+        let mut request = RequestBody::new(target, Some("application/json"), Edits::default());
+        request.push(self.request.as_bytes());
+        let facts: RequestFacts = request.facts().clone();
+        let (kind, others) = self.headers.split_first().unwrap();
+        let others = others.iter().map(|header| header.split_once(": ").unwrap());
+        let headers = std::iter::once(("content-type", *kind)).chain(others);
+        let head = ResponseHead {
+            status: self.status,
+            headers: headers.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        };
+        let mut scanner = UsageScanner::new(target, &facts, &head);
+        self.body
+            .chunks(n_chunk)
+            .for_each(|chunk| scanner.push(chunk));
+        let mut scan = scanner.finish();
+        scan.settle_model(target, &facts);
+        scan
     }
-}
 
-fn check(rows: Vec<Row>) {
-    for row in rows {
-        let whole = row.scan(row.body.len());
-        let (source, host, path) = (row.source, row.host, row.path);
-        assert_eq!(
-            row.got(&whole),
-            row.wanted,
-            "{source}\n{host}{path}\n{whole:?}"
-        );
-        for n_chunk in [1, 3, 64] {
-            assert_eq!(row.scan(n_chunk), whole, "{source} by {n_chunk}");
+    fn check(&self) {
+        let target = self.target();
+        let mut expected = usual();
+        expected["api"] = json!(target.api.name());
+        for (name, value) in self.expected.as_object().unwrap() {
+            expected[name] = value.clone();
+        }
+        for n_chunk in [1, 7, usize::MAX] {
+            let scan = self.scan(&target, n_chunk);
+            let got = as_json(&target, &scan);
+            let body = self.body.escape_ascii();
+            assert_eq!(got, expected, "{} in pieces of {n_chunk}: {body}", self.url);
         }
     }
 }
 
-#[test]
-fn media_streams_end_with_an_event_of_their_own() {
-    let images = "https://platform.openai.com/docs/api-reference/images-streaming";
-    let partial = r#"{"type":"image_generation.partial_image","b64_json":"AAAA","created_at":1,"size":"1024x1024","partial_image_index":0}"#;
-    check(vec![
-        row(
-            images,
-            "api.openai.com",
-            "/v1/images/generations",
-            events(&[
-                partial,
-                r#"{"type":"image_generation.completed","b64_json":"AAAA","created_at":1,"usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
-            ]),
-            json!({"usage": {"input": 10, "image_input": 40, "image_output": 50, "images": 1},
-                "complete": true, "trouble": null}),
-        ),
-        row(
-            images,
-            "api.openai.com",
-            "/v1/images/edits",
-            events(&[
-                r#"{"type":"image_edit.completed","b64_json":"AAAA","usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
-            ]),
-            json!({"usage": {"input": 10, "image_input": 40, "image_output": 50, "images": 1},
-                "complete": true, "trouble": null}),
-        ),
-        row(
-            images,
-            "api.openai.com",
-            "/v1/images/generations",
-            events(&[partial]),
-            json!({"usage": {}, "complete": false, "trouble": "truncated"}),
-        ),
-        row(
-            "https://platform.openai.com/docs/api-reference/audio/transcript-text-done-event",
-            "api.openai.com",
-            "/v1/audio/transcriptions",
-            events(&[
-                r#"{"type":"transcript.text.delta","delta":"I see"}"#,
-                r#"{"type":"transcript.text.done","text":"I see","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":4,"audio_tokens":10},"output_tokens":31,"total_tokens":45}}"#,
-            ]),
-            json!({"usage": {"input": 4, "audio_input": 10, "output": 31},
-                "complete": true, "trouble": null}),
-        ),
-        row(
-            "https://platform.openai.com/docs/api-reference/audio/speech-audio-done-event",
-            "api.openai.com",
-            "/v1/audio/speech",
-            events(&[
-                r#"{"type":"speech.audio.delta","audio":"AAAA"}"#,
-                r#"{"type":"speech.audio.done","usage":{"input_tokens":14,"output_tokens":101,"total_tokens":115}}"#,
-            ]),
-            json!({"usage_source": "reported", "complete": true, "trouble": null}),
-        ),
-    ]);
+fn as_json(target: &Target, scan: &Scan) -> Value {
+    let extra = scan.extra_usage.iter();
+    let extra = extra.map(|extra| json!([extra.kind, extra.model, extra.usage]));
+    json!({
+        "api": target.api.name(),
+        "model": scan.model,
+        "usage": scan.usage,
+        "billed": scan.billed_usage,
+        "source": scan.usage_source.name(),
+        "billable": scan.billable,
+        "complete": scan.complete,
+        "is_error": scan.is_error,
+        "finish_reason": scan.finish_reason,
+        "tool_calls": scan.tool_calls,
+        "tier": scan.service_tier,
+        "extra": extra.collect::<Vec<_>>(),
+        "trouble": scan.trouble.map(|trouble| trouble.name()),
+        "context": scan.pricing_context,
+    })
 }
 
-#[test]
-fn seconds_that_are_charged_hold() {
-    let source = "https://platform.openai.com/docs/api-reference/audio/verbose-json-object";
-    let seconds = json!({"usage": {"audio_seconds": 9}, "usage_source": "reported"});
-    check(vec![
-        row(
-            source,
-            "api.openai.com",
-            "/v1/audio/transcriptions",
-            r#"{"task":"transcribe","duration":8.47,"text":"a","usage":{"type":"duration","seconds":9}}"#,
-            seconds.clone(),
-        ),
-        row(
-            source,
-            "api.openai.com",
-            "/v1/audio/transcriptions",
-            r#"{"usage":{"type":"duration","seconds":9},"duration":8.47,"text":"a"}"#,
-            seconds,
-        ),
-        row(
-            "https://platform.openai.com/docs/api-reference/chat/object",
-            "llm.internal",
-            "/v1/chat/completions",
-            r#"{"model":"m","duration":812,"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
-            json!({"usage": {"input": 1, "output": 2}}),
-        ),
-    ]);
-}
-
-#[test]
-fn tools_of_the_responses_api_are_counted_apart() {
-    let body = r#"{"id":"r","status":"completed","model":"gpt-5","output":[
-        {"type":"file_search_call","status":"completed","queries":["q"]},
-        {"type":"file_search_call","status":"completed","queries":["r"]},
-        {"type":"image_generation_call","status":"completed","result":"AAAA"},
-        {"type":"message","content":[{"type":"output_text","text":"{\"usage\":{\"input_tokens\":9}}"}]}],
-        "tools":[{"type":"file_search"},{"type":"image_generation","model":"gpt-image-1"},
-        {"type":"function","name":"f","parameters":{"properties":{"model":{"type":"string"}}}}],
-        "tool_usage":{"image_gen":{"input_tokens":60,"input_tokens_details":{"image_tokens":0,"text_tokens":60},
-        "output_tokens":4160,"output_tokens_details":{"image_tokens":4160,"text_tokens":0},"total_tokens":4220},
-        "web_search":{"num_requests":3}},
-        "usage":{"input_tokens":10,"output_tokens":20,"output_tokens_details":{"reasoning_tokens":5},"total_tokens":30}}"#;
-    let wanted = json!({
-        "model": "gpt-5",
-        "usage": {"input": 10, "output": 15, "reasoning": 5, "web_searches": 3, "file_searches": 2},
-        "extra_usage": [{"kind": "image_gen", "model": "gpt-image-1",
-            "usage": {"input": 60, "image_input": 0, "output": 0, "image_output": 4160}}],
-        "tool_calls": 0,
-        "trouble": null,
-    });
-    let source = "https://platform.openai.com/docs/guides/tools-image-generation";
-    let plain: Value = serde_json::from_str(body).unwrap();
-    let begun = json!({"type": "response.created", "response": {"id": "r", "status": "in_progress",
-        "tool_usage": {"image_gen": {"input_tokens": 0, "output_tokens": 0},
-            "web_search": {"num_requests": 0}}, "usage": null}});
-    let ended = json!({"type": "response.completed", "response": plain});
-    let stream = events(&[&begun.to_string(), &ended.to_string()]);
-    check(vec![
-        row(
-            source,
-            "api.openai.com",
-            "/v1/responses",
-            body,
-            wanted.clone(),
-        ),
-        row(source, "api.openai.com", "/v1/responses", stream, wanted),
-    ]);
-}
-
-#[test]
-fn reasoning_lies_where_the_total_says() {
-    let usage = |host, body: &str, wanted: Value| {
-        let body = format!(r#"{{"model":"m","choices":[],"usage":{body}}}"#);
-        let source = "https://docs.x.ai/docs/guides/reasoning";
-        row(
-            source,
-            host,
-            "/v1/chat/completions",
-            body,
-            json!({"usage": wanted, "trouble": null}),
-        )
+/// One message of AWS's event stream.
+fn message(kind: &str, payload: &Value) -> Vec<u8> {
+    let is_exception = kind.ends_with("Exception");
+    let (message_type, name) = match is_exception {
+        true => ("exception", ":exception-type"),
+        false => ("event", ":event-type"),
     };
-    let on_top = r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":115,"completion_tokens_details":{"reasoning_tokens":100}}"#;
-    let within = r#"{"prompt_tokens":10,"completion_tokens":105,"total_tokens":115,"completion_tokens_details":{"reasoning_tokens":100}}"#;
-    let wanted = json!({"input": 10, "output": 5, "reasoning": 100});
-    check(vec![
-        usage("api.x.ai", on_top, wanted.clone()),
-        usage("api.x.ai", within, wanted.clone()),
-        usage("api.openai.com", within, wanted.clone()),
-        usage("gateway.internal", on_top, wanted.clone()),
-        usage("r.services.ai.azure.com", on_top, wanted.clone()),
-        usage("aiplatform.googleapis.com", on_top, wanted),
-        row(
-            "https://docs.perplexity.ai/docs/getting-started/pricing",
-            "api.perplexity.ai",
-            "/chat/completions",
-            r#"{"model":"sonar-deep-research","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
-            "usage":{"prompt_tokens":33,"completion_tokens":7163,"total_tokens":7196,"citation_tokens":20016,
-            "num_search_queries":28,"reasoning_tokens":95305,"cost":{"input_tokens_cost":0.0,
-            "reasoning_tokens_cost":0.286,"total_cost":0.523}}}"#,
-            json!({"usage": {"input": 33, "output": 7163, "reasoning": 95305, "web_searches": 28},
-                "cost": "0.523", "trouble": null}),
+    let mut headers = Vec::new();
+    for (name, value) in [(name, kind), (":message-type", message_type)] {
+        headers.push(name.len() as u8);
+        headers.extend_from_slice(name.as_bytes());
+        headers.push(7);
+        headers.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let payload = match kind {
+        "chunk" => json!({"bytes": BASE64.encode(payload.to_string()), "p": "abcdef"}).to_string(),
+        _ => payload.to_string(),
+    };
+    let total = 16 + headers.len() + payload.len();
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&(total as u32).to_be_bytes());
+    bytes.extend_from_slice(&(headers.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
+    bytes.extend_from_slice(&headers);
+    bytes.extend_from_slice(payload.as_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
+    bytes
+}
+
+fn check(rows: impl IntoIterator<Item = Row>) {
+    rows.into_iter().for_each(|row| row.check());
+}
+
+/// <https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback>
+#[test]
+fn a_model_that_serves_in_anothers_place_is_told_from_the_one_that_declined() {
+    let declined = json!({"type": "message", "model": "claude-fable-5", "input_tokens": 2,
+        "cache_creation_input_tokens": 10, "cache_read_input_tokens": 70, "output_tokens": 5});
+    let unheard = json!({"type": "message", "model": "claude-fable-5", "input_tokens": 2,
+        "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0});
+    let served = json!({"type": "fallback_message", "model": "claude-opus-4-8",
+        "input_tokens": 3, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 70,
+        "output_tokens": 40});
+    let usage = |iterations: Value| {
+        json!({"input_tokens": 3, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 70,
+            "output_tokens": 40, "iterations": iterations})
+    };
+    let buckets = json!({"input": 3, "cache_read": 70, "cache_write": 0, "output": 40});
+    let whole = |iterations: Value| {
+        json!({"id": "msg_1", "type": "message", "model": "claude-opus-4-8", "content": [
+            {"type": "fallback", "from": {"model": "claude-fable-5"},
+             "to": {"model": "claude-opus-4-8"}}, {"type": "text", "text": "hi"}],
+            "stop_reason": "end_turn", "usage": usage(iterations)})
+    };
+    let common = json!({"model": "claude-opus-4-8", "usage": buckets, "tool_calls": 0,
+        "finish_reason": "end_turn"});
+    let charged = json!([["message", "claude-fable-5",
+        {"input": 2, "cache_read": 70, "cache_write": 10, "output": 5}]]);
+    let with = |name: &str, value: &Value, base: &Value| {
+        let mut base = base.clone();
+        base[name] = value.clone();
+        base
+    };
+    let heard = with("extra", &charged, &common);
+    check([
+        Row::json(ANTHROPIC, whole(json!([declined, served])), heard.clone()),
+        Row::json(ANTHROPIC, whole(json!([unheard, served])), common.clone()),
+        Row::json(ANTHROPIC, whole(json!([served])), common.clone()),
+        Row::json(ANTHROPIC, whole(Value::Null), common),
+        Row::events(
+            ANTHROPIC,
+            &[
+                json!({"type": "message_start", "message": {"id": "msg_1", "content": [],
+                    "model": "claude-fable-5", "stop_reason": null,
+                    "usage": {"input_tokens": 2, "output_tokens": 1}}}),
+                json!({"type": "content_block_delta", "index": 0,
+                    "delta": {"type": "text_delta", "text": "hi"}}),
+                json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+                    "usage": usage(json!([declined, served]))}),
+                json!({"type": "message_stop"}),
+            ],
+            with("complete", &json!(true), &heard),
         ),
     ]);
 }
 
+/// The same page, on billing: what was refused before any output is not charged.
 #[test]
-fn hosts_that_name_their_counts_otherwise_are_read() {
-    check(vec![
-        row(
-            "https://docs.litellm.ai/docs/completion/prompt_caching",
-            "litellm.internal:4000",
-            "/chat/completions",
-            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":7,"total_tokens":107,
-            "cache_creation_input_tokens":20,"cache_read_input_tokens":50}}"#,
-            json!({"usage": {"input": 30, "cache_read": 50, "cache_write": 20, "output": 7}}),
+fn a_refusal_before_any_output_charges_nothing() {
+    let refused = |content: Value| {
+        json!({"type": "message", "model": "m", "content": content, "stop_reason": "refusal",
+            "stop_details": {"type": "refusal", "category": "cyber"},
+            "usage": {"input_tokens": 106, "output_tokens": 1}})
+    };
+    let expected = json!({"model": "m", "usage": {"input": 106, "output": 1}, "tool_calls": 0,
+        "finish_reason": "refusal"});
+    let mut unheard = expected.clone();
+    unheard["billed"] = json!({"input": 0, "output": 0});
+    let spoken = refused(json!([{"type": "text", "text": "Sure"}]));
+    let path = format!("{BEDROCK}/us.anthropic.claude-fable-5/invoke");
+    check([
+        Row::json(ANTHROPIC, refused(json!([])), unheard.clone()),
+        Row::json(path, refused(json!([])), unheard),
+        Row::json(ANTHROPIC, spoken, expected),
+    ]);
+}
+
+/// <https://platform.claude.com/docs/en/build-with-claude/streaming#error-events>,
+/// `…/api/messages` (`usage`), `…/build-with-claude/batch-processing#retrieve-batch-results`
+#[test]
+fn anthropic_says_many_things_beside_the_counts() {
+    let start = json!({"type": "message_start", "message": {"id": "msg_1", "model": "m",
+        "content": [], "usage": {"input_tokens": 10, "output_tokens": 1}}});
+    let overloaded = json!({"type": "error",
+        "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    let path = "api.anthropic.com /v1/messages/batches/b/results";
+    let result = |result: Value| json!({"custom_id": "a", "result": result});
+    let message = json!({"type": "message", "model": "m", "usage": {"input_tokens": 10,
+        "output_tokens": 4}});
+    check([
+        Row::events(
+            ANTHROPIC,
+            &[start.clone(), json!({"type": "ping"}), overloaded.clone()],
+            json!({"model": "m", "usage": {"input": 10, "output": 1}, "tool_calls": 0,
+                "complete": false, "is_error": true, "trouble": "truncated"}),
         ),
-        row(
-            "https://docs.litellm.ai/docs/completion/prompt_caching",
-            "litellm.internal:4000",
-            "/v1/chat/completions",
-            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":7,"total_tokens":107,
-            "prompt_tokens_details":{"cached_tokens":50,"text_tokens":20,"cache_write_tokens":0,"cache_creation_tokens":30,
-            "cache_creation_token_details":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20}},
-            "cache_creation_input_tokens":30,"cache_read_input_tokens":50}}"#,
-            json!({"usage": {"input": 20, "cache_read": 50, "cache_write": 10, "cache_write_1h": 20,
-                "output": 7}, "trouble": null}),
+        Row {
+            status: 529,
+            ..Row::json(
+                ANTHROPIC,
+                overloaded,
+                json!({"is_error": true, "billable": false, "source": "absent"}),
+            )
+        },
+        Row::json(
+            ANTHROPIC,
+            json!({"type": "message", "model": "m", "content": [
+                {"type": "server_tool_use", "name": "web_search", "input": {"usage": {"input_tokens": 7}}},
+                {"type": "web_search_tool_result", "content": [{"input_tokens": 9}]},
+                {"type": "mcp_tool_use", "name": "x"}, {"type": "tool_use", "name": "y", "input": {}}],
+                "stop_reason": "tool_use", "usage": {"input_tokens": 10, "output_tokens": 4,
+                "cache_creation_input_tokens": 30, "cache_read_input_tokens": 5,
+                "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10},
+                "output_tokens_details": {"thinking_tokens": 3}, "service_tier": "priority",
+                "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
+                "inference_geo": "us", "speed": "fast", "unknown": {"input_tokens": 99}}}),
+            json!({"model": "m", "finish_reason": "tool_use", "tool_calls": 1, "tier": "priority",
+                "context": {"inference_geo": "us", "speed": "fast"},
+                "usage": {"input": 10, "cache_read": 5, "cache_write": 20, "cache_write_1h": 10,
+                "output": 1, "reasoning": 3, "web_searches": 2, "web_fetches": 1}}),
         ),
-        row(
-            "https://www.alibabacloud.com/help/en/model-studio/context-cache",
-            "dashscope-intl.aliyuncs.com",
-            "/compatible-mode/v1/chat/completions",
-            r#"{"model":"qwen3-coder-plus","choices":[],"usage":{"prompt_tokens":2014,"completion_tokens":3,"total_tokens":2017,
-            "prompt_tokens_details":{"cached_tokens":0,"cache_creation_input_tokens":2000,
-            "cache_creation":{"ephemeral_5m_input_tokens":2000},"cache_type":"ephemeral"}}}"#,
-            json!({"provider": "alibaba",
-                "usage": {"input": 14, "cache_read": 0, "cache_write": 2000, "output": 3}}),
-        ),
-        row(
-            "https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview",
-            "us-central1-aiplatform.googleapis.com",
-            "/v1/projects/p/locations/us-central1/endpoints/openapi/chat/completions",
-            r#"{"model":"google/gemini-2.5-pro","choices":[],"usage":{"completion_tokens":566,
-            "completion_tokens_details":{"reasoning_tokens":946},"extra_properties":{"google":{"traffic_type":"ON_DEMAND"}},
-            "prompt_tokens":9,"total_tokens":1521}}"#,
-            json!({"usage": {"input": 9, "output": 566, "reasoning": 946},
-                "context": {"traffic_type": "ON_DEMAND"}, "trouble": null}),
-        ),
-        row(
-            "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference",
-            "dbc-1.cloud.databricks.com",
-            "/serving-endpoints/databricks-claude-sonnet-4/invocations",
-            r#"{"model":"us.anthropic.claude-sonnet-4","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
-            "usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}"#,
-            json!({"api": "openai.chat", "provider": "databricks",
-                "path_model": "databricks-claude-sonnet-4", "usage": {"input": 7, "output": 5}}),
-        ),
-        row(
-            "https://docs.litellm.ai/docs/rerank",
-            "litellm.internal:4000",
-            "/v1/rerank",
-            r#"{"id":"r","results":[],"meta":{"billed_units":{"search_units":1},"tokens":{"input_tokens":67}}}"#,
-            json!({"usage": {"input": 67, "output": 0, "search_units": 1}, "usage_source": "reported"}),
-        ),
-        row(
-            "https://deepinfra.com/docs/openai_api",
-            "api.deepinfra.com",
-            "/v1/openai/chat/completions",
-            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":15,"completion_tokens":16,"total_tokens":31,
-            "estimated_cost":5.7e-05}}"#,
-            json!({"usage": {"input": 15, "output": 16}, "cost": "0.000057"}),
-        ),
-        row(
-            "https://docs.perplexity.ai/docs/agent-api/quickstart",
-            "api.perplexity.ai",
-            "/v1/agent",
-            r#"{"id":"r","status":"completed","model":"openai/gpt-5.4-mini","output":[],"usage":{"input_tokens":11575,
-            "input_tokens_details":{"cache_creation_input_tokens":6296,"cache_read_input_tokens":5270,"cached_tokens":5270},
-            "output_tokens":227,"output_tokens_details":{"reasoning_tokens":28},"total_tokens":11802,
-            "tool_calls_details":{"search_web":{"cost_usd":0.005,"invocation":2}},
-            "cost":{"currency":"USD","input_cost":0,"tool_calls_cost":0.005,"total_cost":0.00747}}}"#,
-            json!({"api": "openai.responses", "cost": "0.00747", "trouble": null,
-                "usage": {"input": 9, "cache_read": 5270, "cache_write": 6296, "output": 199,
-                    "reasoning": 28, "web_searches": 2}}),
-        ),
-        row(
-            "https://docs.x.ai/docs/guides/tools/overview",
-            "api.x.ai",
-            "/v1/responses",
-            r#"{"id":"r","status":"completed","model":"grok-4","output":[],"usage":{"input_tokens":100,
-            "input_tokens_details":{"cached_tokens":48},"output_tokens":16,"output_tokens_details":{"reasoning_tokens":6},
-            "total_tokens":116,"num_server_side_tools_used":3,"cost_in_usd_ticks":737683500,
-            "server_side_tool_usage_details":{"web_search_calls":3,"x_search_calls":0}}}"#,
-            json!({"cost": "0.0737683500", "trouble": null, "usage": {"input": 52, "cache_read": 48,
-                "output": 10, "reasoning": 6, "web_searches": 3}}),
-        ),
-        row(
-            "https://docs.mistral.ai/capabilities/audio",
-            "api.mistral.ai",
-            "/v1/chat/completions",
-            r#"{"model":"voxtral-small-latest","choices":[],"usage":{"prompt_audio_seconds":5,"prompt_tokens":11,
-            "completion_tokens":15,"total_tokens":401,"prompt_tokens_details":{"audio_tokens":375}}}"#,
-            json!({"usage": {"input": 11, "audio_input": 375, "output": 15, "audio_seconds": 5},
-                "trouble": null}),
-        ),
-        row(
-            "https://docs.mistral.ai/api/#tag/ocr",
-            "api.mistral.ai",
-            "/v1/ocr",
-            r#"{"pages":[{"index":0,"markdown":"a"}],"model":"mistral-ocr-2505-completion",
-            "usage_info":{"pages_processed":29,"doc_size_bytes":null}}"#,
-            json!({"api": "mistral.ocr", "model": "mistral-ocr-2505-completion",
-                "usage": {"pages": 29}, "usage_source": "reported", "trouble": null}),
-        ),
-        row(
-            "https://docs.mistral.ai/api/#tag/beta.conversations",
-            "api.mistral.ai",
-            "/v1/conversations",
-            r#"{"conversation_id":"c","usage":{"prompt_tokens":188,"completion_tokens":55,"total_tokens":7355,
-            "connector_tokens":7112,"connectors":{"web_search":1}},"outputs":[{"type":"tool.execution","name":"web_search"},
-            {"type":"message.output","model":"mistral-medium-2505","content":[{"type":"text","text":"a"}]}]}"#,
-            json!({"api": "mistral.conversations", "model": "mistral-medium-2505",
-                "usage": {"input": 188, "output": 55, "web_searches": 1}, "trouble": null}),
-        ),
-        row(
-            "https://docs.mistral.ai/api/#tag/beta.conversations",
-            "api.mistral.ai",
-            "/v1/conversations",
-            events(&[
-                r#"{"type":"conversation.response.started","conversation_id":"c"}"#,
-                r#"{"type":"message.output.delta","content":"a","model":"mistral-medium-2505"}"#,
-                r#"{"type":"conversation.response.done","usage":{"prompt_tokens":8,"completion_tokens":5,"total_tokens":13}}"#,
-            ]),
-            json!({"model": "mistral-medium-2505", "usage": {"input": 8, "output": 5},
-                "complete": true, "trouble": null}),
-        ),
-        row(
-            "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope",
-            "dashscope-intl.aliyuncs.com",
-            "/api/v1/services/aigc/text-generation/generation",
-            "id:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\"a\",\"role\":\"assistant\"},\"finish_reason\":\"null\"}]},\"usage\":{\"total_tokens\":27,\"output_tokens\":1,\"input_tokens\":26},\"request_id\":\"r\"}\n\n\
-             id:2\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\"\",\"role\":\"assistant\"},\"finish_reason\":\"stop\"}]},\"usage\":{\"total_tokens\":57,\"output_tokens\":31,\"input_tokens\":26,\"prompt_tokens_details\":{\"cached_tokens\":6}},\"request_id\":\"r\"}\n\n",
-            json!({"api": "dashscope.generate", "provider": "alibaba",
-                "usage": {"input": 20, "cache_read": 6, "output": 31}, "finish_reason": "stop",
-                "complete": true, "trouble": null}),
-        ),
-        row(
-            "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope",
-            "dashscope.aliyuncs.com",
-            "/api/v1/services/aigc/text-generation/generation",
-            r#"{"output":{"finish_reason":"stop","text":"a"},"usage":{"output_tokens":3,"input_tokens":2,"total_tokens":5}}"#,
-            json!({"usage": {"input": 2, "output": 3}, "finish_reason": "stop", "trouble": null}),
-        ),
-        row(
-            "https://platform.minimax.io/docs/api-reference/text-post",
-            "api.minimax.io",
-            "/v1/text/chatcompletion_v2",
-            r#"{"base_resp":{"status_code":1004,"status_msg":"login fail"}}"#,
-            json!({"error": true, "trouble": "error_in_body"}),
-        ),
-        row(
-            "https://docs.voyageai.com/reference/multimodal-embeddings-api",
-            "api.voyageai.com",
-            "/v1/multimodalembeddings",
-            r#"{"object":"list","data":[],"model":"voyage-multimodal-3","usage":{"text_tokens":5,"image_pixels":2000000,"total_tokens":3576}}"#,
-            json!({"api": "openai.embeddings", "usage": {"input": 3576, "output": 0}}),
-        ),
-        row(
-            "https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings",
-            "us-south.ml.cloud.ibm.com",
-            "/ml/v1/text/embeddings?version=2024-05-02",
-            r#"{"model_id":"ibm/slate-30m-english-rtrvr","results":[{"embedding":[0.1]}],"input_token_count":10}"#,
-            json!({"model": "ibm/slate-30m-english-rtrvr", "usage": {"input": 10, "output": 0},
-                "usage_source": "reported"}),
-        ),
-        row(
-            "https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference",
-            "acme.snowflakecomputing.com",
-            "/api/v2/cortex/inference:complete",
-            events(&[
-                r#"{"id":"i","model":"m","choices":[{"delta":{"type":"text","content":"a","text":"a"}}],"usage":{}}"#,
-                r#"{"id":"i","model":"m","choices":[{"delta":{"type":"text","content":"b","text":"b"}}],"usage":{"prompt_tokens":18,"completion_tokens":2,"total_tokens":20}}"#,
-            ]),
-            json!({"model": "m", "usage": {"input": 18, "output": 2}}),
+        Row::lines(
+            path,
+            &[
+                result(json!({"type": "succeeded", "message": message})),
+                result(json!({"type": "errored", "error": {"type": "error",
+                    "error": {"type": "invalid_request_error"}}})),
+                result(json!({"type": "canceled"})),
+                result(json!({"type": "expired"})),
+                result(json!({"type": "succeeded", "message": message})),
+            ],
+            json!({"billable": false, "source": "absent",
+                "extra": [["batch_result", "m", {"input": 20, "output": 8}]]}),
         ),
     ]);
 }
 
+/// <https://platform.claude.com/docs/en/build-with-claude/streaming>: the counts of `message_delta`
+/// are cumulative and have no split by time to live; hosts that only speak the dialect leave out
+/// what they do not know.
 #[test]
-fn images_that_a_chat_model_made_have_their_own_rate() {
-    check(vec![row(
-        "https://openrouter.ai/docs/features/multimodal/image-generation",
-        "openrouter.ai",
-        "/api/v1/chat/completions",
-        r#"{"model":"google/gemini-2.5-flash-image","choices":[],"usage":{"prompt_tokens":8,"completion_tokens":1300,
-        "total_tokens":1308,"prompt_tokens_details":{"image_tokens":4},"completion_tokens_details":{"reasoning_tokens":0,"image_tokens":1290}}}"#,
-        json!({"usage": {"input": 8, "output": 10, "reasoning": 0, "image_output": 1290}}),
+fn the_last_word_of_an_anthropic_stream_counts() {
+    let start = |usage: Value| {
+        json!({"type": "message_start", "message": {"id": "msg_1", "model": "m", "content": [],
+            "usage": usage}})
+    };
+    let end = |usage: Value| json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage});
+    let stop = json!({"type": "message_stop"});
+    let written = json!({"input_tokens": 5, "cache_creation_input_tokens": 40,
+        "cache_read_input_tokens": 0, "output_tokens": 1, "service_tier": "standard",
+        "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 30}});
+    let told = |usage: Value| {
+        json!({"model": "m", "usage": usage, "tool_calls": 0, "finish_reason": "end_turn",
+            "complete": true})
+    };
+    let standard = |usage: Value| {
+        let mut told = told(usage);
+        told["tier"] = json!("standard");
+        told
+    };
+    check([
+        Row::events(
+            ANTHROPIC,
+            &[
+                start(written.clone()),
+                end(json!({"input_tokens": 9, "cache_creation_input_tokens": 0,
+                    "cache_read_input_tokens": 7, "output_tokens": 8})),
+                stop.clone(),
+            ],
+            standard(
+                json!({"input": 9, "cache_read": 7, "cache_write": 0, "cache_write_1h": 0,
+                "output": 8}),
+            ),
+        ),
+        Row::events(
+            ANTHROPIC,
+            &[
+                start(written),
+                end(json!({"output_tokens": 8})),
+                stop.clone(),
+            ],
+            standard(
+                json!({"input": 5, "cache_read": 0, "cache_write": 10, "cache_write_1h": 30,
+                "output": 8}),
+            ),
+        ),
+        Row::events(
+            "openrouter.ai /api/v1/messages",
+            &[
+                start(json!({"input_tokens": 0, "output_tokens": 0})),
+                end(
+                    json!({"input_tokens": 5, "cache_creation_input_tokens": null,
+                    "output_tokens": 8, "cache_creation": null, "server_tool_use": null,
+                    "iterations": null, "service_tier": null}),
+                ),
+                stop.clone(),
+            ],
+            told(json!({"input": 5, "output": 8})),
+        ),
+        Row::events(
+            "gw.internal /team/v1/messages",
+            &[
+                start(Value::Null),
+                end(json!({"input_tokens": 5.0, "output_tokens": 8e0})),
+                stop,
+            ],
+            told(json!({"input": 5, "output": 8})),
+        ),
+    ]);
+}
+
+/// <https://docs.aws.amazon.com/claude-platform/latest/userguide/making-requests.html>,
+/// <https://www.alibabacloud.com/help/en/model-studio/anthropic-api-messages>,
+/// <https://api-docs.deepseek.com/guides/anthropic_api>, and others that speak it under a prefix
+#[test]
+fn others_speak_anthropics_dialect() {
+    for (url, provider) in [
+        (
+            "aws-external-anthropic.us-west-2.api.aws /v1/messages",
+            "claude-aws",
+        ),
+        (
+            "dashscope-intl.aliyuncs.com /apps/anthropic/v1/messages",
+            "alibaba",
+        ),
+        ("api.novita.ai /anthropic/v1/messages", "novita"),
+        ("api.deepseek.com /anthropic/v1/messages", "deepseek"),
+        ("api.z.ai /api/anthropic/v1/messages", "zai"),
+        ("api.minimax.io /anthropic/v1/messages", "minimax"),
+        ("api.moonshot.ai /anthropic/v1/messages", "moonshotai"),
+        ("r.services.ai.azure.com /anthropic/v1/messages", "azure"),
+        (
+            "bedrock-mantle.us-east-1.api.aws /anthropic/v1/messages",
+            "bedrock-mantle",
+        ),
+    ] {
+        let row = Row::json(
+            url,
+            json!({"type": "message", "model": "m", "content": [], "stop_reason": "end_turn",
+                "usage": {"input_tokens": 4, "cache_read_input_tokens": null, "output_tokens": 2}}),
+            json!({"model": "m", "usage": {"input": 4, "output": 2}, "tool_calls": 0,
+                "finish_reason": "end_turn"}),
+        );
+        assert_eq!(row.target().provider, provider);
+        row.check();
+    }
+}
+
+/// <https://ai.google.dev/api/generate-content#PromptFeedback>, `…#UsageMetadata`
+#[test]
+fn gemini_ends_where_it_says_why() {
+    let rated = json!({"candidates": [{"content": {"parts": [{"text": "a"}]}, "index": 0}],
+        "promptFeedback": {"safetyRatings": [{"category": "C", "probability": "NEGLIGIBLE"}]},
+        "usageMetadata": {"promptTokenCount": 4, "totalTokenCount": 4}, "modelVersion": "g-1"});
+    let last = json!({"candidates": [{"finishReason": "STOP", "index": 0},
+        {"finishReason": "SAFETY", "index": 1}], "usageMetadata": {"promptTokenCount": 4,
+        "candidatesTokenCount": 6, "totalTokenCount": 10}, "modelVersion": "g-1"});
+    let blocked = json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
+        "usageMetadata": {"promptTokenCount": 4, "totalTokenCount": 4}, "modelVersion": "g-1"});
+    check([
+        Row::events(
+            GEMINI_STREAM,
+            &[rated.clone(), last],
+            json!({"model": "g-1", "usage": {"input": 4, "output": 6}, "complete": true,
+                "tool_calls": 0, "finish_reason": "STOP"}),
+        ),
+        Row::events(
+            GEMINI_STREAM,
+            &[rated],
+            json!({"model": "g-1", "usage": {"input": 4}, "complete": false, "tool_calls": 0,
+                "trouble": "truncated"}),
+        ),
+        Row::events(
+            GEMINI_STREAM,
+            std::slice::from_ref(&blocked),
+            json!({"model": "g-1", "usage": {"input": 4}, "complete": true}),
+        ),
+        Row::json(
+            GEMINI,
+            blocked,
+            json!({"model": "g-1", "usage": {"input": 4}}),
+        ),
+        Row::json(
+            GEMINI,
+            json!({"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png",
+                "data": "iVBORw0KGgo="}}]}, "finishReason": "STOP"}], "usageMetadata": {
+                "promptTokenCount": 1000, "candidatesTokenCount": 1300, "totalTokenCount": 2400,
+                "thoughtsTokenCount": 100, "cachedContentTokenCount": 200, "promptTokensDetails": [
+                {"modality": "TEXT", "tokenCount": 400}, {"modality": "AUDIO", "tokenCount": 350},
+                {"modality": "VIDEO", "tokenCount": 200}, {"modality": "DOCUMENT", "tokenCount": 50}],
+                "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 50},
+                {"modality": "TEXT", "tokenCount": 150}], "candidatesTokensDetails": [
+                {"modality": "IMAGE", "tokenCount": 1290}, {"modality": "TEXT", "tokenCount": 10}]}}),
+            json!({"model": "g", "finish_reason": "STOP", "tool_calls": 0,
+                "usage": {"input": 500, "cache_read": 150, "audio_input": 300,
+                "cache_read_audio": 50, "output": 10, "reasoning": 100, "image_output": 1290}}),
+        ),
+    ]);
+}
+
+/// <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>,
+/// <https://ai.google.dev/gemini-api/docs/imagen>
+#[test]
+fn predictions_are_embeddings_or_images() {
+    let embedding = |n: f64| {
+        json!({"embeddings": {"values": [0.1], "statistics":
+        {"truncated": false, "token_count": n}}})
+    };
+    let image = json!({"bytesBase64Encoded": "iVBO".repeat(500), "mimeType": "image/png"});
+    let imagen = "generativelanguage.googleapis.com /v1beta/models/imagen-4:predict";
+    check([
+        Row::json(
+            format!("{VERTEX}/google/models/text-embedding-005:predict"),
+            json!({"predictions": [embedding(7.0), embedding(5.0)],
+                "metadata": {"billableCharacterCount": 40}}),
+            json!({"model": "text-embedding-005", "usage": {"input": 12, "output": 0}}),
+        ),
+        Row::json(
+            imagen,
+            json!({"predictions": [image, image, {"raiFilteredReason": "x"}]}),
+            json!({"model": "imagen-4", "usage": {"images": 2}, "source": "absent"}),
+        ),
+    ]);
+}
+
+/// <https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/mistral>, `…/ai21`
+#[test]
+fn publishers_on_vertex_speak_chat_completions() {
+    let chunk = |finish: Value, usage: Value| {
+        json!({"id": "c", "model": "m-1", "choices": [{"index": 0, "delta": {"content": "a"},
+            "finish_reason": finish}], "usage": usage})
+    };
+    let usage = json!({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7});
+    let expected = json!({"model": "m-1", "usage": {"input": 5, "output": 2}, "tool_calls": 0,
+        "finish_reason": "stop"});
+    let mut streamed = expected.clone();
+    streamed["complete"] = json!(true);
+    check([
+        Row::json(
+            format!("{VERTEX}/ai21/models/jamba-1.5-mini@001:rawPredict"),
+            json!({"id": "c", "model": "m-1", "choices": [{"index": 0, "message":
+                {"content": "a", "tool_calls": null}, "finish_reason": "stop"}], "usage": usage}),
+            expected,
+        ),
+        Row::events(
+            format!("{VERTEX}/mistralai/models/mistral-small-2503:streamRawPredict"),
+            &[chunk(Value::Null, Value::Null), chunk(json!("stop"), usage)],
+            streamed,
+        ),
+    ]);
+}
+
+/// <https://ai.google.dev/api/interactions-api>
+#[test]
+fn interactions_count_by_modality() {
+    check([Row::json(
+        "generativelanguage.googleapis.com /v1beta/interactions",
+        json!({"id": "v1_1", "model": "g", "status": "completed", "steps": [], "usage": {
+            "total_input_tokens": 20, "total_output_tokens": 1130, "total_tokens": 1150,
+            "output_tokens_by_modality": [{"modality": "image", "tokens": 1120},
+            {"modality": "text", "tokens": 10}]}}),
+        json!({"model": "g", "finish_reason": "completed", "tool_calls": 0,
+            "usage": {"input": 20, "output": 10, "image_output": 1120}}),
     )]);
 }
 
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html> (`trace`,
+/// `serviceTier`, `usage.cacheDetails`), `…/API_runtime_ConverseStreamOutput.html` (exceptions)
 #[test]
-fn events_that_are_called_text_are_read_where_they_were_asked_for() {
-    let body = events(&[
-        r#"{"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
-        r#"{"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
-        "[DONE]",
+fn converse_tells_router_tier_and_exceptions() {
+    let usage = json!({"inputTokens": 10, "outputTokens": 4, "totalTokens": 64,
+        "cacheReadInputTokens": 20, "cacheWriteInputTokens": 30, "cacheDetails": [
+        {"ttl": "5m", "inputTokens": 10}, {"ttl": "1h", "inputTokens": 20}]});
+    let router = json!({"promptRouter": {"invokedModelId": "arn:aws:bedrock:us-east-1::x/nova"}});
+    let buckets = json!({"input": 10, "cache_read": 20, "cache_write": 10, "cache_write_1h": 20,
+        "output": 4});
+    let path = format!("{BEDROCK}/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprompt-router%2Fr");
+    let expected = json!({"model": "arn:aws:bedrock:us-east-1::x/nova", "usage": buckets,
+        "finish_reason": "end_turn", "tier": "flex", "tool_calls": 0});
+    let mut streamed = expected.clone();
+    streamed["complete"] = json!(true);
+    check([
+        Row::json(
+            format!("{path}/converse"),
+            json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+                "stopReason": "end_turn", "usage": usage, "trace": router,
+                "serviceTier": {"type": "flex"}, "metrics": {"latencyMs": 1}}),
+            expected,
+        ),
+        Row::messages(
+            format!("{path}/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                (
+                    "contentBlockDelta",
+                    json!({"contentBlockIndex": 0, "delta": {"text": "a"}}),
+                ),
+                ("messageStop", json!({"stopReason": "end_turn"})),
+                (
+                    "metadata",
+                    json!({"usage": usage, "metrics": {"latencyMs": 1},
+                    "trace": router, "serviceTier": {"type": "flex"}}),
+                ),
+            ],
+            streamed,
+        ),
+        Row::messages(
+            format!("{BEDROCK}/amazon.nova-lite-v1%3A0/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                (
+                    "contentBlockDelta",
+                    json!({"contentBlockIndex": 0, "delta": {"text": "a"}}),
+                ),
+                (
+                    "throttlingException",
+                    json!({"message": "Too many \"usage\""}),
+                ),
+            ],
+            json!({"model": null, "source": "absent", "is_error": true, "complete": false,
+                "tool_calls": 0, "trouble": "truncated"}),
+        ),
     ]);
-    let target = Target::new(Api::OpenAiChat, "own");
-    let head = ResponseHead {
-        status: 200,
-        headers: vec![(
-            "content-type".to_owned(),
-            "text/plain; charset=utf-8".to_owned(),
-        )],
+}
+
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html> (Jamba, gpt-oss,
+/// Titan, Stability, Claude), `…/APIReference/API_runtime_InvokeModel.html` (headers)
+#[test]
+fn invoked_models_have_bodies_of_their_own() {
+    let call =
+        |id: Value| json!({"index": 0, "id": id, "function": {"name": "f", "arguments": "{"}});
+    let chat = json!({"id": "c", "choices": [
+        {"index": 1, "message": {"content": "b"}, "finish_reason": "length"},
+        {"index": 0, "message": {"content": null, "tool_calls": [call(json!("a")), call(json!("b"))]},
+         "finish_reason": "tool_calls"}], "usage": {"prompt_tokens": 9, "completion_tokens": 6,
+        "total_tokens": 15, "completion_tokens_details": {"reasoning_tokens": 2}}});
+    let piece = |call: Value| json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]});
+    let image = "iVBO".repeat(500);
+    let compaction = json!({"type": "compaction", "input_tokens": 90, "output_tokens": 8});
+    check([
+        Row {
+            headers: &["application/json", "x-amzn-bedrock-service-tier: priority"],
+            ..Row::json(
+                format!("{BEDROCK}/ai21.jamba-1-5-mini-v1%3A0/invoke"),
+                chat,
+                json!({"model": "ai21.jamba-1-5-mini-v1:0", "finish_reason": "tool_calls",
+                    "usage": {"input": 9, "output": 4, "reasoning": 2}, "tool_calls": 2,
+                    "tier": "priority"}),
+            )
+        },
+        Row::messages(
+            format!("{BEDROCK}/openai.gpt-oss-20b-1%3A0/invoke-with-response-stream"),
+            &[
+                ("chunk", piece(call(json!("a")))),
+                ("chunk", piece(call(Value::Null))),
+                (
+                    "chunk",
+                    json!({"choices": [{"index": 0, "delta": {}, "finish_reason":
+                    "tool_calls"}], "amazon-bedrock-invocationMetrics": {"inputTokenCount": 9,
+                    "outputTokenCount": 6}}),
+                ),
+            ],
+            json!({"model": "openai.gpt-oss-20b-1:0", "usage": {"input": 9, "output": 6},
+                "finish_reason": "tool_calls", "tool_calls": 1, "complete": true}),
+        ),
+        Row::json(
+            format!("{BEDROCK}/amazon.titan-image-generator-v2%3A0/invoke"),
+            json!({"images": [image, image, null], "error": null}),
+            json!({"model": "amazon.titan-image-generator-v2:0", "usage": {"images": 2},
+                "source": "absent"}),
+        ),
+        Row::json(
+            format!("{BEDROCK}/us.anthropic.claude-opus-4-6-v1/invoke"),
+            json!({"type": "message", "model": "claude-opus-4-6", "content": [],
+                "stop_reason": "end_turn", "usage": {"input_tokens": 5, "output_tokens": 3,
+                "iterations": [compaction, {"type": "message", "input_tokens": 5,
+                "output_tokens": 3}]}}),
+            json!({"model": "claude-opus-4-6", "usage": {"input": 5, "output": 3},
+                "finish_reason": "end_turn", "tool_calls": 0,
+                "extra": [["compaction", null, {"input": 90, "output": 8}]]}),
+        ),
+    ]);
+}
+
+/// <https://docs.cohere.com/v1/reference/chat-stream>, <https://docs.cohere.com/reference/chat-stream>,
+/// <https://docs.cohere.com/reference/rerank>
+#[test]
+fn cohere_tells_what_it_processed_and_what_it_charges() {
+    let meta = json!({"billed_units": {"input_tokens": 4, "output_tokens": 2},
+        "tokens": {"input_tokens": 60, "output_tokens": 3}});
+    let usage = json!({"input": 60, "output": 3});
+    let billed = json!({"input": 4, "output": 2});
+    check([
+        Row {
+            request: r#"{"model":"command-r","stream":true}"#,
+            ..Row::lines(
+                "api.cohere.com /v1/chat",
+                &[
+                    json!({"is_finished": false, "event_type": "stream-start"}),
+                    json!({"is_finished": false, "event_type": "text-generation", "text": "a"}),
+                    json!({"is_finished": true, "event_type": "stream-end", "finish_reason":
+                        "COMPLETE", "response": {"text": "a", "meta": meta}}),
+                ],
+                json!({"model": "command-r", "usage": usage, "billed": billed, "complete": true,
+                    "finish_reason": "COMPLETE", "tool_calls": 0}),
+            )
+        },
+        Row {
+            request: r#"{"model":"command-a","stream":true}"#,
+            ..Row::events(
+                "api.cohere.com /v2/chat",
+                &[
+                    json!({"type": "message-start", "id": "1", "delta": {"message": {"content": []}}}),
+                    json!({"type": "message-end", "delta": {"finish_reason": "ERROR",
+                        "error": "upstream", "usage": meta}}),
+                ],
+                json!({"usage": usage, "billed": billed, "complete": true, "is_error": true,
+                    "finish_reason": "ERROR", "tool_calls": 0, "trouble": "error_in_body"}),
+            )
+        },
+        Row {
+            request: r#"{"model":"rerank-v3.5"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/rerank",
+                json!({"id": "1", "results": [], "meta": {"billed_units": {"search_units": 3}}}),
+                json!({"model": "rerank-v3.5", "usage": {"search_units": 3}}),
+            )
+        },
+    ]);
+}
+
+/// <https://github.com/ollama/ollama/blob/main/docs/api.md>,
+/// <https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings>,
+/// <https://docs.voyageai.com/reference/multimodal-embeddings-api>
+#[test]
+fn plain_counts_stand_at_the_top() {
+    check([
+        Row::lines(
+            "localhost:11434 /api/chat",
+            &[
+                json!({"model": "l", "message": {"content": "a"}, "done": false}),
+                json!({"model": "l", "message": {"content": ""}, "done": true, "done_reason":
+                    "stop", "eval_count": 3}),
+            ],
+            json!({"model": "l", "usage": {"output": 3}, "complete": true, "tool_calls": 0,
+                "finish_reason": "stop"}),
+        ),
+        Row::lines(
+            "localhost:11434 /api/chat",
+            &[
+                json!({"model": "l", "message": {"content": "a"}, "done": false}),
+                json!({"error": "model runner has unexpectedly stopped"}),
+            ],
+            json!({"model": "l", "source": "absent", "complete": false, "is_error": true,
+                "tool_calls": 0, "trouble": "truncated"}),
+        ),
+        Row::json(
+            "us-south.ml.cloud.ibm.com /ml/v1/text/embeddings?version=2024-01-01",
+            json!({"model_id": "ibm/slate", "results": [{"embedding": [0.1]}],
+                "input_token_count": 11}),
+            json!({"model": "ibm/slate", "usage": {"input": 11, "output": 0}}),
+        ),
+        Row::json(
+            "us-south.ml.cloud.ibm.com /ml/v1/deployments/d/text/generation",
+            json!({"model_id": "ibm/granite", "results": [{"generated_text": "a",
+                "generated_token_count": 5, "input_token_count": 7, "stop_reason": "eos_token"}]}),
+            json!({"model": "ibm/granite", "usage": {"input": 7, "output": 5},
+                "finish_reason": "eos_token"}),
+        ),
+        Row::json(
+            "api.voyageai.com /v1/multimodalembeddings",
+            json!({"object": "list", "data": [{"embedding": [0.1]}], "model": "voyage-multimodal-3",
+                "usage": {"text_tokens": 5, "image_pixels": 2000000, "total_tokens": 3576}}),
+            json!({"model": "voyage-multimodal-3", "usage": {"input": 3576, "output": 0}}),
+        ),
+    ]);
+}
+
+/// JSON leaves much open (RFC 8259): order, white space, doubled and unknown keys.
+#[test]
+fn what_json_leaves_open_changes_nothing() {
+    let expected = json!({"model": "m", "usage": {"input": 5, "output": 2}, "tool_calls": 0,
+        "finish_reason": "end_turn"});
+    let with = |body: &str, expected: &Value| Row {
+        body: body.as_bytes().to_vec(),
+        ..Row::json(ANTHROPIC, Value::Null, expected.clone())
     };
-    for (streams, n_output) in [(true, Some(2)), (false, None)] {
-        let request = RequestFacts {
-            streams,
-            ..RequestFacts::default()
-        };
-        let mut scanner = UsageScanner::new(&target, &request, &head);
-        scanner.push(body.as_bytes());
-        assert_eq!(scanner.finish().usage.output_total(), n_output);
+    let mut doubtful = expected.clone();
+    doubtful["usage"] = json!({"output": 2});
+    doubtful["trouble"] = json!("bad_count");
+    let whole = r#"{"usage":{"output_tokens":2,"input_tokens":5},"model":"m","content":[],
+        "stop_reason":"end_turn"}"#;
+    check([
+        with(whole, &expected),
+        with(
+            &format!("\u{feff}\r\n\t{}\r\n", whole.replace(':', " : ")),
+            &expected,
+        ),
+        with(
+            &whole.replace("input_tokens", r"in\u0070ut_tokens"),
+            &expected,
+        ),
+        with(
+            &whole.replace("\"usage\":", r#""usage":{"input_tokens":1},"usage":"#),
+            &expected,
+        ),
+        with(
+            &whole.replace(
+                "[]",
+                r#"[{"type":"text","text":"\"usage\":{\"input_tokens\":9} é😀"}]"#,
+            ),
+            &expected,
+        ),
+        with(&whole.replace('5', "\"5\""), &doubtful),
+        with(&whole.replace('5', "-5"), &doubtful),
+    ]);
+}
+
+/// <https://ai.google.dev/gemini-api/docs/background-execution>
+#[test]
+fn an_interaction_that_is_fetched_charges_nothing_again() {
+    let path = "/v1beta/interactions/v1_1";
+    let detected = detect("generativelanguage.googleapis.com", path, "GET");
+    let Detection::Metered(target) = detected else {
+        panic!("{detected:?}");
+    };
+    let row = Row::json(
+        "",
+        json!({"id": "v1_1", "model": "g", "status": "completed",
+            "usage": {"total_input_tokens": 20, "total_output_tokens": 10}}),
+        Value::Null,
+    );
+    let scan = row.scan(&target, 3);
+    assert!(target.is_retrieval && !scan.billable);
+    assert_eq!(scan.response_id.as_deref(), Some("v1_1"));
+    assert_eq!(json!(scan.usage), json!({"input": 20, "output": 10}));
+}
+
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html>: the path
+/// names a model, a profile or its ARN, whose escapes a proxy may have undone.
+#[test]
+fn bedrocks_paths_name_models_and_profiles() {
+    for (path, model) in [
+        (
+            "/model/us.amazon.nova-lite-v1:0/converse",
+            "us.amazon.nova-lite-v1:0",
+        ),
+        (
+            "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprovisioned-model%2Fp/invoke",
+            "arn:aws:bedrock:us-east-1:1:provisioned-model/p",
+        ),
+        (
+            "/model/arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude/invoke",
+            "eu.anthropic.claude",
+        ),
+    ] {
+        for (host, region) in [
+            ("bedrock-runtime.eu-west-1.amazonaws.com:443", "eu-west-1"),
+            ("bedrock-runtime.us-gov-west-1.api.aws", "us-gov-west-1"),
+            (
+                "vpce-0123-4567.bedrock-runtime.ap-south-1.vpce.amazonaws.com",
+                "ap-south-1",
+            ),
+        ] {
+            let detected = detect(host, path, "POST");
+            let Detection::Metered(target) = detected else {
+                panic!("{host}{path}: {detected:?}");
+            };
+            assert_eq!(target.path_model.as_deref(), Some(model), "{path}");
+            assert_eq!(target.provider, "aws-bedrock");
+            assert_eq!(target.pricing_context["region"], region, "{host}");
+        }
     }
+    let agent = detect(
+        "bedrock-agent-runtime.us-east-1.amazonaws.com",
+        "/retrieveAndGenerate",
+        "POST",
+    );
+    assert_eq!(
+        agent,
+        Detection::Unreadable {
+            provider: "aws-bedrock"
+        }
+    );
 }
