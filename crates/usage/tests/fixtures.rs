@@ -33,11 +33,16 @@ impl Fixture {
         };
         assert_eq!(target.api.name(), text("api"), "{name}");
         let status = case["status"].as_u64().expect("a status");
+        let mut headers = vec![("content-type".to_owned(), text("content_type"))];
+        for (header, value) in case["headers"].as_object().into_iter().flatten() {
+            let value = value.as_str().expect("a header").to_owned();
+            headers.push((header.clone(), value));
+        }
         Fixture {
             target,
             head: ResponseHead {
                 status: u16::try_from(status).expect("a status"),
-                headers: vec![("content-type".to_owned(), text("content_type"))],
+                headers,
             },
             body: fs::read(path.with_file_name(text("response"))).expect(&name),
             expected: case["expected"].clone(),

@@ -490,7 +490,10 @@ fn tags_are_left_for_the_gateway_that_counts() {
 
         let grpc = [("content-type", "application/grpc")];
         let mut play = Play::with(&format!(r#"{{"apis":[{rule}]}}"#));
-        assert_eq!(play.request(&[&CHAT[..3], &grpc, &tags]), Effects::default());
+        assert_eq!(
+            play.request(&[&CHAT[..3], &grpc, &tags]),
+            Effects::default()
+        );
         assert!(!play.session.is_metered());
     }
 }
