@@ -186,7 +186,9 @@ fn compression_changes_nothing() {
 fn cut_bodies_tell_whole_usage_or_none() {
     for fixture in fixtures() {
         let whole = fixture.scan(None, &[&fixture.body]);
+        // Perplexity's chunks each say how much it has been so far.
         let states_usage_once = fixture.target.api.name().starts_with("openai.")
+            && fixture.target.provider != "perplexity"
             && whole.usage.units().next().is_none();
         for length in 0..fixture.body.len() {
             let scan = fixture.scan(None, &[&fixture.body[..length]]);

@@ -135,7 +135,6 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("service_tier", Node::leaf(Field::Tier)),
-    ("status", Node::leaf(Field::Status)),
     ("choices", Node::array(&CHOICE)),
     ("usage", USAGE),
     ("x_groq", Node::object(&[("usage", USAGE)])),
@@ -144,6 +143,23 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("text", TEXT),
     ("duration", Node::leaf(Field::AudioSeconds)),
     ("data", Node::array(&ITEM)),
+]);
+
+const RUN_TEXT: Node<Field> = Node::object(&[("text", Node::object(&[("value", TEXT)]))]);
+
+/// A run, or an event of its stream, which also tells of threads, messages and steps
+/// (<https://platform.openai.com/docs/api-reference/assistants-streaming/events>).
+pub(super) static RUN_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("object", Node::leaf(Field::Kind)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    (
+        "delta",
+        Node::object(&[("content", Node::array(&RUN_TEXT))]),
+    ),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
 const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);
@@ -165,6 +181,10 @@ pub(super) struct State {
     call_id: u64,
     pieces: Vec<(u64, u64)>,
     calls: Vec<Call>,
+    /// The run's own id; steps and messages have theirs.
+    run_id: Option<String>,
+    /// The document at hand is a step, a message or a thread, whose counts lie in the run's.
+    is_aside: bool,
 }
 
 impl State {
@@ -181,7 +201,11 @@ impl State {
                 let outcome = take_text(&mut self.choice_finish, value);
                 findings.note(outcome);
             }
-            Field::Status if api == Api::OpenAiAssistantsRun => {
+            Field::Kind => {
+                self.is_aside = value != Value::Text("thread.run");
+                self.settle_run_id(findings);
+            }
+            Field::Status if api == Api::OpenAiAssistantsRun && !self.is_aside => {
                 let outcome = take_text(&mut findings.finish_reason, value);
                 findings.note(outcome);
             }
@@ -209,6 +233,7 @@ impl State {
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
+            Field::Usage if self.is_aside => findings.staged = Counts::default(),
             Field::Usage => findings.replace_usage(),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall => {
@@ -232,8 +257,19 @@ impl State {
         if api == Api::OpenAiChat {
             findings.takes_tool_calls();
         }
+        if api == Api::OpenAiAssistantsRun {
+            self.settle_run_id(findings);
+            self.is_aside = false;
+        }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    fn settle_run_id(&mut self, findings: &mut Findings) {
+        match self.is_aside {
+            true => findings.response_id.clone_from(&self.run_id),
+            false => self.run_id.clone_from(&findings.response_id),
+        }
     }
 
     fn end_choice(&mut self, findings: &mut Findings) {
