@@ -282,12 +282,13 @@ fn an_answer_of_envoys_own_is_an_error_at_no_cost() {
     };
     // No route leads there, so that nobody but Envoy can answer.
     let mut exchange = ask_chat();
-    exchange.ask.host = "llm.internal".to_string();
+    exchange.ask.host = "api.mistral.ai".to_string();
     let answer = mesh.client("red").call(&exchange);
     assert_eq!(answer.status, Some(404));
     let row = mesh.ledger().row_of(&answer);
     assert_eq!(row.text("outcome"), Some("error"), "{}", row.0);
-    assert_eq!(row.text("provider"), Some("openai-compatible"), "{}", row.0);
+    assert_eq!(row.text("provider"), Some("mistral"), "{}", row.0);
+    assert_eq!(row.0["status"], 404, "{}", row.0);
     costs_nothing(&row);
 }
 
