@@ -124,6 +124,7 @@ impl UsageScanner {
         self.reader.scan(Known {
             is_billable: self.is_billable,
             is_retrieval: self.is_retrieval,
+            is_told_later: self.api == Api::OpenAiAssistantsRun,
             is_error_status: self.is_error_status,
             complete,
             is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),

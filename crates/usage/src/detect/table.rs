@@ -653,6 +653,10 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     ),
 ];
 
+/// Which of these start a run and are no look at an earlier one. Their answers come before there is
+/// usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
+pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"];
+
 /// <https://platform.claude.com/docs/en/api/overview>
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[
     post("**/v1/messages", Api::AnthropicMessages),
