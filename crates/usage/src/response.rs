@@ -38,8 +38,9 @@ impl ResponseHead {
             .map(|(_, v)| v.as_str())
     }
 
+    /// Whether the status says that there is no answer: an error, or a redirect to elsewhere.
     fn is_error(&self) -> bool {
-        self.status >= 400
+        self.status >= 300
     }
 }
 
@@ -87,7 +88,7 @@ impl UsageScanner {
             is_error_status: head.is_error(),
             n_body_bytes: 0,
             decoder,
-            framing: Framing::new(head.header("content-type")),
+            framing: Framing::new(head.header("content-type"), request.streams),
             reader,
         }
     }

@@ -712,6 +712,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/api/skills-api
+    "**/v1/skills",
+    "**/v1/skills/*/versions",
     "**/assistants",
     "**/assistants/*",
     "**/threads",
