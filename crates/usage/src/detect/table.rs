@@ -725,6 +725,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores",
     "**/vector_stores/*/files",
     "**/cachedContents",
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    "**/*/{model}:batchGenerateContent",
+    "**/*/{model}:asyncBatchEmbedContent",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
     "/v1/detokenize",
