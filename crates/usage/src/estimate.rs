@@ -244,6 +244,7 @@ fn is_charged_by_units(api: Api) -> bool {
         Api::OpenAiImages
             | Api::OpenAiAudio
             | Api::OpenAiModerations
+            | Api::MistralOcr
             | Api::CohereAudio
             | Api::CohereRerank
             | Api::Rerank
@@ -261,6 +262,7 @@ fn makes_text(api: Api) -> bool {
             | Api::CohereEmbed
             | Api::OllamaEmbed
             | Api::WatsonxEmbed
+            | Api::MistralOcr
     )
 }
 

@@ -68,6 +68,7 @@ impl Form {
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
+            | Api::MistralOcr
             | Api::GeminiLive
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
