@@ -55,6 +55,10 @@ apis! {
     OpenAiRealtime = "openai.realtime",
     /// Mistral's `POST /v1/ocr`
     MistralOcr = "mistral.ocr",
+    /// Mistral's `POST /v1/conversations` and what follows one
+    MistralConversations = "mistral.conversations",
+    /// Alibaba's own `POST /api/v1/services/aigc/…/generation`
+    DashScopeGenerate = "dashscope.generate",
     /// Runs of assistants, which are created and polled.
     OpenAiAssistantsRun = "openai.assistants.run",
     /// `POST /v1/messages`

@@ -108,7 +108,7 @@ const OUTLINE_GAPS_MAX: usize = 16;
 #[derive(Debug)]
 enum Dialect {
     OpenAi(openai::State),
-    Responses(responses::State),
+    Responses(Box<responses::State>),
     Realtime(realtime::State),
     Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
@@ -310,11 +310,13 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
         | Api::MistralOcr
+        | Api::MistralConversations
+        | Api::DashScopeGenerate
         | Api::Rerank => Dialect::OpenAi(openai::State::default()),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
-        | Api::OpenAiCountTokens => Dialect::Responses(responses::State::default()),
+        | Api::OpenAiCountTokens => Dialect::Responses(Box::default()),
         Api::OpenAiRealtime => Dialect::Realtime(realtime::State::default()),
         Api::AnthropicMessages
         | Api::AnthropicComplete

@@ -460,20 +460,20 @@ pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"]
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     post("/v1/ocr", Api::MistralOcr),
-    post("/v1/conversations", Api::OpenAiChat),
-    post("/v1/conversations/*", Api::OpenAiChat),
-    post("/v1/conversations/*/restart", Api::OpenAiChat),
+    post("/v1/conversations", Api::MistralConversations),
+    post("/v1/conversations/*", Api::MistralConversations),
+    post("/v1/conversations/*/restart", Api::MistralConversations),
 ];
 
 /// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
 pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
     post(
         "/api/v1/services/aigc/text-generation/generation",
-        Api::OpenAiChat,
+        Api::DashScopeGenerate,
     ),
     post(
         "/api/v1/services/aigc/multimodal-generation/generation",
-        Api::OpenAiChat,
+        Api::DashScopeGenerate,
     ),
     post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
     post("/api/v1/services/rerank/*/*", Api::Rerank),
@@ -624,6 +624,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
     post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
+    // https://docs.perplexity.ai/api-reference/agent-post
+    post("**/v1/agent", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
     // https://platform.openai.com/docs/guides/realtime-websocket
