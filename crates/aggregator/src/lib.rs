@@ -4,6 +4,7 @@ pub mod charge;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod forward;
 pub mod http;
 pub mod import;
 pub mod ingest;

@@ -19,6 +19,7 @@ mod handle;
 mod late;
 mod lines;
 mod lock;
+pub mod outbox;
 mod prune;
 mod quarantine;
 pub mod query;

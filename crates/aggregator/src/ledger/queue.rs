@@ -9,6 +9,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::AppendError;
+use crate::ledger::outbox::Step;
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it
 /// waits for the last.
@@ -27,6 +28,7 @@ pub struct Batch {
 pub enum Message {
     Append(Batch, oneshot::Sender<Answer>),
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Step(Step, oneshot::Sender<Result<(), AppendError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -48,6 +50,7 @@ pub struct Group {
 /// What follows a transaction.
 pub enum After {
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Step(Step, oneshot::Sender<Result<(), AppendError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -103,6 +106,18 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for a step of forwarding to be noted.
+    pub fn step(
+        &self,
+        step: Step,
+    ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Step(step, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Events that wait.
     pub fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
@@ -135,6 +150,10 @@ impl Group {
                 }
                 Message::Prune(before, answer) => {
                     group.after = Some(After::Prune(before, answer));
+                    return group;
+                }
+                Message::Step(step, answer) => {
+                    group.after = Some(After::Step(step, answer));
                     return group;
                 }
                 Message::Close(done) => {

@@ -16,6 +16,7 @@ use crate::ledger::codes::Coded;
 use crate::ledger::dictionary::Ids;
 use crate::ledger::entry::{CostRecord, Entry};
 use crate::ledger::lines;
+use crate::ledger::query::postgres::Cells;
 use crate::money::PicoUsd;
 
 /// A row as it stands in the ledger.
@@ -27,15 +28,19 @@ pub struct Stored {
 }
 
 /// Takes a row's values, from the first on.
-struct Take<'r, 's> {
-    row: &'r Row<'s>,
+struct Take<'c, 'v> {
+    cells: Cells<'c, 'v>,
     at: usize,
 }
 
 impl Take<'_, '_> {
     fn take<T: FromSql>(&mut self) -> rusqlite::Result<T> {
         self.at += 1;
-        self.row.get(self.at - 1)
+        let at = self.at - 1;
+        let cell = (self.cells)(at)?;
+        T::column_result(cell).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(at, cell.data_type(), Box::new(error))
+        })
     }
 
     fn take_code<T: Coded>(&mut self) -> rusqlite::Result<T> {
@@ -73,7 +78,12 @@ struct BadLines;
 
 /// Reads what [`row::select`](crate::ledger::row::select) selects.
 pub fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let take = &mut Take { row, at: 0 };
+    read_cells(&|at| row.get_ref(at))
+}
+
+/// Reads the same from cells, wherever they come from.
+pub fn read_cells(cells: Cells<'_, '_>) -> rusqlite::Result<Stored> {
+    let take = &mut Take { cells, at: 0 };
     let row = take.take()?;
     let mut event = Event {
         event_id: take.take()?,

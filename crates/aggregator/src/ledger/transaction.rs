@@ -11,6 +11,7 @@ use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{Appended, Entry, Recorded};
 use crate::ledger::error::LedgerError;
 use crate::ledger::late::{self, Found};
+use crate::ledger::outbox::{self, Step};
 use crate::ledger::queue::Batch;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row;
@@ -123,11 +124,12 @@ impl Store {
     }
 
     /// Deletes some of the rows of hours before that instant, the oldest first, and gives their
-    /// pages back to the file system; says how many. Hourly sums and counters stay.
-    pub fn prune(&mut self, before: Timestamp) -> Result<u64, LedgerError> {
+    /// pages back to the file system; says how many. Hourly sums and counters stay; where the ledger
+    /// `forwards`, rows that are yet to be forwarded do too.
+    pub fn prune(&mut self, before: Timestamp, forwards: bool) -> Result<u64, LedgerError> {
         let prune = |connection: &mut Connection, mut count: RowCount| {
             let transaction = begin(connection)?;
-            let n = prune::delete_some(&transaction, before)?;
+            let n = prune::delete_some(&transaction, before, forwards)?;
             count.rows -= n;
             count.write(&transaction)?;
             transaction.commit()?;
@@ -138,6 +140,19 @@ impl Store {
             .map_err(schema::failed(&self.path, "old rows cannot be deleted"))?;
         self.count = count;
         Ok(n.unsigned_abs())
+    }
+
+    /// Notes what has become of rows on their way to another store.
+    pub fn step(&mut self, step: &Step) -> Result<(), LedgerError> {
+        let take = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            outbox::take(&transaction, step)?;
+            transaction.commit()
+        };
+        take(&mut self.connection).map_err(schema::failed(
+            &self.path,
+            "the progress of forwarding cannot be noted",
+        ))
     }
 
     /// Finds out whether the file can be written, by a commit that changes nothing that matters.

@@ -14,6 +14,7 @@ use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::outbox::Step;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue};
 use crate::ledger::schema;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
@@ -41,6 +42,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         path: options.dir.join(LEDGER_FILE),
         store: None,
         meter: options.meter,
+        forwards: options.forwards,
         shared: Arc::clone(&shared),
         _lock: lock,
     };
@@ -58,6 +60,8 @@ struct Writer {
     /// The open file, unless the last use of it failed.
     store: Option<Store>,
     meter: Box<dyn Meter>,
+    /// Whether retention spares rows that are yet to be forwarded.
+    forwards: bool,
     shared: Arc<Shared>,
     _lock: Lock,
 }
@@ -102,6 +106,9 @@ impl Writer {
                 Some(After::Prune(before, answer)) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.prune(before));
+                }
+                Some(After::Step(step, answer)) => {
+                    let _ = answer.send(self.step(&step));
                 }
                 Some(After::Close(done)) => {
                     self.end();
@@ -165,12 +172,22 @@ impl Writer {
     /// One step of deletion.
     fn prune(&mut self, before: Timestamp) -> Result<u64, AppendError> {
         let pruned = self.take_store().and_then(|mut store| {
-            let n = store.prune(before)?;
+            let n = store.prune(before, self.forwards)?;
             self.shared.rows.store(store.rows(), Ordering::Relaxed);
             self.store = Some(store);
             Ok(n)
         });
         pruned.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
+    /// One step of forwarding.
+    fn step(&mut self, step: &Step) -> Result<(), AppendError> {
+        let taken = self.take_store().and_then(|mut store| {
+            store.step(step)?;
+            self.store = Some(store);
+            Ok(())
+        });
+        taken.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it

@@ -57,7 +57,7 @@ impl Reader {
     }
 
     /// Asks within one read transaction, so that all answers are of the same instant.
-    pub(super) fn ask<T>(
+    pub(in crate::ledger) fn ask<T>(
         &self,
         question: impl FnOnce(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
