@@ -1,7 +1,7 @@
 //! An entry that the columns can hold: what can be wrong with it was found before.
 
 use tollmesh_usage::{Trouble, UsageSource};
-use tollmesh_wire::Event;
+use tollmesh_wire::{Event, Outcome};
 
 use crate::ledger::codes::Coded;
 use crate::ledger::entry::{Entry, Refusal};
@@ -42,6 +42,13 @@ impl<'a> Checked<'a> {
             provider_cost,
             trouble: trouble.or(unreadable.then_some(Trouble::BadCount.name())),
         })
+    }
+
+    /// What the provider says it charged, of a call that is charged to us here.
+    pub fn stated(&self) -> Option<PicoUsd> {
+        let event = self.event();
+        let is_ours = !matches!(event.outcome, Outcome::Denied | Outcome::Relayed);
+        self.provider_cost.filter(|_| event.billable && is_ours)
     }
 
     /// The event itself.

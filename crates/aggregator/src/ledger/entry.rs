@@ -37,6 +37,17 @@ pub struct CostRecord {
     pub unpriced_because: Option<Cow<'static, str>>,
 }
 
+/// The first price of a call that was priced anew since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// The cost in all; `None` where the call was unpriced.
+    pub total: Option<PicoUsd>,
+    /// The price row.
+    pub row: Option<Arc<str>>,
+    /// The digest of the price tables.
+    pub pricing_version: Arc<str>,
+}
+
 /// One line of a cost: `amount x rate x times = usd`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CostLine {

@@ -32,7 +32,7 @@ mod transaction;
 mod wide;
 mod writer;
 
-pub use entry::{Appended, CostLine, CostRecord, Entry, Quarantined, Recorded, Refusal};
+pub use entry::{Appended, CostLine, CostRecord, Entry, Original, Quarantined, Recorded, Refusal};
 pub use error::{AppendError, LedgerError, QueryError};
 pub use handle::{Health, Ledger, LedgerOptions};
 pub use query::Reader;
