@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn parts_are_counted_before_they_are_decoded() {
         let raw = |n: u8| [&[n << 3][..], &vec![b'x'; n.into()], &[2]].concat();
-        let cases: [(&[u8], Option<(usize, usize)>); 7] = [
+        type Counted = Option<(usize, usize)>;
+        let cases: [(&[u8], Counted); 7] = [
             (&raw(5), Some((5, 2))),
             // A byte repeated 1,000 times, then 300 sequences.
             (
