@@ -22,6 +22,7 @@ pub mod ports;
 pub mod process;
 pub mod provider;
 pub mod recorded;
+pub mod replay;
 pub mod reply;
 pub mod score;
 pub mod shared;
