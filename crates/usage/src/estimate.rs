@@ -1,8 +1,8 @@
 //! What a provider did not report, inferred from what was relayed.
 //!
 //! A stream that is cut, or an answer that reports nothing, still costs money. What the provider
-//! did state is kept; what is missing is the relayed text divided by the bytes that a token of
-//! this model usually has. A placeholder that a first event states (Anthropic's `message_start`)
+//! did state is kept; what is missing is what tokens the relayed text should have ([`defaults`]),
+//! times how the model's earlier answers compared with that ([`ratio`]). A placeholder that a first event states (Anthropic's `message_start`)
 //! is no report. Reasoning that never passed by is not guessed: the [`Basis`] says that it may
 //! be missing.
 
@@ -236,6 +236,9 @@ fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
     if !scan.billable || !is_success || is_charged_by_units(call.api) {
         return false;
     }
+    if has_no_content(scan, call.status) {
+        return false;
+    }
     // What failed before it had begun to answer is not charged.
     if scan.is_error && scan.relayed.text_bytes() == 0 {
         return false;
@@ -245,6 +248,13 @@ fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
         return !is_reported;
     }
     scan.usage.is_empty() && !is_pending(scan, call.api)
+}
+
+/// Whether the answer says by its status that it has no content, and has none: nothing was
+/// generated, and nothing was promised that a cut could have kept back (RFC 9110, 15.3.5 and
+/// 15.3.6).
+fn has_no_content(scan: &Scan, status: Option<u16>) -> bool {
+    matches!(status, Some(204 | 205)) && scan.relayed.body_bytes == 0
 }
 
 /// Whether the answer only says that there will be one: a background response, whose usage comes

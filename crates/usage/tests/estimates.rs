@@ -8,9 +8,9 @@
 //! digit; the others are held out, and the bounds are asserted of them alone and of all together.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -71,15 +71,50 @@ impl Recording {
         );
         request.push(text("request_body").as_bytes());
         request.finish();
+        let head = ResponseHead {
+            status: u16::try_from(case["status"].as_u64()?).ok()?,
+            headers: headers(&case["response_headers"]),
+        };
+        let body = STANDARD.decode(text("response_body_b64")).expect("base64");
+        let request = request.facts().clone();
+        Some(Recording::new(text("id"), target, request, head, body))
+    }
+
+    /// One of the project's own fixtures, whose requests are not kept.
+    fn fixture(path: &Path) -> Recording {
+        let id = path.display().to_string();
+        let case = fs::read_to_string(path).expect(&id);
+        let case: Value = serde_json::from_str(&case).expect(&id);
+        let text = |key: &str| case[key].as_str().expect(key);
+        let Detection::Metered(target) = detect(text("host"), text("path"), text("method")) else {
+            panic!("{id} is not metered");
+        };
+        let request = RequestFacts {
+            streams: true,
+            body_bytes: 100,
+            ..RequestFacts::default()
+        };
+        let head = ResponseHead {
+            status: u16::try_from(case["status"].as_u64().expect(&id)).expect(&id),
+            headers: vec![("content-type".to_owned(), text("content_type").to_owned())],
+        };
+        let body = fs::read(path.with_file_name(text("response"))).expect(&id);
+        Recording::new(id, target, request, head, body)
+    }
+
+    fn new(
+        id: String,
+        target: Target,
+        request: RequestFacts,
+        head: ResponseHead,
+        body: Vec<u8>,
+    ) -> Recording {
         let mut recording = Recording {
-            id: text("id"),
+            id,
             model: String::new(),
-            request: request.facts().clone(),
-            head: ResponseHead {
-                status: u16::try_from(case["status"].as_u64()?).ok()?,
-                headers: headers(&case["response_headers"]),
-            },
-            body: STANDARD.decode(text("response_body_b64")).expect("base64"),
+            request,
+            head,
+            body,
             whole: Scan::default(),
             target,
         };
@@ -87,7 +122,7 @@ impl Recording {
         let asked = recording.request.model.clone();
         let model = asked.or(recording.whole.model.clone()).unwrap_or_default();
         recording.model = format!("{}/{model}", recording.target.provider);
-        Some(recording)
+        recording
     }
 
     fn scan(&self, n_bytes: usize) -> Scan {
@@ -313,8 +348,8 @@ fn recordings() -> Option<Vec<Recording>> {
 }
 
 /// Cuts every stream; what is comparable is given on. Each cut has an event with an estimate, or
-/// one whose report had come.
-fn cut_all(recordings: &[Recording], mut give: impl FnMut(&Recording, &Compared)) {
+/// one whose report had come. Answers how many streams there were.
+fn cut_all(recordings: &[Recording], mut give: impl FnMut(&Recording, &Compared)) -> usize {
     let (mut n_streams, mut n_cuts, mut n_compared) = (0, 0, 0);
     for (i, recording) in recordings.iter().enumerate() {
         if !recording.is_stream() {
@@ -338,6 +373,57 @@ fn cut_all(recordings: &[Recording], mut give: impl FnMut(&Recording, &Compared)
         }
     }
     println!("{n_streams} streams, {n_cuts} cuts, {n_compared} of them comparable");
+    n_streams
+}
+
+/// The fixtures' counts are made up, so that only the estimates' being there can be asserted of
+/// them; `estimate/tests.rs` compares some with counts that providers reported.
+#[test]
+fn every_cut_of_a_fixture_has_an_estimate() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus");
+    let mut fixtures = Vec::new();
+    for api in fs::read_dir(root).expect("tests/corpus") {
+        let Ok(files) = fs::read_dir(api.expect("an entry").path()) else {
+            continue;
+        };
+        for file in files {
+            let path = file.expect("an entry").path();
+            if path.to_string_lossy().ends_with(".case.json") {
+                fixtures.push(Recording::fixture(&path));
+            }
+        }
+    }
+    let n_streams = cut_all(&fixtures, |recording, cut| {
+        assert!(cut.estimated > 0.0, "{}", recording.id);
+    });
+    assert!(n_streams >= 10, "only {n_streams} streams");
+}
+
+#[test]
+fn a_reason_to_end_does_not_make_an_earlier_report_the_last() {
+    let event = r#"data: {"candidates":[{"content":{"parts":[{"text":"four words of text"}]}"#;
+    let usage = r#""usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":"#;
+    let begun = format!("{event}}}],{usage}4}}}}\n\n");
+    let end = r#"data: {"candidates":[{"content":{"parts":[{"text":""}]},"finishReason":"STOP"}],"#;
+    let path = "/v1beta/models/gemini-a:streamGenerateContent";
+    let host = "generativelanguage.googleapis.com";
+    let Detection::Metered(target) = detect(host, path, "POST") else {
+        panic!("not metered");
+    };
+    for (body, is_final) in [
+        (begun.clone(), false),
+        (format!("{begun}{end}"), false),
+        (format!("{begun}{end}{usage}12}}}}\n\n"), true),
+    ] {
+        let head = ResponseHead {
+            status: 200,
+            headers: vec![("content-type".to_owned(), "text/event-stream".to_owned())],
+        };
+        let mut scanner = UsageScanner::new(&target, &RequestFacts::default(), &head);
+        scanner.push(body.as_bytes());
+        let relayed = scanner.finish().relayed;
+        assert_eq!(relayed.is_report_final, is_final, "{body}");
+    }
 }
 
 #[test]

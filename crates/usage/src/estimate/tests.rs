@@ -161,6 +161,22 @@ fn what_is_final_or_free_is_left_alone() {
         Calibration::default().complete(&mut scan, &call);
         assert_eq!(scan.usage_source, UsageSource::Absent, "{status}");
     }
+    for (status, body_bytes, usage_source) in [
+        (204, 0, UsageSource::Absent),
+        (205, 0, UsageSource::Absent),
+        (204, 9, UsageSource::Estimated),
+        (200, 0, UsageSource::Estimated),
+    ] {
+        let (request, mut scan) = (request(), cut(0, Usage::new(), None));
+        scan.complete = None;
+        scan.relayed.body_bytes = body_bytes;
+        let call = Call {
+            status: Some(status),
+            ..call(chat, &request)
+        };
+        Calibration::default().complete(&mut scan, &call);
+        assert_eq!(scan.usage_source, usage_source, "{status} {body_bytes}");
+    }
 }
 
 #[test]
