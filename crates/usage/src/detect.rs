@@ -6,7 +6,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use pattern::Captures;
-use table::{PathRule, SERVICES};
+use table::{PathRule, SERVICES, Service};
 
 macro_rules! apis {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -69,12 +69,16 @@ apis! {
     GeminiStreamGenerate = "gemini.stream_generate",
     /// `POST …:{embedContent,batchEmbedContents}`
     GeminiEmbed = "gemini.embed",
+    /// `POST …:predict`: embeddings and images of older models
+    GeminiPredict = "gemini.predict",
     /// Sessions at `wss:…BidiGenerateContent`
     GeminiLive = "gemini.live",
     /// `POST …:countTokens`
     GeminiCountTokens = "gemini.count_tokens",
     /// `POST /v1beta/interactions`
     GeminiInteractions = "gemini.interactions",
+    /// `GET /v1beta/interactions/{id}`
+    GeminiInteractionsRetrieve = "gemini.interactions.retrieve",
     /// Bedrock's `POST /model/{id}/converse`
     BedrockConverse = "bedrock.converse",
     /// Bedrock's `POST /model/{id}/converse-stream`
@@ -105,6 +109,8 @@ apis! {
     OllamaEmbed = "ollama.embed",
     /// watsonx.ai's text generation
     WatsonxGenerate = "watsonx.generate",
+    /// watsonx.ai's text embeddings and reranking, which count what they read
+    WatsonxEmbed = "watsonx.embed",
     /// `POST /v1/rerank`, as many hosts offer it
     Rerank = "rerank",
 }
@@ -130,7 +136,10 @@ impl Api {
     const fn is_retrieval(self) -> bool {
         matches!(
             self,
-            Api::OpenAiResponsesRetrieve | Api::OpenAiAssistantsRun | Api::AnthropicBatchResults
+            Api::OpenAiResponsesRetrieve
+                | Api::OpenAiAssistantsRun
+                | Api::AnthropicBatchResults
+                | Api::GeminiInteractionsRetrieve
         )
     }
 }
@@ -266,21 +275,17 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let Some(service) = SERVICES.iter().find(|service| service.serves(&host)) else {
         return compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered);
     };
-    for family in service.families {
-        if let Some(mut target) = detect_as(*family, service.provider, path, method) {
-            for (name, value) in [
-                ("region", service.region(&host)),
-                ("data_residency", service.data_residency(&host)),
-            ] {
-                if let Some(value) = value {
-                    let (name, value) = (name.to_owned(), value.to_owned());
-                    target.pricing_context.insert(name, value);
-                }
+    if let Some(mut target) = offered(service, path, method) {
+        for (name, value) in [
+            ("region", service.region(&host)),
+            ("data_residency", service.data_residency(&host)),
+        ] {
+            if let Some(value) = value {
+                let (name, value) = (name.to_owned(), value.to_owned());
+                target.pricing_context.insert(name, value);
             }
-            target.may_include_usage = service.takes_include_usage
-                && matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
-            return Detection::Metered(target);
         }
+        return Detection::Metered(target);
     }
     let is_free = table::FREE_PATHS
         .iter()
@@ -291,6 +296,27 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
         };
     }
     Detection::NotOurs
+}
+
+/// What a service of the table takes the request for: by what it is known to offer, else by the
+/// shape of the path, which proves as much there as at a host that nobody knows.
+fn offered(service: &Service, path: &str, method: &str) -> Option<Target> {
+    let mut families = service.families.iter();
+    let offered = families.find_map(|family| detect_as(*family, service.provider, path, method));
+    match offered {
+        Some(target) => {
+            let has_option = matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
+            let may_include_usage = service.takes_include_usage && has_option;
+            Some(Target {
+                may_include_usage,
+                ..target
+            })
+        }
+        None => {
+            let provider = service.provider.to_owned();
+            shaped(path, method).map(|target| Target { provider, ..target })
+        }
+    }
 }
 
 /// Whether the table says whose host that is. Of others only the shape of their paths is known.
@@ -310,6 +336,11 @@ fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
     {
         return Some(target);
     }
+    shaped(path, method)
+}
+
+/// What a request is by the shape of its path, counted under the shape's own name.
+fn shaped(path: &str, method: &str) -> Option<Target> {
     table::COMPATIBLE_PATHS.iter().find_map(|(provider, rule)| {
         let captures = pattern::match_path(rule.path, path)?;
         (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))

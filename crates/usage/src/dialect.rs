@@ -153,6 +153,7 @@ impl Reader {
                 self.findings.note(state.header(*count, value));
             }
         }
+        self.findings.service_tier = header(bedrock::TIER_HEADER).map(str::to_owned);
     }
 
     /// Whether each message of an event stream wraps its document.
@@ -168,6 +169,7 @@ impl Reader {
             (Dialect::Anthropic(_), Api::AnthropicBatchResults) => &anthropic::BATCH_SCHEMA,
             (Dialect::Anthropic(_), _) => &anthropic::SCHEMA,
             (Dialect::Gemini(_), Api::GeminiLive) => &gemini::LIVE_SCHEMA,
+            (Dialect::Gemini(_), Api::GeminiPredict) => &gemini::PREDICT_SCHEMA,
             (Dialect::Gemini(_), _) => &gemini::SCHEMA,
             (Dialect::Interactions(_), _) => &interactions::SCHEMA,
             (Dialect::Bedrock(_), Api::BedrockConverse | Api::BedrockConverseStream) => {
@@ -235,10 +237,18 @@ impl Reader {
             Dialect::OpenAi(_) => openai::settle(&counts, self.api, self.quirks, &mut usage),
             Dialect::Responses(_) => responses::settle(&counts, &mut usage),
             Dialect::Realtime(_) => realtime::settle(&counts, &mut usage),
-            Dialect::Anthropic(_) => anthropic::settle(&counts, &mut usage),
+            Dialect::Anthropic(_) => {
+                let outcome = anthropic::settle(&counts, &mut usage);
+                billed = anthropic::uncharged(&self.findings, &usage);
+                outcome
+            }
             Dialect::Gemini(state) => state.settle(&counts, self.api, &mut usage, &mut billed),
             Dialect::Interactions(_) => interactions::settle(&counts, &mut usage),
-            Dialect::Bedrock(state) => state.settle(&counts, &mut usage),
+            Dialect::Bedrock(state) => {
+                let outcome = state.settle(&counts, &mut usage);
+                billed = anthropic::uncharged(&self.findings, &usage);
+                outcome
+            }
             Dialect::Cohere(_) => cohere::settle(&counts, self.api, &mut usage, &mut billed),
             Dialect::Plain(_) => {
                 plain::settle(&counts, self.api, &mut usage);
@@ -247,7 +257,11 @@ impl Reader {
         };
         self.findings.note(outcome);
         set_units(&counts, &mut usage);
-        if self.api == Api::OpenAiImages && self.findings.n_items > 0 {
+        let makes_images = matches!(
+            self.api,
+            Api::OpenAiImages | Api::BedrockInvoke | Api::GeminiPredict
+        );
+        if makes_images && self.findings.n_items > 0 {
             usage.set_unit(Unit::Images, Quantity::whole(self.findings.n_items));
         }
         if self.findings.n_web_searches > 0 {
@@ -299,9 +313,12 @@ fn dialect_of(api: Api) -> Dialect {
         Api::GeminiGenerate
         | Api::GeminiStreamGenerate
         | Api::GeminiEmbed
+        | Api::GeminiPredict
         | Api::GeminiCountTokens
         | Api::GeminiLive => Dialect::Gemini(gemini::State::default()),
-        Api::GeminiInteractions => Dialect::Interactions(Box::default()),
+        Api::GeminiInteractions | Api::GeminiInteractionsRetrieve => {
+            Dialect::Interactions(Box::default())
+        }
         Api::BedrockConverse
         | Api::BedrockConverseStream
         | Api::BedrockInvoke
@@ -313,9 +330,11 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::CohereEmbed
         | Api::CohereRerank
         | Api::CohereAudio => Dialect::Cohere(cohere::State::default()),
-        Api::OllamaChat | Api::OllamaGenerate | Api::OllamaEmbed | Api::WatsonxGenerate => {
-            Dialect::Plain(plain::State::default())
-        }
+        Api::OllamaChat
+        | Api::OllamaGenerate
+        | Api::OllamaEmbed
+        | Api::WatsonxGenerate
+        | Api::WatsonxEmbed => Dialect::Plain(plain::State::default()),
     }
 }
 

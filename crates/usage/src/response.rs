@@ -27,6 +27,7 @@ impl ResponseHead {
         "x-amzn-bedrock-output-token-count",
         "x-amzn-bedrock-cache-read-input-token-count",
         "x-amzn-bedrock-cache-write-input-token-count",
+        "x-amzn-bedrock-service-tier",
     ];
 
     /// The value of that header (name in lower case).

@@ -16,14 +16,17 @@ pub(super) struct Service {
 impl Service {
     /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`.
     pub(super) fn region<'a>(&self, host: &'a str) -> Option<&'a str> {
-        let is_aws = matches!(self.provider, "aws-bedrock" | "bedrock-mantle");
+        let is_aws = matches!(
+            self.provider,
+            "aws-bedrock" | "bedrock-mantle" | "claude-aws"
+        );
         let is_region = |part: &&str| {
             let mut words = part.split('-');
             let number = words.next_back().unwrap_or_default();
             let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
             is_number && words.count() >= 2
         };
-        is_aws.then(|| host.split('.').find(is_region)).flatten()
+        is_aws.then(|| host.rsplit('.').find(is_region)).flatten()
     }
 
     /// The region in which OpenAI was told to keep and process what it is sent, as a prefix of its
@@ -86,6 +89,14 @@ pub(super) const SERVICES: &[Service] = &[
         hosts: &["api.anthropic.com"],
         families: &[Family::Anthropic, Family::OpenAi],
         takes_include_usage: true,
+    },
+    // https://docs.aws.amazon.com/claude-platform/latest/userguide/making-requests.html (run by
+    // Anthropic, charged by AWS)
+    Service {
+        provider: "claude-aws",
+        hosts: &["aws-external-anthropic.*.api.aws"],
+        families: &[Family::Anthropic],
+        takes_include_usage: false,
     },
     // https://ai.google.dev/api and https://ai.google.dev/gemini-api/docs/openai
     Service {
@@ -373,8 +384,19 @@ pub(super) const SERVICES: &[Service] = &[
             "bedrock-runtime.*.amazonaws.com",
             "bedrock-runtime-fips.*.amazonaws.com",
             "*.bedrock-runtime.*.vpce.amazonaws.com",
+            "bedrock-runtime.*.api.aws",
+            "bedrock-runtime-fips.*.api.aws",
+            "bedrock-runtime.*.amazonaws.com.cn",
         ],
         families: &[Family::Bedrock, Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Agents_for_Amazon_Bedrock_Runtime.html
+    // (agents and knowledge bases: their answers tell no total, so that they are only counted)
+    Service {
+        provider: "aws-bedrock",
+        hosts: &["bedrock-agent-runtime.*.amazonaws.com"],
+        families: &[],
         takes_include_usage: false,
     },
 ];
@@ -407,11 +429,11 @@ pub(super) const WRITER_PATHS: &[PathRule] = &[post("/v1/chat", Api::OpenAiChat)
 
 /// <https://docs.cohere.com/reference/about>
 pub(super) const COHERE_PATHS: &[PathRule] = &[
-    post("/v2/chat", Api::CohereChat),
-    post("/v1/chat", Api::CohereV1Chat),
-    post("/*/embed", Api::CohereEmbed),
-    post("/*/rerank", Api::CohereRerank),
-    post("/*/audio/transcriptions", Api::CohereAudio),
+    post("**/v2/chat", Api::CohereChat),
+    post("**/v1/chat", Api::CohereV1Chat),
+    post("**/*/embed", Api::CohereEmbed),
+    post("**/*/rerank", Api::CohereRerank),
+    post("**/*/audio/transcriptions", Api::CohereAudio),
 ];
 
 /// <https://github.com/ollama/ollama/blob/main/docs/api.md>
@@ -419,6 +441,8 @@ pub(super) const OLLAMA_PATHS: &[PathRule] = &[
     post("**/api/chat", Api::OllamaChat),
     post("**/api/generate", Api::OllamaGenerate),
     post("**/api/embed", Api::OllamaEmbed),
+    // The older endpoint counts nothing.
+    post("**/api/embeddings", Api::OllamaEmbed),
 ];
 
 /// The shapes that hosts copy, and the provider that their calls are counted under where the host
@@ -464,25 +488,53 @@ pub(super) const OLLAMA_PORT: &str = "11434";
 
 /// <https://cloud.ibm.com/apidocs/watsonx-ai>
 pub(super) const WATSONX_PATHS: &[PathRule] = &[
-    post("/ml/*/generation/text_stream", Api::WatsonxGenerate),
-    post("/ml/*/generation/text", Api::WatsonxGenerate),
-    post("/ml/*/text/generation_stream", Api::WatsonxGenerate),
-    post("/ml/*/text/generation", Api::WatsonxGenerate),
-    post("/ml/*/text/chat", Api::OpenAiChat),
-    post("/ml/*/text/chat_stream", Api::OpenAiChat),
+    post("**/ml/*/generation/text_stream", Api::WatsonxGenerate),
+    post("**/ml/*/generation/text", Api::WatsonxGenerate),
+    post("**/ml/*/text/generation_stream", Api::WatsonxGenerate),
+    post("**/ml/*/text/generation", Api::WatsonxGenerate),
+    post("**/ml/*/text/chat", Api::OpenAiChat),
+    post("**/ml/*/text/chat_stream", Api::OpenAiChat),
+    post("**/ml/*/text/embeddings", Api::WatsonxEmbed),
+    post("**/ml/*/text/rerank", Api::WatsonxEmbed),
+    // https://cloud.ibm.com/apidocs/watsonx-ai#deployments-text-generation: models that the user
+    // deployed; the answer names them.
+    post(
+        "**/ml/*/deployments/*/text/generation_stream",
+        Api::WatsonxGenerate,
+    ),
+    post(
+        "**/ml/*/deployments/*/text/generation",
+        Api::WatsonxGenerate,
+    ),
+    post("**/ml/*/deployments/*/text/chat", Api::OpenAiChat),
+    post("**/ml/*/deployments/*/text/chat_stream", Api::OpenAiChat),
 ];
 
 /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html>, runtime operations
 pub(super) const BEDROCK_PATHS: &[PathRule] = &[
-    post("/model/{model}/converse", Api::BedrockConverse),
-    post("/model/{model}/converse-stream", Api::BedrockConverseStream),
-    post("/model/{model}/invoke", Api::BedrockInvoke),
+    post("**/model/{model}/converse", Api::BedrockConverse),
     post(
-        "/model/{model}/invoke-with-response-stream",
+        "**/model/{model}/converse-stream",
+        Api::BedrockConverseStream,
+    ),
+    post("**/model/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "**/model/{model}/invoke-with-response-stream",
         Api::BedrockInvokeStream,
     ),
-    post("/model/{model}/count-tokens", Api::BedrockCountTokens),
-    post("/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
+    post("**/model/{model}/count-tokens", Api::BedrockCountTokens),
+    // The `/` of an ARN, unescaped on its way: what follows it names the model or profile.
+    post("**/model/*/{model}/converse", Api::BedrockConverse),
+    post(
+        "**/model/*/{model}/converse-stream",
+        Api::BedrockConverseStream,
+    ),
+    post("**/model/*/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "**/model/*/{model}/invoke-with-response-stream",
+        Api::BedrockInvokeStream,
+    ),
+    post("**/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
 ];
 
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
@@ -492,6 +544,9 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),
+    // https://docs.voyageai.com/reference/multimodal-embeddings-api, …/contextualized-embeddings-api
+    post("**/multimodalembeddings", Api::OpenAiEmbeddings),
+    post("**/contextualizedembeddings", Api::OpenAiEmbeddings),
     post("**/responses", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
@@ -541,8 +596,12 @@ pub(super) const GEMINI_PATHS: &[PathRule] = &[
     ),
     post("**/*/{model}:embedContent", Api::GeminiEmbed),
     post("**/*/{model}:batchEmbedContents", Api::GeminiEmbed),
+    post("**/*/{model}:predict", Api::GeminiPredict),
     post("**/*/{model}:countTokens", Api::GeminiCountTokens),
     post("**/interactions", Api::GeminiInteractions),
+    // https://ai.google.dev/gemini-api/docs/background-execution
+    get("**/interactions/*", Api::GeminiInteractionsRetrieve),
+    post("**/interactions/*/cancel", Api::GeminiInteractionsRetrieve),
     // https://ai.google.dev/api/live; ephemeral tokens use the second.
     websocket(
         "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
@@ -590,6 +649,20 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
         Api::GeminiEmbed,
     ),
     post(
+        "**/locations/{location}/publishers/*/models/{model}:predict",
+        Api::GeminiPredict,
+    ),
+    // https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/mistral and …/ai21: the
+    // publishers' own chat completions.
+    post(
+        "**/locations/{location}/publishers/*/models/{model}:rawPredict",
+        Api::OpenAiChat,
+    ),
+    post(
+        "**/locations/{location}/publishers/*/models/{model}:streamRawPredict",
+        Api::OpenAiChat,
+    ),
+    post(
         "**/locations/{location}/endpoints/{model}:generateContent",
         Api::GeminiGenerate,
     ),
@@ -599,6 +672,15 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
     ),
     // https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/multimodal-live
     websocket("/ws/*/BidiGenerateContent", Api::GeminiLive),
+    // https://googleapis.github.io/js-genai: the same API as at Gemini's own host
+    post(
+        "**/locations/{location}/interactions",
+        Api::GeminiInteractions,
+    ),
+    get(
+        "**/locations/{location}/interactions/*",
+        Api::GeminiInteractionsRetrieve,
+    ),
     // Express mode has neither project nor location.
     post(
         "**/publishers/*/models/{model}:generateContent",
@@ -607,6 +689,14 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
     post(
         "**/publishers/*/models/{model}:streamGenerateContent",
         Api::GeminiStreamGenerate,
+    ),
+    post(
+        "**/publishers/*/models/{model}:embedContent",
+        Api::GeminiEmbed,
+    ),
+    post(
+        "**/publishers/*/models/{model}:countTokens",
+        Api::GeminiCountTokens,
     ),
     post(
         "**/locations/{location}/endpoints/*/chat/completions",
@@ -631,7 +721,12 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/conversations/*/items",
     "**/vector_stores",
     "**/vector_stores/*/files",
-    "**/v1beta/cachedContents",
+    "**/cachedContents",
+    // https://docs.cohere.com/reference/tokenize, …/detokenize
+    "/v1/tokenize",
+    "/v1/detokenize",
+    // https://cloud.ibm.com/apidocs/watsonx-ai#text-tokenization
+    "/ml/*/text/tokenization",
     // https://platform.openai.com/docs/api-reference/realtime-sessions: keys for sessions.
     "**/realtime/client_secrets",
     "**/realtime/sessions",

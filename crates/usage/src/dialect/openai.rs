@@ -66,6 +66,20 @@ const USAGE: Node<Field> = Node::object(&[
     ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
     ("server_tool_use", SERVER_TOOLS),
     ("server_tool_use_details", SERVER_TOOLS),
+    ("search_units", count(Count::SearchUnits)),
+])
+.named(Field::Usage);
+
+/// Where hosts that rank follow Cohere (<https://docs.cohere.com/reference/rerank>).
+const META: Node<Field> = Node::object(&[
+    (
+        "billed_units",
+        Node::object(&[("search_units", count(Count::SearchUnits))]),
+    ),
+    (
+        "tokens",
+        Node::object(&[("input_tokens", count(Count::Input))]),
+    ),
 ])
 .named(Field::Usage);
 
@@ -138,6 +152,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("status", Node::leaf(Field::Status)),
     ("choices", Node::array(&CHOICE)),
     ("usage", USAGE),
+    ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
     ("delta", TEXT),
