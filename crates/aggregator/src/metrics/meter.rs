@@ -243,7 +243,11 @@ mod tests {
 
     /// What the correction of an estimate of 20 tokens for 40 adds: tokens, cost, observed costs.
     fn corrected(output: u64, pico: i64) -> (i128, i128, usize) {
-        let book = SeriesBook::new(&config());
+        let book = SeriesBook::new(&config::Metrics {
+            labels: Vec::new(),
+            max_values_per_label: 10,
+            max_series: 100,
+        });
         let metrics = Arc::new(Metrics::new().unwrap());
         let mut meter = LabelMeter::new(Arc::new(Mutex::new(book)), Vec::new(), metrics);
         let mut increments = Increments::default();
