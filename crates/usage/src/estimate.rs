@@ -12,7 +12,7 @@ mod ratio;
 
 use std::fmt;
 
-use crate::bucket::{Bucket, Usage};
+use crate::bucket::{Bucket, Unit, Usage};
 use crate::detect::Api;
 use crate::request::RequestFacts;
 use crate::scan::{Scan, UsageSource};
@@ -233,7 +233,8 @@ fn raise(usage: &mut Usage, bucket: Bucket, n_least: u64) {
 
 fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
     let is_success = call.status.is_none_or(|status| status / 100 == 2);
-    if !scan.billable || !is_success || is_charged_by_units(call.api) {
+    let is_by_units = is_charged_by_units(call.api) || scan.usage.unit(Unit::Images).is_some();
+    if !scan.billable || !is_success || is_by_units {
         return false;
     }
     if has_no_content(scan, call.status) {
@@ -276,6 +277,7 @@ fn is_charged_by_units(api: Api) -> bool {
         Api::OpenAiImages
             | Api::OpenAiAudio
             | Api::OpenAiModerations
+            | Api::MistralOcr
             | Api::CohereAudio
             | Api::CohereRerank
             | Api::Rerank
@@ -287,7 +289,13 @@ fn is_charged_by_units(api: Api) -> bool {
 fn makes_text(api: Api) -> bool {
     !matches!(
         api,
-        Api::OpenAiEmbeddings | Api::GeminiEmbed | Api::CohereEmbed | Api::OllamaEmbed
+        Api::OpenAiEmbeddings
+            | Api::GeminiEmbed
+            | Api::GeminiPredict
+            | Api::CohereEmbed
+            | Api::OllamaEmbed
+            | Api::WatsonxEmbed
+            | Api::MistralOcr
     )
 }
 
