@@ -158,7 +158,7 @@ fn early_hints_are_no_answer() {
 // === bodies that are none ===
 
 #[test]
-fn an_answer_without_a_body_is_estimated_from_the_question_alone() {
+fn an_answer_without_a_body_is_estimated_from_the_question_where_one_was_due() {
     let Some(mesh) = MESH.mesh(Mesh::built) else {
         return;
     };
@@ -170,8 +170,13 @@ fn an_answer_without_a_body_is_estimated_from_the_question_alone() {
         answer.is_what_was_sent(&exchange);
         let row = mesh.ledger().row_of(&answer);
         assert_eq!(row.0["status"], status, "{}", row.0);
-        assert_eq!(row.text("usage_source"), Some("estimated"), "{}", row.0);
-        assert_eq!(row.bucket("output"), Some(0), "{}", row.0);
+        // A 204 promised no content: nothing was generated.
+        let (source, output) = match status {
+            204 => ("absent", None),
+            _ => ("estimated", Some(0)),
+        };
+        assert_eq!(row.text("usage_source"), Some(source), "{}", row.0);
+        assert_eq!(row.bucket("output"), output, "{}", row.0);
         assert_eq!(row.text("trouble"), Some("usage_missing"), "{}", row.0);
     }
     mesh.has_not_trapped();
