@@ -53,6 +53,12 @@ apis! {
     OpenAiCountTokens = "openai.count_tokens",
     /// Sessions at `wss:…/v1/realtime`
     OpenAiRealtime = "openai.realtime",
+    /// Mistral's `POST /v1/ocr`
+    MistralOcr = "mistral.ocr",
+    /// Mistral's `POST /v1/conversations` and what follows one
+    MistralConversations = "mistral.conversations",
+    /// Alibaba's own `POST /api/v1/services/aigc/…/generation`
+    DashScopeGenerate = "dashscope.generate",
     /// Runs of assistants, which are created and polled.
     OpenAiAssistantsRun = "openai.assistants.run",
     /// `POST /v1/messages`
@@ -171,6 +177,12 @@ pub enum Family {
     Watsonx,
     /// Bedrock's runtime.
     Bedrock,
+    /// What Mistral has beside OpenAI's endpoints.
+    Mistral,
+    /// Alibaba's own API.
+    DashScope,
+    /// Databricks' serving endpoints.
+    Databricks,
 }
 
 impl Family {
@@ -187,6 +199,9 @@ impl Family {
             "ollama" => Some(Family::Ollama),
             "watsonx" => Some(Family::Watsonx),
             "bedrock" => Some(Family::Bedrock),
+            "mistral" => Some(Family::Mistral),
+            "dashscope" => Some(Family::DashScope),
+            "databricks" => Some(Family::Databricks),
             _ => None,
         }
     }
@@ -203,6 +218,9 @@ impl Family {
             Family::Ollama => table::OLLAMA_PATHS,
             Family::Watsonx => table::WATSONX_PATHS,
             Family::Bedrock => table::BEDROCK_PATHS,
+            Family::Mistral => table::MISTRAL_PATHS,
+            Family::DashScope => table::DASHSCOPE_PATHS,
+            Family::Databricks => table::DATABRICKS_PATHS,
         }
     }
 }
@@ -290,7 +308,10 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let is_free = table::FREE_PATHS
         .iter()
         .any(|free| pattern::match_path(free, path).is_some());
-    if !is_free && matches!(method, "POST" | WEBSOCKET) {
+    if !is_free
+        && !table::SHARED_HOSTS.contains(&service.provider)
+        && matches!(method, "POST" | WEBSOCKET)
+    {
         return Detection::Unreadable {
             provider: service.provider,
         };

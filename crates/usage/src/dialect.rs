@@ -80,6 +80,8 @@ pub(crate) enum Field {
     Query,
     Maps,
     Image,
+    /// What a tool of the provider's used, apart from the model's own usage.
+    ToolUsage,
     /// Counts that the host states beside the model's own.
     Metrics,
 }
@@ -106,7 +108,7 @@ const OUTLINE_GAPS_MAX: usize = 16;
 #[derive(Debug)]
 enum Dialect {
     OpenAi(openai::State),
-    Responses(responses::State),
+    Responses(Box<responses::State>),
     Realtime(realtime::State),
     Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
@@ -265,12 +267,18 @@ impl Reader {
         if makes_images && self.findings.n_items > 0 {
             usage.set_unit(Unit::Images, Quantity::whole(self.findings.n_items));
         }
-        if self.findings.n_web_searches > 0 {
-            let n = Quantity::whole(self.findings.n_web_searches);
-            usage.set_unit(Unit::WebSearches, n);
+        for (n, unit) in [
+            (self.findings.n_web_searches, Unit::WebSearches),
+            (self.findings.n_file_searches, Unit::FileSearches),
+        ] {
+            if n > 0 {
+                usage.set_unit(unit, Quantity::whole(n));
+            }
         }
-        if let Some(text) = &self.findings.audio_seconds {
-            match Quantity::parse(text) {
+        let findings = &mut self.findings;
+        let seconds = findings.billed_seconds.take();
+        if let Some(text) = seconds.or(findings.audio_seconds.take()) {
+            match Quantity::parse(&text) {
                 Some(seconds) => usage.set_unit(Unit::AudioSeconds, seconds),
                 None => self.findings.trouble(Trouble::BadCount),
             }
@@ -285,6 +293,7 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
         (Count::WebFetches, Unit::WebFetches),
         (Count::SearchUnits, Unit::SearchUnits),
         (Count::Images, Unit::Images),
+        (Count::Pages, Unit::Pages),
     ] {
         if let Some(n) = counts.get(count) {
             usage.set_unit(unit, Quantity::whole(n));
@@ -301,11 +310,14 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiAudio
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
+        | Api::MistralOcr
+        | Api::MistralConversations
+        | Api::DashScopeGenerate
         | Api::Rerank => Dialect::OpenAi(openai::State::default()),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
-        | Api::OpenAiCountTokens => Dialect::Responses(responses::State::default()),
+        | Api::OpenAiCountTokens => Dialect::Responses(Box::default()),
         Api::OpenAiRealtime => Dialect::Realtime(realtime::State::default()),
         Api::AnthropicMessages
         | Api::AnthropicComplete
@@ -370,9 +382,14 @@ impl Visitor<Field> for Reader {
             | Field::Thought
             | Field::HiddenThought
             | Field::Media => {}
-            Field::AudioSeconds | Field::BilledSeconds => {
-                findings.has_usage |= field == Field::BilledSeconds && value != Value::Null;
+            Field::AudioSeconds if self.api != Api::OpenAiAudio => {}
+            Field::AudioSeconds => {
                 let outcome = take_text(&mut findings.audio_seconds, value);
+                findings.note(outcome);
+            }
+            Field::BilledSeconds => {
+                findings.has_usage |= value != Value::Null;
+                let outcome = take_text(&mut findings.billed_seconds, value);
                 findings.note(outcome);
             }
             _ => match &mut self.dialect {
@@ -399,7 +416,7 @@ impl Visitor<Field> for Reader {
             Field::Error => {}
             _ => match &mut self.dialect {
                 Dialect::OpenAi(state) => state.open(findings, field),
-                Dialect::Responses(state) => state.open(field),
+                Dialect::Responses(state) => state.open(findings, field),
                 Dialect::Anthropic(state) => state.open(findings, field),
                 Dialect::Gemini(state) => state.open(findings, field, container),
                 Dialect::Interactions(state) => state.open(findings, field),

@@ -87,7 +87,7 @@ impl UsageScanner {
             is_error_status: head.is_error(),
             n_body_bytes: 0,
             decoder,
-            framing: Framing::new(head.header("content-type")),
+            framing: Framing::new(head.header("content-type"), request.streams),
             reader,
         }
     }

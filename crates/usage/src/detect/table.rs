@@ -121,6 +121,10 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "azure",
         hosts: &[
             "*.openai.azure.com",
+            // https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure
+            "*.openai.azure.us",
+            // https://learn.microsoft.com/azure/ai-foundry/how-to/deploy-models-serverless
+            "*.models.ai.azure.com",
             "*.services.ai.azure.com",
             "*.cognitiveservices.azure.com",
         ],
@@ -152,7 +156,7 @@ pub(super) const SERVICES: &[Service] = &[
     Service {
         provider: "mistral",
         hosts: &["api.mistral.ai", "codestral.mistral.ai"],
-        families: &[Family::OpenAi],
+        families: &[Family::Mistral, Family::OpenAi],
         takes_include_usage: false,
     },
     // https://openrouter.ai/docs/api-reference/overview (usage comes unasked)
@@ -212,8 +216,11 @@ pub(super) const SERVICES: &[Service] = &[
             "dashscope.aliyuncs.com",
             "dashscope-intl.aliyuncs.com",
             "dashscope-us.aliyuncs.com",
+            "*.dashscope.aliyuncs.com",
+            // https://www.alibabacloud.com/help/en/model-studio/explicit-cache-guide
+            "*.maas.aliyuncs.com",
         ],
-        families: &[Family::OpenAi],
+        families: &[Family::DashScope, Family::OpenAi, Family::Anthropic],
         takes_include_usage: true,
     },
     // https://docs.z.ai/api-reference/llm/chat-completion (usage comes unasked)
@@ -277,6 +284,17 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "snowflake",
         hosts: &["*.snowflakecomputing.com"],
         families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference
+    Service {
+        provider: "databricks",
+        hosts: &[
+            "*.cloud.databricks.com",
+            "*.azuredatabricks.net",
+            "*.gcp.databricks.com",
+        ],
+        families: &[Family::Databricks, Family::OpenAi, Family::Anthropic],
         takes_include_usage: false,
     },
     // https://docs.venice.ai/api-reference/endpoint/chat/completions
@@ -406,6 +424,10 @@ pub(super) const SERVICES: &[Service] = &[
 /// answer tells.
 pub(super) const AZURE_PATHS: &[PathRule] = &[
     post("**/deployments/{model}/chat/completions", Api::OpenAiChat),
+    post(
+        "**/deployments/{model}/extensions/chat/completions",
+        Api::OpenAiChat,
+    ),
     post("**/deployments/{model}/completions", Api::OpenAiCompletions),
     post("**/deployments/{model}/embeddings", Api::OpenAiEmbeddings),
     post(
@@ -422,6 +444,39 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
         Api::OpenAiAudio,
     ),
     post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
+];
+
+/// An endpoint answers in the shape of what it serves, chat or vectors
+/// (<https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference>).
+pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
+    "/serving-endpoints/{model}/invocations",
+    Api::OpenAiChat,
+)];
+
+/// Providers whose hosts serve much that has nothing to do with models: what is not recognised
+/// there is no call that went unmetered.
+pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"];
+
+/// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
+pub(super) const MISTRAL_PATHS: &[PathRule] = &[
+    post("/v1/ocr", Api::MistralOcr),
+    post("/v1/conversations", Api::MistralConversations),
+    post("/v1/conversations/*", Api::MistralConversations),
+    post("/v1/conversations/*/restart", Api::MistralConversations),
+];
+
+/// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
+pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
+    post(
+        "/api/v1/services/aigc/text-generation/generation",
+        Api::DashScopeGenerate,
+    ),
+    post(
+        "/api/v1/services/aigc/multimodal-generation/generation",
+        Api::DashScopeGenerate,
+    ),
+    post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
+    post("/api/v1/services/rerank/*/*", Api::Rerank),
 ];
 
 /// <https://dev.writer.com/api-reference/completion-api/chat-completion>
@@ -465,6 +520,23 @@ pub(super) const COMPATIBLE_PATHS: &[(&str, PathRule)] = &[
         post("**/v1/embeddings", Api::OpenAiEmbeddings),
     ),
     ("openai-compatible", post("**/v1/rerank", Api::Rerank)),
+    ("openai-compatible", post("**/v2/rerank", Api::Rerank)),
+    (
+        "openai-compatible",
+        post("**/v1/images/generations", Api::OpenAiImages),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/transcriptions", Api::OpenAiAudio),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/translations", Api::OpenAiAudio),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/speech", Api::OpenAiAudio),
+    ),
     (
         "anthropic-compatible",
         post("**/v1/messages", Api::AnthropicMessages),
@@ -540,6 +612,8 @@ pub(super) const BEDROCK_PATHS: &[PathRule] = &[
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
+    // https://platform.minimax.io/docs/api-reference/text-post
+    post("**/text/chatcompletion_v2", Api::OpenAiChat),
     // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
@@ -547,7 +621,11 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.voyageai.com/reference/multimodal-embeddings-api, …/contextualized-embeddings-api
     post("**/multimodalembeddings", Api::OpenAiEmbeddings),
     post("**/contextualizedembeddings", Api::OpenAiEmbeddings),
+    // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
+    post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
+    // https://docs.perplexity.ai/api-reference/agent-post
+    post("**/v1/agent", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
     // https://platform.openai.com/docs/guides/realtime-websocket
@@ -722,8 +800,10 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/threads/*",
     "**/threads/*/messages",
     "**/conversations",
+    "**/conversations/*",
     "**/conversations/*/items",
     "**/vector_stores",
+    "**/vector_stores/*",
     "**/vector_stores/*/files",
     "**/cachedContents",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
@@ -731,6 +811,12 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "/v1/detokenize",
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-tokenization
     "/ml/*/text/tokenization",
+    "**/vector_stores/*/file_batches",
+    "**/vector_stores/*/search",
+    // https://platform.openai.com/docs/api-reference/chat/update: of a stored completion.
+    "**/chat/completions/*",
+    "**/uploads/*/cancel",
+    "**/threads/*/messages/*",
     // https://platform.openai.com/docs/api-reference/realtime-sessions: keys for sessions.
     "**/realtime/client_secrets",
     "**/realtime/sessions",
