@@ -28,6 +28,7 @@ pub mod score;
 pub mod shared;
 pub mod tls;
 pub mod usage;
+pub mod vm_memory;
 pub mod websocket;
 
 pub use client::{Answer, Client, Ended};

@@ -38,8 +38,9 @@ impl ResponseHead {
             .map(|(_, v)| v.as_str())
     }
 
+    /// Whether the status says that there is no answer: an error, or a redirect to elsewhere.
     fn is_error(&self) -> bool {
-        self.status >= 400
+        self.status >= 300
     }
 }
 

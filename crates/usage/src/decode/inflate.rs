@@ -212,8 +212,9 @@ impl Inflater {
                 self.stage = self.after_body();
                 return Ok(n_used);
             }
-            // With room left in the buffer and nothing read, all input is used up.
-            if n_made < BUFFER_BYTES && (n_used == input.len() || n_read == 0) {
+            // Neither a buffer that was not filled nor input that was not read means the end: the
+            // decompressor hands over what is left of its window before it reads on.
+            if n_read == 0 && n_made == 0 {
                 return Ok(input.len());
             }
         }

@@ -794,6 +794,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/api/skills-api
+    "**/v1/skills",
+    "**/v1/skills/*/versions",
     "**/assistants",
     "**/assistants/*",
     "**/threads",
@@ -806,6 +809,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores/*",
     "**/vector_stores/*/files",
     "**/cachedContents",
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    "**/*/{model}:batchGenerateContent",
+    "**/*/{model}:asyncBatchEmbedContent",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
     "/v1/detokenize",

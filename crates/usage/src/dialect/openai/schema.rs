@@ -189,7 +189,6 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("service_tier", Node::leaf(Field::Tier)),
-    ("status", Node::leaf(Field::Status)),
     ("choices", Node::array(&CHOICE)),
     ("usage", USAGE),
     ("usage_info", USAGE),
@@ -206,6 +205,23 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("text", TEXT),
     ("duration", Node::leaf(Field::AudioSeconds)),
     ("data", Node::array(&ITEM)),
+]);
+
+const RUN_TEXT: Node<Field> = Node::object(&[("text", Node::object(&[("value", TEXT)]))]);
+
+/// A run, or an event of its stream, which also tells of threads, messages and steps
+/// (<https://platform.openai.com/docs/api-reference/assistants-streaming/events>).
+pub(in crate::dialect) static RUN_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("object", Node::leaf(Field::Kind)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    (
+        "delta",
+        Node::object(&[("content", Node::array(&RUN_TEXT))]),
+    ),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
 const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);
