@@ -9,6 +9,7 @@ use crate::condition::lower;
 use crate::cost::{Call, Priced, Usd};
 use crate::file::{self, Model, PriceFile};
 use crate::overrides::Overrides;
+use crate::past;
 use crate::provider::{self, Provider};
 use crate::reckon;
 use crate::shipped;
@@ -66,6 +67,14 @@ impl Book {
             true => Ok(book),
             false => Err(problems),
         }
+    }
+
+    /// Rows that ended before that instant, in milliseconds since 1970, and that a later file of
+    /// the same provider changes or leaves out without a `fix` that says why. Such files load: the
+    /// tables they were copied from may have been corrected since.
+    pub fn past_edits(files: &[SourceFile], now_ms: i64) -> Vec<Problem> {
+        let read: Vec<PriceFile> = files.iter().filter_map(|f| file::read(f).0).collect();
+        past::edits(&read, now_ms)
     }
 
     /// The same tables under an operator's own terms, with all mistakes of that file. The terms
