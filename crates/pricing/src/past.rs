@@ -23,7 +23,11 @@ fn edits_of(earlier: &PriceFile, later: &PriceFile, now_ms: i64) -> Vec<Problem>
     let names = names(later);
     let mut problems = Vec::new();
     for model in &earlier.models {
-        let mut ended = model.rows.iter().filter(|r| r.until_ms <= now_ms).peekable();
+        let mut ended = model
+            .rows
+            .iter()
+            .filter(|r| r.until_ms <= now_ms)
+            .peekable();
         if ended.peek().is_none() {
             continue;
         }
@@ -72,7 +76,9 @@ fn heir<'f>(model: &Model, later: &'f PriceFile, names: &Names) -> Option<&'f Mo
 fn edit(row: &Row, heir: &Model) -> Option<(String, &'static str)> {
     let says_why = |r: &Row| r.fix.is_some() || row.fix.is_some();
     let model = &heir.id;
-    let same = (1..).zip(&heir.rows).find(|(_, r)| is_for_same_calls(row, r));
+    let same = (1..)
+        .zip(&heir.rows)
+        .find(|(_, r)| is_for_same_calls(row, r));
     let Some((n, kept)) = same else {
         let mut instead = heir.rows.iter().filter(|r| table::meet(row, r));
         let is_said = row.fix.is_some() || instead.any(says_why);
@@ -93,7 +99,8 @@ fn is_for_same_calls(a: &Row, b: &Row) -> bool {
 
 /// Which calls a row prices, in words.
 fn calls(row: &Row) -> String {
-    let day = |ms| jiff::Timestamp::from_millisecond(ms).map(|t| t.strftime("%Y-%m-%d").to_string());
+    let day =
+        |ms| jiff::Timestamp::from_millisecond(ms).map(|t| t.strftime("%Y-%m-%d").to_string());
     let mut words = format!("tier {}", row.tier);
     if let Some(Ok(from)) = (row.from_ms != i64::MIN).then(|| day(row.from_ms)) {
         words.push_str(&format!(" from {from}"));

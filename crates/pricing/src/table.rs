@@ -86,7 +86,10 @@ pub(crate) fn check(rows: &[Row], place: &str, report: &mut Report<'_>) {
 /// Whether some call fits both rows, whatever the hour.
 pub(crate) fn meet(a: &Row, b: &Row) -> bool {
     let both_in = || {
-        let mut pairs = a.regions_fit.iter().flat_map(|g| b.regions_fit.iter().map(move |h| (g, h)));
+        let mut pairs = a
+            .regions_fit
+            .iter()
+            .flat_map(|g| b.regions_fit.iter().map(move |h| (g, h)));
         !a.is_regional() || !b.is_regional() || pairs.any(|(g, h)| g.meets(h))
     };
     a.tier == b.tier
@@ -103,9 +106,8 @@ fn check_gaps(rows: &[Row], tier: &str, place: &str, report: &mut Report<'_>) {
         .filter(|r| r.tier == tier && r.at.is_none() && !r.is_regional())
         .collect();
     if plain.is_empty() {
-        let what = format!(
-            "tier {tier} has rows with `at` or `region` only; add one for all other calls"
-        );
+        let what =
+            format!("tier {tier} has rows with `at` or `region` only; add one for all other calls");
         report.add(place, what);
     }
     let mut edges: Vec<i64> = plain.iter().flat_map(|r| [r.from_ms, r.until_ms]).collect();
