@@ -57,10 +57,20 @@ impl Brotli {
         chunk: &[u8],
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        self.volume.n_encoded += chunk.len() as u64;
         if let (None, Some(first)) = (&self.window, chunk.first()) {
             self.window = Some(self.pool.reserve(window_bytes(*first))?);
         }
+        let mut rest = chunk;
+        while !rest.is_empty() && !self.is_complete {
+            let (step, behind) = self.volume.step(rest);
+            self.step(step, sink)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Decodes bytes that have one bound.
+    fn step(&mut self, chunk: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<(), Trouble> {
         let mut buffer = [0; BUFFER_BYTES];
         let (mut n_left, mut n_used, mut n_total) = (chunk.len(), 0, 0);
         while !self.is_complete {
@@ -75,10 +85,8 @@ impl Brotli {
                 &mut n_total,
                 &mut self.inner,
             );
-            if !self.volume.admits(n_made) {
-                return Err(Trouble::BadEncoding);
-            }
-            sink(buffer.get(..n_made).unwrap_or_default());
+            let made = buffer.get(..n_made).unwrap_or_default();
+            self.volume.pass_on(made, sink)?;
             match result {
                 BrotliResult::ResultSuccess => self.is_complete = true,
                 BrotliResult::NeedsMoreInput => return Ok(()),
