@@ -10,6 +10,8 @@ use crate::scan::Trouble;
 pub(crate) enum Count {
     Input,
     CacheRead,
+    /// The same under a name that some hosts write beside it.
+    CacheReadTwin,
     CacheWrite,
     CacheCreation,
     CacheWrite5m,
@@ -31,9 +33,10 @@ pub(crate) enum Count {
     WebFetches,
     SearchUnits,
     Images,
+    Pages,
 }
 
-const N_COUNTS: usize = Count::Images as usize + 1;
+const N_COUNTS: usize = Count::Pages as usize + 1;
 
 /// Counts by kind; a count that was not reported is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

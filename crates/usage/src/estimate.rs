@@ -243,6 +243,7 @@ fn is_charged_by_units(api: Api) -> bool {
         Api::OpenAiImages
             | Api::OpenAiAudio
             | Api::OpenAiModerations
+            | Api::MistralOcr
             | Api::CohereAudio
             | Api::CohereRerank
             | Api::Rerank
@@ -254,7 +255,11 @@ fn is_charged_by_units(api: Api) -> bool {
 fn makes_text(api: Api) -> bool {
     !matches!(
         api,
-        Api::OpenAiEmbeddings | Api::GeminiEmbed | Api::CohereEmbed | Api::OllamaEmbed
+        Api::OpenAiEmbeddings
+            | Api::GeminiEmbed
+            | Api::CohereEmbed
+            | Api::OllamaEmbed
+            | Api::MistralOcr
     )
 }
 

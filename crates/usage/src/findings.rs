@@ -27,11 +27,16 @@ pub(crate) struct Findings {
     /// Counts of the usage objects that were read whole.
     pub(crate) counts: Counts,
     pub(crate) has_usage: bool,
+    /// How long the audio is.
     pub(crate) audio_seconds: Option<String>,
+    /// How much of it is charged; holds where both are told.
+    pub(crate) billed_seconds: Option<String>,
     /// Entries of the answer's `data[]`: images, vectors.
     pub(crate) n_items: u64,
     /// Web searches listed among a response's items.
     pub(crate) n_web_searches: u64,
+    /// File searches listed among them.
+    pub(crate) n_file_searches: u64,
     pub(crate) extra: Vec<ExtraUsage>,
     pub(crate) tool_calls: Option<u32>,
     pub(crate) is_error: bool,

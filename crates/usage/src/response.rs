@@ -27,6 +27,7 @@ impl ResponseHead {
         "x-amzn-bedrock-output-token-count",
         "x-amzn-bedrock-cache-read-input-token-count",
         "x-amzn-bedrock-cache-write-input-token-count",
+        "x-amzn-bedrock-service-tier",
     ];
 
     /// The value of that header (name in lower case).
@@ -86,7 +87,7 @@ impl UsageScanner {
             is_error_status: head.is_error(),
             n_body_bytes: 0,
             decoder,
-            framing: Framing::new(head.header("content-type")),
+            framing: Framing::new(head.header("content-type"), request.streams),
             reader,
         }
     }

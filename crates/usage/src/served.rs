@@ -27,7 +27,9 @@ const fn is_silent(api: Api) -> bool {
         | Api::BedrockInvokeStream => true,
         // The path names the model; `modelVersion` came later and is optional, and embeddings have
         // none (ai.google.dev/api/generate-content, ai.google.dev/api/embeddings).
-        Api::GeminiGenerate | Api::GeminiStreamGenerate | Api::GeminiEmbed => true,
+        Api::GeminiGenerate | Api::GeminiStreamGenerate | Api::GeminiEmbed | Api::GeminiPredict => {
+            true
+        }
         // docs.cohere.com/reference/chat, /embed, /rerank: an id, the result, and `meta`.
         Api::CohereChat | Api::CohereV1Chat | Api::CohereEmbed | Api::CohereRerank => true,
         // Hosts that follow Cohere's shape leave it out, those that follow Jina's have it.

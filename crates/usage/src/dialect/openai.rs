@@ -4,12 +4,14 @@
 //! Fields: <https://platform.openai.com/docs/api-reference/chat/object> (`usage`),
 //! `…/chat/streaming` (the last chunk, with `choices: []`, carries `usage` where
 //! `stream_options.include_usage` was asked for), `…/images/object`, `…/audio/json-object`,
-//! `…/runs/object`. Details lie within their totals unless [`super::quirks`] says otherwise.
+//! `…/runs/object`, `…/images-streaming`, `…/audio/transcript-text-done-event`,
+//! `…/audio/speech-audio-done-event`. Details lie within their totals unless [`super::quirks`] says
+//! otherwise.
 
 use super::Field;
 use super::quirks::Quirks;
 use crate::bucket::{Bucket, Usage};
-use crate::counts::{Count, Counts, split};
+use crate::counts::{Count, Counts, less, split};
 use crate::detect::Api;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
@@ -28,7 +30,17 @@ const INPUT_DETAILS: Node<Field> = Node::object(&[
     ("cache_write_tokens", count(Count::CacheWrite)),
     ("audio_tokens", count(Count::AudioInput)),
     ("image_tokens", count(Count::ImageInput)),
+    // https://docs.litellm.ai/docs/completion/prompt_caching
+    ("cache_creation_tokens", count(Count::CacheCreation)),
+    ("cache_creation_token_details", WRITES_BY_AGE),
+    // https://www.alibabacloud.com/help/en/model-studio/context-cache
+    ("cache_creation_input_tokens", count(Count::CacheCreation)),
+    ("cache_creation", WRITES_BY_AGE),
 ]);
+
+/// Cache writes by how long they are kept, as gateways to Anthropic's models pass them on.
+const WRITES_BY_AGE: Node<Field> =
+    Node::object(&[("ephemeral_1h_input_tokens", count(Count::CacheWrite1h))]);
 
 const OUTPUT_DETAILS: Node<Field> = Node::object(&[
     ("reasoning_tokens", count(Count::Reasoning)),
@@ -38,6 +50,16 @@ const OUTPUT_DETAILS: Node<Field> = Node::object(&[
 
 const SERVER_TOOLS: Node<Field> =
     Node::object(&[("web_search_requests", count(Count::WebSearches))]);
+
+/// Vertex AI's word for provisioned, shared or discounted capacity
+/// (<https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview>).
+const EXTRA_PROPERTIES: Node<Field> = Node::object(&[(
+    "google",
+    Node::object(&[("traffic_type", Node::leaf(Field::Context("traffic_type")))]),
+)]);
+
+/// What Mistral's conversations used (<https://docs.mistral.ai/agents/connectors/websearch>).
+const CONNECTORS: Node<Field> = Node::object(&[("web_search", count(Count::WebSearches))]);
 
 /// Every spelling that hosts of this dialect use; a host uses one of each.
 const USAGE: Node<Field> = Node::object(&[
@@ -56,16 +78,43 @@ const USAGE: Node<Field> = Node::object(&[
     ("num_cached_tokens", count(Count::CacheRead)),
     ("cached_tokens", count(Count::CacheRead)),
     ("prompt_cache_hit_tokens", count(Count::CacheRead)),
+    // Gateways to Anthropic's models write both (https://docs.litellm.ai/docs/completion/prompt_caching).
+    ("cache_read_input_tokens", count(Count::CacheReadTwin)),
     ("cache_creation_input_tokens", count(Count::CacheCreation)),
+    ("cache_creation", WRITES_BY_AGE),
     ("reasoning_tokens", count(Count::Reasoning)),
+    // https://openrouter.ai/docs/api-reference/rerank
+    ("search_units", count(Count::SearchUnits)),
+    ("extra_properties", EXTRA_PROPERTIES),
     ("seconds", Node::leaf(Field::BilledSeconds)),
     (
         "cost",
         Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
     ),
     ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+    // https://deepinfra.com/docs/openai_api
+    ("estimated_cost", Node::leaf(Field::Cost)),
+    // https://docs.perplexity.ai/docs/getting-started/pricing (Sonar Deep Research)
+    ("num_search_queries", count(Count::WebSearches)),
+    // https://docs.mistral.ai/api/#tag/ocr
+    ("pages_processed", count(Count::Pages)),
+    ("connectors", CONNECTORS),
     ("server_tool_use", SERVER_TOOLS),
     ("server_tool_use_details", SERVER_TOOLS),
+])
+.named(Field::Usage);
+
+/// Ranks in Cohere's shape (<https://docs.cohere.com/reference/rerank>), as gateways and hosts copy
+/// it (<https://docs.litellm.ai/docs/rerank>, <https://docs.siliconflow.com/en/api-reference/rerank>).
+const META: Node<Field> = Node::object(&[
+    (
+        "billed_units",
+        Node::object(&[("search_units", count(Count::SearchUnits))]),
+    ),
+    (
+        "tokens",
+        Node::object(&[("input_tokens", count(Count::Input))]),
+    ),
 ])
 .named(Field::Usage);
 
@@ -131,13 +180,39 @@ const CHOICE: Node<Field> = Node::object(&[
 ])
 .named(Field::Choice);
 
+/// DashScope's own API puts what others have at the top into an object
+/// (<https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>); its older form has
+/// text and reason there, as a choice has.
+const OUTPUT: Node<Field> = Node::object(&[
+    ("choices", Node::array(&CHOICE)),
+    ("text", TEXT),
+    ("finish_reason", Node::leaf(Field::Finish)),
+])
+.named(Field::Choice);
+
+/// An entry of a conversation of Mistral's (<https://docs.mistral.ai/api/#tag/beta.conversations>).
+const ENTRY: Node<Field> = Node::object(&[("model", Node::leaf(Field::Model))]);
+
+/// Ends an exchange with MiniMax (<https://platform.minimax.io/docs/api-reference/text-post>):
+/// 0 is success, whatever the HTTP status says.
+const BASE_RESPONSE: Node<Field> = Node::object(&[("status_code", Node::leaf(Field::Reason))]);
+
 pub(super) static SCHEMA: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::Kind)),
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("service_tier", Node::leaf(Field::Tier)),
     ("status", Node::leaf(Field::Status)),
     ("choices", Node::array(&CHOICE)),
     ("usage", USAGE),
+    ("usage_info", USAGE),
+    ("output", OUTPUT),
+    ("outputs", Node::array(&ENTRY)),
+    ("base_resp", BASE_RESPONSE),
+    // watsonx.ai's embeddings and ranks (https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings)
+    ("model_id", Node::leaf(Field::Model)),
+    ("input_token_count", count(Count::Input)),
+    ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
     ("delta", TEXT),
@@ -165,6 +240,33 @@ pub(super) struct State {
     call_id: u64,
     pieces: Vec<(u64, u64)>,
     calls: Vec<Call>,
+    kind: EventKind,
+}
+
+/// What the event at hand is, of those that say so and end a stream which has no `[DONE]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum EventKind {
+    #[default]
+    Other,
+    /// A whole image: `image_generation.completed`, `image_edit.completed`.
+    Image,
+    /// The end of a transcript, of speech, of a conversation of Mistral's.
+    Last,
+    /// The end of one that failed.
+    Error,
+}
+
+impl EventKind {
+    fn of(value: Value<'_>) -> EventKind {
+        match value {
+            Value::Text("image_generation.completed" | "image_edit.completed") => EventKind::Image,
+            Value::Text(
+                "transcript.text.done" | "speech.audio.done" | "conversation.response.done",
+            ) => EventKind::Last,
+            Value::Text("conversation.response.error") => EventKind::Error,
+            _ => EventKind::Other,
+        }
+    }
 }
 
 impl State {
@@ -177,6 +279,10 @@ impl State {
     ) {
         match field {
             Field::Index => self.choice_index = index_of(value),
+            Field::Kind => self.kind = EventKind::of(value),
+            Field::Reason if !matches!(value, Value::Null | Value::Number("0")) => findings.error(),
+            // DashScope's word for "not yet".
+            Field::Finish if value == Value::Text("null") => {}
             Field::Finish => {
                 let outcome = take_text(&mut self.choice_finish, value);
                 findings.note(outcome);
@@ -231,6 +337,18 @@ impl State {
     pub(super) fn document(&mut self, findings: &mut Findings, api: Api) {
         if api == Api::OpenAiChat {
             findings.takes_tool_calls();
+        }
+        if matches!(api, Api::OpenAiEmbeddings | Api::Rerank) {
+            findings.overlay_usage();
+        }
+        match std::mem::take(&mut self.kind) {
+            EventKind::Other => {}
+            EventKind::Image => {
+                findings.n_items += 1;
+                findings.is_terminated = true;
+            }
+            EventKind::Last => findings.is_terminated = true,
+            EventKind::Error => findings.error(),
         }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
@@ -291,13 +409,18 @@ pub(super) fn settle(
     quirks: Quirks,
     usage: &mut Usage,
 ) -> Result<(), Trouble> {
+    let cache_write_1h = counts.get(Count::CacheWrite1h).filter(|n| *n > 0);
     let input = split(
         usage,
         input_of(counts, api, quirks),
         Bucket::Input,
         &[
-            (Bucket::CacheRead, counts.get(Count::CacheRead)),
-            (Bucket::CacheWrite, cache_write_of(counts, quirks)),
+            (Bucket::CacheRead, cache_read_of(counts)),
+            (Bucket::CacheWrite1h, cache_write_1h),
+            (
+                Bucket::CacheWrite,
+                less(cache_write_of(counts, quirks), cache_write_1h),
+            ),
             (Bucket::AudioInput, counts.get(Count::AudioInput)),
             (
                 Bucket::ImageInput,
@@ -325,18 +448,25 @@ pub(super) fn settle(
     input.and(output)
 }
 
+fn cache_read_of(counts: &Counts) -> Option<u64> {
+    let twin = counts.get(Count::CacheReadTwin).filter(|n| *n > 0);
+    counts.get(Count::CacheRead).max(twin)
+}
+
 /// Hosts that also serve Anthropic's models add its `cache_creation_input_tokens`, mostly as a 0
 /// that reports nothing, since other models have no such count.
 fn cache_write_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
     let creation = counts.get(Count::CacheCreation);
-    counts
-        .get(Count::CacheWrite)
-        .or(creation.filter(|n| *n > 0 || quirks.reports_cache_creation))
+    let creation = creation.filter(|n| *n > 0 || quirks.reports_cache_creation);
+    counts.get(Count::CacheWrite).max(creation)
 }
 
-/// Chat models charge images as text; image models have a rate of their own for them.
+/// Chat models charge the images that they read as text, and mostly make none; image models have
+/// rates of their own for both.
 fn images_of(counts: &Counts, api: Api, count: Count) -> Option<u64> {
-    counts.get(count).filter(|_| api == Api::OpenAiImages)
+    let is_made = |n: u64| count == Count::ImageOutput && n > 0;
+    let is_apart = |n: &u64| api == Api::OpenAiImages || is_made(*n);
+    counts.get(count).filter(is_apart)
 }
 
 fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
@@ -344,7 +474,7 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let total = counts.get(Count::Total).filter(|_| only_input);
     let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
-    let cached = counts.get(Count::CacheRead).unwrap_or(0);
+    let cached = cache_read_of(counts).unwrap_or(0);
     let mut whole = input;
     if quirks.audio_is_additional {
         whole = whole.saturating_add(audio);
@@ -363,12 +493,15 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
             .filter(|_| matches!(api, Api::OpenAiEmbeddings | Api::Rerank))
             .map(|_| 0);
     };
-    if quirks.reasoning_is_additional {
-        let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
-        return Some(output.saturating_add(reasoning));
-    }
+    let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
+    let with_reasoning = output.saturating_add(reasoning);
     let total = counts.get(Count::Total).zip(input);
     match total.map(|(total, input)| total.saturating_sub(input)) {
+        // Where the total has it on top, it is on top: also for hosts that pass on what another
+        // counted.
+        Some(produced) if produced == with_reasoning => Some(produced),
+        Some(produced) if produced == output && quirks.total_tells_reasoning => Some(output),
+        _ if quirks.reasoning_is_additional => Some(with_reasoning),
         Some(produced) if quirks.output_from_total => Some(produced.max(output)),
         _ => Some(output),
     }

@@ -7,6 +7,8 @@ use crate::detect::Api;
 pub(crate) struct Quirks {
     /// `completion_tokens` excludes `reasoning_tokens`.
     pub(crate) reasoning_is_additional: bool,
+    /// `total_tokens` has reasoning in it, so that it tells whether `completion_tokens` has too.
+    pub(crate) total_tells_reasoning: bool,
     /// `prompt_tokens` excludes `audio_tokens`.
     pub(crate) audio_is_additional: bool,
     /// Cached tokens beyond `prompt_tokens` are additional to them.
@@ -19,6 +21,7 @@ pub(crate) struct Quirks {
 
 const NONE: Quirks = Quirks {
     reasoning_is_additional: false,
+    total_tells_reasoning: false,
     audio_is_additional: false,
     cached_is_additional: false,
     output_from_total: false,
@@ -33,6 +36,7 @@ const QUIRKS: &[(&str, Quirks)] = &[
         "xai",
         Quirks {
             reasoning_is_additional: true,
+            total_tells_reasoning: true,
             ..NONE
         },
     ),
@@ -43,6 +47,15 @@ const QUIRKS: &[(&str, Quirks)] = &[
         Quirks {
             reasoning_is_additional: true,
             reports_cache_creation: true,
+            ..NONE
+        },
+    ),
+    // https://docs.perplexity.ai/docs/getting-started/pricing: Sonar Deep Research charges reasoning
+    // beside output; observed far above `completion_tokens`, and in no total.
+    (
+        "perplexity",
+        Quirks {
+            reasoning_is_additional: true,
             ..NONE
         },
     ),
@@ -68,6 +81,14 @@ const QUIRKS: &[(&str, Quirks)] = &[
     // `total_tokens` and of no other count.
     (
         "google",
+        Quirks {
+            output_from_total: true,
+            ..NONE
+        },
+    ),
+    // The same server answers there (https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview).
+    (
+        "vertex",
         Quirks {
             output_from_total: true,
             ..NONE

@@ -68,10 +68,13 @@ impl Form {
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
+            | Api::MistralOcr
             | Api::GeminiLive
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed
+            | Api::GeminiPredict
+            | Api::GeminiInteractionsRetrieve
             | Api::GeminiCountTokens
             | Api::BedrockCountTokens
             | Api::BedrockApplyGuardrail
@@ -82,7 +85,7 @@ impl Form {
             | Api::Rerank => &UNLIMITED,
             Api::CohereChat | Api::CohereV1Chat => &COHERE,
             Api::OllamaChat | Api::OllamaGenerate => &OLLAMA,
-            Api::WatsonxGenerate => &WATSONX,
+            Api::WatsonxGenerate | Api::WatsonxEmbed => &WATSONX,
             Api::BedrockConverse => &CONVERSE,
             Api::BedrockConverseStream => &CONVERSE_STREAM,
             Api::BedrockInvoke => &INVOKE,
