@@ -169,6 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_body_is_broken_in_any_chunks() {
+        // A block of commands that is longer than its metablock.
+        let body = b"\0\0\0\0\0\0\0\x01\0\x01\x60\xd6\x7e\0\x07\xceand words, words, words";
+        for n_chunk in 1..=body.len() {
+            let (out, trouble, _) = decoded(body, n_chunk);
+            assert_eq!(
+                (out.len(), trouble),
+                (0, Some(Trouble::BadEncoding)),
+                "by {n_chunk}"
+            );
+        }
+    }
+
+    #[test]
     fn the_first_byte_declares_the_window() {
         for n_window_bits in 10..=24 {
             let body = encoded(&[b'x'; 100_000], n_window_bits);
