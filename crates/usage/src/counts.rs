@@ -55,6 +55,20 @@ impl Counts {
         }
     }
 
+    /// Tokens read from the cache, under either name that one whole may have them.
+    pub(crate) fn cache_read(&self) -> Option<u64> {
+        let twin = self.get(Count::CacheReadTwin).filter(|n| *n > 0);
+        self.get(Count::CacheRead).max(twin)
+    }
+
+    /// Tokens written to the cache. Hosts that also serve Anthropic's models add its
+    /// `cache_creation_input_tokens`, mostly as a 0 that reports nothing, since other models have
+    /// no such count.
+    pub(crate) fn cache_write(&self) -> Option<u64> {
+        let creation = self.get(Count::CacheCreation).filter(|n| *n > 0);
+        self.get(Count::CacheWrite).max(creation)
+    }
+
     /// Adds to what is there, for counts that are listed item by item.
     pub(crate) fn add(&mut self, count: Count, n: u64) {
         self.set(count, self.get(count).unwrap_or(0).saturating_add(n));

@@ -177,22 +177,38 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// What compresses as answers do, so that the window of 32 KiB wraps while input is left.
+    fn prose(n_bytes: usize) -> Vec<u8> {
+        let events = (0..20_000u32).map(|n| {
+            let word = n.wrapping_mul(2_654_435_761);
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\" w{word:x}\"}}}}]}}\n\n")
+        });
+        let mut prose = events.collect::<String>().into_bytes();
+        prose.truncate(n_bytes);
+        prose
+    }
+
     #[test]
     fn every_encoding_decodes_in_any_chunks() {
-        let plain = plain();
+        for plain in [plain(), prose(32 << 10), prose(100_000), prose(1 << 20)] {
+            decodes_in_any_chunks(&plain);
+        }
+    }
+
+    fn decodes_in_any_chunks(plain: &[u8]) {
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
-        zlib.write_all(&plain).unwrap();
+        zlib.write_all(plain).unwrap();
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::best());
-        raw.write_all(&plain).unwrap();
+        raw.write_all(plain).unwrap();
         for (encoding, body) in [
-            ("gzip", gzipped(&plain)),
-            ("X-GZip", gzipped(&plain)),
-            ("identity, gzip", gzipped(&plain)),
+            ("gzip", gzipped(plain)),
+            ("X-GZip", gzipped(plain)),
+            ("identity, gzip", gzipped(plain)),
             ("deflate", zlib.finish().unwrap()),
             ("deflate", raw.finish().unwrap()),
-            ("identity", plain.clone()),
+            ("identity", plain.to_vec()),
         ] {
-            for n_chunk in [1, 7, body.len()] {
+            for n_chunk in [1, 7, 1000, 13_331, body.len()] {
                 let (out, trouble, is_complete) = decoded(encoding, &body, n_chunk);
                 assert!(out == plain, "{encoding} by {n_chunk}");
                 assert_eq!((trouble, is_complete), (None, true), "{encoding}");

@@ -108,7 +108,7 @@ const OUTLINE_GAPS_MAX: usize = 16;
 #[derive(Debug)]
 enum Dialect {
     OpenAi(openai::State),
-    Responses(responses::State),
+    Responses(Box<responses::State>),
     Realtime(realtime::State),
     Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
@@ -165,6 +165,7 @@ impl Reader {
 
     pub(crate) fn schema(&self) -> &'static Node<Field> {
         match (&self.dialect, self.api) {
+            (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -310,11 +311,13 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
         | Api::MistralOcr
+        | Api::MistralConversations
+        | Api::DashScopeGenerate
         | Api::Rerank => Dialect::OpenAi(openai::State::default()),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
-        | Api::OpenAiCountTokens => Dialect::Responses(responses::State::default()),
+        | Api::OpenAiCountTokens => Dialect::Responses(Box::default()),
         Api::OpenAiRealtime => Dialect::Realtime(realtime::State::default()),
         Api::AnthropicMessages
         | Api::AnthropicComplete

@@ -11,7 +11,7 @@ mod line;
 
 use std::fmt;
 
-use crate::bucket::{Bucket, Usage};
+use crate::bucket::{Bucket, Unit, Usage};
 use crate::detect::Api;
 use crate::relayed::Relayed;
 use crate::request::RequestFacts;
@@ -210,7 +210,8 @@ fn add(usage: &mut Usage, bucket: Bucket, n_tokens: u64) {
 
 fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
     let is_success = call.status.is_none_or(|status| status / 100 == 2);
-    if !scan.billable || !is_success || is_charged_by_units(call.api) {
+    let is_by_units = is_charged_by_units(call.api) || scan.usage.unit(Unit::Images).is_some();
+    if !scan.billable || !is_success || is_by_units {
         return false;
     }
     // What failed before it had begun to answer is not charged.
@@ -257,8 +258,10 @@ fn makes_text(api: Api) -> bool {
         api,
         Api::OpenAiEmbeddings
             | Api::GeminiEmbed
+            | Api::GeminiPredict
             | Api::CohereEmbed
             | Api::OllamaEmbed
+            | Api::WatsonxEmbed
             | Api::MistralOcr
     )
 }

@@ -34,6 +34,8 @@ const fn is_silent(api: Api) -> bool {
         Api::CohereChat | Api::CohereV1Chat | Api::CohereEmbed | Api::CohereRerank => true,
         // Hosts that follow Cohere's shape leave it out, those that follow Jina's have it.
         Api::Rerank => true,
+        // alibabacloud.com/help/model-studio/qwen-api-via-dashscope: `output`, `usage`, an id.
+        Api::DashScopeGenerate => true,
         // platform.openai.com/docs/api-reference/images: `created`, `data`, `usage`.
         Api::OpenAiImages => true,
         _ => false,

@@ -472,6 +472,32 @@ fn the_filter_nearest_the_provider_counts() {
     }
 }
 
+/// Money has an owner: the event that costs is the gateway's, so the tags must reach it.
+#[test]
+fn tags_are_left_for_the_gateway_that_counts() {
+    let tags = [("x-llm-tag-team", "red"), ("accept-encoding", "br, gzip")];
+    for rule in [
+        r#"{"host":"*","role":"gateway"}"#,
+        r#"{"host":"api.openai.com","api":"openai","role":"gateway"}"#,
+    ] {
+        let mut play = Play::with(&format!(r#"{{"apis":[{rule}]}}"#));
+        assert_eq!(play.request(&[CHAT, &tags]), Effects::default(), "{rule}");
+        assert_eq!(play.request_body(STREAM_BODY), Effects::default());
+        play.response(&[SSE_HEAD]);
+        let (event, _) = play.end(0);
+        assert_eq!(event["outcome"], "relayed");
+        assert_eq!(event["tags"], json!({"team": "red"}));
+
+        let grpc = [("content-type", "application/grpc")];
+        let mut play = Play::with(&format!(r#"{{"apis":[{rule}]}}"#));
+        assert_eq!(
+            play.request(&[&CHAT[..3], &grpc, &tags]),
+            Effects::default()
+        );
+        assert!(!play.session.is_metered());
+    }
+}
+
 #[test]
 fn what_was_asked_for_here_is_cut_out_here() {
     let mut play = Play::new();

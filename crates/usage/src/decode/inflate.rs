@@ -221,8 +221,8 @@ impl Inflater {
                 self.stage = self.after_body();
                 return Ok(n_used);
             }
-            // Output that was made may be drained in more than one go, and reads nothing then: only
-            // where nothing moves at all is the input used up.
+            // Neither a buffer that was not filled nor input that was not read means the end: the
+            // decompressor hands over what is left of its window before it reads on.
             if n_read == 0 && n_made == 0 {
                 return match n_used == input.len() {
                     true => Ok(n_used),

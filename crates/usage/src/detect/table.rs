@@ -460,20 +460,20 @@ pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"]
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     post("/v1/ocr", Api::MistralOcr),
-    post("/v1/conversations", Api::OpenAiChat),
-    post("/v1/conversations/*", Api::OpenAiChat),
-    post("/v1/conversations/*/restart", Api::OpenAiChat),
+    post("/v1/conversations", Api::MistralConversations),
+    post("/v1/conversations/*", Api::MistralConversations),
+    post("/v1/conversations/*/restart", Api::MistralConversations),
 ];
 
 /// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
 pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
     post(
         "/api/v1/services/aigc/text-generation/generation",
-        Api::OpenAiChat,
+        Api::DashScopeGenerate,
     ),
     post(
         "/api/v1/services/aigc/multimodal-generation/generation",
-        Api::OpenAiChat,
+        Api::DashScopeGenerate,
     ),
     post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
     post("/api/v1/services/rerank/*/*", Api::Rerank),
@@ -624,6 +624,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
     post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
+    // https://docs.perplexity.ai/api-reference/agent-post
+    post("**/v1/agent", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
     // https://platform.openai.com/docs/guides/realtime-websocket
@@ -650,6 +652,10 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         Api::OpenAiAssistantsRun,
     ),
 ];
+
+/// Which of these start a run and are no look at an earlier one. Their answers come before there is
+/// usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
+pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"];
 
 /// <https://platform.claude.com/docs/en/api/overview>
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[
@@ -788,6 +794,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/api/skills-api
+    "**/v1/skills",
+    "**/v1/skills/*/versions",
     "**/assistants",
     "**/assistants/*",
     "**/threads",
@@ -800,6 +809,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores/*",
     "**/vector_stores/*/files",
     "**/cachedContents",
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    "**/*/{model}:batchGenerateContent",
+    "**/*/{model}:asyncBatchEmbedContent",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
     "/v1/detokenize",

@@ -8,220 +8,21 @@
 //! `…/audio/speech-audio-done-event`. Details lie within their totals unless [`super::quirks`] says
 //! otherwise.
 
+mod schema;
+
 use super::Field;
 use super::quirks::Quirks;
 use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, less, split};
 use crate::detect::Api;
 use crate::findings::{Findings, take_text};
+use crate::json::Value;
 use crate::json::number::count_of;
-use crate::json::{Node, Value};
 use crate::scan::Trouble;
+pub(super) use schema::{RUN_SCHEMA, SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
 const CALLS_MAX: usize = 128;
-
-const fn count(count: Count) -> Node<Field> {
-    Node::leaf(Field::Count(count))
-}
-
-const INPUT_DETAILS: Node<Field> = Node::object(&[
-    ("cached_tokens", count(Count::CacheRead)),
-    ("cache_write_tokens", count(Count::CacheWrite)),
-    ("audio_tokens", count(Count::AudioInput)),
-    ("image_tokens", count(Count::ImageInput)),
-    // https://docs.litellm.ai/docs/completion/prompt_caching
-    ("cache_creation_tokens", count(Count::CacheCreation)),
-    ("cache_creation_token_details", WRITES_BY_AGE),
-    // https://www.alibabacloud.com/help/en/model-studio/context-cache
-    ("cache_creation_input_tokens", count(Count::CacheCreation)),
-    ("cache_creation", WRITES_BY_AGE),
-]);
-
-/// Cache writes by how long they are kept, as gateways to Anthropic's models pass them on.
-const WRITES_BY_AGE: Node<Field> =
-    Node::object(&[("ephemeral_1h_input_tokens", count(Count::CacheWrite1h))]);
-
-const OUTPUT_DETAILS: Node<Field> = Node::object(&[
-    ("reasoning_tokens", count(Count::Reasoning)),
-    ("audio_tokens", count(Count::AudioOutput)),
-    ("image_tokens", count(Count::ImageOutput)),
-]);
-
-const SERVER_TOOLS: Node<Field> =
-    Node::object(&[("web_search_requests", count(Count::WebSearches))]);
-
-/// Vertex AI's word for provisioned, shared or discounted capacity
-/// (<https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview>).
-const EXTRA_PROPERTIES: Node<Field> = Node::object(&[(
-    "google",
-    Node::object(&[("traffic_type", Node::leaf(Field::Context("traffic_type")))]),
-)]);
-
-/// What Mistral's conversations used (<https://docs.mistral.ai/agents/connectors/websearch>).
-const CONNECTORS: Node<Field> = Node::object(&[("web_search", count(Count::WebSearches))]);
-
-/// Every spelling that hosts of this dialect use; a host uses one of each.
-const USAGE: Node<Field> = Node::object(&[
-    ("prompt_tokens", count(Count::Input)),
-    ("input_tokens", count(Count::Input)),
-    ("completion_tokens", count(Count::Output)),
-    ("output_tokens", count(Count::Output)),
-    ("total_tokens", count(Count::Total)),
-    ("prompt_tokens_details", INPUT_DETAILS),
-    ("prompt_token_details", INPUT_DETAILS),
-    ("input_tokens_details", INPUT_DETAILS),
-    ("input_token_details", INPUT_DETAILS),
-    ("completion_tokens_details", OUTPUT_DETAILS),
-    ("completion_token_details", OUTPUT_DETAILS),
-    ("output_tokens_details", OUTPUT_DETAILS),
-    ("num_cached_tokens", count(Count::CacheRead)),
-    ("cached_tokens", count(Count::CacheRead)),
-    ("prompt_cache_hit_tokens", count(Count::CacheRead)),
-    // Gateways to Anthropic's models write both (https://docs.litellm.ai/docs/completion/prompt_caching).
-    ("cache_read_input_tokens", count(Count::CacheReadTwin)),
-    ("cache_creation_input_tokens", count(Count::CacheCreation)),
-    ("cache_creation", WRITES_BY_AGE),
-    ("reasoning_tokens", count(Count::Reasoning)),
-    // https://openrouter.ai/docs/api-reference/rerank
-    ("search_units", count(Count::SearchUnits)),
-    ("extra_properties", EXTRA_PROPERTIES),
-    ("seconds", Node::leaf(Field::BilledSeconds)),
-    (
-        "cost",
-        Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
-    ),
-    ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
-    // https://deepinfra.com/docs/openai_api
-    ("estimated_cost", Node::leaf(Field::Cost)),
-    // https://docs.perplexity.ai/docs/getting-started/pricing (Sonar Deep Research)
-    ("num_search_queries", count(Count::WebSearches)),
-    // https://docs.mistral.ai/api/#tag/ocr
-    ("pages_processed", count(Count::Pages)),
-    ("connectors", CONNECTORS),
-    ("server_tool_use", SERVER_TOOLS),
-    ("server_tool_use_details", SERVER_TOOLS),
-])
-.named(Field::Usage);
-
-/// Ranks in Cohere's shape (<https://docs.cohere.com/reference/rerank>), as gateways and hosts copy
-/// it (<https://docs.litellm.ai/docs/rerank>, <https://docs.siliconflow.com/en/api-reference/rerank>).
-const META: Node<Field> = Node::object(&[
-    (
-        "billed_units",
-        Node::object(&[("search_units", count(Count::SearchUnits))]),
-    ),
-    (
-        "tokens",
-        Node::object(&[("input_tokens", count(Count::Input))]),
-    ),
-])
-.named(Field::Usage);
-
-const THOUGHT: Node<Field> = Node::text(Field::Thought);
-const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
-
-/// Mistral's reasoning models answer in parts, of which some are thoughts
-/// (<https://docs.mistral.ai/capabilities/reasoning>).
-const PART: Node<Field> = Node::object(&[
-    ("text", Node::text(Field::Content)),
-    (
-        "thinking",
-        THOUGHT.or_array(&Node::object(&[("text", THOUGHT)])),
-    ),
-]);
-const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
-const TEXT: Node<Field> = Node::text(Field::Content);
-const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
-const CALL: Node<Field> = Node::object(&[("function", FUNCTION)]).named(Field::Call);
-
-/// The only call of older models; some hosts write it with empty strings where there is none.
-const LEGACY_CALL: Node<Field> = Node::object(&[
-    ("name", Node::leaf(Field::CallId)),
-    ("arguments", CALL_TEXT),
-])
-.named(Field::LegacyCall);
-const CALL_PIECE: Node<Field> = Node::object(&[
-    ("index", Node::leaf(Field::CallIndex)),
-    ("id", Node::leaf(Field::CallId)),
-    ("function", FUNCTION),
-    ("name", CALL_TEXT),
-    ("arguments", CALL_TEXT),
-])
-.named(Field::CallPiece);
-
-const MESSAGE: Node<Field> = Node::object(&[
-    ("content", TEXT_OR_PARTS),
-    ("reasoning_content", THOUGHT),
-    ("reasoning", THOUGHT),
-    ("refusal", TEXT),
-    ("tool_calls", Node::array(&CALL)),
-    ("function_call", LEGACY_CALL),
-])
-.named(Field::Envelope);
-
-const DELTA: Node<Field> = Node::object(&[
-    ("content", TEXT_OR_PARTS),
-    ("reasoning_content", THOUGHT),
-    ("reasoning", THOUGHT),
-    ("refusal", TEXT),
-    ("tool_calls", Node::array(&CALL_PIECE)),
-    ("function_call", CALL_PIECE),
-])
-.named(Field::Envelope);
-
-const CHOICE: Node<Field> = Node::object(&[
-    ("index", Node::leaf(Field::Index)),
-    ("finish_reason", Node::leaf(Field::Finish)),
-    ("delta", DELTA),
-    ("message", MESSAGE),
-    ("text", TEXT),
-    ("usage", USAGE),
-])
-.named(Field::Choice);
-
-/// DashScope's own API puts what others have at the top into an object
-/// (<https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>); its older form has
-/// text and reason there, as a choice has.
-const OUTPUT: Node<Field> = Node::object(&[
-    ("choices", Node::array(&CHOICE)),
-    ("text", TEXT),
-    ("finish_reason", Node::leaf(Field::Finish)),
-])
-.named(Field::Choice);
-
-/// An entry of a conversation of Mistral's (<https://docs.mistral.ai/api/#tag/beta.conversations>).
-const ENTRY: Node<Field> = Node::object(&[("model", Node::leaf(Field::Model))]);
-
-/// Ends an exchange with MiniMax (<https://platform.minimax.io/docs/api-reference/text-post>):
-/// 0 is success, whatever the HTTP status says.
-const BASE_RESPONSE: Node<Field> = Node::object(&[("status_code", Node::leaf(Field::Reason))]);
-
-pub(super) static SCHEMA: Node<Field> = Node::object(&[
-    ("type", Node::leaf(Field::Kind)),
-    ("id", Node::leaf(Field::ResponseId)),
-    ("model", Node::leaf(Field::Model)),
-    ("service_tier", Node::leaf(Field::Tier)),
-    ("status", Node::leaf(Field::Status)),
-    ("choices", Node::array(&CHOICE)),
-    ("usage", USAGE),
-    ("usage_info", USAGE),
-    ("output", OUTPUT),
-    ("outputs", Node::array(&ENTRY)),
-    ("base_resp", BASE_RESPONSE),
-    // watsonx.ai's embeddings and ranks (https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings)
-    ("model_id", Node::leaf(Field::Model)),
-    ("input_token_count", count(Count::Input)),
-    ("meta", META),
-    ("x_groq", Node::object(&[("usage", USAGE)])),
-    ("error", Node::object(&[]).named(Field::Error)),
-    ("delta", TEXT),
-    ("text", TEXT),
-    ("duration", Node::leaf(Field::AudioSeconds)),
-    ("data", Node::array(&ITEM)),
-]);
-
-const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);
 
 /// One streamed tool call as far as it is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -241,6 +42,10 @@ pub(super) struct State {
     pieces: Vec<(u64, u64)>,
     calls: Vec<Call>,
     kind: EventKind,
+    /// The run's own id; steps and messages have theirs.
+    run_id: Option<String>,
+    /// The document at hand is a step, a message or a thread, whose counts lie in the run's.
+    is_aside: bool,
 }
 
 /// What the event at hand is, of those that say so and end a stream which has no `[DONE]`.
@@ -279,6 +84,10 @@ impl State {
     ) {
         match field {
             Field::Index => self.choice_index = index_of(value),
+            Field::Kind if api == Api::OpenAiAssistantsRun => {
+                self.is_aside = value != Value::Text("thread.run");
+                self.settle_run_id(findings);
+            }
             Field::Kind => self.kind = EventKind::of(value),
             Field::Reason if !matches!(value, Value::Null | Value::Number("0")) => findings.error(),
             // DashScope's word for "not yet".
@@ -287,7 +96,7 @@ impl State {
                 let outcome = take_text(&mut self.choice_finish, value);
                 findings.note(outcome);
             }
-            Field::Status if api == Api::OpenAiAssistantsRun => {
+            Field::Status if !self.is_aside => {
                 let outcome = take_text(&mut findings.finish_reason, value);
                 findings.note(outcome);
             }
@@ -315,6 +124,7 @@ impl State {
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
+            Field::Usage if self.is_aside => findings.staged = Counts::default(),
             Field::Usage => findings.replace_usage(),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall => {
@@ -350,8 +160,19 @@ impl State {
             EventKind::Last => findings.is_terminated = true,
             EventKind::Error => findings.error(),
         }
+        if api == Api::OpenAiAssistantsRun {
+            self.settle_run_id(findings);
+            self.is_aside = false;
+        }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    fn settle_run_id(&mut self, findings: &mut Findings) {
+        match self.is_aside {
+            true => findings.response_id.clone_from(&self.run_id),
+            false => self.run_id.clone_from(&findings.response_id),
+        }
     }
 
     fn end_choice(&mut self, findings: &mut Findings) {
@@ -415,7 +236,7 @@ pub(super) fn settle(
         input_of(counts, api, quirks),
         Bucket::Input,
         &[
-            (Bucket::CacheRead, cache_read_of(counts)),
+            (Bucket::CacheRead, counts.cache_read()),
             (Bucket::CacheWrite1h, cache_write_1h),
             (
                 Bucket::CacheWrite,
@@ -448,17 +269,10 @@ pub(super) fn settle(
     input.and(output)
 }
 
-fn cache_read_of(counts: &Counts) -> Option<u64> {
-    let twin = counts.get(Count::CacheReadTwin).filter(|n| *n > 0);
-    counts.get(Count::CacheRead).max(twin)
-}
-
-/// Hosts that also serve Anthropic's models add its `cache_creation_input_tokens`, mostly as a 0
-/// that reports nothing, since other models have no such count.
 fn cache_write_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
     let creation = counts.get(Count::CacheCreation);
-    let creation = creation.filter(|n| *n > 0 || quirks.reports_cache_creation);
-    counts.get(Count::CacheWrite).max(creation)
+    let creation = creation.filter(|_| quirks.reports_cache_creation);
+    counts.cache_write().or(creation)
 }
 
 /// Chat models charge the images that they read as text, and mostly make none; image models have
@@ -474,7 +288,7 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let total = counts.get(Count::Total).filter(|_| only_input);
     let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
-    let cached = cache_read_of(counts).unwrap_or(0);
+    let cached = counts.cache_read().unwrap_or(0);
     let mut whole = input;
     if quirks.audio_is_additional {
         whole = whole.saturating_add(audio);

@@ -86,7 +86,8 @@ const QUIRKS: &[(&str, Quirks)] = &[
             ..NONE
         },
     ),
-    // The same server answers there (https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview).
+    // The same server answers there
+    // (https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview).
     (
         "vertex",
         Quirks {

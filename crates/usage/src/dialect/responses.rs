@@ -31,6 +31,9 @@ const USAGE: Node<Field> = Node::object(&[
         Node::object(&[
             ("cached_tokens", count(Count::CacheRead)),
             ("cache_write_tokens", count(Count::CacheWrite)),
+            // https://docs.perplexity.ai/docs/agent-api/quickstart
+            ("cache_read_input_tokens", count(Count::CacheReadTwin)),
+            ("cache_creation_input_tokens", count(Count::CacheCreation)),
             ("audio_tokens", count(Count::AudioInput)),
         ]),
     ),
@@ -41,8 +44,24 @@ const USAGE: Node<Field> = Node::object(&[
             ("audio_tokens", count(Count::AudioOutput)),
         ]),
     ),
-    ("cost", Node::leaf(Field::Cost)),
+    (
+        "cost",
+        Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
+    ),
     ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+    // https://docs.x.ai/docs/guides/tools/overview
+    (
+        "server_side_tool_usage_details",
+        Node::object(&[("web_search_calls", Node::leaf(Field::Query))]),
+    ),
+    // https://docs.perplexity.ai/docs/agent-api/tools/web-search
+    (
+        "tool_calls_details",
+        Node::object(&[(
+            "search_web",
+            Node::object(&[("invocation", Node::leaf(Field::Query))]),
+        )]),
+    ),
 ])
 .named(Field::Usage);
 
@@ -325,8 +344,8 @@ pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> 
         counts.get(Count::Input),
         Bucket::Input,
         &[
-            (Bucket::CacheRead, counts.get(Count::CacheRead)),
-            (Bucket::CacheWrite, counts.get(Count::CacheWrite)),
+            (Bucket::CacheRead, counts.cache_read()),
+            (Bucket::CacheWrite, counts.cache_write()),
             (Bucket::AudioInput, counts.get(Count::AudioInput)),
         ],
     );

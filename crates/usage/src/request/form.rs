@@ -69,6 +69,8 @@ impl Form {
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
             | Api::MistralOcr
+            | Api::MistralConversations
+            | Api::DashScopeGenerate
             | Api::GeminiLive
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
@@ -219,7 +221,7 @@ static RUN: Form = Form {
     limit: None,
 };
 
-/// Endpoints whose output has no limit, or none that is asked for.
+/// Endpoints whose output has no limit, or none that is asked for, or one at a place of its own.
 static UNLIMITED: Form = Form {
     root: &Node::object(&[MODEL, STREAM, TIER, N]).named(Field::Root),
     streams: false,
