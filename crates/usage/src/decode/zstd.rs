@@ -103,7 +103,17 @@ impl Zstd {
         chunk: &[u8],
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        self.volume.n_encoded += chunk.len() as u64;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let (step, behind) = self.volume.step(rest);
+            self.step(step, sink)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Decodes bytes that have one bound.
+    fn step(&mut self, chunk: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<(), Trouble> {
         let mut rest = chunk;
         while !rest.is_empty() {
             if let Stage::Skip { n_left } = self.stage {
@@ -212,10 +222,8 @@ impl Zstd {
             if n_made == 0 {
                 break;
             }
-            if !self.volume.admits(n_made) {
-                return Err(Trouble::BadEncoding);
-            }
-            sink(buffer.get(..n_made).unwrap_or_default());
+            let made = buffer.get(..n_made).unwrap_or_default();
+            self.volume.pass_on(made, sink)?;
         }
         if is_last {
             self.frame = None;
