@@ -82,18 +82,14 @@ pub fn insert_sql() -> String {
     format!("INSERT INTO events ({names}) VALUES ({places}) ON CONFLICT (event_id) DO NOTHING")
 }
 
-/// Replaces every column of the row; takes what [`bind`] gives. The price that it brings is the
-/// row's first.
+/// Replaces every column of the row; takes what [`bind`] gives.
 pub fn update_sql() -> String {
     let sets: Vec<String> = (1..)
         .zip(columns())
         .skip(1)
         .map(|(i, name)| format!("{name} = ?{i}"))
         .collect();
-    format!(
-        "UPDATE events SET {}, original_cost_pico = NULL, original_price_id = NULL WHERE id = ?1",
-        sets.join(", ")
-    )
+    format!("UPDATE events SET {} WHERE id = ?1", sets.join(", "))
 }
 
 /// The columns that [`read`](crate::ledger::stored::read) reads, of `events e` with [`JOINS`].

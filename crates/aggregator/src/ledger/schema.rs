@@ -20,7 +20,8 @@ const MIGRATIONS: [&str; 2] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
-    // anew, and hourly sums of what providers state.
+    // anew, and hourly sums of what providers state; it finds estimated calls whose usage is
+    // retrieved later.
     include_str!("schema_2_to_3.sql"),
 ];
 

@@ -2,6 +2,9 @@ ALTER TABLE events ADD COLUMN estimate_basis TEXT;
 ALTER TABLE events ADD COLUMN original_cost_pico INTEGER;
 ALTER TABLE events ADD COLUMN original_price_id INTEGER REFERENCES prices (id);
 
+CREATE INDEX events_estimated ON events (response_id)
+    WHERE usage_source = 1 AND response_id IS NOT NULL;
+
 ALTER TABLE hourly ADD COLUMN stated_requests INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE hourly ADD COLUMN provider_cost_pico ANY NOT NULL DEFAULT 0;
 ALTER TABLE hourly ADD COLUMN compared_cost_pico ANY NOT NULL DEFAULT 0;
