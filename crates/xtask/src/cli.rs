@@ -39,6 +39,12 @@ pub enum Task {
     Memory(Memory),
     /// Send mixed good and hostile traffic for long; fail where anything traps, is lost or grows
     Soak(Soak),
+    /// Feed the scanners what a fuzzer thinks up; fail where a check does not hold
+    ///
+    /// Builds the targets of crates/usage/fuzz with libFuzzer, on the pinned toolchain. An input
+    /// that fails is kept below target/fuzz/findings, and so is the corpus below
+    /// target/fuzz/corpus, from which the next run goes on.
+    Fuzz(Fuzz),
     /// Fetch what the other commands need, and say where it is
     Setup(Pinned),
 }
@@ -173,6 +179,19 @@ impl Soak {
             .flat_map(|n| ["--requests".into(), n])
             .collect()
     }
+}
+
+#[derive(Args)]
+pub struct Fuzz {
+    /// Only these targets; all where none is named
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// How long each target runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub seconds: u32,
+    /// How many targets run at a time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub jobs: u16,
 }
 
 #[derive(Args)]

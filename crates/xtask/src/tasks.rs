@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use crate::artefacts::{self, Profile, Variables};
 use crate::cli::{Bench, Demo, Memory, Pinned, Soak, Task, Test};
-use crate::steps;
 use crate::tally::Tally;
 use crate::tools;
 use crate::workshop::Workshop;
+use crate::{fuzz, steps};
 
 /// Carries out one task.
 pub fn run(task: Task) -> Result<ExitCode> {
@@ -21,6 +21,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(bench) => run_bench(&workshop, &bench),
         Task::Memory(memory) => run_memory(&workshop, &memory),
         Task::Soak(soak) => run_soak(&workshop, &soak),
+        Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
     }
 }

@@ -11,6 +11,7 @@ mod prices;
 mod progress;
 mod report;
 mod serve;
+mod store;
 mod top;
 
 use std::path::PathBuf;

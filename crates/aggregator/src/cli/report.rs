@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::output::{self, Format};
+use super::store::{Opened, Store};
 use super::{Files, Outcome};
 use crate::clock;
-use crate::ledger::query::{Dimension, Reader, SpendQuery};
+use crate::ledger::query::{Dimension, SpendQuery};
 use crate::question::Parts;
 use crate::rows;
 
@@ -33,6 +34,8 @@ pub struct Arguments {
     /// A row for each interval, such as 1h or 1d.
     #[arg(long, value_name = "DURATION")]
     interval: Option<String>,
+    #[command(flatten)]
+    store: Store,
     /// How rows are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -49,28 +52,28 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         ..Parts::default()
     };
     let query = parts.spend(clock::now())?;
-    let reader = Reader::open(&files.load()?.state_dir)?;
-    let sums = reader.spend(&query)?;
+    let mut ledger = arguments.store.open(files)?;
+    let sums = ledger.spend(&query)?;
     let mut rows = rows::spend(&query.by, query.interval_ms.is_some(), &sums);
     if arguments.format != Format::Table {
         output::write(&rows, arguments.format, &[])?;
         return Ok(Outcome::Done);
     }
     if rows.items.len() > 1 {
-        rows.items.extend(total(&reader, &query)?);
+        rows.items.extend(total(&mut ledger, &query)?);
     }
     output::write(&rows, Format::Table, &columns(&query))?;
     Ok(Outcome::Done)
 }
 
 /// The sums of all rows, under the word `total` in place of the first dimension.
-fn total(reader: &Reader, query: &SpendQuery) -> anyhow::Result<Vec<Map<String, Value>>> {
+fn total(ledger: &mut Opened, query: &SpendQuery) -> anyhow::Result<Vec<Map<String, Value>>> {
     let all = SpendQuery {
         by: Vec::new(),
         interval_ms: None,
         ..query.clone()
     };
-    let mut items = rows::spend(&[], false, &reader.spend(&all)?).items;
+    let mut items = rows::spend(&[], false, &ledger.spend(&all)?).items;
     let first = query.interval_ms.map(|_| "start");
     let first = first.or(query.by.first().map(Dimension::name));
     for item in &mut items {

@@ -3,9 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use super::output::{self, Format};
+use super::store::Store;
 use super::{Files, Outcome};
 use crate::clock;
-use crate::ledger::query::Reader;
 use crate::question::Parts;
 use crate::rows;
 
@@ -29,6 +29,8 @@ pub struct Arguments {
     /// How many.
     #[arg(long, value_name = "N", default_value = "20")]
     limit: String,
+    #[command(flatten)]
+    store: Store,
     /// How rows are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -56,6 +58,7 @@ const COLUMNS: &[&str] = &[
     "input_tokens",
     "output_tokens",
     "cost_usd",
+    "estimate_basis",
     "duration_ms",
     "request_id",
     "tags",
@@ -78,9 +81,8 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         ..Parts::default()
     };
     let query = parts.requests(clock::now())?;
-    let reader = Reader::open(&files.load()?.state_dir)?;
-    let page = reader.requests(&query)?;
-    let rows = rows::requests(&page.items, page.next_cursor);
+    let (items, next_cursor) = arguments.store.open(files)?.requests(&query)?;
+    let rows = rows::requests(&items, next_cursor);
     output::write(&rows, arguments.format, COLUMNS)?;
     Ok(Outcome::Done)
 }

@@ -80,7 +80,7 @@ impl Asked {
     }
 }
 
-fn cells(values: &[Value]) -> impl Fn(usize) -> rusqlite::Result<ValueRef<'_>> {
+fn cells<'v>(values: &'v [Value]) -> impl Fn(usize) -> rusqlite::Result<ValueRef<'v>> {
     |at| {
         values
             .get(at)

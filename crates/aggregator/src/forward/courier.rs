@@ -13,7 +13,7 @@ use crate::clock;
 use crate::forward::error::ForwardError;
 use crate::forward::place::Place;
 use crate::forward::store::{Delivered, KnownIds, Store};
-use crate::ledger::outbox::{Parcel, Progress, Step};
+use crate::ledger::outbox::{Note, Parcel, Progress};
 use crate::ledger::{Ledger, QueryError};
 use crate::metrics::Metrics;
 
@@ -162,11 +162,11 @@ impl Courier {
                 }
                 Err(error) => return Err(error),
             }
-            let step = Step::Forwarded {
+            let note = Note::Forwarded {
                 upto: parcel.upto,
                 rows: parcel.rows,
             };
-            self.ledger.step(step).await?;
+            self.ledger.note(note).await?;
         }
     }
 
@@ -181,7 +181,7 @@ impl Courier {
                 "the store is an empty or an earlier one; calls are sent again"
             );
             self.known = KnownIds::default();
-            self.ledger.step(Step::Restart { from }).await?;
+            self.ledger.note(Note::Restart { from }).await?;
             seen.clear();
         } else if store.is_new() {
             self.known = KnownIds::default();
@@ -192,7 +192,7 @@ impl Courier {
                 continue;
             }
             self.ledger
-                .step(Step::Resend {
+                .note(Note::Resend {
                     month: name,
                     lost,
                     from_ms: month.start_ms(),

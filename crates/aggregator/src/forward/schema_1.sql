@@ -97,11 +97,13 @@ CREATE TABLE tollmesh.events (
     cost_pico          bigint,
     list_cost_pico     bigint,
     provider_cost_pico bigint,
+    original_cost_pico bigint,
     response_flags     bigint NOT NULL,
     model_id           integer NOT NULL,
     tag_set            integer NOT NULL,
     source_id          integer NOT NULL,
     price_id           integer NOT NULL,
+    original_price_id  integer,
     ledger             integer NOT NULL,
     revision           integer NOT NULL,
     status             integer,
@@ -122,6 +124,7 @@ CREATE TABLE tollmesh.events (
     trouble            text,
     reservation_id     text,
     fingerprint        text,
+    estimate_basis     text,
     cost_lines         text,
     units              jsonb,
     billed_usage       jsonb,
@@ -155,6 +158,9 @@ CREATE TABLE tollmesh.hourly (
     reasoning        numeric NOT NULL,
     audio_output     numeric NOT NULL,
     image_output     numeric NOT NULL,
+    stated_requests    bigint NOT NULL,
+    provider_cost_pico numeric NOT NULL,
+    compared_cost_pico numeric NOT NULL,
     PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
 ) WITH (fillfactor = 70);
 

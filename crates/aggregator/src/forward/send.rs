@@ -2,6 +2,7 @@
 
 use tollmesh_usage::Bucket;
 
+use crate::ledger::codes::{DENIED, RELAYED};
 use crate::ledger::outbox::{self, is_text};
 
 /// Columns of JSON, which the store keeps in a form of its own.
@@ -82,26 +83,35 @@ pub fn withdraw_sql() -> String {
 /// Adds the sums of those rows, or with a minus takes them away. In the key's order, so that two who
 /// touch the same sums wait for each other instead of for ever.
 fn add_sums(rows: &str, sign: &str) -> String {
-    let wide: Vec<&str> = ["cost_pico", "duration_ms", "ttft_ms"]
+    let is_stated = format!(
+        "provider_cost_pico IS NOT NULL AND billable <> 0 AND outcome NOT IN ({DENIED}, {RELAYED})"
+    );
+    let plain = ["cost_pico", "duration_ms", "ttft_ms"]
         .into_iter()
         .chain(Bucket::ALL.map(Bucket::name))
-        .collect();
-    let sums: Vec<String> = wide
-        .iter()
-        .map(|name| format!("{sign}coalesce(sum({name}), 0)"))
-        .collect();
-    let adds: Vec<String> = ["requests", "ttft_count"]
-        .iter()
-        .chain(&wide)
-        .map(|name| format!("{name} = h.{name} + excluded.{name}"))
-        .collect();
+        .map(|name| (name, format!("coalesce(sum({name}), 0)")));
+    let filtered = |sum: &str| format!("coalesce({sum} FILTER (WHERE {is_stated}), 0)");
+    let sums: Vec<(&str, String)> = [
+        ("requests", "count(*)".to_owned()),
+        ("ttft_count", "count(ttft_ms)".to_owned()),
+        ("stated_requests", filtered("count(*)")),
+        ("provider_cost_pico", filtered("sum(provider_cost_pico)")),
+        ("compared_cost_pico", filtered("sum(cost_pico)")),
+    ]
+    .into_iter()
+    .chain(plain)
+    .collect();
+    let each = |write: &dyn Fn(&str, &str) -> String| {
+        let written: Vec<String> = sums.iter().map(|(name, sum)| write(name, sum)).collect();
+        written.join(", ")
+    };
     format!(
-        "INSERT INTO tollmesh.hourly AS h (hour, {GROUPS}, requests, ttft_count, {wide})
-         SELECT {HOUR}, {GROUPS}, {sign}count(*), {sign}count(ttft_ms), {sums}
+        "INSERT INTO tollmesh.hourly AS h (hour, {GROUPS}, {names})
+         SELECT {HOUR}, {GROUPS}, {sums}
          FROM {rows} GROUP BY 1, {GROUPS} ORDER BY 1, {GROUPS}
          ON CONFLICT (hour, {GROUPS}) DO UPDATE SET {adds}",
-        wide = wide.join(", "),
-        sums = sums.join(", "),
-        adds = adds.join(", "),
+        names = each(&|name, _| name.to_owned()),
+        sums = each(&|_, sum| format!("{sign}{sum}")),
+        adds = each(&|name, _| format!("{name} = h.{name} + excluded.{name}")),
     )
 }

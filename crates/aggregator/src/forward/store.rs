@@ -62,7 +62,7 @@ const KINDS: [Kind; 4] = [
     },
     Kind {
         table: "prices",
-        columns: &["price_id"],
+        columns: &["price_id", "original_price_id"],
     },
 ];
 
@@ -352,7 +352,10 @@ impl<'p> Array<'p> {
     }
 }
 
-fn chosen<'c, T>(cells: &'c [T], kept: &'c [bool]) -> impl Iterator<Item = &'c T> {
+fn chosen<'c, 'k, T>(
+    cells: &'c [T],
+    kept: &'k [bool],
+) -> impl Iterator<Item = &'c T> + use<'c, 'k, T> {
     cells.iter().zip(kept).filter(|(_, kept)| **kept).map(|(cell, _)| cell)
 }
 

@@ -4,7 +4,7 @@ mod api;
 mod guard;
 mod health;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::header;
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::StatusCode;
 
+use crate::forward::Status;
 use crate::ledger::Ledger;
 use crate::metrics::{Exposition, Metrics};
 use crate::prices::Prices;
@@ -23,6 +24,8 @@ pub use guard::Guard;
 pub struct Operator {
     /// The ledger.
     pub ledger: Ledger,
+    /// How forwarding is, where it is set up.
+    pub forwarding: Option<Arc<Mutex<Status>>>,
     /// The price tables.
     pub prices: Arc<Prices>,
     /// The process's metrics.

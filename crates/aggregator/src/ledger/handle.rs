@@ -8,9 +8,10 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
-use crate::ledger::outbox::Step;
+use crate::ledger::outbox::Note;
 use crate::ledger::query::Reader;
 use crate::ledger::queue::Queue;
+use crate::ledger::reprice::{Changes, Repricing};
 use crate::ledger::totals::{Meter, NoMeter, Totals};
 use crate::ledger::writer::{self, Shared};
 
@@ -133,9 +134,27 @@ impl Ledger {
     }
 
     /// Notes what has become of rows on their way to another store; returns after the commit.
-    pub async fn step(&self, step: Step) -> Result<(), AppendError> {
-        let answer = self.queue.step(step)?;
+    pub async fn note(&self, note: Note) -> Result<(), AppendError> {
+        let answer = self.queue.note(note)?;
         answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Prices rows anew and says what changed. Other batches are committed in between.
+    ///
+    /// Counters keep what they held, and receive the cost of calls that have their first price now.
+    /// Doing it again changes nothing. On an error the rows up to some instant are done.
+    pub async fn reprice(&self, repricing: &Repricing) -> Result<Changes, AppendError> {
+        let mut changes = Changes::default();
+        let mut place = None;
+        loop {
+            let answer = self.queue.reprice(repricing.clone(), place)?;
+            let step = answer.await.map_err(|_| AppendError::Closed)??;
+            changes.merge(step.changes);
+            match step.next {
+                None => return Ok(changes),
+                next => place = next,
+            }
+        }
     }
 
     /// Questions to this ledger; they do not hold up the writer.

@@ -38,7 +38,11 @@ const TEXTS: &[&str] = &[
     "reservation_id",
     "trouble",
     "fingerprint",
+    "estimate_basis",
 ];
+
+/// What a row holds of its first price, where it has another now.
+const ORIGINAL: [&str; 2] = ["original_cost_pico", "original_price_id"];
 
 /// How far forwarding has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub struct Facts {
 
 /// What has become of rows that were pending, or is to be done again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Note {
     /// The store has these.
     Forwarded {
         /// The parcel's `upto`.
@@ -132,7 +136,9 @@ impl Reader {
 
 /// The columns that are forwarded: those of a row but its number, which is this ledger's own.
 pub fn columns() -> impl Iterator<Item = &'static str> {
-    row::columns().filter(|name| *name != "id")
+    row::columns()
+        .filter(|name| *name != "id")
+        .chain(ORIGINAL)
 }
 
 /// Whether the column holds text.
@@ -140,12 +146,12 @@ pub fn is_text(column: &str) -> bool {
     TEXTS.contains(&column)
 }
 
-/// Carries out a step, in the writer's transaction.
-pub fn take(connection: &Connection, step: &Step) -> rusqlite::Result<()> {
-    match step {
-        Step::Forwarded { upto, rows } => forwarded(connection, *upto, rows),
-        Step::Restart { from } => restart(connection, *from),
-        Step::Resend {
+/// Takes a note, in the writer's transaction.
+pub fn take(connection: &Connection, note: &Note) -> rusqlite::Result<()> {
+    match note {
+        Note::Forwarded { upto, rows } => forwarded(connection, *upto, rows),
+        Note::Restart { from } => restart(connection, *from),
+        Note::Resend {
             month,
             lost,
             from_ms,
@@ -297,7 +303,7 @@ fn facts(connection: &Connection, parcel: &Parcel) -> rusqlite::Result<Facts> {
         tag_sets: look_up(&["tag_set"], "tag_sets")?,
         sources: look_up(&["source_id"], "sources")?,
         models: look_up(&["model_id"], "models")?,
-        prices: look_up(&["price_id"], "prices")?,
+        prices: look_up(&["price_id", "original_price_id"], "prices")?,
     })
 }
 

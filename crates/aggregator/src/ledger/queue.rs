@@ -9,7 +9,8 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::AppendError;
-use crate::ledger::outbox::Step;
+use crate::ledger::outbox::Note;
+use crate::ledger::reprice::{Place, Repricing, Step};
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it
 /// waits for the last.
@@ -17,6 +18,9 @@ const GROUP_EVENTS_MAX: usize = 4_096;
 
 /// The answer to one batch.
 pub type Answer = Result<Appended, AppendError>;
+
+/// The answer to one step of repricing.
+pub type Repriced = Result<Step, AppendError>;
 
 /// One batch that waits.
 pub struct Batch {
@@ -28,7 +32,8 @@ pub struct Batch {
 pub enum Message {
     Append(Batch, oneshot::Sender<Answer>),
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
-    Step(Step, oneshot::Sender<Result<(), AppendError>>),
+    Note(Note, oneshot::Sender<Result<(), AppendError>>),
+    Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Close(oneshot::Sender<()>),
 }
 
@@ -50,7 +55,8 @@ pub struct Group {
 /// What follows a transaction.
 pub enum After {
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
-    Step(Step, oneshot::Sender<Result<(), AppendError>>),
+    Note(Note, oneshot::Sender<Result<(), AppendError>>),
+    Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Close(oneshot::Sender<()>),
 }
 
@@ -107,13 +113,26 @@ impl Queue {
     }
 
     /// Asks for a step of forwarding to be noted.
-    pub fn step(
+    pub fn note(
         &self,
-        step: Step,
+        note: Note,
     ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Step(step, answer))
+            .send(Message::Note(note, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Asks for one step of repricing, after that place.
+    pub fn reprice(
+        &self,
+        repricing: Repricing,
+        after: Option<Place>,
+    ) -> Result<oneshot::Receiver<Repriced>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Reprice(repricing, after, answer))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -152,8 +171,12 @@ impl Group {
                     group.after = Some(After::Prune(before, answer));
                     return group;
                 }
-                Message::Step(step, answer) => {
-                    group.after = Some(After::Step(step, answer));
+                Message::Note(note, answer) => {
+                    group.after = Some(After::Note(note, answer));
+                    return group;
+                }
+                Message::Reprice(repricing, place, answer) => {
+                    group.after = Some(After::Reprice(repricing, place, answer));
                     return group;
                 }
                 Message::Close(done) => {

@@ -6,7 +6,7 @@ use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{self, Scope, Table};
+use crate::ledger::query::scope::{self, Dialect, Scope, Table};
 
 /// Which calls to look at.
 #[derive(Clone, Debug, Default)]

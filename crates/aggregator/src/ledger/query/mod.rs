@@ -6,8 +6,9 @@ mod forgotten;
 pub mod postgres;
 mod quarantined;
 mod reader;
+mod repriced;
 mod requests;
-mod scope;
+pub(super) mod scope;
 mod spend;
 
 pub use coverage::{Coverage, CoverageQuery};

@@ -70,6 +70,7 @@ pub fn request_row(cells: Cells<'_, '_>) -> rusqlite::Result<RequestRow> {
         event: stored.entry.event,
         cost: stored.entry.cost,
         provider_cost: stored.provider_cost,
+        original: stored.original,
     })
 }
 
