@@ -46,6 +46,20 @@ const TOLLMESH: Component = Component {
     remedy: "cargo build --release -p tollmesh-aggregator",
 };
 
+const POSTGRES: Component = Component {
+    name: "PostgreSQL",
+    variable: "TOLLMESH_POSTGRES",
+    // Newest first; a path from the root that is absolute is that path.
+    places: &[
+        "/usr/lib/postgresql/18/bin/postgres",
+        "/usr/lib/postgresql/17/bin/postgres",
+        "/usr/lib/postgresql/16/bin/postgres",
+        "/usr/lib/postgresql/15/bin/postgres",
+        "/usr/lib/postgresql/14/bin/postgres",
+    ],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -89,6 +103,11 @@ pub fn root() -> &'static Path {
 /// The aggregator alone.
 pub fn tollmesh() -> Result<PathBuf, String> {
     locate(&TOLLMESH)
+}
+
+/// PostgreSQL's server.
+pub fn postgres() -> Result<PathBuf, String> {
+    locate(&POSTGRES)
 }
 
 /// Says aloud that a test was skipped, and why.

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod literal;
 pub mod mesh;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod provider;
 pub mod recorded;
