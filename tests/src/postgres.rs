@@ -101,7 +101,10 @@ impl Postgres {
 
     /// Where to connect: user and database are `tollmesh`; no password stands in it.
     pub fn url(&self) -> String {
-        format!("postgres://tollmesh@localhost:{}/tollmesh", self.address.port())
+        format!(
+            "postgres://tollmesh@localhost:{}/tollmesh",
+            self.address.port()
+        )
     }
 
     /// The file with the authority of its certificate.
@@ -154,7 +157,10 @@ impl Postgres {
     pub fn run(&self, sql: &str) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             let client = self.admin("tollmesh").await?;
-            client.batch_execute(sql).await.with_context(|| sql.to_owned())
+            client
+                .batch_execute(sql)
+                .await
+                .with_context(|| sql.to_owned())
         })
     }
 
@@ -199,7 +205,15 @@ impl Postgres {
         self.hand_over(&data)?;
         let mut command = self.command("initdb");
         command.arg("-D").arg(&data);
-        command.args(["-U", ADMIN, "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        command.args([
+            "-U",
+            ADMIN,
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]);
         let output = command
             .output()
             .with_context(|| format!("cannot run initdb beside {}", self.program.display()))?;

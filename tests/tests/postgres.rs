@@ -109,8 +109,12 @@ impl Cluster {
         // The sums above are kept by the hour; these are of the rows.
         let n_want: u64 = self.sidecars.iter().map(|sidecar| sidecar.n_sent).sum();
         let n_rows = "SELECT count(*) FROM tollmesh.calls";
-        assert_eq!(self.server.ask(n_rows).expect("a count"), n_want.to_string());
-        let drift = "SELECT sum(cost_pico) - (SELECT sum(cost_pico) FROM tollmesh.hourly)
+        assert_eq!(
+            self.server.ask(n_rows).expect("a count"),
+            n_want.to_string()
+        );
+        let drift =
+            "SELECT coalesce(sum(cost_pico), 0) - (SELECT sum(cost_pico) FROM tollmesh.hourly)
                      FROM tollmesh.events";
         assert_eq!(self.server.ask(drift).expect("a sum"), "0");
     }
@@ -190,7 +194,10 @@ fn rfc3339(ms: u64) -> String {
     };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (h, m, s) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", ms % 1_000)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z",
+        ms % 1_000
+    )
 }
 
 /// The n-th event of a sidecar: no two use the same, tags recur, and some text is hostile.
@@ -224,15 +231,32 @@ fn the_shared_ledger_is_the_sum_of_twenty() {
         let text = cluster.shared(&[&top, arguments].concat()).expect("calls");
         serde_json::from_str::<Value>(&text).expect("JSON")["items"].clone()
     };
-    let own = cluster.sidecars[3].ask(&[
-        "top", "--by", "cost", "--limit", "5", "--format", "json",
-    ]);
+    let own = cluster.sidecars[3].ask(&["top", "--by", "cost", "--limit", "5", "--format", "json"]);
     let own: Value = serde_json::from_str(&own.expect("calls")).expect("JSON");
     let shared = top(&["--where", "namespace:s3"]);
     let without_nul = own["items"].to_string().replace("\\u0000", "\u{fffd}");
-    assert_eq!(shared, serde_json::from_str::<Value>(&without_nul).expect("JSON"));
-    let hourly = ["report", "--by", "provider", "--interval", "1h", "--format", "csv"];
-    let minutes = ["report", "--by", "provider", "--interval", "30m", "--format", "csv"];
+    assert_eq!(
+        shared,
+        serde_json::from_str::<Value>(&without_nul).expect("JSON")
+    );
+    let hourly = [
+        "report",
+        "--by",
+        "provider",
+        "--interval",
+        "1h",
+        "--format",
+        "csv",
+    ];
+    let minutes = [
+        "report",
+        "--by",
+        "provider",
+        "--interval",
+        "30m",
+        "--format",
+        "csv",
+    ];
     for report in [hourly, minutes] {
         let report = cluster.shared(&report).expect("a report");
         let n_requests: u64 = report
@@ -266,7 +290,10 @@ fn a_server_away_costs_disk_and_nothing_else() {
     assert_eq!(sidecar.metric("tollmesh_forward_pending_rows"), 1_200.0);
     assert!(sidecar.metric("tollmesh_forward_lag_seconds") >= 3_590.0);
     // One side restarts while the other is away.
-    cluster.sidecars[1].aggregator.restart().expect("it starts again");
+    cluster.sidecars[1]
+        .aggregator
+        .restart()
+        .expect("it starts again");
     cluster.server.restart().expect("it starts again");
     cluster.agrees();
     let sidecar = &cluster.sidecars[0];
@@ -289,8 +316,14 @@ fn killed_on_either_side_under_load_loses_and_doubles_nothing() {
         cluster.send(400);
         match round % 3 {
             0 => cluster.server.restart().expect("it starts again"),
-            1 => cluster.sidecars[0].aggregator.restart().expect("it starts again"),
-            _ => cluster.sidecars[2].aggregator.restart().expect("it starts again"),
+            1 => cluster.sidecars[0]
+                .aggregator
+                .restart()
+                .expect("it starts again"),
+            _ => cluster.sidecars[2]
+                .aggregator
+                .restart()
+                .expect("it starts again"),
         }
     }
     cluster.agrees();
@@ -312,7 +345,10 @@ fn what_the_server_loses_comes_again() {
         format!("DROP TABLE {partition}"),
         "DROP SCHEMA tollmesh CASCADE".to_owned(),
     ] {
-        cluster.server.run(&loss).unwrap_or_else(|error| panic!("{loss}: {error:#}"));
+        cluster
+            .server
+            .run(&loss)
+            .unwrap_or_else(|error| panic!("{loss}: {error:#}"));
         cluster.send(20);
         cluster.agrees();
     }
@@ -365,7 +401,10 @@ fn an_altered_row_is_forwarded_again_and_the_newest_state_wins() {
                  WHERE event_id = 's0-0'";
     assert_eq!(cluster.server.ask(state).expect("a row"), "1 1000000 0");
     // An import on a later day brings its first state again, which is no news.
-    cluster.server.run("UPDATE tollmesh.ledgers SET forwarded_row = 0").expect("done");
+    cluster
+        .server
+        .run("UPDATE tollmesh.ledgers SET forwarded_row = 0")
+        .expect("done");
     cluster.send(1);
     cluster.agrees();
     assert_eq!(cluster.server.ask(state).expect("a row"), "1 1000000 0");
@@ -433,7 +472,11 @@ fn a_password_is_read_from_its_file_and_a_certificate_is_verified() {
     let plain = format!("[postgres]\nurl = \"{url}\"\ninterval = \"100ms\"\n");
     let with_password = format!("{plain}password_file = {password_file:?}\n");
     let ca_file = cluster.server.ca_file();
-    cluster.add(&tollmesh, 0, &format!("{with_password}ca_file = {ca_file:?}\n"));
+    cluster.add(
+        &tollmesh,
+        0,
+        &format!("{with_password}ca_file = {ca_file:?}\n"),
+    );
     cluster.add(&tollmesh, 1, &with_password);
     let with_both = plain.replace("tollmesh@", &format!("tollmesh:{PASSWORD}-wrong@"));
     cluster.add(&tollmesh, 2, &format!("{with_both}ca_file = {ca_file:?}\n"));
@@ -464,7 +507,12 @@ fn a_password_is_read_from_its_file_and_a_certificate_is_verified() {
         assert!(!sidecar.log().contains(PASSWORD), "{}", sidecar.log());
         let metrics = sidecar.aggregator.metrics().expect("a scrape").0;
         assert!(!metrics.contains(PASSWORD));
-        assert!(!sidecar.readiness(&cluster.runtime).to_string().contains(PASSWORD));
+        assert!(
+            !sidecar
+                .readiness(&cluster.runtime)
+                .to_string()
+                .contains(PASSWORD)
+        );
     }
 }
 
@@ -505,7 +553,12 @@ fn months_are_made_ahead_and_dropped_by_retention() {
     cluster.send(5);
     eventually("the old month is dropped", || {
         let left = "SELECT coalesce(to_regclass('tollmesh.events_2020_01')::text, 'none')";
-        match cluster.server.ask(left).map_err(|error| format!("{error:#}"))?.as_str() {
+        match cluster
+            .server
+            .ask(left)
+            .map_err(|error| format!("{error:#}"))?
+            .as_str()
+        {
             "none" => Ok(()),
             left => Err(left.to_owned()),
         }

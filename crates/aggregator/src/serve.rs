@@ -100,9 +100,10 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         Arc::clone(&metrics),
         Arc::clone(&activity),
     );
-    let forwarding = config.postgres.as_ref().map(|settings| {
-        Forwarding::start(ledger.clone(), settings.clone(), Arc::clone(&metrics))
-    });
+    let forwarding = config
+        .postgres
+        .as_ref()
+        .map(|settings| Forwarding::start(ledger.clone(), settings.clone(), Arc::clone(&metrics)));
     let operator = Operator {
         ledger: ledger.clone(),
         forwarding: forwarding.as_ref().map(|f| Arc::clone(&f.status)),
@@ -206,11 +207,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 impl Forwarding {
-    fn start(
-        ledger: Ledger,
-        settings: forward::Settings,
-        metrics: Arc<Metrics>,
-    ) -> Forwarding {
+    fn start(ledger: Ledger, settings: forward::Settings, metrics: Arc<Metrics>) -> Forwarding {
         tracing::info!(to = %settings.place, "calls are forwarded");
         let courier = Courier::new(ledger, settings, metrics);
         let stop = watch::Sender::new(false);

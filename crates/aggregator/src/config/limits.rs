@@ -95,7 +95,9 @@ pub fn drain(text: &str) -> Result<Duration, String> {
 pub fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < INTERVAL.0 || interval > INTERVAL.1 {
-        return Err(format!("{text:?} is out of bounds; expected from \"100ms\" to \"1h\""));
+        return Err(format!(
+            "{text:?} is out of bounds; expected from \"100ms\" to \"1h\""
+        ));
     }
     Ok(interval)
 }

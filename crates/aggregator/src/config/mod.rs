@@ -184,7 +184,10 @@ fn read_postgres(mut section: Section<'_>) -> Option<Settings> {
         section.refuse("url", "missing; name the database, or remove the section");
     }
     if place.as_ref().is_some_and(Place::has_password) && password_file.is_some() {
-        section.refuse("password_file", "the URL holds a password too; remove that one");
+        section.refuse(
+            "password_file",
+            "the URL holds a password too; remove that one",
+        );
     }
     section.finish();
     Some(Settings {

@@ -109,7 +109,8 @@ fn kind(value: &Value) -> Type {
 fn values_of(row: &Row) -> Result<Vec<Value>, ForwardError> {
     let value = |at: usize, kind: &Type| -> Result<Value, tokio_postgres::Error> {
         Ok(if *kind == Type::INT8 {
-            row.try_get::<_, Option<i64>>(at)?.map_or(Value::Null, Value::Integer)
+            row.try_get::<_, Option<i64>>(at)?
+                .map_or(Value::Null, Value::Integer)
         } else if *kind == Type::INT4 {
             let n: Option<i32> = row.try_get(at)?;
             n.map_or(Value::Null, |n| Value::Integer(n.into()))
@@ -117,7 +118,8 @@ fn values_of(row: &Row) -> Result<Vec<Value>, ForwardError> {
             let n: Option<i16> = row.try_get(at)?;
             n.map_or(Value::Null, |n| Value::Integer(n.into()))
         } else {
-            row.try_get::<_, Option<String>>(at)?.map_or(Value::Null, Value::Text)
+            row.try_get::<_, Option<String>>(at)?
+                .map_or(Value::Null, Value::Text)
         })
     };
     row.columns()

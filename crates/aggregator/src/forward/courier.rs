@@ -117,13 +117,14 @@ impl Courier {
                 continue;
             }
             let visited = self.visit().await;
+            self.look().await;
             self.note(visited);
             last_visit = Instant::now();
             pause = jittered(self.pause());
         }
         let visited = self.visit().await;
-        self.note(visited);
         self.look().await;
+        self.note(visited);
     }
 
     /// One visit: connects, makes sure that both sides speak of the same rows, sends what waits,

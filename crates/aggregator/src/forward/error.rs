@@ -72,7 +72,9 @@ pub enum ForwardError {
     #[error("the ledger was not read to the end")]
     Broken,
     /// The answer has more groups than one answer may.
-    #[error("more than {max} groups; ask for fewer dimensions, a longer interval or a shorter time")]
+    #[error(
+        "more than {max} groups; ask for fewer dimensions, a longer interval or a shorter time"
+    )]
     TooManyGroups {
         /// The most groups in one answer.
         max: usize,
@@ -92,7 +94,9 @@ impl ForwardError {
     /// 22 (data), 23 (integrity) and 54 (a limit of the server) of
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
     pub fn blames_content(&self) -> bool {
-        let class = self.code().map(|code| code.code().get(..2).unwrap_or_default());
+        let class = self
+            .code()
+            .map(|code| code.code().get(..2).unwrap_or_default());
         matches!(class, Some("22" | "23" | "54"))
     }
 

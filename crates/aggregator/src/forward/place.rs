@@ -32,15 +32,20 @@ impl Place {
     /// which may hold a password.
     pub fn parse(text: &str) -> Result<Place, String> {
         const EXPECTED: &str = "expected such as \"postgres://tollmesh@db.example:5432/tollmesh\"";
-        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+        if !["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme))
+        {
             return Err(format!("not a URL of PostgreSQL; {EXPECTED}"));
         }
         // A certificate is always verified here, so all modes that use one are the same.
-        let text = ["verify-full", "verify-ca"].iter().fold(text.to_owned(), |text, mode| {
-            text.replace(&format!("sslmode={mode}"), "sslmode=require")
-        });
-        let mut config = Config::from_str(&text)
-            .map_err(|_| format!("not a URL of PostgreSQL; {EXPECTED}"))?;
+        let text = ["verify-full", "verify-ca"]
+            .iter()
+            .fold(text.to_owned(), |text, mode| {
+                text.replace(&format!("sslmode={mode}"), "sslmode=require")
+            });
+        let mut config =
+            Config::from_str(&text).map_err(|_| format!("not a URL of PostgreSQL; {EXPECTED}"))?;
         if config.get_hosts().is_empty() {
             return Err(format!("the URL names no host; {EXPECTED}"));
         }
@@ -104,12 +109,11 @@ impl Place {
     pub async fn connect(&self) -> Result<Client, ForwardError> {
         let mut config = self.config.clone();
         if let Some(path) = &self.password_file {
-            let password = std::fs::read_to_string(path).map_err(|source| {
-                ForwardError::Password {
+            let password =
+                std::fs::read_to_string(path).map_err(|source| ForwardError::Password {
                     path: path.clone(),
                     source,
-                }
-            })?;
+                })?;
             config.password(password.trim_end_matches(['\r', '\n']));
         }
         let failed = |source| ForwardError::Connect {
@@ -117,8 +121,10 @@ impl Place {
             source,
         };
         if config.get_ssl_mode() == SslMode::Disable {
-            let (client, connection) =
-                config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
+            let (client, connection) = config
+                .connect(tokio_postgres::NoTls)
+                .await
+                .map_err(failed)?;
             drive(connection);
             return Ok(client);
         }
@@ -177,9 +183,16 @@ mod tests {
     fn a_password_is_never_shown() {
         let place = Place::parse("postgres://me:s3cret@db.example:6432/costs").unwrap();
         assert_eq!(place.to_string(), "postgres://db.example:6432/costs");
-        assert_eq!(format!("{place:?}"), "Place(postgres://db.example:6432/costs)");
+        assert_eq!(
+            format!("{place:?}"),
+            "Place(postgres://db.example:6432/costs)"
+        );
         assert!(place.has_password());
-        for bad in ["postgres://me:s3cret@db:port/x", "me:s3cret@db", "postgres:///x"] {
+        for bad in [
+            "postgres://me:s3cret@db:port/x",
+            "me:s3cret@db",
+            "postgres:///x",
+        ] {
             let message = Place::parse(bad).unwrap_err();
             assert!(!message.contains("s3cret"), "{message}");
             assert!(message.ends_with("tollmesh\""), "{message}");
@@ -195,6 +208,10 @@ mod tests {
         assert!(!open("postgres://db.example/x?sslmode=verify-full"));
         assert!(!open("postgres://localhost/x"));
         let with_ca = Place::parse("postgres://db.example/x").unwrap();
-        assert!(!with_ca.ca_file(Some("/ca.pem".into())).may_be_read_on_the_way());
+        assert!(
+            !with_ca
+                .ca_file(Some("/ca.pem".into()))
+                .may_be_read_on_the_way()
+        );
     }
 }

@@ -58,7 +58,10 @@ pub async fn migrate(client: &mut Client) -> Result<(), ForwardError> {
     // Others may have done it while we waited. Asked in a way that cannot fail the transaction.
     let exists = "SELECT to_regclass('tollmesh.meta') IS NOT NULL,
                          to_regnamespace('tollmesh') IS NOT NULL";
-    let row = transaction.query_typed_one(exists, &[]).await.map_err(&failed)?;
+    let row = transaction
+        .query_typed_one(exists, &[])
+        .await
+        .map_err(&failed)?;
     let (has_tables, has_schema): (bool, bool) = (row.get(0), row.get(1));
     let found = match has_tables {
         true => version(transaction.client()).await?.unwrap_or(0),

@@ -289,7 +289,10 @@ async fn withdraw(
         _ => None,
     });
     let (mut times, mut ids, mut revisions) = (Vec::new(), Vec::new(), Vec::new());
-    let cells = parcel.integers("time_ms").iter().zip(texts.unwrap_or_default());
+    let cells = parcel
+        .integers("time_ms")
+        .iter()
+        .zip(texts.unwrap_or_default());
     for (((_, revision), (time, id)), kept) in parcel.rows.iter().zip(cells).zip(kept) {
         if *kept && *revision > 0 {
             times.push(*time);
@@ -356,7 +359,11 @@ fn chosen<'c, 'k, T>(
     cells: &'c [T],
     kept: &'k [bool],
 ) -> impl Iterator<Item = &'c T> + use<'c, 'k, T> {
-    cells.iter().zip(kept).filter(|(_, kept)| **kept).map(|(cell, _)| cell)
+    cells
+        .iter()
+        .zip(kept)
+        .filter(|(_, kept)| **kept)
+        .map(|(cell, _)| cell)
 }
 
 /// The store's id for one of ours.
@@ -373,7 +380,11 @@ fn theirs(id: Option<i64>, ids: &HashMap<i64, i32>) -> Result<Option<i64>, Forwa
 /// The first half of the text's SHA-256 as the text of a UUID.
 fn digest(body: &str) -> String {
     let digest = Sha256::digest(body.as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// PostgreSQL's texts hold no NUL (<https://www.postgresql.org/docs/current/datatype-character.html>);

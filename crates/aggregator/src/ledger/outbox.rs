@@ -136,9 +136,7 @@ impl Reader {
 
 /// The columns that are forwarded: those of a row but its number, which is this ledger's own.
 pub fn columns() -> impl Iterator<Item = &'static str> {
-    row::columns()
-        .filter(|name| *name != "id")
-        .chain(ORIGINAL)
+    row::columns().filter(|name| *name != "id").chain(ORIGINAL)
 }
 
 /// Whether the column holds text.
@@ -277,7 +275,8 @@ fn parcel(connection: &Connection, rows_max: usize) -> rusqlite::Result<Parcel> 
         parcel.add(row)?;
     }
     let n_altered = i64::try_from(parcel.rows.len()).unwrap_or(i64::MAX);
-    let new = format!("SELECT id, revision, {selected} FROM events WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let new =
+        format!("SELECT id, revision, {selected} FROM events WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = connection.prepare_cached(&new)?;
     let mut found = statement.query([from, limit - n_altered])?;
     while let Some(row) = found.next()? {
@@ -292,7 +291,11 @@ fn facts(connection: &Connection, parcel: &Parcel) -> rusqlite::Result<Facts> {
         let mut found = HashMap::new();
         let sql = format!("SELECT body FROM {table} WHERE id = ?1");
         let mut statement = connection.prepare_cached(&sql)?;
-        for id in columns.iter().flat_map(|name| parcel.integers(name)).flatten() {
+        for id in columns
+            .iter()
+            .flat_map(|name| parcel.integers(name))
+            .flatten()
+        {
             if !found.contains_key(id) {
                 found.insert(*id, statement.query_row([id], |row| row.get(0))?);
             }

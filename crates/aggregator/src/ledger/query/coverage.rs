@@ -74,7 +74,8 @@ fn counts(
     table: Table,
     span: Span,
 ) -> rusqlite::Result<Coverage> {
-    let mut scope = Scope::new(Dialect::Sqlite, table, span, &query.filters).without_relayed(&query.filters);
+    let mut scope =
+        Scope::new(Dialect::Sqlite, table, span, &query.filters).without_relayed(&query.filters);
     let mut conditions = vec![
         "TRUE".to_owned(),
         format!("t.cost_status = {}", codes::UNPRICED),

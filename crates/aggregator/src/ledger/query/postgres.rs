@@ -2,10 +2,10 @@
 
 use rusqlite::types::{Value, ValueRef};
 
+use crate::ledger::query::Dimension;
 use crate::ledger::query::requests::{PAGE_ROWS_MAX, RequestRow, RequestsQuery, sort_key};
 use crate::ledger::query::scope::{self, Dialect, Scope, Table};
 use crate::ledger::query::spend::{self, SpendQuery, SpendRow};
-use crate::ledger::query::Dimension;
 use crate::ledger::{row, stored};
 
 pub use crate::ledger::query::spend::{GROUPS_MAX, in_order};

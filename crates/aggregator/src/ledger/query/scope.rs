@@ -203,9 +203,9 @@ impl Scope {
             Table::Events => ("t.time_ms", at.as_unix_ms()),
         };
         let condition = match (self.table, self.dialect) {
-            (Table::Events, Dialect::Postgres) => format!(
-                "t.time {comparison} timestamptz 'epoch' + ? * interval '1 millisecond'"
-            ),
+            (Table::Events, Dialect::Postgres) => {
+                format!("t.time {comparison} timestamptz 'epoch' + ? * interval '1 millisecond'")
+            }
             _ => format!("{column} {comparison} ?"),
         };
         self.add_condition(condition, [value.into()]);

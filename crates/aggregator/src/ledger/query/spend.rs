@@ -1,7 +1,7 @@
 //! Sums of cost, tokens and requests over a span, by any dimensions.
 
-use rusqlite::types::Value;
 use rusqlite::types::FromSql;
+use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 use tollmesh_usage::Bucket;
 use tollmesh_wire::Timestamp;
@@ -9,8 +9,8 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
-use crate::ledger::query::reader::Reader;
 use crate::ledger::query::postgres::Cells;
+use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{self, Dialect, Scope, Table, word};
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
