@@ -10,6 +10,7 @@ mod tally;
 mod tools;
 
 mod envoy;
+mod postgres;
 mod toolchain;
 
 mod wheel;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::Pinned;
 use crate::workshop::Workshop;
-use crate::{envoy, toolchain};
+use crate::{envoy, postgres, toolchain};
 
 /// What is needed, in the order in which it is looked for.
 const TOOLS: &[Tool] = &[
@@ -17,6 +17,10 @@ const TOOLS: &[Tool] = &[
     Tool {
         name: "Envoy",
         find: |workshop, pinned| envoy::find(workshop, pinned.envoy.as_deref()),
+    },
+    Tool {
+        name: "PostgreSQL",
+        find: |workshop, _| postgres::find(workshop),
     },
 ];
 
