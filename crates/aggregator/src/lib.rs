@@ -2,6 +2,7 @@
 
 pub mod charge;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
@@ -15,5 +16,6 @@ pub mod pricelist;
 pub mod prices;
 pub mod problem;
 pub mod question;
+pub mod reprice;
 pub mod rows;
 pub mod serve;
