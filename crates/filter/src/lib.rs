@@ -23,6 +23,7 @@ pub mod fingerprint;
 pub mod headers;
 pub mod ids;
 pub mod queue;
+pub mod record;
 pub mod session;
 pub mod signature;
 pub mod source;

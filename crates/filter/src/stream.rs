@@ -35,8 +35,9 @@ impl Stream {
             true => now(),
             false => Timestamp::default(),
         };
+        let is_connection = self.session.is_upgraded();
         let mut effects = self.session.step(site, input, now);
-        self.worker.keep(&mut effects);
+        self.worker.keep(&mut effects, is_connection);
         effects
     }
 

@@ -10,6 +10,8 @@ use crate::scan::Trouble;
 pub(crate) enum Count {
     Input,
     CacheRead,
+    /// The same under a name that some hosts write beside it.
+    CacheReadTwin,
     CacheWrite,
     CacheCreation,
     CacheWrite5m,
@@ -31,9 +33,10 @@ pub(crate) enum Count {
     WebFetches,
     SearchUnits,
     Images,
+    Pages,
 }
 
-const N_COUNTS: usize = Count::Images as usize + 1;
+const N_COUNTS: usize = Count::Pages as usize + 1;
 
 /// Counts by kind; a count that was not reported is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,20 @@ impl Counts {
         if let Some(slot) = self.values.get_mut(count as usize) {
             *slot = Some(n);
         }
+    }
+
+    /// Tokens read from the cache, under either name that one whole may have them.
+    pub(crate) fn cache_read(&self) -> Option<u64> {
+        let twin = self.get(Count::CacheReadTwin).filter(|n| *n > 0);
+        self.get(Count::CacheRead).max(twin)
+    }
+
+    /// Tokens written to the cache. Hosts that also serve Anthropic's models add its
+    /// `cache_creation_input_tokens`, mostly as a 0 that reports nothing, since other models have
+    /// no such count.
+    pub(crate) fn cache_write(&self) -> Option<u64> {
+        let creation = self.get(Count::CacheCreation).filter(|n| *n > 0);
+        self.get(Count::CacheWrite).max(creation)
     }
 
     /// Adds to what is there, for counts that are listed item by item.

@@ -6,7 +6,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use pattern::Captures;
-use table::{PathRule, SERVICES};
+use table::{PathRule, SERVICES, Service};
 
 macro_rules! apis {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -53,6 +53,12 @@ apis! {
     OpenAiCountTokens = "openai.count_tokens",
     /// Sessions at `wss:…/v1/realtime`
     OpenAiRealtime = "openai.realtime",
+    /// Mistral's `POST /v1/ocr`
+    MistralOcr = "mistral.ocr",
+    /// Mistral's `POST /v1/conversations` and what follows one
+    MistralConversations = "mistral.conversations",
+    /// Alibaba's own `POST /api/v1/services/aigc/…/generation`
+    DashScopeGenerate = "dashscope.generate",
     /// Runs of assistants, which are created and polled.
     OpenAiAssistantsRun = "openai.assistants.run",
     /// `POST /v1/messages`
@@ -69,12 +75,16 @@ apis! {
     GeminiStreamGenerate = "gemini.stream_generate",
     /// `POST …:{embedContent,batchEmbedContents}`
     GeminiEmbed = "gemini.embed",
+    /// `POST …:predict`: embeddings and images of older models
+    GeminiPredict = "gemini.predict",
     /// Sessions at `wss:…BidiGenerateContent`
     GeminiLive = "gemini.live",
     /// `POST …:countTokens`
     GeminiCountTokens = "gemini.count_tokens",
     /// `POST /v1beta/interactions`
     GeminiInteractions = "gemini.interactions",
+    /// `GET /v1beta/interactions/{id}`
+    GeminiInteractionsRetrieve = "gemini.interactions.retrieve",
     /// Bedrock's `POST /model/{id}/converse`
     BedrockConverse = "bedrock.converse",
     /// Bedrock's `POST /model/{id}/converse-stream`
@@ -105,6 +115,8 @@ apis! {
     OllamaEmbed = "ollama.embed",
     /// watsonx.ai's text generation
     WatsonxGenerate = "watsonx.generate",
+    /// watsonx.ai's text embeddings and reranking, which count what they read
+    WatsonxEmbed = "watsonx.embed",
     /// `POST /v1/rerank`, as many hosts offer it
     Rerank = "rerank",
 }
@@ -130,7 +142,10 @@ impl Api {
     const fn is_retrieval(self) -> bool {
         matches!(
             self,
-            Api::OpenAiResponsesRetrieve | Api::OpenAiAssistantsRun | Api::AnthropicBatchResults
+            Api::OpenAiResponsesRetrieve
+                | Api::OpenAiAssistantsRun
+                | Api::AnthropicBatchResults
+                | Api::GeminiInteractionsRetrieve
         )
     }
 }
@@ -162,6 +177,12 @@ pub enum Family {
     Watsonx,
     /// Bedrock's runtime.
     Bedrock,
+    /// What Mistral has beside OpenAI's endpoints.
+    Mistral,
+    /// Alibaba's own API.
+    DashScope,
+    /// Databricks' serving endpoints.
+    Databricks,
 }
 
 impl Family {
@@ -178,6 +199,9 @@ impl Family {
             "ollama" => Some(Family::Ollama),
             "watsonx" => Some(Family::Watsonx),
             "bedrock" => Some(Family::Bedrock),
+            "mistral" => Some(Family::Mistral),
+            "dashscope" => Some(Family::DashScope),
+            "databricks" => Some(Family::Databricks),
             _ => None,
         }
     }
@@ -194,6 +218,9 @@ impl Family {
             Family::Ollama => table::OLLAMA_PATHS,
             Family::Watsonx => table::WATSONX_PATHS,
             Family::Bedrock => table::BEDROCK_PATHS,
+            Family::Mistral => table::MISTRAL_PATHS,
+            Family::DashScope => table::DASHSCOPE_PATHS,
+            Family::Databricks => table::DATABRICKS_PATHS,
         }
     }
 }
@@ -266,31 +293,51 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let Some(service) = SERVICES.iter().find(|service| service.serves(&host)) else {
         return compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered);
     };
-    for family in service.families {
-        if let Some(mut target) = detect_as(*family, service.provider, path, method) {
-            for (name, value) in [
-                ("region", service.region(&host)),
-                ("data_residency", service.data_residency(&host)),
-            ] {
-                if let Some(value) = value {
-                    let (name, value) = (name.to_owned(), value.to_owned());
-                    target.pricing_context.insert(name, value);
-                }
+    if let Some(mut target) = offered(service, path, method) {
+        for (name, value) in [
+            ("region", service.region(&host)),
+            ("data_residency", service.data_residency(&host)),
+        ] {
+            if let Some(value) = value {
+                let (name, value) = (name.to_owned(), value.to_owned());
+                target.pricing_context.insert(name, value);
             }
-            target.may_include_usage = service.takes_include_usage
-                && matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
-            return Detection::Metered(target);
         }
+        return Detection::Metered(target);
     }
     let is_free = table::FREE_PATHS
         .iter()
         .any(|free| pattern::match_path(free, path).is_some());
-    if !is_free && matches!(method, "POST" | WEBSOCKET) {
+    if !is_free
+        && !table::SHARED_HOSTS.contains(&service.provider)
+        && matches!(method, "POST" | WEBSOCKET)
+    {
         return Detection::Unreadable {
             provider: service.provider,
         };
     }
     Detection::NotOurs
+}
+
+/// What a service of the table takes the request for: by what it is known to offer, else by the
+/// shape of the path, which proves as much there as at a host that nobody knows.
+fn offered(service: &Service, path: &str, method: &str) -> Option<Target> {
+    let mut families = service.families.iter();
+    let offered = families.find_map(|family| detect_as(*family, service.provider, path, method));
+    match offered {
+        Some(target) => {
+            let has_option = matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
+            let may_include_usage = service.takes_include_usage && has_option;
+            Some(Target {
+                may_include_usage,
+                ..target
+            })
+        }
+        None => {
+            let provider = service.provider.to_owned();
+            shaped(path, method).map(|target| Target { provider, ..target })
+        }
+    }
 }
 
 /// Whether the table says whose host that is. Of others only the shape of their paths is known.
@@ -310,6 +357,11 @@ fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
     {
         return Some(target);
     }
+    shaped(path, method)
+}
+
+/// What a request is by the shape of its path, counted under the shape's own name.
+fn shaped(path: &str, method: &str) -> Option<Target> {
     table::COMPATIBLE_PATHS.iter().find_map(|(provider, rule)| {
         let captures = pattern::match_path(rule.path, path)?;
         (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))
@@ -323,6 +375,7 @@ pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Op
         let captures = pattern::match_path(rule.path, path)?;
         let mut target = (rule.method == method)
             .then(|| Target::from_captures(rule.api, provider, &captures))?;
+        target.is_retrieval &= !table::RUN_STARTS.contains(&rule.path);
         if rule.api == Api::OpenAiRealtime {
             // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's preview
             // versions call it `deployment`.
@@ -617,6 +670,23 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_run_is_started_once_and_looked_at_often() {
+        for (path, method, is_retrieval) in [
+            ("/v1/threads/t/runs?include[]=x", "POST", false),
+            ("/v1/threads/runs", "POST", false),
+            ("/v1/threads/t/runs/r", "GET", true),
+            ("/v1/threads/t/runs/r/submit_tool_outputs", "POST", true),
+            ("/v1/responses/r", "GET", true),
+            ("/v1/responses", "POST", false),
+        ] {
+            let Detection::Metered(target) = detect("api.openai.com", path, method) else {
+                panic!("{path} is not metered");
+            };
+            assert_eq!(target.is_retrieval, is_retrieval, "{method} {path}");
+        }
     }
 
     #[test]

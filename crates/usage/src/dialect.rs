@@ -80,6 +80,8 @@ pub(crate) enum Field {
     Query,
     Maps,
     Image,
+    /// What a tool of the provider's used, apart from the model's own usage.
+    ToolUsage,
     /// Counts that the host states beside the model's own.
     Metrics,
 }
@@ -106,7 +108,7 @@ const OUTLINE_GAPS_MAX: usize = 16;
 #[derive(Debug)]
 enum Dialect {
     OpenAi(openai::State),
-    Responses(responses::State),
+    Responses(Box<responses::State>),
     Realtime(realtime::State),
     Anthropic(Box<anthropic::State>),
     Gemini(gemini::State),
@@ -153,6 +155,7 @@ impl Reader {
                 self.findings.note(state.header(*count, value));
             }
         }
+        self.findings.service_tier = header(bedrock::TIER_HEADER).map(str::to_owned);
     }
 
     /// Whether each message of an event stream wraps its document.
@@ -162,12 +165,14 @@ impl Reader {
 
     pub(crate) fn schema(&self) -> &'static Node<Field> {
         match (&self.dialect, self.api) {
+            (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
             (Dialect::Anthropic(_), Api::AnthropicBatchResults) => &anthropic::BATCH_SCHEMA,
             (Dialect::Anthropic(_), _) => &anthropic::SCHEMA,
             (Dialect::Gemini(_), Api::GeminiLive) => &gemini::LIVE_SCHEMA,
+            (Dialect::Gemini(_), Api::GeminiPredict) => &gemini::PREDICT_SCHEMA,
             (Dialect::Gemini(_), _) => &gemini::SCHEMA,
             (Dialect::Interactions(_), _) => &interactions::SCHEMA,
             (Dialect::Bedrock(_), Api::BedrockConverse | Api::BedrockConverseStream) => {
@@ -235,10 +240,18 @@ impl Reader {
             Dialect::OpenAi(_) => openai::settle(&counts, self.api, self.quirks, &mut usage),
             Dialect::Responses(_) => responses::settle(&counts, &mut usage),
             Dialect::Realtime(_) => realtime::settle(&counts, &mut usage),
-            Dialect::Anthropic(_) => anthropic::settle(&counts, &mut usage),
+            Dialect::Anthropic(_) => {
+                let outcome = anthropic::settle(&counts, &mut usage);
+                billed = anthropic::uncharged(&self.findings, &usage);
+                outcome
+            }
             Dialect::Gemini(state) => state.settle(&counts, self.api, &mut usage, &mut billed),
             Dialect::Interactions(_) => interactions::settle(&counts, &mut usage),
-            Dialect::Bedrock(state) => state.settle(&counts, &mut usage),
+            Dialect::Bedrock(state) => {
+                let outcome = state.settle(&counts, &mut usage);
+                billed = anthropic::uncharged(&self.findings, &usage);
+                outcome
+            }
             Dialect::Cohere(_) => cohere::settle(&counts, self.api, &mut usage, &mut billed),
             Dialect::Plain(_) => {
                 plain::settle(&counts, self.api, &mut usage);
@@ -247,15 +260,25 @@ impl Reader {
         };
         self.findings.note(outcome);
         set_units(&counts, &mut usage);
-        if self.api == Api::OpenAiImages && self.findings.n_items > 0 {
+        let makes_images = matches!(
+            self.api,
+            Api::OpenAiImages | Api::BedrockInvoke | Api::GeminiPredict
+        );
+        if makes_images && self.findings.n_items > 0 {
             usage.set_unit(Unit::Images, Quantity::whole(self.findings.n_items));
         }
-        if self.findings.n_web_searches > 0 {
-            let n = Quantity::whole(self.findings.n_web_searches);
-            usage.set_unit(Unit::WebSearches, n);
+        for (n, unit) in [
+            (self.findings.n_web_searches, Unit::WebSearches),
+            (self.findings.n_file_searches, Unit::FileSearches),
+        ] {
+            if n > 0 {
+                usage.set_unit(unit, Quantity::whole(n));
+            }
         }
-        if let Some(text) = &self.findings.audio_seconds {
-            match Quantity::parse(text) {
+        let findings = &mut self.findings;
+        let seconds = findings.billed_seconds.take();
+        if let Some(text) = seconds.or(findings.audio_seconds.take()) {
+            match Quantity::parse(&text) {
                 Some(seconds) => usage.set_unit(Unit::AudioSeconds, seconds),
                 None => self.findings.trouble(Trouble::BadCount),
             }
@@ -270,6 +293,7 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
         (Count::WebFetches, Unit::WebFetches),
         (Count::SearchUnits, Unit::SearchUnits),
         (Count::Images, Unit::Images),
+        (Count::Pages, Unit::Pages),
     ] {
         if let Some(n) = counts.get(count) {
             usage.set_unit(unit, Quantity::whole(n));
@@ -286,11 +310,14 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiAudio
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
+        | Api::MistralOcr
+        | Api::MistralConversations
+        | Api::DashScopeGenerate
         | Api::Rerank => Dialect::OpenAi(openai::State::default()),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
-        | Api::OpenAiCountTokens => Dialect::Responses(responses::State::default()),
+        | Api::OpenAiCountTokens => Dialect::Responses(Box::default()),
         Api::OpenAiRealtime => Dialect::Realtime(realtime::State::default()),
         Api::AnthropicMessages
         | Api::AnthropicComplete
@@ -299,9 +326,12 @@ fn dialect_of(api: Api) -> Dialect {
         Api::GeminiGenerate
         | Api::GeminiStreamGenerate
         | Api::GeminiEmbed
+        | Api::GeminiPredict
         | Api::GeminiCountTokens
         | Api::GeminiLive => Dialect::Gemini(gemini::State::default()),
-        Api::GeminiInteractions => Dialect::Interactions(Box::default()),
+        Api::GeminiInteractions | Api::GeminiInteractionsRetrieve => {
+            Dialect::Interactions(Box::default())
+        }
         Api::BedrockConverse
         | Api::BedrockConverseStream
         | Api::BedrockInvoke
@@ -313,9 +343,11 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::CohereEmbed
         | Api::CohereRerank
         | Api::CohereAudio => Dialect::Cohere(cohere::State::default()),
-        Api::OllamaChat | Api::OllamaGenerate | Api::OllamaEmbed | Api::WatsonxGenerate => {
-            Dialect::Plain(plain::State::default())
-        }
+        Api::OllamaChat
+        | Api::OllamaGenerate
+        | Api::OllamaEmbed
+        | Api::WatsonxGenerate
+        | Api::WatsonxEmbed => Dialect::Plain(plain::State::default()),
     }
 }
 
@@ -350,9 +382,14 @@ impl Visitor<Field> for Reader {
             | Field::Thought
             | Field::HiddenThought
             | Field::Media => {}
-            Field::AudioSeconds | Field::BilledSeconds => {
-                findings.has_usage |= field == Field::BilledSeconds && value != Value::Null;
+            Field::AudioSeconds if self.api != Api::OpenAiAudio => {}
+            Field::AudioSeconds => {
                 let outcome = take_text(&mut findings.audio_seconds, value);
+                findings.note(outcome);
+            }
+            Field::BilledSeconds => {
+                findings.has_usage |= value != Value::Null;
+                let outcome = take_text(&mut findings.billed_seconds, value);
                 findings.note(outcome);
             }
             _ => match &mut self.dialect {
@@ -379,7 +416,7 @@ impl Visitor<Field> for Reader {
             Field::Error => {}
             _ => match &mut self.dialect {
                 Dialect::OpenAi(state) => state.open(findings, field),
-                Dialect::Responses(state) => state.open(field),
+                Dialect::Responses(state) => state.open(findings, field),
                 Dialect::Anthropic(state) => state.open(findings, field),
                 Dialect::Gemini(state) => state.open(findings, field, container),
                 Dialect::Interactions(state) => state.open(findings, field),

@@ -35,7 +35,9 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    pub(crate) fn new(content_type: Option<&str>) -> Framing {
+    /// The framing of a body of that type. Some servers send their events as `text/plain`: where
+    /// events were asked for, text may be events.
+    pub(crate) fn new(content_type: Option<&str>, is_asked_to_stream: bool) -> Framing {
         let kind = content_type
             .and_then(|value| value.split(';').next())
             .map(|kind| kind.trim().to_ascii_lowercase());
@@ -44,6 +46,7 @@ impl Framing {
             Some("application/vnd.amazon.eventstream") => Promise::Messages,
             None | Some("" | "application/octet-stream") => Promise::Anything,
             Some(kind) if kind.contains("json") => Promise::Anything,
+            Some(kind) if kind.starts_with("text/plain") && is_asked_to_stream => Promise::Anything,
             Some(_) => Promise::Other,
         };
         Framing::Undecided { promise }

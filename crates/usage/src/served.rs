@@ -27,11 +27,15 @@ const fn is_silent(api: Api) -> bool {
         | Api::BedrockInvokeStream => true,
         // The path names the model; `modelVersion` came later and is optional, and embeddings have
         // none (ai.google.dev/api/generate-content, ai.google.dev/api/embeddings).
-        Api::GeminiGenerate | Api::GeminiStreamGenerate | Api::GeminiEmbed => true,
+        Api::GeminiGenerate | Api::GeminiStreamGenerate | Api::GeminiEmbed | Api::GeminiPredict => {
+            true
+        }
         // docs.cohere.com/reference/chat, /embed, /rerank: an id, the result, and `meta`.
         Api::CohereChat | Api::CohereV1Chat | Api::CohereEmbed | Api::CohereRerank => true,
         // Hosts that follow Cohere's shape leave it out, those that follow Jina's have it.
         Api::Rerank => true,
+        // alibabacloud.com/help/model-studio/qwen-api-via-dashscope: `output`, `usage`, an id.
+        Api::DashScopeGenerate => true,
         // platform.openai.com/docs/api-reference/images: `created`, `data`, `usage`.
         Api::OpenAiImages => true,
         _ => false,

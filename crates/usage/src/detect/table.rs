@@ -16,14 +16,17 @@ pub(super) struct Service {
 impl Service {
     /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`.
     pub(super) fn region<'a>(&self, host: &'a str) -> Option<&'a str> {
-        let is_aws = matches!(self.provider, "aws-bedrock" | "bedrock-mantle");
+        let is_aws = matches!(
+            self.provider,
+            "aws-bedrock" | "bedrock-mantle" | "claude-aws"
+        );
         let is_region = |part: &&str| {
             let mut words = part.split('-');
             let number = words.next_back().unwrap_or_default();
             let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
             is_number && words.count() >= 2
         };
-        is_aws.then(|| host.split('.').find(is_region)).flatten()
+        is_aws.then(|| host.rsplit('.').find(is_region)).flatten()
     }
 
     /// The region in which OpenAI was told to keep and process what it is sent, as a prefix of its
@@ -87,6 +90,14 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::Anthropic, Family::OpenAi],
         takes_include_usage: true,
     },
+    // https://docs.aws.amazon.com/claude-platform/latest/userguide/making-requests.html (run by
+    // Anthropic, charged by AWS)
+    Service {
+        provider: "claude-aws",
+        hosts: &["aws-external-anthropic.*.api.aws"],
+        families: &[Family::Anthropic],
+        takes_include_usage: false,
+    },
     // https://ai.google.dev/api and https://ai.google.dev/gemini-api/docs/openai
     Service {
         provider: "google",
@@ -110,6 +121,10 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "azure",
         hosts: &[
             "*.openai.azure.com",
+            // https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure
+            "*.openai.azure.us",
+            // https://learn.microsoft.com/azure/ai-foundry/how-to/deploy-models-serverless
+            "*.models.ai.azure.com",
             "*.services.ai.azure.com",
             "*.cognitiveservices.azure.com",
         ],
@@ -141,7 +156,7 @@ pub(super) const SERVICES: &[Service] = &[
     Service {
         provider: "mistral",
         hosts: &["api.mistral.ai", "codestral.mistral.ai"],
-        families: &[Family::OpenAi],
+        families: &[Family::Mistral, Family::OpenAi],
         takes_include_usage: false,
     },
     // https://openrouter.ai/docs/api-reference/overview (usage comes unasked)
@@ -201,8 +216,11 @@ pub(super) const SERVICES: &[Service] = &[
             "dashscope.aliyuncs.com",
             "dashscope-intl.aliyuncs.com",
             "dashscope-us.aliyuncs.com",
+            "*.dashscope.aliyuncs.com",
+            // https://www.alibabacloud.com/help/en/model-studio/explicit-cache-guide
+            "*.maas.aliyuncs.com",
         ],
-        families: &[Family::OpenAi],
+        families: &[Family::DashScope, Family::OpenAi, Family::Anthropic],
         takes_include_usage: true,
     },
     // https://docs.z.ai/api-reference/llm/chat-completion (usage comes unasked)
@@ -266,6 +284,17 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "snowflake",
         hosts: &["*.snowflakecomputing.com"],
         families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference
+    Service {
+        provider: "databricks",
+        hosts: &[
+            "*.cloud.databricks.com",
+            "*.azuredatabricks.net",
+            "*.gcp.databricks.com",
+        ],
+        families: &[Family::Databricks, Family::OpenAi, Family::Anthropic],
         takes_include_usage: false,
     },
     // https://docs.venice.ai/api-reference/endpoint/chat/completions
@@ -373,8 +402,19 @@ pub(super) const SERVICES: &[Service] = &[
             "bedrock-runtime.*.amazonaws.com",
             "bedrock-runtime-fips.*.amazonaws.com",
             "*.bedrock-runtime.*.vpce.amazonaws.com",
+            "bedrock-runtime.*.api.aws",
+            "bedrock-runtime-fips.*.api.aws",
+            "bedrock-runtime.*.amazonaws.com.cn",
         ],
         families: &[Family::Bedrock, Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Agents_for_Amazon_Bedrock_Runtime.html
+    // (agents and knowledge bases: their answers tell no total, so that they are only counted)
+    Service {
+        provider: "aws-bedrock",
+        hosts: &["bedrock-agent-runtime.*.amazonaws.com"],
+        families: &[],
         takes_include_usage: false,
     },
 ];
@@ -384,6 +424,10 @@ pub(super) const SERVICES: &[Service] = &[
 /// answer tells.
 pub(super) const AZURE_PATHS: &[PathRule] = &[
     post("**/deployments/{model}/chat/completions", Api::OpenAiChat),
+    post(
+        "**/deployments/{model}/extensions/chat/completions",
+        Api::OpenAiChat,
+    ),
     post("**/deployments/{model}/completions", Api::OpenAiCompletions),
     post("**/deployments/{model}/embeddings", Api::OpenAiEmbeddings),
     post(
@@ -402,16 +446,49 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
     post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
 ];
 
+/// An endpoint answers in the shape of what it serves, chat or vectors
+/// (<https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference>).
+pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
+    "/serving-endpoints/{model}/invocations",
+    Api::OpenAiChat,
+)];
+
+/// Providers whose hosts serve much that has nothing to do with models: what is not recognised
+/// there is no call that went unmetered.
+pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"];
+
+/// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
+pub(super) const MISTRAL_PATHS: &[PathRule] = &[
+    post("/v1/ocr", Api::MistralOcr),
+    post("/v1/conversations", Api::MistralConversations),
+    post("/v1/conversations/*", Api::MistralConversations),
+    post("/v1/conversations/*/restart", Api::MistralConversations),
+];
+
+/// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
+pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
+    post(
+        "/api/v1/services/aigc/text-generation/generation",
+        Api::DashScopeGenerate,
+    ),
+    post(
+        "/api/v1/services/aigc/multimodal-generation/generation",
+        Api::DashScopeGenerate,
+    ),
+    post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
+    post("/api/v1/services/rerank/*/*", Api::Rerank),
+];
+
 /// <https://dev.writer.com/api-reference/completion-api/chat-completion>
 pub(super) const WRITER_PATHS: &[PathRule] = &[post("/v1/chat", Api::OpenAiChat)];
 
 /// <https://docs.cohere.com/reference/about>
 pub(super) const COHERE_PATHS: &[PathRule] = &[
-    post("/v2/chat", Api::CohereChat),
-    post("/v1/chat", Api::CohereV1Chat),
-    post("/*/embed", Api::CohereEmbed),
-    post("/*/rerank", Api::CohereRerank),
-    post("/*/audio/transcriptions", Api::CohereAudio),
+    post("**/v2/chat", Api::CohereChat),
+    post("**/v1/chat", Api::CohereV1Chat),
+    post("**/*/embed", Api::CohereEmbed),
+    post("**/*/rerank", Api::CohereRerank),
+    post("**/*/audio/transcriptions", Api::CohereAudio),
 ];
 
 /// <https://github.com/ollama/ollama/blob/main/docs/api.md>
@@ -419,6 +496,8 @@ pub(super) const OLLAMA_PATHS: &[PathRule] = &[
     post("**/api/chat", Api::OllamaChat),
     post("**/api/generate", Api::OllamaGenerate),
     post("**/api/embed", Api::OllamaEmbed),
+    // The older endpoint counts nothing.
+    post("**/api/embeddings", Api::OllamaEmbed),
 ];
 
 /// The shapes that hosts copy, and the provider that their calls are counted under where the host
@@ -441,6 +520,23 @@ pub(super) const COMPATIBLE_PATHS: &[(&str, PathRule)] = &[
         post("**/v1/embeddings", Api::OpenAiEmbeddings),
     ),
     ("openai-compatible", post("**/v1/rerank", Api::Rerank)),
+    ("openai-compatible", post("**/v2/rerank", Api::Rerank)),
+    (
+        "openai-compatible",
+        post("**/v1/images/generations", Api::OpenAiImages),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/transcriptions", Api::OpenAiAudio),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/translations", Api::OpenAiAudio),
+    ),
+    (
+        "openai-compatible",
+        post("**/v1/audio/speech", Api::OpenAiAudio),
+    ),
     (
         "anthropic-compatible",
         post("**/v1/messages", Api::AnthropicMessages),
@@ -464,35 +560,72 @@ pub(super) const OLLAMA_PORT: &str = "11434";
 
 /// <https://cloud.ibm.com/apidocs/watsonx-ai>
 pub(super) const WATSONX_PATHS: &[PathRule] = &[
-    post("/ml/*/generation/text_stream", Api::WatsonxGenerate),
-    post("/ml/*/generation/text", Api::WatsonxGenerate),
-    post("/ml/*/text/generation_stream", Api::WatsonxGenerate),
-    post("/ml/*/text/generation", Api::WatsonxGenerate),
-    post("/ml/*/text/chat", Api::OpenAiChat),
-    post("/ml/*/text/chat_stream", Api::OpenAiChat),
+    post("**/ml/*/generation/text_stream", Api::WatsonxGenerate),
+    post("**/ml/*/generation/text", Api::WatsonxGenerate),
+    post("**/ml/*/text/generation_stream", Api::WatsonxGenerate),
+    post("**/ml/*/text/generation", Api::WatsonxGenerate),
+    post("**/ml/*/text/chat", Api::OpenAiChat),
+    post("**/ml/*/text/chat_stream", Api::OpenAiChat),
+    post("**/ml/*/text/embeddings", Api::WatsonxEmbed),
+    post("**/ml/*/text/rerank", Api::WatsonxEmbed),
+    // https://cloud.ibm.com/apidocs/watsonx-ai#deployments-text-generation: models that the user
+    // deployed; the answer names them.
+    post(
+        "**/ml/*/deployments/*/text/generation_stream",
+        Api::WatsonxGenerate,
+    ),
+    post(
+        "**/ml/*/deployments/*/text/generation",
+        Api::WatsonxGenerate,
+    ),
+    post("**/ml/*/deployments/*/text/chat", Api::OpenAiChat),
+    post("**/ml/*/deployments/*/text/chat_stream", Api::OpenAiChat),
 ];
 
 /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html>, runtime operations
 pub(super) const BEDROCK_PATHS: &[PathRule] = &[
-    post("/model/{model}/converse", Api::BedrockConverse),
-    post("/model/{model}/converse-stream", Api::BedrockConverseStream),
-    post("/model/{model}/invoke", Api::BedrockInvoke),
+    post("**/model/{model}/converse", Api::BedrockConverse),
     post(
-        "/model/{model}/invoke-with-response-stream",
+        "**/model/{model}/converse-stream",
+        Api::BedrockConverseStream,
+    ),
+    post("**/model/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "**/model/{model}/invoke-with-response-stream",
         Api::BedrockInvokeStream,
     ),
-    post("/model/{model}/count-tokens", Api::BedrockCountTokens),
-    post("/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
+    post("**/model/{model}/count-tokens", Api::BedrockCountTokens),
+    // The `/` of an ARN, unescaped on its way: what follows it names the model or profile.
+    post("**/model/*/{model}/converse", Api::BedrockConverse),
+    post(
+        "**/model/*/{model}/converse-stream",
+        Api::BedrockConverseStream,
+    ),
+    post("**/model/*/{model}/invoke", Api::BedrockInvoke),
+    post(
+        "**/model/*/{model}/invoke-with-response-stream",
+        Api::BedrockInvokeStream,
+    ),
+    post("**/guardrail/*/version/*/apply", Api::BedrockApplyGuardrail),
 ];
 
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
+    // https://platform.minimax.io/docs/api-reference/text-post
+    post("**/text/chatcompletion_v2", Api::OpenAiChat),
     // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
     post("**/embeddings", Api::OpenAiEmbeddings),
+    // https://docs.voyageai.com/reference/multimodal-embeddings-api, …/contextualized-embeddings-api
+    post("**/multimodalembeddings", Api::OpenAiEmbeddings),
+    post("**/contextualizedembeddings", Api::OpenAiEmbeddings),
+    // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
+    post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
+    // https://docs.perplexity.ai/api-reference/agent-post
+    post("**/v1/agent", Api::OpenAiResponses),
     // https://developers.openai.com/api/docs/guides/websocket-mode
     websocket("**/responses", Api::OpenAiResponses),
     // https://platform.openai.com/docs/guides/realtime-websocket
@@ -520,6 +653,10 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     ),
 ];
 
+/// Which of these start a run and are no look at an earlier one. Their answers come before there is
+/// usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
+pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"];
+
 /// <https://platform.claude.com/docs/en/api/overview>
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[
     post("**/v1/messages", Api::AnthropicMessages),
@@ -541,8 +678,12 @@ pub(super) const GEMINI_PATHS: &[PathRule] = &[
     ),
     post("**/*/{model}:embedContent", Api::GeminiEmbed),
     post("**/*/{model}:batchEmbedContents", Api::GeminiEmbed),
+    post("**/*/{model}:predict", Api::GeminiPredict),
     post("**/*/{model}:countTokens", Api::GeminiCountTokens),
     post("**/interactions", Api::GeminiInteractions),
+    // https://ai.google.dev/gemini-api/docs/background-execution
+    get("**/interactions/*", Api::GeminiInteractionsRetrieve),
+    post("**/interactions/*/cancel", Api::GeminiInteractionsRetrieve),
     // https://ai.google.dev/api/live; ephemeral tokens use the second.
     websocket(
         "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
@@ -590,6 +731,20 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
         Api::GeminiEmbed,
     ),
     post(
+        "**/locations/{location}/publishers/*/models/{model}:predict",
+        Api::GeminiPredict,
+    ),
+    // https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/mistral and …/ai21: the
+    // publishers' own chat completions.
+    post(
+        "**/locations/{location}/publishers/*/models/{model}:rawPredict",
+        Api::OpenAiChat,
+    ),
+    post(
+        "**/locations/{location}/publishers/*/models/{model}:streamRawPredict",
+        Api::OpenAiChat,
+    ),
+    post(
         "**/locations/{location}/endpoints/{model}:generateContent",
         Api::GeminiGenerate,
     ),
@@ -599,6 +754,15 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
     ),
     // https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/multimodal-live
     websocket("/ws/*/BidiGenerateContent", Api::GeminiLive),
+    // https://googleapis.github.io/js-genai: the same API as at Gemini's own host
+    post(
+        "**/locations/{location}/interactions",
+        Api::GeminiInteractions,
+    ),
+    get(
+        "**/locations/{location}/interactions/*",
+        Api::GeminiInteractionsRetrieve,
+    ),
     // Express mode has neither project nor location.
     post(
         "**/publishers/*/models/{model}:generateContent",
@@ -607,6 +771,14 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
     post(
         "**/publishers/*/models/{model}:streamGenerateContent",
         Api::GeminiStreamGenerate,
+    ),
+    post(
+        "**/publishers/*/models/{model}:embedContent",
+        Api::GeminiEmbed,
+    ),
+    post(
+        "**/publishers/*/models/{model}:countTokens",
+        Api::GeminiCountTokens,
     ),
     post(
         "**/locations/{location}/endpoints/*/chat/completions",
@@ -622,16 +794,35 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/api/skills-api
+    "**/v1/skills",
+    "**/v1/skills/*/versions",
     "**/assistants",
     "**/assistants/*",
     "**/threads",
     "**/threads/*",
     "**/threads/*/messages",
     "**/conversations",
+    "**/conversations/*",
     "**/conversations/*/items",
     "**/vector_stores",
+    "**/vector_stores/*",
     "**/vector_stores/*/files",
-    "**/v1beta/cachedContents",
+    "**/cachedContents",
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    "**/*/{model}:batchGenerateContent",
+    "**/*/{model}:asyncBatchEmbedContent",
+    // https://docs.cohere.com/reference/tokenize, …/detokenize
+    "/v1/tokenize",
+    "/v1/detokenize",
+    // https://cloud.ibm.com/apidocs/watsonx-ai#text-tokenization
+    "/ml/*/text/tokenization",
+    "**/vector_stores/*/file_batches",
+    "**/vector_stores/*/search",
+    // https://platform.openai.com/docs/api-reference/chat/update: of a stored completion.
+    "**/chat/completions/*",
+    "**/uploads/*/cancel",
+    "**/threads/*/messages/*",
     // https://platform.openai.com/docs/api-reference/realtime-sessions: keys for sessions.
     "**/realtime/client_secrets",
     "**/realtime/sessions",

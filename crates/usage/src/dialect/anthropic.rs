@@ -5,6 +5,11 @@
 //! and written to the cache. <https://platform.claude.com/docs/en/build-with-claude/streaming>:
 //! the usage of `message_delta` is cumulative; observed that each of its keys replaces what
 //! `message_start` said, input included, upwards and downwards, and that 0 is a value.
+//!
+//! <https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback>: where a model
+//! declined and another one served, the usage is that of the one that served, which only
+//! `iterations[]` (`fallback_message`) names once a stream has begun; an attempt that was declined
+//! after it had begun to produce is charged at its own model's rates, one before that is not.
 
 use super::Field;
 use crate::bucket::{Bucket, Usage};
@@ -37,6 +42,13 @@ const ITERATION: Node<Field> = Node::object(&[
 ])
 .named(Field::Iteration);
 
+pub(super) const SERVER_TOOLS: Node<Field> = Node::object(&[
+    ("web_search_requests", count(Count::WebSearches)),
+    ("web_fetch_requests", count(Count::WebFetches)),
+]);
+
+pub(super) const ITERATIONS: Node<Field> = Node::array(&ITERATION).named(Field::Iterations);
+
 const USAGE: Node<Field> = Node::object(&[
     ("input_tokens", count(Count::Input)),
     ("cache_creation_input_tokens", count(Count::CacheWrite)),
@@ -44,20 +56,13 @@ const USAGE: Node<Field> = Node::object(&[
     ("cache_creation", CACHE_CREATION),
     ("output_tokens", count(Count::Output)),
     ("output_tokens_details", OUTPUT_DETAILS),
-    (
-        "server_tool_use",
-        Node::object(&[
-            ("web_search_requests", count(Count::WebSearches)),
-            ("web_fetch_requests", count(Count::WebFetches)),
-        ]),
-    ),
+    ("server_tool_use", SERVER_TOOLS),
     ("service_tier", Node::leaf(Field::Tier)),
     ("inference_geo", Node::leaf(Field::Context("inference_geo"))),
     ("speed", Node::leaf(Field::Context("speed"))),
-    (
-        "iterations",
-        Node::array(&ITERATION).named(Field::Iterations),
-    ),
+    ("iterations", ITERATIONS),
+    // https://openrouter.ai/docs/use-cases/usage-accounting: what the host itself charges.
+    ("cost", Node::leaf(Field::Cost)),
 ])
 .named(Field::Usage);
 
@@ -133,6 +138,18 @@ const BATCH_USAGE: Node<Field> = Node::object(&[
 /// The kind under which a batch's lines are summed, a model each.
 const BATCH_KIND: &str = "batch_result";
 
+/// The kind of an iteration that the top-level counts contain, unless its model declined.
+const MESSAGE_KIND: &str = "message";
+
+/// The kind of the iteration in which another model served what the first had declined.
+const FALLBACK_KIND: &str = "fallback_message";
+
+/// What a model that declines says.
+const REFUSAL: &str = "refusal";
+
+/// The most models that may have declined one call; requests name three at most.
+const DECLINED_MAX: usize = 8;
+
 /// The block or iteration that is being read.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -141,6 +158,10 @@ pub(super) struct State {
     iteration_model: Option<String>,
     /// The counts around the iteration.
     outer: Counts,
+    /// Iterations of type `message`, as long as nothing says whether their models declined.
+    attempts: Vec<ExtraUsage>,
+    /// The model of the iteration that served what others had declined.
+    served_by: Option<String>,
 }
 
 impl State {
@@ -161,7 +182,11 @@ impl State {
         match field {
             Field::Envelope => findings.takes_tool_calls(),
             Field::Block => self.block_kind = None,
-            Field::Iterations => findings.extra.clear(),
+            Field::Iterations => {
+                findings.extra.clear();
+                self.attempts.clear();
+                self.served_by = None;
+            }
             Field::Iteration => {
                 self.outer = std::mem::take(&mut findings.staged);
                 self.iteration_kind = None;
@@ -173,9 +198,10 @@ impl State {
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
-            Field::Usage => findings.overlay_usage(),
+            Field::Usage => end_usage(findings),
             Field::Block => self.end_block(findings),
             Field::Iteration => self.end_iteration(findings),
+            Field::Iterations => self.end_iterations(findings),
             _ => {}
         }
     }
@@ -196,8 +222,8 @@ impl State {
         }
     }
 
-    /// Iterations of type `message` are contained in the top-level counts; others
-    /// (`compaction`, `advisor_message`) are charged beside them.
+    /// Iterations of type `message` are contained in the top-level counts, and so is the one that
+    /// served in another's place; others (`compaction`, `advisor_message`) are charged beside them.
     fn end_iteration(&mut self, findings: &mut Findings) {
         findings.is_eventful = true;
         let outer = std::mem::take(&mut self.outer);
@@ -206,16 +232,62 @@ impl State {
         let outcome = settle(&counts, &mut usage);
         findings.note(outcome);
         let model = self.iteration_model.take();
-        match self.iteration_kind.take() {
-            None => findings.extra_sum(ExtraUsage {
-                kind: BATCH_KIND.to_owned(),
-                model,
-                usage,
-            }),
-            Some(kind) if kind == "message" => {}
-            Some(kind) => findings.extra(ExtraUsage { kind, model, usage }),
+        let Some(kind) = self.iteration_kind.take() else {
+            let kind = BATCH_KIND.to_owned();
+            return findings.extra_sum(ExtraUsage { kind, model, usage });
+        };
+        let has_room = self.attempts.len() < DECLINED_MAX;
+        match kind.as_str() {
+            FALLBACK_KIND => self.served_by = model,
+            MESSAGE_KIND if model.is_some() && usage.output_total() > Some(0) && has_room => {
+                self.attempts.push(ExtraUsage { kind, model, usage });
+            }
+            MESSAGE_KIND => {}
+            _ => findings.extra(ExtraUsage { kind, model, usage }),
         }
     }
+
+    /// Where another model served, the attempts of those that declined are charged beside it.
+    fn end_iterations(&mut self, findings: &mut Findings) {
+        let attempts = std::mem::take(&mut self.attempts);
+        let Some(served_by) = self.served_by.take() else {
+            return;
+        };
+        for attempt in attempts {
+            if attempt.model.as_ref() != Some(&served_by) {
+                findings.extra(attempt);
+            }
+        }
+        findings.model = Some(served_by);
+    }
+}
+
+/// The split by time to live stands in `message_start` alone: a later total that is lower has less
+/// of each part.
+fn end_usage(findings: &mut Findings) {
+    if let Some(whole) = findings.staged.get(Count::CacheWrite) {
+        for part in [Count::CacheWrite5m, Count::CacheWrite1h] {
+            let known = findings.counts.get(part);
+            if let (None, Some(known)) = (findings.staged.get(part), known) {
+                findings.counts.set(part, known.min(whole));
+            }
+        }
+    }
+    findings.overlay_usage();
+}
+
+/// What is charged of a call that was refused before it had produced anything: nothing
+/// (`…/refusals-and-fallback`, "billing"), though its counts are reported.
+pub(super) fn uncharged(findings: &Findings, usage: &Usage) -> Option<Usage> {
+    let has_produced = findings.has_content || findings.relayed.hides_reasoning;
+    let is_refused = findings.finish_reason.as_deref() == Some(REFUSAL);
+    (is_refused && !has_produced && !usage.has_no_tokens()).then(|| {
+        let mut charged = Usage::new();
+        for (bucket, _) in usage.tokens() {
+            charged.set(bucket, 0);
+        }
+        charged
+    })
 }
 
 fn kind(findings: &mut Findings, value: Value<'_>) {

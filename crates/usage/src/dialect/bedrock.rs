@@ -3,7 +3,9 @@
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html>: input
 //! excludes what was read from and written to the cache. InvokeModel tells the counts in the
 //! headers `x-amzn-bedrock-*-token-count`, its stream in the last chunk's
-//! `amazon-bedrock-invocationMetrics`; what a model's own body says comes first.
+//! `amazon-bedrock-invocationMetrics`; what a model's own body says comes first. The tier that
+//! served a call stands in Converse's `serviceTier` and in InvokeModel's header
+//! (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>).
 
 use super::Field;
 use super::anthropic;
@@ -31,6 +33,9 @@ pub(super) const HEADERS: &[(&str, Count)] = &[
         Count::CacheWrite,
     ),
 ];
+
+/// The header in which InvokeModel tells the tier that served the call.
+pub(super) const TIER_HEADER: &str = "x-amzn-bedrock-service-tier";
 
 const CACHE_DETAIL: Node<Field> = Node::object(&[
     ("ttl", Node::leaf(Field::Modality)),
@@ -94,7 +99,12 @@ pub(super) static CONVERSE_SCHEMA: Node<Field> = Node::object(&[
         "serviceTier",
         Node::object(&[("type", Node::leaf(Field::Tier))]),
     ),
+    ("trace", Node::object(&[("promptRouter", PROMPT_ROUTER)])),
 ]);
+
+/// A router's path does not name the model that it chose
+/// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_PromptRouterTrace.html>).
+const PROMPT_ROUTER: Node<Field> = Node::object(&[("invokedModelId", Node::leaf(Field::Model))]);
 
 /// Messages, Converse and chat completions each have their own words for the same counts.
 const ANY_USAGE: Node<Field> = Node::object(&[
@@ -110,9 +120,17 @@ const ANY_USAGE: Node<Field> = Node::object(&[
     ("cache_creation_input_tokens", count(Count::CacheWrite)),
     ("cache_creation", anthropic::CACHE_CREATION),
     ("output_tokens_details", anthropic::OUTPUT_DETAILS),
+    ("server_tool_use", anthropic::SERVER_TOOLS),
     ("service_tier", Node::leaf(Field::Tier)),
+    ("inference_geo", Node::leaf(Field::Context("inference_geo"))),
+    ("speed", Node::leaf(Field::Context("speed"))),
+    ("iterations", anthropic::ITERATIONS),
     ("prompt_tokens", count(Count::Input)),
     ("completion_tokens", count(Count::Output)),
+    (
+        "completion_tokens_details",
+        Node::object(&[("reasoning_tokens", count(Count::Reasoning))]),
+    ),
 ])
 .named(Field::Usage);
 
@@ -135,18 +153,42 @@ const MESSAGE: Node<Field> = Node::object(&[
     ("usage", ANY_USAGE),
 ]);
 
+const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
+
+/// A call of a chat completion; in a stream its later pieces have no id.
+const CHAT_CALL: Node<Field> =
+    Node::object(&[("id", Node::leaf(Field::CallId)), ("function", FUNCTION)])
+        .named(Field::CallPiece);
+const CHAT_CALLS: Node<Field> = Node::array(&CHAT_CALL).named(Field::Envelope);
+const CHAT_MESSAGE: Node<Field> = Node::object(&[
+    ("content", TEXT),
+    ("reasoning_content", THOUGHT),
+    ("reasoning", THOUGHT),
+    ("tool_calls", CHAT_CALLS),
+]);
+
 /// What several families call a result: Titan, Mistral, Cohere, Jurassic, chat completions.
 const RESULT: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::Index)),
     ("tokenCount", count(Count::Output)),
     ("outputText", TEXT),
     ("text", TEXT),
-    ("completionReason", FINISH),
-    ("stop_reason", FINISH),
-    ("finish_reason", FINISH),
-    ("finishReason", Node::object(&[("reason", FINISH)])),
-    ("message", Node::object(&[("content", TEXT)])),
-    ("delta", Node::object(&[("content", TEXT)])),
-]);
+    ("completionReason", RESULT_FINISH),
+    ("stop_reason", RESULT_FINISH),
+    ("finish_reason", RESULT_FINISH),
+    ("finishReason", Node::object(&[("reason", RESULT_FINISH)])),
+    ("message", CHAT_MESSAGE),
+    ("delta", CHAT_MESSAGE),
+])
+.named(Field::Choice);
+const RESULT_FINISH: Node<Field> = Node::leaf(Field::Reason);
+const RESULTS: Node<Field> = Node::array(&RESULT);
+
+/// Images, as base64 each
+/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html>,
+/// `…/model-parameters-stability-diffusion.html`).
+const IMAGES: Node<Field> = Node::array(&IMAGE);
+const IMAGE: Node<Field> = Node::leaf(Field::Image);
 
 /// The answer or chunk of any model.
 pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
@@ -182,19 +224,22 @@ pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
     ("totalOutputTextTokenCount", count(Count::Output)),
     ("outputText", TEXT),
     ("completionReason", FINISH),
-    ("results", Node::array(&RESULT)),
+    ("results", RESULTS),
     // Llama
     ("prompt_token_count", count(Count::Input)),
     ("generation_token_count", count(Count::Output)),
     ("generation", TEXT),
     ("stop_reason", FINISH),
     // Mistral, Cohere, Jurassic, chat completions
-    ("outputs", Node::array(&RESULT)),
-    ("generations", Node::array(&RESULT)),
-    ("completions", Node::array(&RESULT)),
-    ("choices", Node::array(&RESULT)),
+    ("outputs", RESULTS),
+    ("generations", RESULTS),
+    ("completions", RESULTS),
+    ("choices", RESULTS),
     ("text", TEXT),
     ("finish_reason", FINISH),
+    // TwelveLabs
+    ("finishReason", FINISH),
+    ("images", IMAGES),
     ("response", Node::object(&[("finish_reason", FINISH)])),
     ("usage", ANY_USAGE),
     ("amazon-bedrock-invocationMetrics", METRICS),
@@ -209,6 +254,11 @@ pub(super) struct State {
     has_metrics: bool,
     is_one_hour: bool,
     detail: Counts,
+    /// The result at hand: how many the document had before it, and what it says of itself.
+    n_results: u64,
+    index: u64,
+    result_finish: Option<String>,
+    has_call_id: bool,
 }
 
 impl State {
@@ -234,6 +284,24 @@ impl State {
                 Ok(())
             }
             Field::ModalityTokens => self.detail.read(Count::CacheWrite1h, value),
+            Field::Reason => take_text(&mut self.result_finish, value),
+            Field::Index => {
+                self.index = match value {
+                    Value::Number(text) => count_of(text).unwrap_or(self.index),
+                    _ => self.index,
+                };
+                Ok(())
+            }
+            Field::CallId => {
+                self.has_call_id = !matches!(value, Value::Null | Value::Text(""));
+                Ok(())
+            }
+            Field::Image => {
+                let is_made = value != Value::Null;
+                findings.has_content |= is_made;
+                findings.n_items += u64::from(is_made);
+                Ok(())
+            }
             _ => {
                 self.inner.scalar(findings, field, value);
                 Ok(())
@@ -245,6 +313,12 @@ impl State {
     pub(super) fn open(&mut self, findings: &mut Findings, field: Field) {
         match field {
             Field::Metrics => self.outer = std::mem::take(&mut findings.staged),
+            Field::Choice => {
+                self.index = self.n_results;
+                self.n_results += 1;
+                self.result_finish = None;
+            }
+            Field::CallPiece => self.has_call_id = false,
             Field::Detail(_) => {
                 self.is_one_hour = false;
                 self.detail = Counts::default();
@@ -266,6 +340,18 @@ impl State {
                 findings.has_content = true;
                 findings.tool_call();
             }
+            Field::CallPiece => {
+                findings.has_content = true;
+                if self.has_call_id {
+                    findings.tool_call();
+                }
+            }
+            // The first result is the answer, whatever order they come in.
+            Field::Choice => {
+                if let (0, Some(finish)) = (self.index, self.result_finish.take()) {
+                    findings.finish_reason = Some(finish);
+                }
+            }
             Field::Detail(count) if self.is_one_hour => {
                 if let Some(n) = self.detail.get(count) {
                     findings.staged.add(count, n);
@@ -279,6 +365,7 @@ impl State {
     /// Counts that stand outside any usage object are the document's.
     pub(super) fn document(&mut self, findings: &mut Findings, is_converse: bool) {
         findings.overlay_usage();
+        self.n_results = 0;
         let is_counted = self.has_metrics || (is_converse && findings.has_usage);
         findings.is_terminated |= is_counted && findings.finish_reason.is_some();
     }

@@ -11,6 +11,10 @@
 //! up; observed that they start anew with each turn, whose prompt has all turns before it
 //! (143, 181, 224 over three turns: <https://github.com/pydantic/pydantic-ai/pull/7269>). Several
 //! within one turn are taken for the same turn's, so that the last holds.
+//! `predict` serves older embeddings, which count each text apart
+//! (<https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>:
+//! `predictions[].embeddings.statistics.token_count`), and images
+//! (<https://ai.google.dev/gemini-api/docs/imagen>).
 //! <https://ai.google.dev/gemini-api/docs/pricing>: what grounding with Search or Maps reads is
 //! not charged as input.
 
@@ -92,7 +96,11 @@ const CANDIDATE: Node<Field> = Node::object(&[
 
 const CHUNK: Node<Field> = Node::object(&[
     ("candidates", Node::array(&CANDIDATE)),
-    ("promptFeedback", Node::object(&[]).named(Field::Envelope)),
+    // Without `blockReason` it only rates the prompt, and the answer follows.
+    (
+        "promptFeedback",
+        Node::object(&[("blockReason", Node::leaf(Field::Envelope))]),
+    ),
     ("usageMetadata", USAGE),
     ("modelVersion", Node::leaf(Field::Model)),
     ("responseId", Node::leaf(Field::ResponseId)),
@@ -102,6 +110,22 @@ const CHUNK: Node<Field> = Node::object(&[
 
 /// One answer or chunk; without `alt=sse` a stream is an array of chunks.
 pub(super) static SCHEMA: Node<Field> = CHUNK.or_array(&CHUNK);
+
+const STATISTICS: Node<Field> = Node::object(&[("token_count", Node::leaf(Field::ModalityTokens))])
+    .named(Field::Detail(Count::Input));
+
+/// An embedding or an image.
+const PREDICTION: Node<Field> = Node::object(&[
+    ("embeddings", Node::object(&[("statistics", STATISTICS)])),
+    ("bytesBase64Encoded", Node::leaf(Field::Image)),
+]);
+
+/// The answer of `predict`.
+pub(super) static PREDICT_SCHEMA: Node<Field> = Node::object(&[
+    ("predictions", Node::array(&PREDICTION).named(Field::Usage)),
+    ("error", Node::object(&[]).named(Field::Error)),
+])
+.named(Field::Block);
 
 const SERVER_CONTENT: Node<Field> = Node::object(&[
     (
@@ -171,6 +195,12 @@ impl State {
                 findings.is_eventful = true;
                 self.n_queries += 1;
             }
+            // A prompt that was refused has no candidate: this is the answer's last word.
+            Field::Envelope if value != Value::Null => {
+                findings.is_eventful = true;
+                self.is_last = true;
+            }
+            Field::Image => findings.n_items += u64::from(value != Value::Null),
             Field::Status => self.is_last |= value == Value::Bool(true),
             Field::Reason => {
                 let outcome = take_text(&mut findings.finish_reason, value);
@@ -234,7 +264,7 @@ impl State {
                 }
             }
             Field::Detail(count) => self.end_detail(findings, count),
-            // A prompt that was refused has no candidate: this is the answer's last word.
+            // What a live turn waits for: the client's answers to these calls.
             Field::Envelope => self.is_last = true,
             Field::Block => {
                 // A live turn goes on after a tool call that it told no usage of.
@@ -246,7 +276,7 @@ impl State {
     }
 
     fn end_detail(&self, findings: &mut Findings, count: Count) {
-        if self.is_audio {
+        if self.is_audio || count == Count::Input {
             findings.staged.add(count, self.modality_tokens);
         } else if self.is_image && count == Count::AudioOutput {
             findings
@@ -332,7 +362,8 @@ fn settle(
         ],
     );
     usage.set(Bucket::Reasoning, counts.get(Count::Reasoning));
-    if api == Api::GeminiEmbed && usage.input_total().is_some() {
+    let embeds = matches!(api, Api::GeminiEmbed | Api::GeminiPredict);
+    if embeds && usage.input_total().is_some() {
         usage.set(Bucket::Output, 0);
     }
     input.and(output)

@@ -90,6 +90,7 @@ pub(super) struct State {
     tool_kind: Option<String>,
     tool_count: Counts,
     is_audio: bool,
+    is_image: bool,
     modality_tokens: Counts,
 }
 
@@ -103,6 +104,7 @@ impl State {
             Field::Query => self.tool_count.read(Count::WebSearches, value),
             Field::Modality => {
                 self.is_audio = matches!(value, Value::Text("audio" | "AUDIO"));
+                self.is_image = matches!(value, Value::Text("image" | "IMAGE"));
                 Ok(())
             }
             Field::ModalityTokens => self.modality_tokens.read(Count::Input, value),
@@ -124,6 +126,7 @@ impl State {
             }
             Field::Detail(_) => {
                 self.is_audio = false;
+                self.is_image = false;
                 self.modality_tokens = Counts::default();
             }
             _ => {}
@@ -142,9 +145,14 @@ impl State {
                     findings.staged.add(Count::WebSearches, n);
                 }
             }
-            Field::Detail(count) if self.is_audio => {
+            Field::Detail(count) => {
+                let bucket = match (count, self.is_audio, self.is_image) {
+                    (_, true, _) => count,
+                    (Count::AudioOutput, _, true) => Count::ImageOutput,
+                    _ => return,
+                };
                 if let Some(n) = self.modality_tokens.get(Count::Input) {
-                    findings.staged.add(count, n);
+                    findings.staged.add(bucket, n);
                 }
             }
             _ => {}
@@ -184,7 +192,10 @@ pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> 
         usage,
         counts.get(Count::Output),
         Bucket::Output,
-        &[(Bucket::AudioOutput, counts.get(Count::AudioOutput))],
+        &[
+            (Bucket::AudioOutput, counts.get(Count::AudioOutput)),
+            (Bucket::ImageOutput, counts.get(Count::ImageOutput)),
+        ],
     );
     usage.set(Bucket::Reasoning, counts.get(Count::Reasoning));
     input.and(output)

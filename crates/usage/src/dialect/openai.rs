@@ -4,149 +4,25 @@
 //! Fields: <https://platform.openai.com/docs/api-reference/chat/object> (`usage`),
 //! `…/chat/streaming` (the last chunk, with `choices: []`, carries `usage` where
 //! `stream_options.include_usage` was asked for), `…/images/object`, `…/audio/json-object`,
-//! `…/runs/object`. Details lie within their totals unless [`super::quirks`] says otherwise.
+//! `…/runs/object`, `…/images-streaming`, `…/audio/transcript-text-done-event`,
+//! `…/audio/speech-audio-done-event`. Details lie within their totals unless [`super::quirks`] says
+//! otherwise.
+
+mod schema;
 
 use super::Field;
 use super::quirks::Quirks;
 use crate::bucket::{Bucket, Usage};
-use crate::counts::{Count, Counts, split};
+use crate::counts::{Count, Counts, less, split};
 use crate::detect::Api;
 use crate::findings::{Findings, take_text};
+use crate::json::Value;
 use crate::json::number::count_of;
-use crate::json::{Node, Value};
 use crate::scan::Trouble;
+pub(super) use schema::{RUN_SCHEMA, SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
 const CALLS_MAX: usize = 128;
-
-const fn count(count: Count) -> Node<Field> {
-    Node::leaf(Field::Count(count))
-}
-
-const INPUT_DETAILS: Node<Field> = Node::object(&[
-    ("cached_tokens", count(Count::CacheRead)),
-    ("cache_write_tokens", count(Count::CacheWrite)),
-    ("audio_tokens", count(Count::AudioInput)),
-    ("image_tokens", count(Count::ImageInput)),
-]);
-
-const OUTPUT_DETAILS: Node<Field> = Node::object(&[
-    ("reasoning_tokens", count(Count::Reasoning)),
-    ("audio_tokens", count(Count::AudioOutput)),
-    ("image_tokens", count(Count::ImageOutput)),
-]);
-
-const SERVER_TOOLS: Node<Field> =
-    Node::object(&[("web_search_requests", count(Count::WebSearches))]);
-
-/// Every spelling that hosts of this dialect use; a host uses one of each.
-const USAGE: Node<Field> = Node::object(&[
-    ("prompt_tokens", count(Count::Input)),
-    ("input_tokens", count(Count::Input)),
-    ("completion_tokens", count(Count::Output)),
-    ("output_tokens", count(Count::Output)),
-    ("total_tokens", count(Count::Total)),
-    ("prompt_tokens_details", INPUT_DETAILS),
-    ("prompt_token_details", INPUT_DETAILS),
-    ("input_tokens_details", INPUT_DETAILS),
-    ("input_token_details", INPUT_DETAILS),
-    ("completion_tokens_details", OUTPUT_DETAILS),
-    ("completion_token_details", OUTPUT_DETAILS),
-    ("output_tokens_details", OUTPUT_DETAILS),
-    ("num_cached_tokens", count(Count::CacheRead)),
-    ("cached_tokens", count(Count::CacheRead)),
-    ("prompt_cache_hit_tokens", count(Count::CacheRead)),
-    ("cache_creation_input_tokens", count(Count::CacheCreation)),
-    ("reasoning_tokens", count(Count::Reasoning)),
-    ("seconds", Node::leaf(Field::BilledSeconds)),
-    (
-        "cost",
-        Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
-    ),
-    ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
-    ("server_tool_use", SERVER_TOOLS),
-    ("server_tool_use_details", SERVER_TOOLS),
-])
-.named(Field::Usage);
-
-const THOUGHT: Node<Field> = Node::text(Field::Thought);
-const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
-
-/// Mistral's reasoning models answer in parts, of which some are thoughts
-/// (<https://docs.mistral.ai/capabilities/reasoning>).
-const PART: Node<Field> = Node::object(&[
-    ("text", Node::text(Field::Content)),
-    (
-        "thinking",
-        THOUGHT.or_array(&Node::object(&[("text", THOUGHT)])),
-    ),
-]);
-const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
-const TEXT: Node<Field> = Node::text(Field::Content);
-const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
-const CALL: Node<Field> = Node::object(&[("function", FUNCTION)]).named(Field::Call);
-
-/// The only call of older models; some hosts write it with empty strings where there is none.
-const LEGACY_CALL: Node<Field> = Node::object(&[
-    ("name", Node::leaf(Field::CallId)),
-    ("arguments", CALL_TEXT),
-])
-.named(Field::LegacyCall);
-const CALL_PIECE: Node<Field> = Node::object(&[
-    ("index", Node::leaf(Field::CallIndex)),
-    ("id", Node::leaf(Field::CallId)),
-    ("function", FUNCTION),
-    ("name", CALL_TEXT),
-    ("arguments", CALL_TEXT),
-])
-.named(Field::CallPiece);
-
-const MESSAGE: Node<Field> = Node::object(&[
-    ("content", TEXT_OR_PARTS),
-    ("reasoning_content", THOUGHT),
-    ("reasoning", THOUGHT),
-    ("refusal", TEXT),
-    ("tool_calls", Node::array(&CALL)),
-    ("function_call", LEGACY_CALL),
-])
-.named(Field::Envelope);
-
-const DELTA: Node<Field> = Node::object(&[
-    ("content", TEXT_OR_PARTS),
-    ("reasoning_content", THOUGHT),
-    ("reasoning", THOUGHT),
-    ("refusal", TEXT),
-    ("tool_calls", Node::array(&CALL_PIECE)),
-    ("function_call", CALL_PIECE),
-])
-.named(Field::Envelope);
-
-const CHOICE: Node<Field> = Node::object(&[
-    ("index", Node::leaf(Field::Index)),
-    ("finish_reason", Node::leaf(Field::Finish)),
-    ("delta", DELTA),
-    ("message", MESSAGE),
-    ("text", TEXT),
-    ("usage", USAGE),
-])
-.named(Field::Choice);
-
-pub(super) static SCHEMA: Node<Field> = Node::object(&[
-    ("id", Node::leaf(Field::ResponseId)),
-    ("model", Node::leaf(Field::Model)),
-    ("service_tier", Node::leaf(Field::Tier)),
-    ("status", Node::leaf(Field::Status)),
-    ("choices", Node::array(&CHOICE)),
-    ("usage", USAGE),
-    ("x_groq", Node::object(&[("usage", USAGE)])),
-    ("error", Node::object(&[]).named(Field::Error)),
-    ("delta", TEXT),
-    ("text", TEXT),
-    ("duration", Node::leaf(Field::AudioSeconds)),
-    ("data", Node::array(&ITEM)),
-]);
-
-const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);
 
 /// One streamed tool call as far as it is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -165,6 +41,37 @@ pub(super) struct State {
     call_id: u64,
     pieces: Vec<(u64, u64)>,
     calls: Vec<Call>,
+    kind: EventKind,
+    /// The run's own id; steps and messages have theirs.
+    run_id: Option<String>,
+    /// The document at hand is a step, a message or a thread, whose counts lie in the run's.
+    is_aside: bool,
+}
+
+/// What the event at hand is, of those that say so and end a stream which has no `[DONE]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum EventKind {
+    #[default]
+    Other,
+    /// A whole image: `image_generation.completed`, `image_edit.completed`.
+    Image,
+    /// The end of a transcript, of speech, of a conversation of Mistral's.
+    Last,
+    /// The end of one that failed.
+    Error,
+}
+
+impl EventKind {
+    fn of(value: Value<'_>) -> EventKind {
+        match value {
+            Value::Text("image_generation.completed" | "image_edit.completed") => EventKind::Image,
+            Value::Text(
+                "transcript.text.done" | "speech.audio.done" | "conversation.response.done",
+            ) => EventKind::Last,
+            Value::Text("conversation.response.error") => EventKind::Error,
+            _ => EventKind::Other,
+        }
+    }
 }
 
 impl State {
@@ -177,11 +84,19 @@ impl State {
     ) {
         match field {
             Field::Index => self.choice_index = index_of(value),
+            Field::Kind if api == Api::OpenAiAssistantsRun => {
+                self.is_aside = value != Value::Text("thread.run");
+                self.settle_run_id(findings);
+            }
+            Field::Kind => self.kind = EventKind::of(value),
+            Field::Reason if !matches!(value, Value::Null | Value::Number("0")) => findings.error(),
+            // DashScope's word for "not yet".
+            Field::Finish if value == Value::Text("null") => {}
             Field::Finish => {
                 let outcome = take_text(&mut self.choice_finish, value);
                 findings.note(outcome);
             }
-            Field::Status if api == Api::OpenAiAssistantsRun => {
+            Field::Status if !self.is_aside => {
                 let outcome = take_text(&mut findings.finish_reason, value);
                 findings.note(outcome);
             }
@@ -209,6 +124,7 @@ impl State {
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
+            Field::Usage if self.is_aside => findings.staged = Counts::default(),
             Field::Usage => findings.replace_usage(),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall => {
@@ -232,8 +148,31 @@ impl State {
         if api == Api::OpenAiChat {
             findings.takes_tool_calls();
         }
+        if matches!(api, Api::OpenAiEmbeddings | Api::Rerank) {
+            findings.overlay_usage();
+        }
+        match std::mem::take(&mut self.kind) {
+            EventKind::Other => {}
+            EventKind::Image => {
+                findings.n_items += 1;
+                findings.is_terminated = true;
+            }
+            EventKind::Last => findings.is_terminated = true,
+            EventKind::Error => findings.error(),
+        }
+        if api == Api::OpenAiAssistantsRun {
+            self.settle_run_id(findings);
+            self.is_aside = false;
+        }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    fn settle_run_id(&mut self, findings: &mut Findings) {
+        match self.is_aside {
+            true => findings.response_id.clone_from(&self.run_id),
+            false => self.run_id.clone_from(&findings.response_id),
+        }
     }
 
     fn end_choice(&mut self, findings: &mut Findings) {
@@ -291,13 +230,18 @@ pub(super) fn settle(
     quirks: Quirks,
     usage: &mut Usage,
 ) -> Result<(), Trouble> {
+    let cache_write_1h = counts.get(Count::CacheWrite1h).filter(|n| *n > 0);
     let input = split(
         usage,
         input_of(counts, api, quirks),
         Bucket::Input,
         &[
-            (Bucket::CacheRead, counts.get(Count::CacheRead)),
-            (Bucket::CacheWrite, cache_write_of(counts, quirks)),
+            (Bucket::CacheRead, counts.cache_read()),
+            (Bucket::CacheWrite1h, cache_write_1h),
+            (
+                Bucket::CacheWrite,
+                less(cache_write_of(counts, quirks), cache_write_1h),
+            ),
             (Bucket::AudioInput, counts.get(Count::AudioInput)),
             (
                 Bucket::ImageInput,
@@ -325,18 +269,18 @@ pub(super) fn settle(
     input.and(output)
 }
 
-/// Hosts that also serve Anthropic's models add its `cache_creation_input_tokens`, mostly as a 0
-/// that reports nothing, since other models have no such count.
 fn cache_write_of(counts: &Counts, quirks: Quirks) -> Option<u64> {
     let creation = counts.get(Count::CacheCreation);
-    counts
-        .get(Count::CacheWrite)
-        .or(creation.filter(|n| *n > 0 || quirks.reports_cache_creation))
+    let creation = creation.filter(|_| quirks.reports_cache_creation);
+    counts.cache_write().or(creation)
 }
 
-/// Chat models charge images as text; image models have a rate of their own for them.
+/// Chat models charge the images that they read as text, and mostly make none; image models have
+/// rates of their own for both.
 fn images_of(counts: &Counts, api: Api, count: Count) -> Option<u64> {
-    counts.get(count).filter(|_| api == Api::OpenAiImages)
+    let is_made = |n: u64| count == Count::ImageOutput && n > 0;
+    let is_apart = |n: &u64| api == Api::OpenAiImages || is_made(*n);
+    counts.get(count).filter(is_apart)
 }
 
 fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
@@ -344,7 +288,7 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let total = counts.get(Count::Total).filter(|_| only_input);
     let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
-    let cached = counts.get(Count::CacheRead).unwrap_or(0);
+    let cached = counts.cache_read().unwrap_or(0);
     let mut whole = input;
     if quirks.audio_is_additional {
         whole = whole.saturating_add(audio);
@@ -363,12 +307,17 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
             .filter(|_| matches!(api, Api::OpenAiEmbeddings | Api::Rerank))
             .map(|_| 0);
     };
-    if quirks.reasoning_is_additional {
-        let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
-        return Some(output.saturating_add(reasoning));
-    }
+    let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
+    let with_reasoning = output.saturating_add(reasoning);
+    let is_beside_searches =
+        quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some();
     let total = counts.get(Count::Total).zip(input);
     match total.map(|(total, input)| total.saturating_sub(input)) {
+        // Where the total has it on top, it is on top: also for hosts that pass on what another
+        // counted.
+        Some(produced) if produced == with_reasoning => Some(produced),
+        Some(produced) if produced == output && quirks.total_tells_reasoning => Some(output),
+        _ if quirks.reasoning_is_additional || is_beside_searches => Some(with_reasoning),
         Some(produced) if quirks.output_from_total => Some(produced.max(output)),
         _ => Some(output),
     }

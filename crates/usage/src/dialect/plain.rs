@@ -1,4 +1,5 @@
-//! Ollama's own API and watsonx.ai's text generation: counts at the top of each line or event.
+//! Ollama's own API, and watsonx.ai's text generation, embeddings and reranking: counts at the top
+//! of each line or event, or in its results.
 //!
 //! <https://github.com/ollama/ollama/blob/main/docs/api.md>: the line with `done: true` has
 //! `prompt_eval_count` and `eval_count`; a prompt that was cached whole leaves the first out.
@@ -46,6 +47,8 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("prompt_eval_count", count(Count::Input)),
     ("eval_count", count(Count::Output)),
     ("model_id", Node::leaf(Field::Model)),
+    // Embeddings and ranks have the count here, texts in their results.
+    ("input_token_count", count(Count::Input)),
     ("results", Node::array(&RESULT)),
     ("error", Node::object(&[]).named(Field::Error)),
     ("errors", Node::array(&CALL).named(Field::Error)),
@@ -89,7 +92,8 @@ impl State {
 }
 
 pub(super) fn settle(counts: &Counts, api: Api, usage: &mut Usage) {
-    let made_nothing = (api == Api::OllamaEmbed && !counts.is_empty()).then_some(0);
+    let embeds = matches!(api, Api::OllamaEmbed | Api::WatsonxEmbed);
+    let made_nothing = (embeds && !counts.is_empty()).then_some(0);
     usage.set(Bucket::Input, counts.get(Count::Input));
     usage.set(Bucket::Output, counts.get(Count::Output).or(made_nothing));
 }

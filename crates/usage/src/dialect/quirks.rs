@@ -7,6 +7,10 @@ use crate::detect::Api;
 pub(crate) struct Quirks {
     /// `completion_tokens` excludes `reasoning_tokens`.
     pub(crate) reasoning_is_additional: bool,
+    /// The same, but only in answers that count their searches.
+    pub(crate) reasoning_beside_searches: bool,
+    /// `total_tokens` has reasoning in it, so that it tells whether `completion_tokens` has too.
+    pub(crate) total_tells_reasoning: bool,
     /// `prompt_tokens` excludes `audio_tokens`.
     pub(crate) audio_is_additional: bool,
     /// Cached tokens beyond `prompt_tokens` are additional to them.
@@ -19,6 +23,8 @@ pub(crate) struct Quirks {
 
 const NONE: Quirks = Quirks {
     reasoning_is_additional: false,
+    reasoning_beside_searches: false,
+    total_tells_reasoning: false,
     audio_is_additional: false,
     cached_is_additional: false,
     output_from_total: false,
@@ -33,6 +39,7 @@ const QUIRKS: &[(&str, Quirks)] = &[
         "xai",
         Quirks {
             reasoning_is_additional: true,
+            total_tells_reasoning: true,
             ..NONE
         },
     ),
@@ -43,6 +50,16 @@ const QUIRKS: &[(&str, Quirks)] = &[
         Quirks {
             reasoning_is_additional: true,
             reports_cache_creation: true,
+            ..NONE
+        },
+    ),
+    // https://docs.perplexity.ai/docs/getting-started/pricing: Sonar Deep Research charges reasoning
+    // and `num_search_queries` beside output; observed far above `completion_tokens`, and in no
+    // total. What other models think is part of their answer.
+    (
+        "perplexity",
+        Quirks {
+            reasoning_beside_searches: true,
             ..NONE
         },
     ),
@@ -68,6 +85,15 @@ const QUIRKS: &[(&str, Quirks)] = &[
     // `total_tokens` and of no other count.
     (
         "google",
+        Quirks {
+            output_from_total: true,
+            ..NONE
+        },
+    ),
+    // The same server answers there
+    // (https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview).
+    (
+        "vertex",
         Quirks {
             output_from_total: true,
             ..NONE

@@ -4,14 +4,19 @@
 //! the usage stands in `response.usage` of the event that ends the stream
 //! (`response.completed`, `.incomplete`, `.failed`); earlier events have `usage: null`. Details
 //! lie within their totals.
+//!
+//! What the image tool used is charged at its own model's rates and is in no other count: it stands
+//! in `tool_usage.image_gen` (observed; its model in the echoed `tools[]`), beside the number of
+//! searches that are charged (`tool_usage.web_search.num_requests`).
 
 use super::Field;
 use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, split};
 use crate::findings::{Findings, take_text};
+use crate::json::number::count_of;
 use crate::json::{Node, Value};
 use crate::relayed::TextKind;
-use crate::scan::Trouble;
+use crate::scan::{ExtraUsage, Trouble};
 
 const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
@@ -26,6 +31,9 @@ const USAGE: Node<Field> = Node::object(&[
         Node::object(&[
             ("cached_tokens", count(Count::CacheRead)),
             ("cache_write_tokens", count(Count::CacheWrite)),
+            // https://docs.perplexity.ai/docs/agent-api/quickstart
+            ("cache_read_input_tokens", count(Count::CacheReadTwin)),
+            ("cache_creation_input_tokens", count(Count::CacheCreation)),
             ("audio_tokens", count(Count::AudioInput)),
         ]),
     ),
@@ -36,10 +44,49 @@ const USAGE: Node<Field> = Node::object(&[
             ("audio_tokens", count(Count::AudioOutput)),
         ]),
     ),
-    ("cost", Node::leaf(Field::Cost)),
+    (
+        "cost",
+        Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
+    ),
     ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+    // https://docs.x.ai/docs/guides/tools/overview
+    (
+        "server_side_tool_usage_details",
+        Node::object(&[("web_search_calls", Node::leaf(Field::Query))]),
+    ),
+    // https://docs.perplexity.ai/docs/agent-api/tools/web-search
+    (
+        "tool_calls_details",
+        Node::object(&[(
+            "search_web",
+            Node::object(&[("invocation", Node::leaf(Field::Query))]),
+        )]),
+    ),
 ])
 .named(Field::Usage);
+
+const IMAGE_DETAILS_IN: Node<Field> = Node::object(&[("image_tokens", count(Count::ImageInput))]);
+const IMAGE_DETAILS_OUT: Node<Field> = Node::object(&[("text_tokens", count(Count::Output))]);
+
+/// <https://platform.openai.com/docs/guides/tools-image-generation>
+const IMAGE_TOOL: Node<Field> = Node::object(&[
+    ("input_tokens", count(Count::Input)),
+    ("output_tokens", count(Count::ImageOutput)),
+    ("input_tokens_details", IMAGE_DETAILS_IN),
+    ("output_tokens_details", IMAGE_DETAILS_OUT),
+])
+.named(Field::ToolUsage);
+
+const TOOL_USAGE: Node<Field> = Node::object(&[
+    ("image_gen", IMAGE_TOOL),
+    (
+        "web_search",
+        Node::object(&[("num_requests", Node::leaf(Field::Query))]),
+    ),
+]);
+
+/// Of the tools only the image tool names a model.
+const TOOL: Node<Field> = Node::object(&[("model", Node::leaf(Field::IterationModel))]);
 
 /// An output item; the text in it was relayed before as deltas, or is told by [`WHOLE_ITEM`].
 const ITEM: Node<Field> =
@@ -76,6 +123,8 @@ const RESPONSE: Node<Field> = Node::object(&[
     ("service_tier", Node::leaf(Field::Tier)),
     ("output", Node::array(&LISTED_ITEM).named(Field::Envelope)),
     ("usage", USAGE),
+    ("tool_usage", TOOL_USAGE),
+    ("tools", Node::array(&TOOL)),
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
@@ -93,6 +142,8 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("service_tier", Node::leaf(Field::Tier)),
     ("output", Node::array(&WHOLE_ITEM).named(Field::Envelope)),
     ("usage", USAGE),
+    ("tool_usage", TOOL_USAGE),
+    ("tools", Node::array(&TOOL)),
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
@@ -101,6 +152,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
 struct Items {
     calls: u32,
     web_searches: u64,
+    file_searches: u64,
 }
 
 impl Items {
@@ -112,6 +164,8 @@ impl Items {
             Some("web_search_call") if matches!(action, None | Some("search")) => {
                 self.web_searches += 1;
             }
+            // https://platform.openai.com/docs/pricing: each call of the tool is charged.
+            Some("file_search_call") => self.file_searches += 1,
             _ => {}
         }
     }
@@ -130,6 +184,10 @@ pub(super) struct State {
     /// Of the stream's `response.output_item.done` events.
     done: Items,
     item: Items,
+    /// Searches that the response itself says were made.
+    searches_told: u64,
+    tool_model: Option<String>,
+    tool_usage: Option<Usage>,
 }
 
 impl State {
@@ -140,13 +198,21 @@ impl State {
             Field::Reason => &mut self.reason,
             Field::BlockKind => &mut self.item_kind,
             Field::BlockAction => &mut self.item_action,
+            Field::IterationModel => &mut self.tool_model,
+            Field::Query => {
+                if let Value::Number(text) = value {
+                    self.searches_told = count_of(text).unwrap_or(self.searches_told);
+                }
+                return;
+            }
             _ => return,
         };
         findings.note(take_text(slot, value));
     }
 
-    pub(super) fn open(&mut self, field: Field) {
+    pub(super) fn open(&mut self, findings: &mut Findings, field: Field) {
         match field {
+            Field::ToolUsage => findings.staged = Counts::default(),
             Field::Envelope => self.listed = Items::default(),
             Field::Block | Field::Call => {
                 self.item_kind = None;
@@ -160,6 +226,9 @@ impl State {
         let (kind, action) = (self.item_kind.as_deref(), self.item_action.as_deref());
         match field {
             Field::Usage => findings.replace_usage(),
+            Field::ToolUsage => {
+                self.tool_usage = image_usage(&std::mem::take(&mut findings.staged))
+            }
             Field::Block => {
                 findings.is_eventful = true;
                 findings.relayed.hides_reasoning |= kind == Some("reasoning");
@@ -189,6 +258,7 @@ impl State {
             Some("response.output_item.done") => {
                 self.done.calls += item.calls;
                 self.done.web_searches += item.web_searches;
+                self.done.file_searches += item.file_searches;
             }
             Some("error") => findings.error(),
             _ => {}
@@ -196,14 +266,30 @@ impl State {
         if findings.tool_calls.is_some() || self.done.calls > 0 {
             findings.tool_calls = Some(self.listed.calls.max(self.done.calls));
         }
-        findings.n_web_searches = self.listed.web_searches.max(self.done.web_searches);
+        let listed = self.listed.web_searches.max(self.done.web_searches);
+        findings.n_web_searches = listed.max(self.searches_told);
+        findings.n_file_searches = self.listed.file_searches.max(self.done.file_searches);
         if let Some(status) = self.status.take() {
             self.end_response(findings, &status);
         }
     }
 
+    /// The last response object holds, as it does for the usage.
+    fn end_tools(&mut self, findings: &mut Findings) {
+        findings.extra.clear();
+        let model = self.tool_model.take();
+        if let Some(usage) = self.tool_usage.take() {
+            findings.extra(ExtraUsage {
+                kind: "image_gen".to_owned(),
+                model,
+                usage,
+            });
+        }
+    }
+
     fn end_response(&mut self, findings: &mut Findings, status: &str) {
         findings.is_eventful = true;
+        self.end_tools(findings);
         findings.is_terminated |=
             matches!(status, "completed" | "incomplete" | "failed" | "cancelled");
         findings.is_error |= status == "failed";
@@ -212,6 +298,23 @@ impl State {
             _ => status.to_owned(),
         });
     }
+}
+
+/// What the image tool used; `None` where it was not used.
+fn image_usage(counts: &Counts) -> Option<Usage> {
+    let whole = counts.get(Count::ImageOutput);
+    let is_used = whole.max(counts.get(Count::Input)) > Some(0);
+    let mut usage = Usage::new();
+    let images = (Bucket::ImageInput, counts.get(Count::ImageInput));
+    let text = (Bucket::Output, counts.get(Count::Output));
+    let input = split(
+        &mut usage,
+        counts.get(Count::Input),
+        Bucket::Input,
+        &[images],
+    );
+    let output = split(&mut usage, whole, Bucket::ImageOutput, &[text]);
+    (is_used && input.and(output).is_ok()).then_some(usage)
 }
 
 /// The kind of a delta's text, by the type of its event.
@@ -241,8 +344,8 @@ pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> 
         counts.get(Count::Input),
         Bucket::Input,
         &[
-            (Bucket::CacheRead, counts.get(Count::CacheRead)),
-            (Bucket::CacheWrite, counts.get(Count::CacheWrite)),
+            (Bucket::CacheRead, counts.cache_read()),
+            (Bucket::CacheWrite, counts.cache_write()),
             (Bucket::AudioInput, counts.get(Count::AudioInput)),
         ],
     );

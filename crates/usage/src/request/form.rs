@@ -68,10 +68,15 @@ impl Form {
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
+            | Api::MistralOcr
+            | Api::MistralConversations
+            | Api::DashScopeGenerate
             | Api::GeminiLive
             | Api::AnthropicCountTokens
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed
+            | Api::GeminiPredict
+            | Api::GeminiInteractionsRetrieve
             | Api::GeminiCountTokens
             | Api::BedrockCountTokens
             | Api::BedrockApplyGuardrail
@@ -82,7 +87,7 @@ impl Form {
             | Api::Rerank => &UNLIMITED,
             Api::CohereChat | Api::CohereV1Chat => &COHERE,
             Api::OllamaChat | Api::OllamaGenerate => &OLLAMA,
-            Api::WatsonxGenerate => &WATSONX,
+            Api::WatsonxGenerate | Api::WatsonxEmbed => &WATSONX,
             Api::BedrockConverse => &CONVERSE,
             Api::BedrockConverseStream => &CONVERSE_STREAM,
             Api::BedrockInvoke => &INVOKE,
@@ -216,7 +221,7 @@ static RUN: Form = Form {
     limit: None,
 };
 
-/// Endpoints whose output has no limit, or none that is asked for.
+/// Endpoints whose output has no limit, or none that is asked for, or one at a place of its own.
 static UNLIMITED: Form = Form {
     root: &Node::object(&[MODEL, STREAM, TIER, N]).named(Field::Root),
     streams: false,

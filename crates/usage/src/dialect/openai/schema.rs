@@ -1,0 +1,226 @@
+//! Which values of an answer in OpenAI's dialect are wanted, under every name that hosts have for
+//! them.
+
+use super::Field;
+use crate::counts::Count;
+use crate::json::Node;
+
+const fn count(count: Count) -> Node<Field> {
+    Node::leaf(Field::Count(count))
+}
+
+const INPUT_DETAILS: Node<Field> = Node::object(&[
+    ("cached_tokens", count(Count::CacheRead)),
+    ("cache_write_tokens", count(Count::CacheWrite)),
+    ("audio_tokens", count(Count::AudioInput)),
+    ("image_tokens", count(Count::ImageInput)),
+    // https://docs.litellm.ai/docs/completion/prompt_caching
+    ("cache_creation_tokens", count(Count::CacheCreation)),
+    ("cache_creation_token_details", WRITES_BY_AGE),
+    // https://www.alibabacloud.com/help/en/model-studio/context-cache
+    ("cache_creation_input_tokens", count(Count::CacheCreation)),
+    ("cache_creation", WRITES_BY_AGE),
+]);
+
+/// Cache writes by how long they are kept, as gateways to Anthropic's models pass them on.
+const WRITES_BY_AGE: Node<Field> =
+    Node::object(&[("ephemeral_1h_input_tokens", count(Count::CacheWrite1h))]);
+
+const OUTPUT_DETAILS: Node<Field> = Node::object(&[
+    ("reasoning_tokens", count(Count::Reasoning)),
+    ("audio_tokens", count(Count::AudioOutput)),
+    ("image_tokens", count(Count::ImageOutput)),
+]);
+
+const SERVER_TOOLS: Node<Field> =
+    Node::object(&[("web_search_requests", count(Count::WebSearches))]);
+
+/// Vertex AI's word for provisioned, shared or discounted capacity
+/// (<https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview>).
+const EXTRA_PROPERTIES: Node<Field> = Node::object(&[(
+    "google",
+    Node::object(&[("traffic_type", Node::leaf(Field::Context("traffic_type")))]),
+)]);
+
+/// What Mistral's conversations used (<https://docs.mistral.ai/agents/connectors/websearch>).
+const CONNECTORS: Node<Field> = Node::object(&[("web_search", count(Count::WebSearches))]);
+
+/// Every spelling that hosts of this dialect use; a host uses one of each.
+const USAGE: Node<Field> = Node::object(&[
+    ("prompt_tokens", count(Count::Input)),
+    ("input_tokens", count(Count::Input)),
+    ("completion_tokens", count(Count::Output)),
+    ("output_tokens", count(Count::Output)),
+    ("total_tokens", count(Count::Total)),
+    ("prompt_tokens_details", INPUT_DETAILS),
+    ("prompt_token_details", INPUT_DETAILS),
+    ("input_tokens_details", INPUT_DETAILS),
+    ("input_token_details", INPUT_DETAILS),
+    ("completion_tokens_details", OUTPUT_DETAILS),
+    ("completion_token_details", OUTPUT_DETAILS),
+    ("output_tokens_details", OUTPUT_DETAILS),
+    ("num_cached_tokens", count(Count::CacheRead)),
+    ("cached_tokens", count(Count::CacheRead)),
+    ("prompt_cache_hit_tokens", count(Count::CacheRead)),
+    // Gateways to Anthropic's models write both
+    // (https://docs.litellm.ai/docs/completion/prompt_caching).
+    ("cache_read_input_tokens", count(Count::CacheReadTwin)),
+    ("cache_creation_input_tokens", count(Count::CacheCreation)),
+    ("cache_creation", WRITES_BY_AGE),
+    ("reasoning_tokens", count(Count::Reasoning)),
+    // https://openrouter.ai/docs/api-reference/rerank
+    ("search_units", count(Count::SearchUnits)),
+    ("extra_properties", EXTRA_PROPERTIES),
+    ("seconds", Node::leaf(Field::BilledSeconds)),
+    // Beside its tokens, sound is charged by the second (https://mistral.ai/pricing#api-pricing).
+    ("prompt_audio_seconds", Node::leaf(Field::BilledSeconds)),
+    (
+        "cost",
+        Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
+    ),
+    ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+    // https://deepinfra.com/docs/openai_api
+    ("estimated_cost", Node::leaf(Field::Cost)),
+    // https://docs.perplexity.ai/docs/getting-started/pricing (Sonar Deep Research)
+    ("num_search_queries", count(Count::WebSearches)),
+    // https://docs.mistral.ai/api/#tag/ocr
+    ("pages_processed", count(Count::Pages)),
+    ("connectors", CONNECTORS),
+    ("server_tool_use", SERVER_TOOLS),
+    ("server_tool_use_details", SERVER_TOOLS),
+])
+.named(Field::Usage);
+
+const THOUGHT: Node<Field> = Node::text(Field::Thought);
+const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
+
+/// Mistral's reasoning models answer in parts, of which some are thoughts
+/// (<https://docs.mistral.ai/capabilities/reasoning>).
+const PART: Node<Field> = Node::object(&[
+    ("text", Node::text(Field::Content)),
+    (
+        "thinking",
+        THOUGHT.or_array(&Node::object(&[("text", THOUGHT)])),
+    ),
+]);
+const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
+const TEXT: Node<Field> = Node::text(Field::Content);
+const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
+const CALL: Node<Field> = Node::object(&[("function", FUNCTION)]).named(Field::Call);
+
+/// The only call of older models; some hosts write it with empty strings where there is none.
+const LEGACY_CALL: Node<Field> = Node::object(&[
+    ("name", Node::leaf(Field::CallId)),
+    ("arguments", CALL_TEXT),
+])
+.named(Field::LegacyCall);
+const CALL_PIECE: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::CallIndex)),
+    ("id", Node::leaf(Field::CallId)),
+    ("function", FUNCTION),
+    ("name", CALL_TEXT),
+    ("arguments", CALL_TEXT),
+])
+.named(Field::CallPiece);
+
+const MESSAGE: Node<Field> = Node::object(&[
+    ("content", TEXT_OR_PARTS),
+    ("reasoning_content", THOUGHT),
+    ("reasoning", THOUGHT),
+    ("refusal", TEXT),
+    ("tool_calls", Node::array(&CALL)),
+    ("function_call", LEGACY_CALL),
+])
+.named(Field::Envelope);
+
+const DELTA: Node<Field> = Node::object(&[
+    ("content", TEXT_OR_PARTS),
+    ("reasoning_content", THOUGHT),
+    ("reasoning", THOUGHT),
+    ("refusal", TEXT),
+    ("tool_calls", Node::array(&CALL_PIECE)),
+    ("function_call", CALL_PIECE),
+])
+.named(Field::Envelope);
+
+const CHOICE: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::Index)),
+    ("finish_reason", Node::leaf(Field::Finish)),
+    ("delta", DELTA),
+    ("message", MESSAGE),
+    ("text", TEXT),
+    ("usage", USAGE),
+])
+.named(Field::Choice);
+
+/// DashScope's own API puts what others have at the top into an object
+/// (<https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>); its older form has
+/// text and reason there, as a choice has.
+const OUTPUT: Node<Field> = Node::object(&[
+    ("choices", Node::array(&CHOICE)),
+    ("text", TEXT),
+    ("finish_reason", Node::leaf(Field::Finish)),
+])
+.named(Field::Choice);
+
+/// An entry of a conversation of Mistral's (<https://docs.mistral.ai/api/#tag/beta.conversations>).
+const ENTRY: Node<Field> = Node::object(&[("model", Node::leaf(Field::Model))]);
+
+/// Ranks in Cohere's shape, as gateways and hosts copy it
+/// (<https://docs.litellm.ai/docs/rerank>, <https://docs.siliconflow.com/en/api-reference/rerank>).
+const META: Node<Field> = Node::object(&[
+    (
+        "billed_units",
+        Node::object(&[("search_units", count(Count::SearchUnits))]),
+    ),
+    (
+        "tokens",
+        Node::object(&[("input_tokens", count(Count::Input))]),
+    ),
+])
+.named(Field::Usage);
+
+/// Ends an exchange with MiniMax (<https://platform.minimax.io/docs/api-reference/text-post>):
+/// 0 is success, whatever the HTTP status says.
+const BASE_RESPONSE: Node<Field> = Node::object(&[("status_code", Node::leaf(Field::Reason))]);
+
+pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::Kind)),
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("service_tier", Node::leaf(Field::Tier)),
+    ("choices", Node::array(&CHOICE)),
+    ("usage", USAGE),
+    ("usage_info", USAGE),
+    ("output", OUTPUT),
+    ("outputs", Node::array(&ENTRY)),
+    ("base_resp", BASE_RESPONSE),
+    // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
+    ("model_id", Node::leaf(Field::Model)),
+    ("meta", META),
+    ("x_groq", Node::object(&[("usage", USAGE)])),
+    ("error", Node::object(&[]).named(Field::Error)),
+    ("delta", TEXT),
+    ("text", TEXT),
+    ("duration", Node::leaf(Field::AudioSeconds)),
+    ("data", Node::array(&ITEM)),
+]);
+
+const RUN_TEXT: Node<Field> = Node::object(&[("text", Node::object(&[("value", TEXT)]))]);
+
+/// A run, or an event of its stream, which also tells of threads, messages and steps
+/// (<https://platform.openai.com/docs/api-reference/assistants-streaming/events>).
+pub(in crate::dialect) static RUN_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("object", Node::leaf(Field::Kind)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    (
+        "delta",
+        Node::object(&[("content", Node::array(&RUN_TEXT))]),
+    ),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);

@@ -1,0 +1,500 @@
+//! Answers as providers document them, beyond what was recorded: one row a shape, each with the
+//! page that describes it.
+
+use serde_json::{Value, json};
+use tollmesh_usage::{
+    Api, Detection, Family, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
+    detect_as,
+};
+
+/// One answer: where it is documented, the request's host and path, the body, and what is wanted
+/// of its scan (what a row leaves out is not compared).
+struct Row {
+    source: &'static str,
+    host: &'static str,
+    path: &'static str,
+    body: String,
+    wanted: Value,
+}
+
+fn row(
+    source: &'static str,
+    host: &'static str,
+    path: &'static str,
+    body: impl Into<String>,
+    wanted: Value,
+) -> Row {
+    Row {
+        source,
+        host,
+        path,
+        body: body.into(),
+        wanted,
+    }
+}
+
+/// A stream of those documents.
+fn events(documents: &[&str]) -> String {
+    let events = documents.iter().map(|data| format!("data: {data}\r\n\r\n"));
+    events.collect()
+}
+
+impl Row {
+    fn target(&self) -> Target {
+        match detect(self.host, self.path, "POST") {
+            Detection::Metered(target) => target,
+            Detection::NotOurs => detect_as(Family::OpenAi, "own", self.path, "POST").unwrap(),
+            unreadable @ Detection::Unreadable { .. } => panic!("{}: {unreadable:?}", self.source),
+        }
+    }
+
+    fn scan(&self, n_chunk: usize) -> Scan {
+        let is_stream = !self.body.trim_start().starts_with('{');
+        let kind = match is_stream {
+            true => "text/event-stream; charset=utf-8",
+            false => "application/json",
+        };
+        let head = ResponseHead {
+            status: 200,
+            headers: vec![("content-type".to_owned(), kind.to_owned())],
+        };
+        let mut scanner = UsageScanner::new(&self.target(), &RequestFacts::default(), &head);
+        for piece in self.body.as_bytes().chunks(n_chunk) {
+            scanner.push(piece);
+        }
+        scanner.finish()
+    }
+
+    /// The wanted fields as they were got.
+    fn got(&self, scan: &Scan) -> Value {
+        let extra = scan.extra_usage.iter();
+        let extra = extra.map(|e| json!({"kind": e.kind, "model": e.model, "usage": e.usage}));
+        let all = json!({
+            "api": self.target().api.name(),
+            "provider": self.target().provider,
+            "path_model": self.target().path_model,
+            "model": scan.model,
+            "usage": scan.usage,
+            "usage_source": scan.usage_source.name(),
+            "extra_usage": extra.collect::<Vec<_>>(),
+            "billable": scan.billable,
+            "complete": scan.complete,
+            "error": scan.is_error,
+            "finish_reason": scan.finish_reason,
+            "tool_calls": scan.tool_calls,
+            "service_tier": scan.service_tier,
+            "cost": scan.provider_cost_usd,
+            "context": scan.pricing_context,
+            "trouble": scan.trouble.map(|trouble| trouble.name()),
+        });
+        let wanted = self.wanted.as_object().unwrap();
+        let fields = wanted.keys().map(|key| (key.clone(), all[key].clone()));
+        Value::Object(fields.collect())
+    }
+}
+
+fn check(rows: Vec<Row>) {
+    for row in rows {
+        let whole = row.scan(row.body.len());
+        let (source, host, path) = (row.source, row.host, row.path);
+        assert_eq!(
+            row.got(&whole),
+            row.wanted,
+            "{source}\n{host}{path}\n{whole:?}"
+        );
+        for n_chunk in [1, 3, 64] {
+            assert_eq!(row.scan(n_chunk), whole, "{source} by {n_chunk}");
+        }
+    }
+}
+
+#[test]
+fn media_streams_end_with_an_event_of_their_own() {
+    let images = "https://platform.openai.com/docs/api-reference/images-streaming";
+    let partial = r#"{"type":"image_generation.partial_image","b64_json":"AAAA","created_at":1,"size":"1024x1024","partial_image_index":0}"#;
+    check(vec![
+        row(
+            images,
+            "api.openai.com",
+            "/v1/images/generations",
+            events(&[
+                partial,
+                r#"{"type":"image_generation.completed","b64_json":"AAAA","created_at":1,"usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
+            ]),
+            json!({"usage": {"input": 10, "image_input": 40, "image_output": 50, "images": 1},
+                "complete": true, "trouble": null}),
+        ),
+        row(
+            images,
+            "api.openai.com",
+            "/v1/images/edits",
+            events(&[
+                r#"{"type":"image_edit.completed","b64_json":"AAAA","usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
+            ]),
+            json!({"usage": {"input": 10, "image_input": 40, "image_output": 50, "images": 1},
+                "complete": true, "trouble": null}),
+        ),
+        row(
+            images,
+            "api.openai.com",
+            "/v1/images/generations",
+            events(&[partial]),
+            json!({"usage": {}, "complete": false, "trouble": "truncated"}),
+        ),
+        row(
+            "https://platform.openai.com/docs/api-reference/audio/transcript-text-done-event",
+            "api.openai.com",
+            "/v1/audio/transcriptions",
+            events(&[
+                r#"{"type":"transcript.text.delta","delta":"I see"}"#,
+                r#"{"type":"transcript.text.done","text":"I see","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":4,"audio_tokens":10},"output_tokens":31,"total_tokens":45}}"#,
+            ]),
+            json!({"usage": {"input": 4, "audio_input": 10, "output": 31},
+                "complete": true, "trouble": null}),
+        ),
+        row(
+            "https://platform.openai.com/docs/api-reference/audio/speech-audio-done-event",
+            "api.openai.com",
+            "/v1/audio/speech",
+            events(&[
+                r#"{"type":"speech.audio.delta","audio":"AAAA"}"#,
+                r#"{"type":"speech.audio.done","usage":{"input_tokens":14,"output_tokens":101,"total_tokens":115}}"#,
+            ]),
+            json!({"usage_source": "reported", "complete": true, "trouble": null}),
+        ),
+    ]);
+}
+
+#[test]
+fn seconds_that_are_charged_hold() {
+    let source = "https://platform.openai.com/docs/api-reference/audio/verbose-json-object";
+    let seconds = json!({"usage": {"audio_seconds": 9}, "usage_source": "reported"});
+    check(vec![
+        row(
+            source,
+            "api.openai.com",
+            "/v1/audio/transcriptions",
+            r#"{"task":"transcribe","duration":8.47,"text":"a","usage":{"type":"duration","seconds":9}}"#,
+            seconds.clone(),
+        ),
+        row(
+            source,
+            "api.openai.com",
+            "/v1/audio/transcriptions",
+            r#"{"usage":{"type":"duration","seconds":9},"duration":8.47,"text":"a"}"#,
+            seconds,
+        ),
+        row(
+            "https://platform.openai.com/docs/api-reference/chat/object",
+            "llm.internal",
+            "/v1/chat/completions",
+            r#"{"model":"m","duration":812,"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+            json!({"usage": {"input": 1, "output": 2}}),
+        ),
+    ]);
+}
+
+#[test]
+fn tools_of_the_responses_api_are_counted_apart() {
+    let body = r#"{"id":"r","status":"completed","model":"gpt-5","output":[
+        {"type":"file_search_call","status":"completed","queries":["q"]},
+        {"type":"file_search_call","status":"completed","queries":["r"]},
+        {"type":"image_generation_call","status":"completed","result":"AAAA"},
+        {"type":"message","content":[{"type":"output_text","text":"{\"usage\":{\"input_tokens\":9}}"}]}],
+        "tools":[{"type":"file_search"},{"type":"image_generation","model":"gpt-image-1"},
+        {"type":"function","name":"f","parameters":{"properties":{"model":{"type":"string"}}}}],
+        "tool_usage":{"image_gen":{"input_tokens":60,"input_tokens_details":{"image_tokens":0,"text_tokens":60},
+        "output_tokens":4160,"output_tokens_details":{"image_tokens":4160,"text_tokens":0},"total_tokens":4220},
+        "web_search":{"num_requests":3}},
+        "usage":{"input_tokens":10,"output_tokens":20,"output_tokens_details":{"reasoning_tokens":5},"total_tokens":30}}"#;
+    let wanted = json!({
+        "model": "gpt-5",
+        "usage": {"input": 10, "output": 15, "reasoning": 5, "web_searches": 3, "file_searches": 2},
+        "extra_usage": [{"kind": "image_gen", "model": "gpt-image-1",
+            "usage": {"input": 60, "image_input": 0, "output": 0, "image_output": 4160}}],
+        "tool_calls": 0,
+        "trouble": null,
+    });
+    let source = "https://platform.openai.com/docs/guides/tools-image-generation";
+    let plain: Value = serde_json::from_str(body).unwrap();
+    let begun = json!({"type": "response.created", "response": {"id": "r", "status": "in_progress",
+        "tool_usage": {"image_gen": {"input_tokens": 0, "output_tokens": 0},
+            "web_search": {"num_requests": 0}}, "usage": null}});
+    let ended = json!({"type": "response.completed", "response": plain});
+    let stream = events(&[&begun.to_string(), &ended.to_string()]);
+    check(vec![
+        row(
+            source,
+            "api.openai.com",
+            "/v1/responses",
+            body,
+            wanted.clone(),
+        ),
+        row(source, "api.openai.com", "/v1/responses", stream, wanted),
+    ]);
+}
+
+#[test]
+fn reasoning_lies_where_the_total_says() {
+    let usage = |host, body: &str, wanted: Value| {
+        let body = format!(r#"{{"model":"m","choices":[],"usage":{body}}}"#);
+        let source = "https://docs.x.ai/docs/guides/reasoning";
+        row(
+            source,
+            host,
+            "/v1/chat/completions",
+            body,
+            json!({"usage": wanted, "trouble": null}),
+        )
+    };
+    let on_top = r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":115,"completion_tokens_details":{"reasoning_tokens":100}}"#;
+    let within = r#"{"prompt_tokens":10,"completion_tokens":105,"total_tokens":115,"completion_tokens_details":{"reasoning_tokens":100}}"#;
+    let wanted = json!({"input": 10, "output": 5, "reasoning": 100});
+    check(vec![
+        usage("api.x.ai", on_top, wanted.clone()),
+        usage("api.x.ai", within, wanted.clone()),
+        usage("api.openai.com", within, wanted.clone()),
+        usage("gateway.internal", on_top, wanted.clone()),
+        usage("r.services.ai.azure.com", on_top, wanted.clone()),
+        usage("aiplatform.googleapis.com", on_top, wanted),
+        row(
+            "https://docs.perplexity.ai/docs/getting-started/pricing",
+            "api.perplexity.ai",
+            "/chat/completions",
+            r#"{"model":"sonar-deep-research","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+            "usage":{"prompt_tokens":33,"completion_tokens":7163,"total_tokens":7196,"citation_tokens":20016,
+            "num_search_queries":28,"reasoning_tokens":95305,"cost":{"input_tokens_cost":0.0,
+            "reasoning_tokens_cost":0.286,"total_cost":0.523}}}"#,
+            json!({"usage": {"input": 33, "output": 7163, "reasoning": 95305, "web_searches": 28},
+                "cost": "0.523", "trouble": null}),
+        ),
+        row(
+            "https://docs.perplexity.ai/docs/getting-started/pricing",
+            "api.perplexity.ai",
+            "/chat/completions",
+            r#"{"model":"sonar-reasoning-pro","choices":[],"usage":{"prompt_tokens":33,"completion_tokens":60,
+            "total_tokens":93,"reasoning_tokens":40,"search_context_size":"low"}}"#,
+            json!({"usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null}),
+        ),
+    ]);
+}
+
+#[test]
+fn hosts_that_name_their_counts_otherwise_are_read() {
+    check(vec![
+        row(
+            "https://docs.litellm.ai/docs/completion/prompt_caching",
+            "litellm.internal:4000",
+            "/chat/completions",
+            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":7,"total_tokens":107,
+            "cache_creation_input_tokens":20,"cache_read_input_tokens":50}}"#,
+            json!({"usage": {"input": 30, "cache_read": 50, "cache_write": 20, "output": 7}}),
+        ),
+        row(
+            "https://docs.litellm.ai/docs/completion/prompt_caching",
+            "litellm.internal:4000",
+            "/v1/chat/completions",
+            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":7,"total_tokens":107,
+            "prompt_tokens_details":{"cached_tokens":50,"text_tokens":20,"cache_write_tokens":0,"cache_creation_tokens":30,
+            "cache_creation_token_details":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20}},
+            "cache_creation_input_tokens":30,"cache_read_input_tokens":50}}"#,
+            json!({"usage": {"input": 20, "cache_read": 50, "cache_write": 10, "cache_write_1h": 20,
+                "output": 7}, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/en/model-studio/context-cache",
+            "dashscope-intl.aliyuncs.com",
+            "/compatible-mode/v1/chat/completions",
+            r#"{"model":"qwen3-coder-plus","choices":[],"usage":{"prompt_tokens":2014,"completion_tokens":3,"total_tokens":2017,
+            "prompt_tokens_details":{"cached_tokens":0,"cache_creation_input_tokens":2000,
+            "cache_creation":{"ephemeral_5m_input_tokens":2000},"cache_type":"ephemeral"}}}"#,
+            json!({"provider": "alibaba",
+                "usage": {"input": 14, "cache_read": 0, "cache_write": 2000, "output": 3}}),
+        ),
+        row(
+            "https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview",
+            "us-central1-aiplatform.googleapis.com",
+            "/v1/projects/p/locations/us-central1/endpoints/openapi/chat/completions",
+            r#"{"model":"google/gemini-2.5-pro","choices":[],"usage":{"completion_tokens":566,
+            "completion_tokens_details":{"reasoning_tokens":946},"extra_properties":{"google":{"traffic_type":"ON_DEMAND"}},
+            "prompt_tokens":9,"total_tokens":1521}}"#,
+            json!({"usage": {"input": 9, "output": 566, "reasoning": 946},
+                "context": {"traffic_type": "ON_DEMAND"}, "trouble": null}),
+        ),
+        row(
+            "https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference",
+            "dbc-1.cloud.databricks.com",
+            "/serving-endpoints/databricks-claude-sonnet-4/invocations",
+            r#"{"model":"us.anthropic.claude-sonnet-4","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+            "usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}"#,
+            json!({"api": "openai.chat", "provider": "databricks",
+                "path_model": "databricks-claude-sonnet-4", "usage": {"input": 7, "output": 5}}),
+        ),
+        row(
+            "https://docs.litellm.ai/docs/rerank",
+            "litellm.internal:4000",
+            "/v1/rerank",
+            r#"{"id":"r","results":[],"meta":{"billed_units":{"search_units":1},"tokens":{"input_tokens":67}}}"#,
+            json!({"usage": {"input": 67, "output": 0, "search_units": 1}, "usage_source": "reported"}),
+        ),
+        row(
+            "https://deepinfra.com/docs/openai_api",
+            "api.deepinfra.com",
+            "/v1/openai/chat/completions",
+            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":15,"completion_tokens":16,"total_tokens":31,
+            "estimated_cost":5.7e-05}}"#,
+            json!({"usage": {"input": 15, "output": 16}, "cost": "0.000057"}),
+        ),
+        row(
+            "https://docs.perplexity.ai/docs/agent-api/quickstart",
+            "api.perplexity.ai",
+            "/v1/agent",
+            r#"{"id":"r","status":"completed","model":"openai/gpt-5.4-mini","output":[],"usage":{"input_tokens":11575,
+            "input_tokens_details":{"cache_creation_input_tokens":6296,"cache_read_input_tokens":5270,"cached_tokens":5270},
+            "output_tokens":227,"output_tokens_details":{"reasoning_tokens":28},"total_tokens":11802,
+            "tool_calls_details":{"search_web":{"cost_usd":0.005,"invocation":2}},
+            "cost":{"currency":"USD","input_cost":0,"tool_calls_cost":0.005,"total_cost":0.00747}}}"#,
+            json!({"api": "openai.responses", "cost": "0.00747", "trouble": null,
+                "usage": {"input": 9, "cache_read": 5270, "cache_write": 6296, "output": 199,
+                    "reasoning": 28, "web_searches": 2}}),
+        ),
+        row(
+            "https://docs.x.ai/docs/guides/tools/overview",
+            "api.x.ai",
+            "/v1/responses",
+            r#"{"id":"r","status":"completed","model":"grok-4","output":[],"usage":{"input_tokens":100,
+            "input_tokens_details":{"cached_tokens":48},"output_tokens":16,"output_tokens_details":{"reasoning_tokens":6},
+            "total_tokens":116,"num_server_side_tools_used":3,"cost_in_usd_ticks":737683500,
+            "server_side_tool_usage_details":{"web_search_calls":3,"x_search_calls":0}}}"#,
+            json!({"cost": "0.0737683500", "trouble": null, "usage": {"input": 52, "cache_read": 48,
+                "output": 10, "reasoning": 6, "web_searches": 3}}),
+        ),
+        row(
+            "https://docs.mistral.ai/capabilities/audio",
+            "api.mistral.ai",
+            "/v1/chat/completions",
+            r#"{"model":"voxtral-small-latest","choices":[],"usage":{"prompt_audio_seconds":5,"prompt_tokens":11,
+            "completion_tokens":15,"total_tokens":401,"prompt_tokens_details":{"audio_tokens":375}}}"#,
+            json!({"usage": {"input": 11, "audio_input": 375, "output": 15, "audio_seconds": 5},
+                "trouble": null}),
+        ),
+        row(
+            "https://docs.mistral.ai/api/#tag/ocr",
+            "api.mistral.ai",
+            "/v1/ocr",
+            r#"{"pages":[{"index":0,"markdown":"a"}],"model":"mistral-ocr-2505-completion",
+            "usage_info":{"pages_processed":29,"doc_size_bytes":null}}"#,
+            json!({"api": "mistral.ocr", "model": "mistral-ocr-2505-completion",
+                "usage": {"pages": 29}, "usage_source": "reported", "trouble": null}),
+        ),
+        row(
+            "https://docs.mistral.ai/api/#tag/beta.conversations",
+            "api.mistral.ai",
+            "/v1/conversations",
+            r#"{"conversation_id":"c","usage":{"prompt_tokens":188,"completion_tokens":55,"total_tokens":7355,
+            "connector_tokens":7112,"connectors":{"web_search":1}},"outputs":[{"type":"tool.execution","name":"web_search"},
+            {"type":"message.output","model":"mistral-medium-2505","content":[{"type":"text","text":"a"}]}]}"#,
+            json!({"api": "mistral.conversations", "model": "mistral-medium-2505",
+                "usage": {"input": 188, "output": 55, "web_searches": 1}, "trouble": null}),
+        ),
+        row(
+            "https://docs.mistral.ai/api/#tag/beta.conversations",
+            "api.mistral.ai",
+            "/v1/conversations",
+            events(&[
+                r#"{"type":"conversation.response.started","conversation_id":"c"}"#,
+                r#"{"type":"message.output.delta","content":"a","model":"mistral-medium-2505"}"#,
+                r#"{"type":"conversation.response.done","usage":{"prompt_tokens":8,"completion_tokens":5,"total_tokens":13}}"#,
+            ]),
+            json!({"model": "mistral-medium-2505", "usage": {"input": 8, "output": 5},
+                "complete": true, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope",
+            "dashscope-intl.aliyuncs.com",
+            "/api/v1/services/aigc/text-generation/generation",
+            "id:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\"a\",\"role\":\"assistant\"},\"finish_reason\":\"null\"}]},\"usage\":{\"total_tokens\":27,\"output_tokens\":1,\"input_tokens\":26},\"request_id\":\"r\"}\n\n\
+             id:2\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\"\",\"role\":\"assistant\"},\"finish_reason\":\"stop\"}]},\"usage\":{\"total_tokens\":57,\"output_tokens\":31,\"input_tokens\":26,\"prompt_tokens_details\":{\"cached_tokens\":6}},\"request_id\":\"r\"}\n\n",
+            json!({"api": "dashscope.generate", "provider": "alibaba",
+                "usage": {"input": 20, "cache_read": 6, "output": 31}, "finish_reason": "stop",
+                "complete": true, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope",
+            "dashscope.aliyuncs.com",
+            "/api/v1/services/aigc/text-generation/generation",
+            r#"{"output":{"finish_reason":"stop","text":"a"},"usage":{"output_tokens":3,"input_tokens":2,"total_tokens":5}}"#,
+            json!({"usage": {"input": 2, "output": 3}, "finish_reason": "stop", "trouble": null}),
+        ),
+        row(
+            "https://platform.minimax.io/docs/api-reference/text-post",
+            "api.minimax.io",
+            "/v1/text/chatcompletion_v2",
+            r#"{"base_resp":{"status_code":1004,"status_msg":"login fail"}}"#,
+            json!({"error": true, "trouble": "error_in_body"}),
+        ),
+        row(
+            "https://docs.voyageai.com/reference/multimodal-embeddings-api",
+            "api.voyageai.com",
+            "/v1/multimodalembeddings",
+            r#"{"object":"list","data":[],"model":"voyage-multimodal-3","usage":{"text_tokens":5,"image_pixels":2000000,"total_tokens":3576}}"#,
+            json!({"api": "openai.embeddings", "usage": {"input": 3576, "output": 0}}),
+        ),
+        row(
+            "https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings",
+            "us-south.ml.cloud.ibm.com",
+            "/ml/v1/text/embeddings?version=2024-05-02",
+            r#"{"model_id":"ibm/slate-30m-english-rtrvr","results":[{"embedding":[0.1]}],"input_token_count":10}"#,
+            json!({"model": "ibm/slate-30m-english-rtrvr", "usage": {"input": 10, "output": 0},
+                "usage_source": "reported"}),
+        ),
+        row(
+            "https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference",
+            "acme.snowflakecomputing.com",
+            "/api/v2/cortex/inference:complete",
+            events(&[
+                r#"{"id":"i","model":"m","choices":[{"delta":{"type":"text","content":"a","text":"a"}}],"usage":{}}"#,
+                r#"{"id":"i","model":"m","choices":[{"delta":{"type":"text","content":"b","text":"b"}}],"usage":{"prompt_tokens":18,"completion_tokens":2,"total_tokens":20}}"#,
+            ]),
+            json!({"model": "m", "usage": {"input": 18, "output": 2}}),
+        ),
+    ]);
+}
+
+#[test]
+fn images_that_a_chat_model_made_have_their_own_rate() {
+    check(vec![row(
+        "https://openrouter.ai/docs/features/multimodal/image-generation",
+        "openrouter.ai",
+        "/api/v1/chat/completions",
+        r#"{"model":"google/gemini-2.5-flash-image","choices":[],"usage":{"prompt_tokens":8,"completion_tokens":1300,
+        "total_tokens":1308,"prompt_tokens_details":{"image_tokens":4},"completion_tokens_details":{"reasoning_tokens":0,"image_tokens":1290}}}"#,
+        json!({"usage": {"input": 8, "output": 10, "reasoning": 0, "image_output": 1290}}),
+    )]);
+}
+
+#[test]
+fn events_that_are_called_text_are_read_where_they_were_asked_for() {
+    let body = events(&[
+        r#"{"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
+        r#"{"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+        "[DONE]",
+    ]);
+    let target = Target::new(Api::OpenAiChat, "own");
+    let head = ResponseHead {
+        status: 200,
+        headers: vec![(
+            "content-type".to_owned(),
+            "text/plain; charset=utf-8".to_owned(),
+        )],
+    };
+    for (streams, n_output) in [(true, Some(2)), (false, None)] {
+        let request = RequestFacts {
+            streams,
+            ..RequestFacts::default()
+        };
+        let mut scanner = UsageScanner::new(&target, &request, &head);
+        scanner.push(body.as_bytes());
+        assert_eq!(scanner.finish().usage.output_total(), n_output);
+    }
+}
