@@ -4,7 +4,7 @@
 //! header values that are not UTF-8, and a panic costs every stream of a worker. Here every call
 //! returns a `Result`.
 //!
-//! `unsafe` is here and in `entry` only.
+//! `unsafe` is here, in `entry` and in `memory` only.
 
 #![allow(unsafe_code)]
 
