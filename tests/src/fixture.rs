@@ -63,6 +63,10 @@ impl Fixture {
         let mut exchange =
             Exchange::post(text("host")?, text("path")?, case["request"].to_string())
                 .answered(text("content_type")?, body);
+        for (name, value) in case["headers"].as_object().into_iter().flatten() {
+            let value = value.as_str().with_context(|| format!("headers.{name}"))?;
+            exchange = exchange.reply_header(name, value);
+        }
         exchange.ask.method = text("method")?.to_string();
         if exchange.ask.method == "GET" {
             exchange.ask.body = Payload::default();

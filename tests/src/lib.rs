@@ -22,11 +22,13 @@ pub mod ports;
 pub mod process;
 pub mod provider;
 pub mod recorded;
+pub mod replay;
 pub mod reply;
 pub mod score;
 pub mod shared;
 pub mod tls;
 pub mod usage;
+pub mod vm_memory;
 pub mod websocket;
 
 pub use client::{Answer, Client, Ended};

@@ -97,9 +97,11 @@ impl Recorded {
     }
 
     /// Whether a ledger row is due: a retrieval repeats the usage of an earlier call, and without
-    /// that call it charges nothing and has no row of its own.
+    /// that call it charges nothing and has no row of its own. To start a run is no retrieval.
     pub fn has_row(&self) -> bool {
-        !is_retrieval(&self.api)
+        let path = self.path.split('?').next().unwrap_or_default();
+        let starts_run = self.method == "POST" && path.ends_with("/runs");
+        starts_run || !is_retrieval(&self.api)
     }
 }
 

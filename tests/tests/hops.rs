@@ -129,3 +129,26 @@ fn tags_that_the_sidecar_leaves_reach_the_row_that_costs_and_not_the_provider() 
     let received = mesh.provider().received(&answer.request_id).remove(0);
     assert_eq!(received.header("x-llm-tag-team"), None);
 }
+
+#[test]
+fn the_row_that_costs_has_the_tags_where_the_sidecar_knows_its_gateway() {
+    let known = json!({ "apis": [{ "host": "*", "role": "gateway" }] });
+    let built = Mesh::built().with_gateway().plugin(known);
+    let Some(mesh) = built.start() else { return };
+    for dialect in Dialect::ALL {
+        let used = used_by(dialect);
+        for exchange in [dialect.plain(&used), dialect.streamed(&used)] {
+            let answer = mesh.client("red").call(&exchange);
+            answer.is_what_was_sent(&exchange);
+            let (counted, relayed) = counted_and_relayed(mesh.ledger().hops_of(&answer, 2));
+            let differences = counted.differences(&used);
+            assert_eq!(differences, Vec::<String>::new(), "{}", counted.0);
+            assert_eq!(counted.tag("team"), Some("red"), "{}", counted.0);
+            assert!(counted.text("cost_usd").is_some(), "{}", counted.0);
+            assert_eq!(relayed.tag("team"), Some("red"), "{}", relayed.0);
+            let received = mesh.provider().received(&answer.request_id).remove(0);
+            assert_eq!(received.header("x-llm-tag-team"), None);
+        }
+    }
+    mesh.has_not_trapped();
+}

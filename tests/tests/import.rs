@@ -7,6 +7,7 @@ use tollmesh_tests::aggregator::Aggregator;
 use tollmesh_tests::dialect::Dialect;
 use tollmesh_tests::fact::eventually;
 use tollmesh_tests::ledger::{Ledger, Row};
+use tollmesh_tests::websocket::{Provider, Script, Side};
 use tollmesh_tests::{Answer, Exchange, Mesh, artifacts, http, usage};
 
 /// Metered calls of the test.
@@ -173,4 +174,56 @@ fn an_access_log_rebuilds_a_lost_ledger_and_adds_nothing_to_a_whole_one() {
     assert!(told.starts_with(&want), "{told}");
     mesh.aggregator().restart().expect("it starts again");
     assert_eq!(Books::of(&mesh, &mesh.aggregator()), live);
+}
+
+#[test]
+fn an_access_log_has_every_response_of_a_connection() {
+    let provider = Provider::start().expect("a port on loopback is free");
+    let built = Mesh::built().provider_at(provider.address());
+    let Some(mesh) = built.start() else { return };
+    let completed = |n: u64| {
+        format!(
+            r#"{{"type":"response.completed","response":{{"id":"r-{n}","status":"completed",
+            "model":"gpt-5-2025-08-07","output":[],"usage":{{"input_tokens":{n},
+            "output_tokens":9}}}}}}"#
+        )
+    };
+    let ask = r#"{"type":"response.create","model":"gpt-5","input":[]}"#;
+    let script = (1..=5).fold(Script::new(), |script, n| {
+        script
+            .text(Side::Client, ask)
+            .text(Side::Server, &completed(n))
+    });
+    let head = "GET /v1/responses HTTP/1.1\r\nHost: api.openai.com\r\nx-llm-tag-team: red\r\n";
+    let talk = provider.talk(mesh.envoy().listener(), "connection", head, &script);
+    talk.expect("a conversation");
+    eventually("a row for each response", || {
+        match mesh.ledger().rows().map(|rows| rows.len()) {
+            Ok(5) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    eventually("a line of the connection", || {
+        let log = mesh.envoy().process().log();
+        let n = log.matches(r#"\"event_id\""#).count();
+        if n == 5 {
+            Ok(())
+        } else {
+            Err(format!("{n} events"))
+        }
+    });
+    let live = Books::of(&mesh, &mesh.aggregator());
+    let lost = mesh.dir().join("lost");
+    let state = lost.join("state");
+    let rebuilt = import(&mesh, &["--state-dir", state.to_str().expect("ASCII")]);
+    let told = said(&rebuilt, 0);
+    assert!(
+        told.starts_with("imported 5, already there 0, without usage "),
+        "{told}"
+    );
+    let binary = artifacts::tollmesh().expect("the mesh runs one");
+    let handle = mesh.runtime().handle();
+    let again = Aggregator::start(&binary, &lost, false, "", handle).expect("it starts");
+    assert_eq!(Books::of(&mesh, &again), live);
+    mesh.has_not_trapped();
 }

@@ -1,5 +1,6 @@
 //! What ends up in the ledger: model, counts, cost and facts of calls that went well.
 
+use serde_json::json;
 use tollmesh_tests::dialect::Dialect;
 use tollmesh_tests::fixture::Fixture;
 use tollmesh_tests::recorded::is_retrieval;
@@ -161,6 +162,64 @@ fn cost_is_exact() {
     let answer = mesh.client("red").call(&exchange);
     let row = mesh.ledger().row_of(&answer);
     assert_eq!(row.text("cost_usd"), Some("0.0057564"), "{}", row.0);
+}
+
+#[test]
+fn an_unknown_host_is_metered_under_a_name_that_says_so() {
+    let built = || Mesh::built().every_host();
+    let Some(mesh) = MESH_FOR_EVERY_HOST.mesh(built) else {
+        return;
+    };
+    for (dialect, provider) in [
+        (Dialect::OpenAiChat, "openai-compatible"),
+        (Dialect::Anthropic, "anthropic-compatible"),
+        (Dialect::Gemini, "gemini-compatible"),
+    ] {
+        let used = used("our-own-model");
+        for mut exchange in [dialect.plain(&used), dialect.streamed(&used)] {
+            exchange.ask.host = "llm.internal".to_string();
+            // Nothing is asked of a host that nobody has told about, so nothing is cut either.
+            exchange.reply.body = exchange
+                .reply
+                .body_with_usage
+                .take()
+                .unwrap_or(exchange.reply.body);
+            exchange.reply.app_sees = None;
+            let answer = mesh.client("red").call(&exchange);
+            answer.is_what_was_sent(&exchange);
+            let row = mesh.ledger().row_of(&answer);
+            assert_eq!(row.differences(&used), Vec::<String>::new(), "{}", row.0);
+            assert_eq!(row.text("provider"), Some(provider), "{}", row.0);
+            assert_eq!(row.text("cost_status"), Some("unpriced"), "{}", row.0);
+        }
+        let provider = format!("provider=\"{provider}\"");
+        let metrics = mesh.aggregator().metrics().expect("a scrape");
+        assert!(metrics.sum("tollmesh_requests_total", &[&provider]) >= 2.0);
+    }
+}
+
+#[test]
+fn a_host_of_ones_own_is_what_the_operator_says() {
+    let rules = json!([
+        { "host": "llm.internal", "path": "/team-a/*", "api": "openai", "provider": "vllm",
+          "include_usage": true },
+        { "host": "llm.internal", "path": "/team-b/*", "role": "ignore" }
+    ]);
+    let built = Mesh::built().every_host().plugin(json!({ "apis": rules }));
+    let Some(mesh) = built.start() else { return };
+    let used = used("our-own-model");
+    let mut exchange = Dialect::OpenAiChat.streamed(&used);
+    exchange.ask.host = "llm.internal".to_string();
+    exchange.ask.path = "/team-a/v1/chat/completions".to_string();
+    let answer = mesh.client("red").call(&exchange);
+    // The host takes the question for usage, so the app gets its answer without that event.
+    answer.is_what_was_sent(&exchange);
+    let row = mesh.ledger().row_of(&answer);
+    assert_eq!(row.differences(&used), Vec::<String>::new(), "{}", row.0);
+    assert_eq!(row.text("provider"), Some("vllm"), "{}", row.0);
+    exchange.ask.path = "/team-b/v1/chat/completions".to_string();
+    let ignored = mesh.client("red").call(&exchange);
+    assert!(!ignored.headers.contains_key("x-tollmesh-event"));
 }
 
 #[test]

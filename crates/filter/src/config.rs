@@ -32,16 +32,30 @@ pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str)
     let detection = match rule {
         None => detect(authority, path, method),
         Some(rule) if rule.role == Role::Ignore => return Verdict::NotOurs,
+        Some(rule) if rule.api.is_none() => listed(rule, authority, path, method),
         Some(rule) => own(rule, path, method),
     };
+    let is_gateway = rule.is_some_and(|rule| rule.role == Role::Gateway);
     match detection {
-        Detection::Metered(target) => Verdict::Metered {
-            target,
-            is_gateway: rule.is_some_and(|rule| rule.role == Role::Gateway),
-        },
+        Detection::Metered(target) => Verdict::Metered { target, is_gateway },
+        // What the gateway cannot read either, it counts.
+        Detection::Unreadable { .. } if is_gateway => Verdict::NotOurs,
         Detection::Unreadable { .. } => Verdict::Unreadable,
         Detection::NotOurs => Verdict::NotOurs,
     }
+}
+
+/// A call that a gateway relays to the host that it names: what the table of providers says.
+/// Nothing is asked of the gateway in the app's place but what the operator allows.
+fn listed(rule: &ApiRule, authority: &str, path: &str, method: &str) -> Detection {
+    let mut detection = detect(authority, path, method);
+    if let Detection::Metered(target) = &mut detection {
+        target.may_include_usage &= rule.include_usage;
+        if let Some(provider) = &rule.provider {
+            target.provider.clone_from(provider);
+        }
+    }
+    detection
 }
 
 /// A call to an operator's host: the paths of its API family, under any prefix.
@@ -143,7 +157,9 @@ mod tests {
         let config = config(
             r#"[{"host":"*.llm.internal","path":"/eu/*","api":"openai","provider":"vllm"},
                 {"host":"gw.internal","api":"anthropic","role":"gateway"},
-                {"host":"api.openai.com","path":"/v1/embeddings","role":"ignore"}]"#,
+                {"host":"api.openai.com","path":"/v1/embeddings","role":"ignore"},
+                {"host":"*.anthropic.com","role":"gateway"},
+                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true}]"#,
         );
         for (host, path, expected) in [
             (
@@ -168,6 +184,19 @@ mod tests {
                 "openai.chat openai include_usage=true gateway=false",
             ),
             ("example.com", "/v1/files", "NotOurs"),
+            // The table says what a gateway is asked for, and what it cannot read it counts itself.
+            (
+                "api.anthropic.com",
+                "/v1/messages",
+                "anthropic.messages anthropic include_usage=false gateway=true",
+            ),
+            ("api.anthropic.com", "/v1/telepathy", "NotOurs"),
+            ("api.mistral.ai", "/v1/telepathy", "Unreadable"),
+            (
+                "api.x.ai",
+                "/v1/chat/completions",
+                "openai.chat egress include_usage=true gateway=true",
+            ),
         ] {
             assert_eq!(shown(&config, host, path), expected, "{host}{path}");
         }

@@ -15,6 +15,8 @@ pub enum Counter {
     BatchesResent,
     /// Events lost because the queue was full, or because the filter was unloaded.
     EventsDropped,
+    /// Events of long connections that had to leave the access log's record.
+    EventsUnrecorded,
     /// Events that the aggregator will never take.
     EventsRejected,
     /// Calls to a provider that cannot be read.
@@ -33,11 +35,12 @@ pub enum Counter {
     Trouble(Trouble),
 }
 
-const PLAIN: [Counter; 11] = [
+const PLAIN: [Counter; 12] = [
     Counter::EventsQueued,
     Counter::EventsSent,
     Counter::BatchesResent,
     Counter::EventsDropped,
+    Counter::EventsUnrecorded,
     Counter::EventsRejected,
     Counter::UnmeteredProviderCalls,
     Counter::DeniedRequests,
@@ -62,6 +65,7 @@ impl Counter {
             Counter::EventsSent => "events_sent",
             Counter::BatchesResent => "batches_resent",
             Counter::EventsDropped => "events_dropped",
+            Counter::EventsUnrecorded => "events_unrecorded",
             Counter::EventsRejected => "events_rejected",
             Counter::UnmeteredProviderCalls => "unmetered_provider_calls",
             Counter::DeniedRequests => "denied_requests",

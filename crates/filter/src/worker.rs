@@ -7,6 +7,7 @@ use tollmesh_wire::Timestamp;
 use crate::counters::{Counter, Counters};
 use crate::host;
 use crate::queue::Queue;
+use crate::record::append;
 use crate::session::{Effects, Site};
 
 /// The filter state `wasm.tollmesh.usage`, which access logs can show.
@@ -37,18 +38,30 @@ impl Worker {
         }
     }
 
-    /// Counts what a session wants counted, and takes its events.
-    pub fn keep(&self, effects: &mut Effects) {
+    /// Counts what a session wants counted, and takes its events. Those of a connection that is read
+    /// join the ones before them in its record.
+    pub fn keep(&self, effects: &mut Effects, is_connection: bool) {
         for (counter, n) in effects.counts.drain(..) {
             self.counters.add(counter, n);
         }
         for event in effects.events.drain(..) {
-            // The last one stays, for a connection has but one line in an access log.
-            self.check(host::set_property(USAGE_PROPERTY, event.as_bytes()));
+            self.record(&event, is_connection);
             self.counters.count(Counter::EventsQueued);
             let n_dropped = self.queue.borrow_mut().push(&event);
             self.counters.add(Counter::EventsDropped, n_dropped);
         }
+    }
+
+    /// Leaves the event where the access log finds it. A connection has but one line in the log.
+    fn record(&self, event: &str, is_connection: bool) {
+        if !is_connection {
+            return self.check(host::set_property(USAGE_PROPERTY, event.as_bytes()));
+        }
+        // The first finds no record.
+        let mut record = host::property(USAGE_PROPERTY).unwrap_or_default();
+        let n_fallen = append(&mut record, event);
+        self.counters.add(Counter::EventsUnrecorded, n_fallen);
+        self.check(host::set_property(USAGE_PROPERTY, &record));
     }
 
     /// Counts a refusal of the host, if it is one.
@@ -58,7 +71,7 @@ impl Worker {
             // Once: what is refused to one call is likely refused to all.
             if !self.has_told_faults.replace(true) {
                 let line = format!("a host call was refused, status {status}");
-                host::log(proxy_wasm::types::LogLevel::Warn, &line);
+                host::log(host::Level::Warn, &line);
             }
         }
     }

@@ -21,6 +21,10 @@ const DECODED_BYTES_FREE: u64 = 16 << 20;
 /// beyond it is a bomb: it passes, but is no longer read, as `bad_encoding`.
 const EXPANSION_MAX: u64 = 100;
 
+/// The encoded bytes that one bound holds for. Whether a body is a bomb is decided at fixed places
+/// of it, whatever the chunks: so it depends on the bytes alone.
+const STEP_BYTES: u64 = 4096;
+
 /// The decoder of one body.
 #[derive(Debug)]
 pub(crate) enum Decoder {
@@ -44,11 +48,29 @@ struct Volume {
 }
 
 impl Volume {
-    /// Counts decoded bytes; false once they are too many.
-    fn admits(&mut self, n_decoded: usize) -> bool {
-        self.n_decoded += n_decoded as u64;
-        let bound = self.n_encoded.saturating_mul(EXPANSION_MAX);
-        self.n_decoded <= bound.saturating_add(DECODED_BYTES_FREE)
+    /// The next bytes that are decoded under one bound, which counts them; and the bytes behind.
+    fn step<'a>(&mut self, encoded: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let n_step = STEP_BYTES - self.n_encoded % STEP_BYTES;
+        let n_step = usize::try_from(n_step).unwrap_or(usize::MAX);
+        let (step, behind) = encoded.split_at_checked(n_step).unwrap_or((encoded, &[]));
+        self.n_encoded += step.len() as u64;
+        (step, behind)
+    }
+
+    /// Hands on decoded bytes; an error, and no more than the bound, once they are too many.
+    fn pass_on(&mut self, decoded: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<(), Trouble> {
+        let n_encoded = self.n_encoded.next_multiple_of(STEP_BYTES);
+        let bound = n_encoded
+            .saturating_mul(EXPANSION_MAX)
+            .saturating_add(DECODED_BYTES_FREE);
+        let n_room = usize::try_from(bound.saturating_sub(self.n_decoded)).unwrap_or(usize::MAX);
+        let within = decoded.get(..n_room).unwrap_or(decoded);
+        self.n_decoded += within.len() as u64;
+        sink(within);
+        match within.len() == decoded.len() {
+            true => Ok(()),
+            false => Err(Trouble::BadEncoding),
+        }
     }
 }
 
@@ -155,26 +177,55 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// What compresses as answers do, so that the window of 32 KiB wraps while input is left.
+    fn prose(n_bytes: usize) -> Vec<u8> {
+        let events = (0..20_000u32).map(|n| {
+            let word = n.wrapping_mul(2_654_435_761);
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\" w{word:x}\"}}}}]}}\n\n")
+        });
+        let mut prose = events.collect::<String>().into_bytes();
+        prose.truncate(n_bytes);
+        prose
+    }
+
     #[test]
     fn every_encoding_decodes_in_any_chunks() {
-        let plain = plain();
+        for plain in [plain(), prose(32 << 10), prose(100_000), prose(1 << 20)] {
+            decodes_in_any_chunks(&plain);
+        }
+    }
+
+    fn decodes_in_any_chunks(plain: &[u8]) {
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
-        zlib.write_all(&plain).unwrap();
+        zlib.write_all(plain).unwrap();
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::best());
-        raw.write_all(&plain).unwrap();
+        raw.write_all(plain).unwrap();
         for (encoding, body) in [
-            ("gzip", gzipped(&plain)),
-            ("X-GZip", gzipped(&plain)),
-            ("identity, gzip", gzipped(&plain)),
+            ("gzip", gzipped(plain)),
+            ("X-GZip", gzipped(plain)),
+            ("identity, gzip", gzipped(plain)),
             ("deflate", zlib.finish().unwrap()),
             ("deflate", raw.finish().unwrap()),
-            ("identity", plain.clone()),
+            ("identity", plain.to_vec()),
         ] {
-            for n_chunk in [1, 7, body.len()] {
+            for n_chunk in [1, 7, 1000, 13_331, body.len()] {
                 let (out, trouble, is_complete) = decoded(encoding, &body, n_chunk);
                 assert!(out == plain, "{encoding} by {n_chunk}");
                 assert_eq!((trouble, is_complete), (None, true), "{encoding}");
             }
+        }
+    }
+
+    #[test]
+    fn a_chunk_may_hold_more_than_a_window() {
+        // More than 32 KiB come out of one chunk, and begin anywhere in the decoder's window.
+        let plain = "the same words again and again, 1234567890 ".repeat(20_000);
+        let body = gzipped(plain.as_bytes());
+        for n_chunk in [1, 50, 100, 1000, body.len()] {
+            let (out, trouble, is_complete) = decoded("gzip", &body, n_chunk);
+            assert_eq!(out.len(), plain.len(), "by {n_chunk}");
+            assert!(out == plain.as_bytes(), "by {n_chunk}");
+            assert_eq!((trouble, is_complete), (None, true), "by {n_chunk}");
         }
     }
 
@@ -203,6 +254,21 @@ mod tests {
             Decoder::new(Some("gzip, gzip"), &DecoderPool::default()).err(),
             Some(Trouble::UnknownEncoding)
         );
+    }
+
+    #[test]
+    fn whether_a_body_is_a_bomb_does_not_depend_on_chunks() {
+        // Beyond the bound at its beginning, within it at its end.
+        let noise = plain();
+        let beginning = vec![b' '; 20 << 20];
+        let body = gzipped(&[beginning.as_slice(), &noise.repeat(8)].concat());
+        let (out, trouble, _) = decoded("gzip", &body, body.len());
+        assert_eq!(trouble, Some(Trouble::BadEncoding));
+        for n_chunk in [100, 4096, 5000] {
+            let (cut_up, trouble, _) = decoded("gzip", &body, n_chunk);
+            assert_eq!(trouble, Some(Trouble::BadEncoding), "by {n_chunk}");
+            assert!(cut_up == out, "by {n_chunk}");
+        }
     }
 
     #[test]

@@ -375,6 +375,7 @@ pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Op
         let captures = pattern::match_path(rule.path, path)?;
         let mut target = (rule.method == method)
             .then(|| Target::from_captures(rule.api, provider, &captures))?;
+        target.is_retrieval &= !table::RUN_STARTS.contains(&rule.path);
         if rule.api == Api::OpenAiRealtime {
             // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's preview
             // versions call it `deployment`.
@@ -669,6 +670,23 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_run_is_started_once_and_looked_at_often() {
+        for (path, method, is_retrieval) in [
+            ("/v1/threads/t/runs?include[]=x", "POST", false),
+            ("/v1/threads/runs", "POST", false),
+            ("/v1/threads/t/runs/r", "GET", true),
+            ("/v1/threads/t/runs/r/submit_tool_outputs", "POST", true),
+            ("/v1/responses/r", "GET", true),
+            ("/v1/responses", "POST", false),
+        ] {
+            let Detection::Metered(target) = detect("api.openai.com", path, method) else {
+                panic!("{path} is not metered");
+            };
+            assert_eq!(target.is_retrieval, is_retrieval, "{method} {path}");
+        }
     }
 
     #[test]

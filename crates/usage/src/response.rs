@@ -38,8 +38,9 @@ impl ResponseHead {
             .map(|(_, v)| v.as_str())
     }
 
+    /// Whether the status says that there is no answer: an error, or a redirect to elsewhere.
     fn is_error(&self) -> bool {
-        self.status >= 400
+        self.status >= 300
     }
 }
 
@@ -124,6 +125,7 @@ impl UsageScanner {
         self.reader.scan(Known {
             is_billable: self.is_billable,
             is_retrieval: self.is_retrieval,
+            is_told_later: self.api == Api::OpenAiAssistantsRun,
             is_error_status: self.is_error_status,
             complete,
             is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),
@@ -164,8 +166,7 @@ impl UsageScanner {
         let relayed = findings.relayed;
         let is_single = matches!(&self.framing, Framing::Json(scanner) if scanner.n_documents() <= 1)
             && self.api != Api::GeminiStreamGenerate;
-        let is_last =
-            relayed.reported_at == Some(relayed.text_bytes()) && findings.finish_reason.is_some();
+        let is_last = relayed.reported_at == Some(relayed.text_bytes()) && findings.is_report_last;
         Relayed {
             body_bytes: self.n_body_bytes,
             is_report_final: complete != Some(false) || is_single || is_last,

@@ -119,7 +119,7 @@ pub struct Scan {
     /// Usage charged apart from `usage`.
     pub extra_usage: Vec<ExtraUsage>,
     /// Whether the exchange is charged at all: false for token counting, for retrievals, and for
-    /// error statuses (400 and above) without usage.
+    /// statuses of redirects and errors (300 and above) without usage.
     ///
     /// An error within a status of success leaves it true, reported usage or not: providers send
     /// such errors once they have begun to produce (in the midst of a stream, or as a response

@@ -54,6 +54,8 @@ pub(crate) struct Sse {
     /// Where in the event its first data begins.
     payload: usize,
     n_data_lines: u32,
+    /// Whether the event before brought one document, and that whole.
+    was_whole: bool,
     /// Bytes of data so far that read `[DONE]`, withheld from the scanner.
     n_done: usize,
     is_done_possible: bool,
@@ -71,6 +73,7 @@ impl Sse {
             n_event_bytes: 0,
             payload: 0,
             n_data_lines: 0,
+            was_whole: false,
             n_done: 0,
             is_done_possible: true,
             outline: Outline::default(),
@@ -107,10 +110,9 @@ impl Sse {
         if fit.n_text_bytes > 0 {
             let findings = &mut reader.findings;
             findings.has_content = true;
-            let relayed = &mut findings.relayed;
-            relayed.add(self.outline.kind(), fit.n_text_bytes as u64);
-            relayed.n_pieces += 1;
-            findings.n_text_before = relayed.text_bytes();
+            let kind = self.outline.kind();
+            findings.relayed.add(kind, fit.n_text_bytes as u64);
+            findings.end_document();
         }
         Some(fit.n_bytes)
     }
@@ -128,6 +130,8 @@ impl Sse {
         let brought = reader.findings.relayed.only_growth(&before);
         if let Some(kind) = brought
             && !reader.findings.is_eventful
+            && self.is_between
+            && self.was_whole
             && self.n_data_lines == 1
         {
             let event = bytes.get(..n_bytes).unwrap_or_default();
@@ -209,7 +213,11 @@ impl Sse {
 
     fn name(&mut self, byte: u8, name: [u8; 5], length: usize, reader: &mut Reader) {
         self.line = match (byte, name.get(..length)) {
-            (b'\n' | b'\r', _) => {
+            (b'\n' | b'\r', name) => {
+                // A line without a colon is a field without a value.
+                if name == Some(b"data") {
+                    self.begin_data(0, reader);
+                }
                 self.after_cr = byte == b'\r';
                 Line::Start
             }
@@ -230,13 +238,18 @@ impl Sse {
             return n_bytes;
         }
         self.line = Line::Data;
+        self.begin_data(n_bytes, reader);
+        n_bytes
+    }
+
+    /// A data line, whose value begins so many bytes from here.
+    fn begin_data(&mut self, n_bytes: usize, reader: &mut Reader) {
         if self.n_data_lines == 0 {
             self.payload = self.n_event_bytes + n_bytes;
         } else {
             self.payload(b"\n", reader);
         }
         self.n_data_lines += 1;
-        n_bytes
     }
 
     fn data(&mut self, bytes: &[u8], at: usize, reader: &mut Reader) -> usize {
@@ -294,6 +307,8 @@ impl Sse {
             return false;
         }
         if self.n_data_lines > 0 {
+            // What it said may be taken back by an event that fits the outline of an earlier one.
+            self.outline.forget();
             self.end_data(reader);
             let is_done = self.is_done_possible && self.n_done == DONE.len();
             let is_empty = self.is_done_possible && self.n_done == 0;
@@ -301,6 +316,7 @@ impl Sse {
             if !is_done && !is_empty && !is_whole {
                 reader.findings.trouble(Trouble::Malformed);
             }
+            self.was_whole = is_whole && self.scanner.n_documents() == 1;
             self.scanner.reset();
         }
         true

@@ -11,6 +11,8 @@ pub(crate) struct Known {
     pub(crate) is_billable: bool,
     /// Whether the answer repeats the usage of an earlier call.
     pub(crate) is_retrieval: bool,
+    /// Whether the usage may be told by a later answer only, and is charged where it is told.
+    pub(crate) is_told_later: bool,
     /// Whether the HTTP status is one of an error.
     pub(crate) is_error_status: bool,
     /// Whether the answer reached its end; `None` where nobody can tell.
@@ -49,9 +51,11 @@ impl Reader {
             relayed: known.relayed,
             extra_usage: std::mem::take(&mut findings.extra),
             // What failed within a success may have been charged up to there.
-            billable: known.is_billable
-                && !known.is_retrieval
-                && (!known.is_error_status || has_usage),
+            billable: !known.is_retrieval
+                && match has_usage {
+                    true => known.is_billable || known.is_told_later,
+                    false => known.is_billable && !known.is_error_status,
+                },
             complete: known.complete,
             is_stream: known.is_stream,
             is_error,

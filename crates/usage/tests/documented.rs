@@ -798,6 +798,43 @@ fn what_json_leaves_open_changes_nothing() {
     ]);
 }
 
+/// RFC 9110, 15: what a status means; and bodies whose header says less than they are.
+#[test]
+fn statuses_and_headers_are_taken_for_what_they_are() {
+    let asks = r#"{"model":"m","stream":true}"#;
+    let none = json!({"source": "absent", "billable": false, "is_error": true});
+    let missing = json!({"source": "absent", "trouble": "usage_missing"});
+    let events = Row::events(
+        ANTHROPIC,
+        &[
+            json!({"type": "message_start", "message": {"model": "m", "content": [], "usage":
+                {"input_tokens": 3, "output_tokens": 1}}}),
+            json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage":
+                {"output_tokens": 9}}),
+            json!({"type": "message_stop"}),
+        ],
+        json!({"model": "m", "usage": {"input": 3, "output": 9}, "complete": true,
+            "tool_calls": 0, "finish_reason": "end_turn"}),
+    );
+    let empty = |status: u16, kind: &'static [&'static str], body: &str, expected: &Value| Row {
+        status,
+        headers: kind,
+        body: body.as_bytes().to_vec(),
+        ..Row::json(ANTHROPIC, Value::Null, expected.clone())
+    };
+    check([
+        empty(308, &[""], "", &none),
+        empty(502, &["text/html"], "<html>Bad Gateway</html>", &none),
+        empty(200, &["text/html"], "<html>Log in</html>", &missing),
+        empty(204, &[""], "", &missing),
+        Row {
+            request: asks,
+            headers: &["text/plain; charset=utf-8"],
+            ..events
+        },
+    ]);
+}
+
 /// <https://ai.google.dev/gemini-api/docs/background-execution>
 #[test]
 fn an_interaction_that_is_fetched_charges_nothing_again() {

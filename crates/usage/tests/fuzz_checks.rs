@@ -108,8 +108,135 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Pieces of AWS's documents.
+const DOCUMENT: &[&str] = &[
+    r#"\{"delta":\{"text":"[a-z]{0,9}"\},"p":"ab"\}"#,
+    r#"\{"usage":\{"inputTokens":[0-9]{1,5},"outputTokens":7\}\}"#,
+    r#"\{"bytes":"eyJ1c2FnZSI6eyJpbnB1dF90b2tlbnMiOjV9fQ==","p":"abc"\}"#,
+    r#"\{"stopReason":"end_turn"\}"#,
+];
+
+/// Messages whose lengths are right mostly; the check puts checksums right where it is asked to.
+fn messages() -> impl Strategy<Value = Vec<u8>> {
+    let kind = prop::sample::select(vec!["event", "exception", ""]);
+    let payload = prop_oneof![
+        9 => text_of(DOCUMENT).prop_map(|text| text.chars().take(200).collect()),
+        9 => text_of(&DOCUMENT[..1]).prop_map(|text| text.split_inclusive('}').take(2).collect()),
+        9 => prop::sample::select(DOCUMENT.to_vec()).prop_flat_map(|piece| text_of(&[piece]))
+            .prop_map(|text| text.split_inclusive("}}").next().unwrap_or_default().to_owned()),
+        1 => Just("{}".to_owned()),
+    ];
+    let message =
+        (kind, payload, 0usize..30).prop_map(|(kind, payload, n_wrong): (_, String, _)| {
+            let name = b"\x0d:message-type\x07\0";
+            let value = [&[kind.len() as u8], kind.as_bytes()].concat();
+            let headers = if kind.is_empty() {
+                vec![]
+            } else {
+                [&name[..], &value].concat()
+            };
+            let n_payload = payload.len() + usize::from(n_wrong == 7);
+            let total = (16 + headers.len() + n_payload) as u32;
+            let prelude = [
+                total.to_be_bytes(),
+                (headers.len() as u32).to_be_bytes(),
+                [0; 4],
+            ]
+            .concat();
+            [prelude, headers, payload.into_bytes(), vec![0; 4]].concat()
+        });
+    (prop::collection::vec(message, 0..6), 1u8..9, any::<u8>())
+        .prop_map(|(messages, size, choice)| [vec![size, choice], messages.concat()].concat())
+}
+
+/// Bodies that decode, and any bytes after the beginning of some that do.
+fn encoded() -> impl Strategy<Value = Vec<u8>> {
+    let begun = prop_oneof![
+        Just(b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec()),
+        Just(b"\x28\xb5\x2f\xfd\0\x58".to_vec()),
+        Just(b"\x78\x9c".to_vec()),
+        Just(Vec::new()),
+    ];
+    let bytes = prop::collection::vec(any::<u8>(), 0..200);
+    let broken = (begun, bytes, 1u8..9, any::<u8>()).prop_map(|(begun, bytes, size, choice)| {
+        [vec![size, choice & 0x7F], begun, bytes].concat()
+    });
+    let right = (stream_of_lines(), any::<u8>()).prop_map(|(mut input, choice)| {
+        input[1] = choice | 0x80;
+        input
+    });
+    prop_oneof![broken, right]
+}
+
+/// What the parts of a form are filled with.
+const FORM: &[&str] = &[
+    r"\x00[\x00-\x0f]?",
+    r"(--b-1(--)?)?\r?\n|Content-Disposition: form-data; name=",
+    r"model|stream|true|on|yes|[a-z]{0,3}|é|[x]{400}",
+];
+
+/// A check, and what it is to be fed.
+type Found = (fn(&[u8]), &'static [u8]);
+
+/// What fuzzing has found, each cut down to what matters.
+const FOUND: &[Found] = &[
+    // A field without a colon is one with an empty value: these are two lines of data.
+    (checks::sse::check, b"\x07\0data\ndata: [DONE]\n\n"),
+    (checks::sse::check, b"\x01\0data: {\ndata\ndata: }\n\n"),
+    // A document that is cut is no model for those after it.
+    (
+        checks::sse::check,
+        b"\x07\0data: {\"choices\":[{\"delta\":{\"content\":\"a\"}\n\n\
+          data: {\"choices\":[{\"delta\":{\"content\":\"b\"}\n\n",
+    ),
+    // The third event takes back what the second one said.
+    (
+        checks::sse::check,
+        b"\x07\0data: {\"id\":\"a\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n\
+          data: {\"id\":\"b\"}\n\n\
+          data: {\"id\":\"a\",\"choices\":[{\"delta\":{\"content\":\"c\"}}]}\n\n",
+    ),
+];
+
+#[test]
+fn what_was_found_stays_mended() {
+    for (check, input) in FOUND {
+        check(input);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn sse(input in input(RESPONSE)) {
+        checks::sse::check(&input);
+    }
+
+    #[test]
+    fn sse_of_lines(input in stream_of_lines()) {
+        checks::sse::check(&input);
+    }
+
+    #[test]
+    fn eventstream(input in messages()) {
+        checks::eventstream::check(&input);
+    }
+
+    #[test]
+    fn decode(input in encoded()) {
+        checks::decode::check(&input);
+    }
+
+    #[test]
+    fn frames_are_read_as_written(input in frames()) {
+        checks::frames::check(&input);
+    }
+
+    #[test]
+    fn form(input in input(FORM)) {
+        checks::form::check(&input);
+    }
 
     #[test]
     fn live(input in frames()) {

@@ -159,7 +159,7 @@ pub struct ApiRule {
 pub enum Role {
     /// The host serves the model: its calls are metered here.
     Provider,
-    /// The host forwards to providers through a mesh that may meter the call itself.
+    /// Another filter counts what goes to the host: its tags are left for that filter.
     Gateway,
     /// The host's calls are not looked at.
     Ignore,

@@ -44,6 +44,24 @@ pub fn driver(workshop: &Workshop, name: &str, profile: Profile) -> Result<PathB
     there(workshop.target.join(folder).join(name))
 }
 
+/// Builds the program that drives the filter's session natively and counts its heap.
+pub fn stream_memory(workshop: &Workshop) -> Result<PathBuf> {
+    const NAME: &str = "stream_memory";
+    let args = [
+        "--profile",
+        "driver",
+        "-p",
+        "tollmesh-filter",
+        "--example",
+        NAME,
+    ];
+    workshop.steps.run(
+        &format!("building the {NAME}"),
+        &mut workshop.cargo("build", &args),
+    )?;
+    there(workshop.target.join("driver/examples").join(NAME))
+}
+
 /// How a driver is built.
 #[derive(Clone, Copy)]
 pub enum Profile {

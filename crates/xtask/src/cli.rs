@@ -32,8 +32,19 @@ pub enum Task {
     Test(Test),
     /// Measure what the filter costs Envoy, and how many events the aggregator takes
     Bench(Bench),
+    /// Measure what memory a stream takes in the filter; fail where that is over its bound
+    ///
+    /// Counts the heap of one stream, for bodies of up to a gigabyte in every framing and encoding;
+    /// then holds thousands of streams open in a real Envoy, and looks at its VMs.
+    Memory(Memory),
     /// Send mixed good and hostile traffic for long; fail where anything traps, is lost or grows
     Soak(Soak),
+    /// Feed the scanners what a fuzzer thinks up; fail where a check does not hold
+    ///
+    /// Builds the targets of crates/usage/fuzz with libFuzzer, on the pinned toolchain. An input
+    /// that fails is kept below target/fuzz/findings, and so is the corpus below
+    /// target/fuzz/corpus, from which the next run goes on.
+    Fuzz(Fuzz),
     /// Fetch what the other commands need, and say where it is
     Setup(Pinned),
 }
@@ -126,6 +137,32 @@ impl Bench {
 }
 
 #[derive(Args)]
+pub struct Memory {
+    /// How many streams are open at a time; 2,000 where nothing is said
+    #[arg(long, value_name = "N")]
+    pub streams: Option<usize>,
+    /// How long the longest body is; 1,024 where nothing is said
+    #[arg(long, value_name = "MB")]
+    pub longest: Option<u64>,
+    #[command(flatten)]
+    pub pinned: Pinned,
+}
+
+impl Memory {
+    /// The options that the measurement itself reads, as it reads them.
+    pub fn forwarded(&self) -> Vec<OsString> {
+        [
+            ("--streams", self.streams.map(|n| n.to_string())),
+            ("--longest", self.longest.map(|n| n.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some([name.into(), value?.into()]))
+        .flatten()
+        .collect()
+    }
+}
+
+#[derive(Args)]
 pub struct Soak {
     /// How many requests to send; 200,000 where nothing is said
     #[arg(long, value_name = "N")]
@@ -142,6 +179,19 @@ impl Soak {
             .flat_map(|n| ["--requests".into(), n])
             .collect()
     }
+}
+
+#[derive(Args)]
+pub struct Fuzz {
+    /// Only these targets; all where none is named
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// How long each target runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub seconds: u32,
+    /// How many targets run at a time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub jobs: u16,
 }
 
 #[derive(Args)]
@@ -183,7 +233,7 @@ mod tests {
 
     #[test]
     fn options_are_forwarded_as_they_were_given() {
-        let cases: [(&[&str], &[&str]); 8] = [
+        let cases: [(&[&str], &[&str]); 10] = [
             (&["demo"], &[]),
             (&["demo", "--once"], &["--once"]),
             (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
@@ -208,6 +258,11 @@ mod tests {
             ),
             (&["bench", "--seconds", "2"], &["--seconds", "2"]),
             (&["bench", "--load", "64 KB"], &["--load", "64 KB"]),
+            (&["memory"], &[]),
+            (
+                &["memory", "--longest", "64", "--streams", "9"],
+                &["--streams", "9", "--longest", "64"],
+            ),
             (&["soak"], &[]),
             (&["soak", "--requests", "9"], &["--requests", "9"]),
         ];
@@ -216,6 +271,7 @@ mod tests {
             let got = match Cli::try_parse_from(words).unwrap().task {
                 Task::Demo(demo) => demo.forwarded(),
                 Task::Bench(bench) => bench.forwarded(),
+                Task::Memory(memory) => memory.forwarded(),
                 Task::Soak(soak) => soak.forwarded(),
                 _ => unreachable!("only these forward options"),
             };

@@ -1,4 +1,4 @@
-//! Passing signals on to the child process at work, so that nobody is orphaned.
+//! Passing signals on to the child processes at work, so that nobody is orphaned.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,14 +14,14 @@ use signal_hook::iterator::Signals;
 /// What a shell adds to a signal's number to tell that a program died of it.
 const DIED_OF_SIGNAL: i32 = 128;
 
-/// The relay: each signal that asks us to stop goes to the child's whole process group, and we
-/// end only after the child has.
+/// The relay: each signal that asks us to stop goes to the whole process group of each child, and
+/// we end only after all of them have.
 #[derive(Clone, Default)]
 pub struct Relay(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    group: Option<Pid>,
+    groups: Vec<Pid>,
     asked_to_stop: Option<i32>,
 }
 
@@ -43,25 +43,32 @@ impl Relay {
     /// Starts a child in a process group of its own: a Ctrl-C then reaches it once, through us.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let mut state = self.state();
+        if state.asked_to_stop.is_some() {
+            return Err(io::Error::other("asked to stop"));
+        }
         let child = command.process_group(0).spawn()?;
-        state.group = Some(Pid::from_child(&child));
+        state.groups.push(Pid::from_child(&child));
         Ok(child)
     }
 
-    /// To be called when the child has been waited for; answers which signal asked to stop, if one
-    /// did.
-    pub fn child_is_gone(&self) -> Option<i32> {
+    /// To be called when that child has been waited for; answers which signal asked to stop, if
+    /// one did and no other child is left.
+    pub fn child_is_gone(&self, child: Pid) -> Option<i32> {
         let mut state = self.state();
-        state.group = None;
-        state.asked_to_stop
+        state.groups.retain(|group| *group != child);
+        state.asked_to_stop.filter(|_| state.groups.is_empty())
     }
 
     fn pass_on(&self, signal: i32) {
         let mut state = self.state();
         state.asked_to_stop = Some(signal);
-        match (state.group, Signal::from_named_raw(signal)) {
-            // An error means that the group has just gone; whoever waits for it will tell us.
-            (Some(group), Some(signal)) => drop(kill_process_group(group, signal)),
+        match (state.groups.as_slice(), Signal::from_named_raw(signal)) {
+            (groups @ [_, ..], Some(signal)) => {
+                for group in groups {
+                    // An error means that it has just gone; whoever waits for it will tell us.
+                    let _ = kill_process_group(*group, signal);
+                }
+            }
             _ => end_by(signal),
         }
     }
@@ -101,6 +108,10 @@ mod tests {
         assert_eq!(lines.next().unwrap().unwrap(), "heard");
         assert!(lines.next().is_none(), "the grandchild lives on");
         assert_eq!(child.wait().unwrap().code(), Some(7));
-        assert_eq!(relay.child_is_gone(), Some(SIGTERM));
+        assert_eq!(relay.child_is_gone(Pid::from_child(&child)), Some(SIGTERM));
+        assert!(
+            relay.spawn(&mut Command::new("true")).is_err(),
+            "stopping, not starting"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Running child processes step by step, telling what runs and how long it took.
 
 use std::env;
+use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -9,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Pid;
 
 use crate::signals::{self, Relay};
 
@@ -52,7 +54,7 @@ impl Steps {
         let since = Instant::now();
         let mut child = self.spawn(command.stdin(Stdio::null()).stdout(std::io::stderr()))?;
         let status = child.wait();
-        self.child_is_gone();
+        self.child_is_gone(Pid::from_child(&child));
         succeeded(command, status?)?;
         self.note(&format!("{what}: {:.1} s", since.elapsed().as_secs_f32()));
         Ok(())
@@ -82,7 +84,17 @@ impl Steps {
             .flatten()
             .for_each(|reader| drop(reader.join()));
         let status = child.wait();
-        self.child_is_gone();
+        self.child_is_gone(Pid::from_child(&child));
+        Ok(status?)
+    }
+
+    /// Runs a command that says all it says into a file; any end of it is an answer.
+    pub fn log(&self, what: &str, command: &mut Command, log: File) -> Result<ExitStatus> {
+        self.note(what);
+        let said = log.try_clone().context("share the log")?;
+        let mut child = self.spawn(command.stdin(Stdio::null()).stdout(said).stderr(log))?;
+        let status = child.wait();
+        self.child_is_gone(Pid::from_child(&child));
         Ok(status?)
     }
 
@@ -93,8 +105,9 @@ impl Steps {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let child = self.spawn(command)?;
+        let pid = Pid::from_child(&child);
         let output = child.wait_with_output();
-        self.child_is_gone();
+        self.child_is_gone(pid);
         Ok(output?)
     }
 
@@ -104,8 +117,8 @@ impl Steps {
         anyhow::Error::new(error).context(format!("start {}", shown(command)))
     }
 
-    fn child_is_gone(&self) {
-        if let Some(signal) = self.relay.child_is_gone() {
+    fn child_is_gone(&self, child: Pid) {
+        if let Some(signal) = self.relay.child_is_gone(child) {
             signals::end_by(signal);
         }
     }

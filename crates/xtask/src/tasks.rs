@@ -6,11 +6,11 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::artefacts::{self, Profile, Variables};
-use crate::cli::{Bench, Demo, Pinned, Soak, Task, Test};
-use crate::steps;
+use crate::cli::{Bench, Demo, Memory, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
 use crate::tools;
 use crate::workshop::Workshop;
+use crate::{fuzz, steps};
 
 /// Carries out one task.
 pub fn run(task: Task) -> Result<ExitCode> {
@@ -19,7 +19,9 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(demo) => run_demo(&workshop, &demo),
         Task::Test(test) => run_tests(&workshop, &test),
         Task::Bench(bench) => run_bench(&workshop, &bench),
+        Task::Memory(memory) => run_memory(&workshop, &memory),
         Task::Soak(soak) => run_soak(&workshop, &soak),
+        Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
     }
 }
@@ -41,6 +43,20 @@ fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
     hand_over(
         workshop,
         Command::new(program).args(bench.forwarded()),
+        variables,
+    )
+}
+
+fn run_memory(workshop: &Workshop, memory: &Memory) -> Result<ExitCode> {
+    let mut variables = made_ready(workshop, &memory.pinned)?;
+    variables.push((
+        "TOLLMESH_STREAM_MEMORY",
+        artefacts::stream_memory(workshop)?,
+    ));
+    let program = artefacts::driver(workshop, "memory", Profile::Fast)?;
+    hand_over(
+        workshop,
+        Command::new(program).args(memory.forwarded()),
         variables,
     )
 }

@@ -62,6 +62,7 @@ const DOCUMENTS: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
     "crates/README.md",
+    "crates/usage/fuzz/README.md",
     "envoy/README.md",
     "k8s/README.md",
     "pricing/README.md",

@@ -1,4 +1,4 @@
-//! One line of an access log: the event in it, if it has one.
+//! One line of an access log: the events in it, if it has any.
 
 use std::collections::BTreeMap;
 
@@ -23,35 +23,38 @@ pub enum BadLine {
 /// Bytes of a strange value that an error shows.
 const SHOWN_BYTES_MAX: usize = 40;
 
-/// The event's JSON in the line's `field`; `None` where the line is of a call without usage.
+/// The events' JSON in the line's `field`: one of a call, those of all responses of a WebSocket
+/// connection, one a line, and none where the line is of a call without usage.
 ///
 /// Other fields are not looked at, whatever they hold: an app can write what it likes into a
 /// header that the operator logs.
-pub fn event_json(line: &[u8], field: &str) -> Result<Option<String>, BadLine> {
+pub fn events_json(line: &[u8], field: &str) -> Result<Vec<String>, BadLine> {
     let line = without_container_prefix(line);
     if is_process_log(line) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let fields: BTreeMap<String, &RawValue> =
         serde_json::from_slice(line).map_err(BadLine::Shape)?;
     let Some(value) = fields.get(field) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let strange = |found: &str| BadLine::Kind {
         field: field.to_owned(),
         found: found[..found.floor_char_boundary(SHOWN_BYTES_MAX)].to_owned(),
     };
     match value.get().as_bytes().first() {
-        Some(b'{') => Ok(Some(value.get().to_owned())),
-        Some(b'n') => Ok(None),
+        Some(b'{') => Ok(vec![value.get().to_owned()]),
+        Some(b'n') => Ok(Vec::new()),
         Some(b'"') => {
             let text: String = serde_json::from_str(value.get()).map_err(BadLine::Shape)?;
             match text.trim() {
                 // What Envoy writes for a value that is not there: `null` as JSON, `-` as text
                 // (https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage).
-                "" | "-" => Ok(None),
-                json if json.starts_with('{') => Ok(Some(json.to_owned())),
-                other => Err(strange(other)),
+                "" | "-" => Ok(Vec::new()),
+                lines => match lines.lines().find(|json| !json.starts_with('{')) {
+                    Some(other) => Err(strange(other)),
+                    None => Ok(lines.lines().map(str::to_owned).collect()),
+                },
             }
         }
         _ => Err(strange(value.get())),
@@ -119,11 +122,17 @@ mod tests {
             ),
             ("2026-11-22T04:00:00Z\tinfo\tready".to_owned(), None),
         ] {
-            let found = event_json(line.as_bytes(), "tollmesh");
-            assert_eq!(found.unwrap().as_deref(), want, "{line}");
+            let found = events_json(line.as_bytes(), "tollmesh").unwrap();
+            assert_eq!(found, Vec::from_iter(want), "{line}");
         }
-        let own = event_json(br#"{"usage":{"event_id":"e"}}"#, "usage");
-        assert_eq!(own.unwrap().as_deref(), Some(r#"{"event_id":"e"}"#));
+        let own = events_json(br#"{"usage":{"event_id":"e"}}"#, "usage");
+        assert_eq!(own.unwrap(), [r#"{"event_id":"e"}"#]);
+        let two = format!("{event}\n{event}");
+        let line = serde_json::json!({"tollmesh": two}).to_string();
+        assert_eq!(
+            events_json(line.as_bytes(), "tollmesh").unwrap(),
+            [event, event]
+        );
     }
 
     #[test]
@@ -146,11 +155,15 @@ mod tests {
                 r#""tollmesh" is 7; expected an event, as a string of JSON or as an object"#,
             ),
             (
+                r#"{"tollmesh":"{\"event_id\":\"e\"}\n-"}"#,
+                r#""tollmesh" is -; expected an event, as a string of JSON or as an object"#,
+            ),
+            (
                 r#"{"tollmesh":"CgIxMg=="}"#,
                 r#""tollmesh" is CgIxMg==; expected an event, as a string of JSON or as an object"#,
             ),
         ] {
-            let error = event_json(line.as_bytes(), "tollmesh").unwrap_err();
+            let error = events_json(line.as_bytes(), "tollmesh").unwrap_err();
             assert_eq!(error.to_string(), why, "{line}");
         }
     }

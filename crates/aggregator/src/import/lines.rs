@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
-/// An event has at most 64 KiB; written into a string of a log line it may grow sixfold, and the
-/// fields beside it are a few KiB.
+/// An event has at most 64 KiB, those of a connection 256 KiB together; written into a string of a
+/// log line they may double, and the fields beside them are a few KiB.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The lines of a stream, and how far they have been read.

@@ -140,16 +140,17 @@ impl<'a> Import<'a> {
             let found = match read.with_context(|| format!("{log}: cannot be read"))? {
                 Next::End => return Ok(()),
                 Next::TooLong => Err("longer than any line with an event".to_owned()),
-                Next::Line(line) => find(line, self.field),
+                Next::Line(line) => {
+                    line::events_json(line, self.field).map_err(|error| error.to_string())
+                }
             };
             match found {
-                Ok(None) => self.tally.without_usage += 1,
-                Ok(Some((event, json))) => self.keep(Found {
-                    log: log.to_owned(),
-                    line: lines.number(),
-                    event,
-                    json,
-                })?,
+                Ok(events) => {
+                    self.tally.without_usage += u64::from(events.is_empty());
+                    for json in events {
+                        self.one(log, lines.number(), json)?;
+                    }
+                }
                 Err(reason) => self.bad_line(log, lines.number(), &reason),
             }
             let n_bytes = lines.n_bytes();
@@ -162,6 +163,22 @@ impl<'a> Import<'a> {
         self.take_batch()?;
         self.take_late()?;
         Ok(self.tally)
+    }
+
+    /// An event, read as those from filters are.
+    fn one(&mut self, log: &str, line: u64, json: String) -> anyhow::Result<()> {
+        match ingest::event(&json) {
+            Ok(event) => self.keep(Found {
+                log: log.to_owned(),
+                line,
+                event,
+                json,
+            }),
+            Err(error) => {
+                self.bad_line(log, line, &error.to_string());
+                Ok(())
+            }
+        }
     }
 
     /// Late usage waits for the end: the call that it completes may stand in a log that comes
@@ -223,16 +240,6 @@ impl<'a> Import<'a> {
     fn bad_line(&mut self, log: &str, line: u64, reason: &str) {
         self.tally.unreadable += 1;
         self.told.bad_line(log, line, reason);
-    }
-}
-
-/// The event in that field of the line, read as events from filters are.
-fn find(line: &[u8], field: &str) -> Result<Option<(Event, String)>, String> {
-    let json = line::event_json(line, field).map_err(|error| error.to_string())?;
-    let Some(json) = json else { return Ok(None) };
-    match ingest::event(&json) {
-        Ok(event) => Ok(Some((event, json))),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -36,7 +36,10 @@ pub(super) fn head(
     match verdict(&site.config, host, path, method) {
         Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
         Verdict::Unreadable => unreadable(site, headers),
-        Verdict::Metered { .. } if is_grpc(headers) => unreadable(site, headers),
+        Verdict::Metered { is_gateway, .. } if is_grpc(headers) => match is_gateway {
+            true => (Phase::Unmetered, Effects::default()),
+            false => unreadable(site, headers),
+        },
         Verdict::Metered { target, is_gateway } => {
             metered(site, headers, target, is_gateway, ends, now)
         }
@@ -93,7 +96,8 @@ fn metered(
     let signature = Signature::of(headers);
     let tagged = tags(&site.config.tags, headers, &signature);
     let mut effects = Effects {
-        edits: tagged.edits,
+        // The gateway's event is the one that costs, so the tags are for the gateway's filter.
+        edits: if is_gateway { Vec::new() } else { tagged.edits },
         ..Effects::default()
     };
     if tagged.n_refused > 0 {
@@ -102,7 +106,8 @@ fn metered(
             .push((Counter::TagsRefused, tagged.n_refused));
     }
     let edits = body_edits(site, headers, &target, &signature);
-    if site.config.accept_encoding == AcceptEncoding::Narrow {
+    let is_read = !is_gateway || edits.include_usage;
+    if site.config.accept_encoding == AcceptEncoding::Narrow && is_read {
         let edit = narrowed(headers, &signature, edits.include_usage);
         effects.edits.extend(edit);
     }

@@ -361,7 +361,7 @@ fn a_cut_stream_is_an_aborted_event() {
     assert_eq!(event["trouble"], "truncated");
     assert_eq!(event["usage_source"], "estimated");
     assert_eq!(event["estimate_basis"], "relayed_text+request_bytes");
-    assert_eq!(event["usage"], json!({"input": 8, "output": 3}));
+    assert_eq!(event["usage"], json!({"input": 8, "output": 1}));
     assert_eq!(
         counts,
         [(Counter::Trouble(tollmesh_usage::Trouble::Truncated), 1)]
@@ -393,7 +393,7 @@ fn what_a_cut_stream_reported_is_kept_and_its_placeholder_is_not() {
     let (event, _) = play.end(CLIENT_GONE);
     assert_eq!(
         event["usage"],
-        json!({"input": 2000, "cache_read": 500, "output": 43})
+        json!({"input": 2000, "cache_read": 500, "output": 50})
     );
     assert_eq!(event["usage_source"], "estimated");
     assert_eq!(event["estimate_basis"], "relayed_text");
@@ -469,6 +469,32 @@ fn the_filter_nearest_the_provider_counts() {
         assert_eq!(event["billable"], false);
         assert_eq!(event["usage"], json!({}));
         assert_eq!(event["model_requested"], "gpt-4o");
+    }
+}
+
+/// Money has an owner: the event that costs is the gateway's, so the tags must reach it.
+#[test]
+fn tags_are_left_for_the_gateway_that_counts() {
+    let tags = [("x-llm-tag-team", "red"), ("accept-encoding", "br, gzip")];
+    for rule in [
+        r#"{"host":"*","role":"gateway"}"#,
+        r#"{"host":"api.openai.com","api":"openai","role":"gateway"}"#,
+    ] {
+        let mut play = Play::with(&format!(r#"{{"apis":[{rule}]}}"#));
+        assert_eq!(play.request(&[CHAT, &tags]), Effects::default(), "{rule}");
+        assert_eq!(play.request_body(STREAM_BODY), Effects::default());
+        play.response(&[SSE_HEAD]);
+        let (event, _) = play.end(0);
+        assert_eq!(event["outcome"], "relayed");
+        assert_eq!(event["tags"], json!({"team": "red"}));
+
+        let grpc = [("content-type", "application/grpc")];
+        let mut play = Play::with(&format!(r#"{{"apis":[{rule}]}}"#));
+        assert_eq!(
+            play.request(&[&CHAT[..3], &grpc, &tags]),
+            Effects::default()
+        );
+        assert!(!play.session.is_metered());
     }
 }
 

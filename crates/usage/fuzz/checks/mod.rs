@@ -1,16 +1,23 @@
 //! What must hold for any bytes: shared by the fuzz targets and by the tests on stable.
 //!
 //! Each check takes one input: its first byte is the size of the chunks, the second chooses among
-//! what there is to choose, the rest is the body.
+//! what there is to choose, the rest is the body. A check says more than "no panic": it compares
+//! chunks with the whole, and both with a slow reading or with another form of the same content.
 
 // A fuzz target runs one check of several.
 #![allow(dead_code)]
 
 pub mod cutter;
+pub mod decode;
+pub mod eventstream;
+pub mod form;
+pub mod frames;
 pub mod json;
 pub mod live;
+pub mod read;
 pub mod scan;
 pub mod splice;
+pub mod sse;
 
 /// An input taken apart.
 struct Input<'a> {

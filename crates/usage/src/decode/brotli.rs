@@ -57,10 +57,20 @@ impl Brotli {
         chunk: &[u8],
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        self.volume.n_encoded += chunk.len() as u64;
         if let (None, Some(first)) = (&self.window, chunk.first()) {
             self.window = Some(self.pool.reserve(window_bytes(*first))?);
         }
+        let mut rest = chunk;
+        while !rest.is_empty() && !self.is_complete {
+            let (step, behind) = self.volume.step(rest);
+            self.step(step, sink)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Decodes bytes that have one bound.
+    fn step(&mut self, chunk: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<(), Trouble> {
         let mut buffer = [0; BUFFER_BYTES];
         let (mut n_left, mut n_used, mut n_total) = (chunk.len(), 0, 0);
         while !self.is_complete {
@@ -75,10 +85,8 @@ impl Brotli {
                 &mut n_total,
                 &mut self.inner,
             );
-            if !self.volume.admits(n_made) {
-                return Err(Trouble::BadEncoding);
-            }
-            sink(buffer.get(..n_made).unwrap_or_default());
+            let made = buffer.get(..n_made).unwrap_or_default();
+            self.volume.pass_on(made, sink)?;
             match result {
                 BrotliResult::ResultSuccess => self.is_complete = true,
                 BrotliResult::NeedsMoreInput => return Ok(()),
@@ -158,6 +166,20 @@ mod tests {
         let (out, trouble, _) = decoded(&bomb, 64);
         assert_eq!(trouble, Some(Trouble::BadEncoding));
         assert!(out.len() < 32 << 20);
+    }
+
+    #[test]
+    fn a_broken_body_is_broken_in_any_chunks() {
+        // A block of commands that is longer than its metablock.
+        let body = b"\0\0\0\0\0\0\0\x01\0\x01\x60\xd6\x7e\0\x07\xceand words, words, words";
+        for n_chunk in 1..=body.len() {
+            let (out, trouble, _) = decoded(body, n_chunk);
+            assert_eq!(
+                (out.len(), trouble),
+                (0, Some(Trouble::BadEncoding)),
+                "by {n_chunk}"
+            );
+        }
     }
 
     #[test]

@@ -97,7 +97,17 @@ impl Inflater {
         chunk: &[u8],
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        self.volume.n_encoded += chunk.len() as u64;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let (step, behind) = self.volume.step(rest);
+            self.step(step, sink)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Decodes bytes that have one bound.
+    fn step(&mut self, chunk: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<(), Trouble> {
         let mut rest = chunk;
         while let Some(byte) = rest.first() {
             let n_bytes = match self.stage {
@@ -197,24 +207,27 @@ impl Inflater {
         loop {
             let rest = input.get(n_used..).unwrap_or_default();
             let (before_in, before_out) = (self.inner.total_in(), self.inner.total_out());
-            let status = self
+            let outcome = self
                 .inner
-                .decompress(rest, &mut buffer, FlushDecompress::None)
-                .map_err(|_| Trouble::BadEncoding)?;
+                .decompress(rest, &mut buffer, FlushDecompress::None);
             let n_read = usize::try_from(self.inner.total_in() - before_in).unwrap_or(0);
             let n_made = usize::try_from(self.inner.total_out() - before_out).unwrap_or(0);
             n_used += n_read;
-            if !self.volume.admits(n_made) {
-                return Err(Trouble::BadEncoding);
-            }
-            sink(buffer.get(..n_made).unwrap_or_default());
+            let made = buffer.get(..n_made).unwrap_or_default();
+            self.volume.pass_on(made, sink)?;
+            // What was made before the breach is read too.
+            let status = outcome.map_err(|_broken| Trouble::BadEncoding)?;
             if status == Status::StreamEnd {
                 self.stage = self.after_body();
                 return Ok(n_used);
             }
-            // With room left in the buffer and nothing read, all input is used up.
-            if n_made < BUFFER_BYTES && (n_used == input.len() || n_read == 0) {
-                return Ok(input.len());
+            // Neither a buffer that was not filled nor input that was not read means the end: the
+            // decompressor hands over what is left of its window before it reads on.
+            if n_read == 0 && n_made == 0 {
+                return match n_used == input.len() {
+                    true => Ok(n_used),
+                    false => Err(Trouble::BadEncoding),
+                };
             }
         }
     }

@@ -56,13 +56,23 @@ fn match_segments<'a>(
     for wanted in pattern.split('/').filter(|s| !s.is_empty()) {
         let segment = segments.next()?;
         match wanted.strip_prefix("{model}") {
-            Some(verb) => captures.model = Some(segment.strip_suffix(verb)?),
+            Some(verb) => captures.model = Some(without_verb(segment, verb)?),
             None if wanted == "{location}" => captures.location = Some(segment),
             None if wanted == "*" || wanted == segment => {}
             None => return None,
         }
     }
     segments.next().is_none().then_some(captures)
+}
+
+/// The segment before its verb, whose colon some clients escape.
+fn without_verb<'a>(segment: &'a str, verb: &str) -> Option<&'a str> {
+    segment.strip_suffix(verb).or_else(|| {
+        let escaped = segment.strip_suffix(verb.strip_prefix(':')?)?;
+        ["%3A", "%3a"]
+            .into_iter()
+            .find_map(|colon| escaped.strip_suffix(colon))
+    })
 }
 
 /// The first value of a key in a path's query, escapes as written; `None` where it is empty.
@@ -150,6 +160,9 @@ mod tests {
             ("**/x", "/a/b/y", None),
             ("/m/{model}:go", "/m/a%3A0:go", model("a%3A0")),
             ("/m/{model}:go", "/m/a:stop", None),
+            ("/m/{model}:go", "/m/a%3Ago", model("a")),
+            ("/m/{model}:go", "/m/a%3ago", model("a")),
+            ("/m/{model}:go", "/m/ago", None),
             ("/m/{model}/go", "/m/a/go", model("a")),
         ] {
             assert_eq!(match_path(pattern, path), captures, "{pattern} {path}");

@@ -653,6 +653,10 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     ),
 ];
 
+/// Which of these start a run and are no look at an earlier one. Their answers come before there is
+/// usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
+pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"];
+
 /// <https://platform.claude.com/docs/en/api/overview>
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[
     post("**/v1/messages", Api::AnthropicMessages),
@@ -790,6 +794,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/api/skills-api
+    "**/v1/skills",
+    "**/v1/skills/*/versions",
     "**/assistants",
     "**/assistants/*",
     "**/threads",
@@ -802,6 +809,9 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores/*",
     "**/vector_stores/*/files",
     "**/cachedContents",
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    "**/*/{model}:batchGenerateContent",
+    "**/*/{model}:asyncBatchEmbedContent",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
     "/v1/detokenize",

@@ -19,7 +19,7 @@ use crate::findings::{Findings, take_text};
 use crate::json::Value;
 use crate::json::number::count_of;
 use crate::scan::Trouble;
-pub(super) use schema::SCHEMA;
+pub(super) use schema::{RUN_SCHEMA, SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
 const CALLS_MAX: usize = 128;
@@ -42,6 +42,10 @@ pub(super) struct State {
     pieces: Vec<(u64, u64)>,
     calls: Vec<Call>,
     kind: EventKind,
+    /// The run's own id; steps and messages have theirs.
+    run_id: Option<String>,
+    /// The document at hand is a step, a message or a thread, whose counts lie in the run's.
+    is_aside: bool,
 }
 
 /// What the event at hand is, of those that say so and end a stream which has no `[DONE]`.
@@ -80,6 +84,10 @@ impl State {
     ) {
         match field {
             Field::Index => self.choice_index = index_of(value),
+            Field::Kind if api == Api::OpenAiAssistantsRun => {
+                self.is_aside = value != Value::Text("thread.run");
+                self.settle_run_id(findings);
+            }
             Field::Kind => self.kind = EventKind::of(value),
             Field::Reason if !matches!(value, Value::Null | Value::Number("0")) => findings.error(),
             // DashScope's word for "not yet".
@@ -88,7 +96,7 @@ impl State {
                 let outcome = take_text(&mut self.choice_finish, value);
                 findings.note(outcome);
             }
-            Field::Status if api == Api::OpenAiAssistantsRun => {
+            Field::Status if !self.is_aside => {
                 let outcome = take_text(&mut findings.finish_reason, value);
                 findings.note(outcome);
             }
@@ -116,6 +124,7 @@ impl State {
 
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
+            Field::Usage if self.is_aside => findings.staged = Counts::default(),
             Field::Usage => findings.replace_usage(),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall => {
@@ -151,8 +160,19 @@ impl State {
             EventKind::Last => findings.is_terminated = true,
             EventKind::Error => findings.error(),
         }
+        if api == Api::OpenAiAssistantsRun {
+            self.settle_run_id(findings);
+            self.is_aside = false;
+        }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    fn settle_run_id(&mut self, findings: &mut Findings) {
+        match self.is_aside {
+            true => findings.response_id.clone_from(&self.run_id),
+            false => self.run_id.clone_from(&findings.response_id),
+        }
     }
 
     fn end_choice(&mut self, findings: &mut Findings) {
@@ -289,13 +309,15 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     };
     let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
     let with_reasoning = output.saturating_add(reasoning);
+    let is_beside_searches =
+        quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some();
     let total = counts.get(Count::Total).zip(input);
     match total.map(|(total, input)| total.saturating_sub(input)) {
         // Where the total has it on top, it is on top: also for hosts that pass on what another
         // counted.
         Some(produced) if produced == with_reasoning => Some(produced),
         Some(produced) if produced == output && quirks.total_tells_reasoning => Some(output),
-        _ if quirks.reasoning_is_additional => Some(with_reasoning),
+        _ if quirks.reasoning_is_additional || is_beside_searches => Some(with_reasoning),
         Some(produced) if quirks.output_from_total => Some(produced.max(output)),
         _ => Some(output),
     }

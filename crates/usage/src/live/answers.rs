@@ -124,6 +124,7 @@ impl Answers {
         let mut scan = self.reader.scan(Known {
             is_billable: self.target.billable,
             is_retrieval: self.target.is_retrieval,
+            is_told_later: false,
             is_error_status: false,
             complete: Some(is_complete),
             is_stream: true,

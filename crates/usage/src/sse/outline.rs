@@ -4,7 +4,8 @@
 //! learnt from an event that was scanned whole and brought nothing but content: its bytes, with
 //! gaps where strings and numbers stood that mean nothing to the dialect. Bytes that fit the
 //! outline would be scanned to the same end, so they are passed over; only the length of their
-//! text is counted. No allocation, no search: a comparison.
+//! text is counted. That holds as long as no other event is scanned, which may say otherwise what
+//! both say. No allocation, no search: a comparison.
 
 use crate::json::{Passed, Span};
 use crate::relayed::TextKind;
@@ -88,7 +89,8 @@ impl Outline {
         }
     }
 
-    fn forget(&mut self) {
+    /// From here on, nothing fits until an event is learnt.
+    pub(super) fn forget(&mut self) {
         self.fixed.clear();
         self.pieces.clear();
     }

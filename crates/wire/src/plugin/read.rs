@@ -176,7 +176,7 @@ impl Reader {
         let role = self.word(&table, "role", ROLE).unwrap_or(Role::Provider);
         let path = self.text(&table, "path");
         let api = self.family(&table);
-        if role != Role::Ignore && table.get("api").is_none() {
+        if role == Role::Provider && table.get("api").is_none() {
             let remedy = "the API family that the host speaks, as \"openai\"";
             self.note(table.key("api"), Problem::Missing { remedy });
         }
@@ -261,7 +261,8 @@ mod tests {
             "source": { "cluster": "eu-1" },
             "apis": [ { "host": "LLM.internal", "path": "/v1/*", "api": "openai",
                         "provider": "vllm", "include_usage": true },
-                      { "host": "hooks.internal", "role": "ignore" } ] }"#,
+                      { "host": "hooks.internal", "role": "ignore" },
+                      { "host": "*", "role": "gateway" } ] }"#,
         )
         .unwrap();
         assert_eq!(config.aggregator.timeout_ms, 1_500);
@@ -278,11 +279,13 @@ mod tests {
         assert_eq!(key.0, std::array::from_fn(|i| i as u8));
         assert_eq!(format!("{key:?}"), "FingerprintKey(..)");
         assert_eq!(config.source.cluster.as_deref(), Some("eu-1"));
-        assert_eq!(config.apis.len(), 2);
+        assert_eq!(config.apis.len(), 3);
         assert_eq!(config.apis[0].host, "llm.internal");
         assert!(config.apis[0].include_usage);
         assert_eq!(config.apis[1].path, "*");
         assert_eq!(config.apis[1].role, Role::Ignore);
+        assert_eq!(config.apis[2].role, Role::Gateway);
+        assert_eq!(config.apis[2].api, None);
     }
 
     #[test]

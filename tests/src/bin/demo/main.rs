@@ -1,6 +1,5 @@
 //! The demo: three services, three providers, one mesh on this machine, and what it all costs.
 
-mod corpus;
 mod live;
 mod story;
 
@@ -52,7 +51,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<bool> {
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     if let Some(file) = &options.corpus {
-        return corpus::replay(&artifacts, file, &options.providers, options.chunk);
+        return tollmesh_tests::replay::replay(&artifacts, file, &options.providers, options.chunk);
     }
     if options.live {
         return live::stand_by(&artifacts).map(|()| true);

@@ -2,18 +2,20 @@
 //!
 //! Three facts are checked, and the exit code is 1 where one does not hold: no worker's VM has
 //! trapped; every call has one event, and the good ones their exact tokens; and Envoy holds no
-//! more memory at the end than it did once a fifth of the calls were through.
+//! more memory at the end than it did once a fifth of the calls were through. Asked to stop, it lets
+//! the calls at hand end and judges what was sent until then.
 
 mod mixture;
 mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tollmesh_tests::artifacts::Artifacts;
 use tollmesh_tests::{Client, Mesh};
@@ -28,6 +30,9 @@ const LINE_REQUESTS_MAX: u64 = 20_000;
 /// Lines of the table, at least: what a fifth and the end can be compared by.
 const LINES_MIN: u64 = 10;
 
+/// What a program that was interrupted ends with, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 /// Sends mixed good and hostile calls through a real Envoy, and checks that nothing traps, is
 /// lost, or grows.
 #[derive(Debug, Parser)]
@@ -40,8 +45,9 @@ struct Options {
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Verdict::Held) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken) => ExitCode::from(1),
+        Ok(Verdict::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("soak: {error:#}");
             ExitCode::from(2)
@@ -49,47 +55,87 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every check held.
-fn run(options: &Options) -> anyhow::Result<bool> {
+/// How a soak ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Every check held.
+    Held,
+    /// One did not.
+    Broken,
+    /// Somebody stopped it; what was sent until then held.
+    Interrupted,
+}
+
+fn run(options: &Options) -> anyhow::Result<Verdict> {
     ensure!(
         options.requests >= LINES_MIN,
         "--requests: at least {LINES_MIN}"
     );
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     let mesh = Mesh::built().without_access_log().start_with(&artifacts)?;
+    let stopping = stop_signal(&mesh)?;
     let mixture = Arc::new(Mixture::new());
     let mut watch = Watch::start(&mesh);
     let per_line = (options.requests / LINES_MIN).min(LINE_REQUESTS_MAX);
     let mut n_sent = 0;
-    while n_sent < options.requests {
+    while n_sent < options.requests && !stopping.load(Ordering::Relaxed) {
         let until = options.requests.min(n_sent + per_line);
         let since = Instant::now();
-        send(&mesh, &mixture, n_sent..until)?;
-        watch.look(
-            until,
-            (until - n_sent) as f64 / since.elapsed().as_secs_f64(),
-        )?;
-        n_sent = until;
+        let n = send(&mesh, &mixture, n_sent..until, &stopping)?;
+        n_sent += n;
+        watch.look(n_sent, n as f64 / since.elapsed().as_secs_f64())?;
     }
-    watch.verdict(&mixture, options.requests)
+    let holds = watch.verdict(&mixture, n_sent)?;
+    Ok(match (holds, n_sent < options.requests) {
+        (false, _) => Verdict::Broken,
+        (true, true) => Verdict::Interrupted,
+        (true, false) => Verdict::Held,
+    })
 }
 
-/// Sends the calls of these numbers, [`N_APPS`] at a time.
-fn send(mesh: &Mesh, mixture: &Arc<Mixture>, calls: std::ops::Range<u64>) -> anyhow::Result<()> {
+/// Turns true when somebody asks this process to stop.
+fn stop_signal(mesh: &Mesh) -> anyhow::Result<Arc<AtomicBool>> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    let _inside = mesh.runtime().enter();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let mut asked = signal(kind)?;
+        let stopping = Arc::clone(&stopping);
+        mesh.runtime().spawn(async move {
+            while asked.recv().await.is_some() {
+                stopping.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(stopping)
+}
+
+/// Sends the calls of these numbers, [`N_APPS`] at a time; how many, where it was asked to stop.
+fn send(
+    mesh: &Mesh,
+    mixture: &Arc<Mixture>,
+    calls: std::ops::Range<u64>,
+    stopping: &Arc<AtomicBool>,
+) -> anyhow::Result<u64> {
     let next = Arc::new(AtomicU64::new(calls.start));
     let apps = Arc::new(Apps::of(mesh));
     let mut running = JoinSet::new();
     for _ in 0..N_APPS {
         let (next, mixture, apps) = (Arc::clone(&next), Arc::clone(mixture), Arc::clone(&apps));
-        let end = calls.end;
+        let (end, stopping) = (calls.end, Arc::clone(stopping));
         let app = async move {
-            loop {
+            // Asked before a number is taken, so that every number that was taken is sent.
+            while !stopping.load(Ordering::Relaxed) {
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 if n >= end {
-                    return anyhow::Ok(());
+                    break;
                 }
                 apps.call(mixture.call(n)).await?;
             }
+            anyhow::Ok(())
         };
         running.spawn_on(app, mesh.runtime().handle());
     }
@@ -97,8 +143,9 @@ fn send(mesh: &Mesh, mixture: &Arc<Mixture>, calls: std::ops::Range<u64>) -> any
         while let Some(app) = running.join_next().await {
             app.context("an app panicked")??;
         }
-        Ok(())
-    })
+        anyhow::Ok(())
+    })?;
+    Ok(next.load(Ordering::Relaxed).min(calls.end) - calls.start)
 }
 
 /// The apps that send each kind of call.

@@ -189,16 +189,14 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("service_tier", Node::leaf(Field::Tier)),
-    ("status", Node::leaf(Field::Status)),
     ("choices", Node::array(&CHOICE)),
     ("usage", USAGE),
     ("usage_info", USAGE),
     ("output", OUTPUT),
     ("outputs", Node::array(&ENTRY)),
     ("base_resp", BASE_RESPONSE),
-    // watsonx.ai's embeddings and ranks (https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings)
+    // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
     ("model_id", Node::leaf(Field::Model)),
-    ("input_token_count", count(Count::Input)),
     ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
@@ -206,6 +204,23 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("text", TEXT),
     ("duration", Node::leaf(Field::AudioSeconds)),
     ("data", Node::array(&ITEM)),
+]);
+
+const RUN_TEXT: Node<Field> = Node::object(&[("text", Node::object(&[("value", TEXT)]))]);
+
+/// A run, or an event of its stream, which also tells of threads, messages and steps
+/// (<https://platform.openai.com/docs/api-reference/assistants-streaming/events>).
+pub(in crate::dialect) static RUN_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("object", Node::leaf(Field::Kind)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    (
+        "delta",
+        Node::object(&[("content", Node::array(&RUN_TEXT))]),
+    ),
+    ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
 const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::artifacts::Artifacts;
+use crate::exchange::{Cut, Exchange};
+use crate::fact::{self, PATIENCE};
+use crate::ledger::Row;
+use crate::recorded::Recorded;
+use crate::score::{self, HEADING, Score};
+use crate::{Answer, Mesh};
 use anyhow::{bail, ensure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tollmesh_tests::artifacts::Artifacts;
-use tollmesh_tests::exchange::{Cut, Exchange};
-use tollmesh_tests::fact::{self, PATIENCE};
-use tollmesh_tests::ledger::Row;
-use tollmesh_tests::recorded::Recorded;
-use tollmesh_tests::score::{self, HEADING, Score};
-use tollmesh_tests::{Answer, Mesh};
 
 /// Calls in flight at a time.
 const CALLS_IN_FLIGHT: usize = 16;

@@ -1,0 +1,7 @@
+//! Multipart forms, filled from the input.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::form::check(input));

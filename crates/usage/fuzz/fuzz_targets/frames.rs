@@ -1,0 +1,7 @@
+//! WebSocket frames, read and written anew.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::frames::check(input));

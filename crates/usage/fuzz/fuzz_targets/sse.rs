@@ -1,0 +1,7 @@
+//! Server-sent events, read slowly and fast.
+#![no_main]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::sse::check(input));
