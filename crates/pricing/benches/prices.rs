@@ -121,7 +121,7 @@ fn alone(book: &Book, call: &(&str, &str, Option<&str>, u64), usage: &Usage) -> 
             context: &context,
         }));
     }
-    on_core() - start.as_nanos() as u64 / TIMES
+    (on_core() - start).as_nanos() as u64 / TIMES
 }
 
 fn median(mut run: impl FnMut() -> Duration) -> Duration {
