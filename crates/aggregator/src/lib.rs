@@ -2,6 +2,7 @@
 
 pub mod charge;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod forward;
@@ -16,5 +17,6 @@ pub mod pricelist;
 pub mod prices;
 pub mod problem;
 pub mod question;
+pub mod reprice;
 pub mod rows;
 pub mod serve;

@@ -1230,7 +1230,7 @@ proptest! {
                 last_row: i64::MAX,
                 pricer: Arc::new(move |event| odd_cost(event, n)),
             };
-            block_on(ledger.reprice(&repricing)).unwrap();
+            block_on(ledger.reprice(&repricing, &mut |_| {})).unwrap();
         }
         let by = [
             vec![],

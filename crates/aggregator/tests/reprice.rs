@@ -119,7 +119,7 @@ fn append(ledger: &Ledger, events: Vec<Event>, pricer: &Pricer) {
 }
 
 fn reprice(ledger: &Ledger, repricing: &Repricing) -> Changes {
-    block_on(ledger.reprice(repricing)).unwrap()
+    block_on(ledger.reprice(repricing, &mut |_| {})).unwrap()
 }
 
 fn counter(ledger: &Ledger, metric: &str) -> i128 {
@@ -198,7 +198,10 @@ fn what_changed_is_said_by_model_and_stands_in_rows_sums_and_counters() {
         by_model: [(key("large"), large), (key("small"), small)].into(),
     };
     // Told first, without a trace in the ledger.
-    assert_eq!(ledger.reader().reprice(&repricing).unwrap(), expected);
+    assert_eq!(
+        ledger.reader().reprice(&repricing, &mut |_| {}).unwrap(),
+        expected
+    );
     assert_eq!((spend(&ledger), counter(&ledger, "cost")), ((1, 210), 280));
 
     assert_eq!(reprice(&ledger, &repricing), expected);

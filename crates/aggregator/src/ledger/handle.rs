@@ -142,14 +142,20 @@ impl Ledger {
     /// Prices rows anew and says what changed. Other batches are committed in between.
     ///
     /// Counters keep what they held, and receive the cost of calls that have their first price now.
-    /// Doing it again changes nothing. On an error the rows up to some instant are done.
-    pub async fn reprice(&self, repricing: &Repricing) -> Result<Changes, AppendError> {
+    /// Doing it again changes nothing. On an error the rows up to some instant are done. After each
+    /// step `told` receives what has changed so far.
+    pub async fn reprice(
+        &self,
+        repricing: &Repricing,
+        told: &mut (dyn FnMut(&Changes) + Send),
+    ) -> Result<Changes, AppendError> {
         let mut changes = Changes::default();
         let mut place = None;
         loop {
             let answer = self.queue.reprice(repricing.clone(), place)?;
             let step = answer.await.map_err(|_| AppendError::Closed)??;
             changes.merge(step.changes);
+            told(&changes);
             match step.next {
                 None => return Ok(changes),
                 next => place = next,

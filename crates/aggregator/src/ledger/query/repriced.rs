@@ -15,12 +15,17 @@ impl Reader {
     }
 
     /// What [`Ledger::reprice`](crate::ledger::Ledger::reprice) would change.
-    pub fn reprice(&self, repricing: &Repricing) -> Result<Changes, QueryError> {
+    pub fn reprice(
+        &self,
+        repricing: &Repricing,
+        told: &mut dyn FnMut(&Changes),
+    ) -> Result<Changes, QueryError> {
         let mut changes = Changes::default();
         let mut place = None;
         loop {
             let step = self.ask(|connection| Ok(reprice::look(connection, repricing, place)?))?;
             changes.merge(step.changes);
+            told(&changes);
             match step.next {
                 None => return Ok(changes),
                 next => place = next,
