@@ -166,6 +166,7 @@ impl Courier {
             let note = Note::Forwarded {
                 upto: parcel.upto,
                 rows: parcel.rows,
+                parcels: store.parcels(),
             };
             self.ledger.note(note).await?;
         }
@@ -175,14 +176,15 @@ impl Courier {
     async fn reconcile(&mut self, progress: &Progress, store: &Store) -> Result<(), ForwardError> {
         let from = store.forwarded_row();
         let mut seen = progress.lost.clone();
-        if from < progress.forwarded_row {
+        let parcels = store.parcels();
+        if from < progress.forwarded_row || parcels < progress.parcels {
             tracing::warn!(
                 from,
                 forwarded = progress.forwarded_row,
                 "the store is an empty or an earlier one; calls are sent again"
             );
             self.known = KnownIds::default();
-            self.ledger.note(Note::Restart { from }).await?;
+            self.ledger.note(Note::Restart { from, parcels }).await?;
             seen.clear();
         } else if store.is_new() {
             self.known = KnownIds::default();

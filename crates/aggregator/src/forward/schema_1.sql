@@ -7,13 +7,15 @@ CREATE TABLE tollmesh.meta (
     value text NOT NULL
 );
 
--- Each sidecar's ledger, and how far it has come: this row of its own and all before it are here.
+-- Each sidecar's ledger, and how far it has come: this row of its own and all before it are here, by
+-- so many parcels.
 -- The row is written in the transaction of the rows, so that a store that was restored from a
 -- backup, or emptied, says itself what it lacks.
 CREATE TABLE tollmesh.ledgers (
     n             integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id            uuid NOT NULL UNIQUE,
     forwarded_row bigint NOT NULL DEFAULT 0,
+    parcels       bigint NOT NULL DEFAULT 0,
     since         timestamptz NOT NULL DEFAULT now(),
     seen          timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);

@@ -24,7 +24,8 @@ pub fn given() -> impl Iterator<Item = &'static str> {
 
 /// Adds rows that are not there, adds them to the hourly sums, and notes how far the ledger has come:
 /// `$1` is the ledger's number, `$2` its last row, the others are arrays, one for each of [`given`].
-/// Answers how many rows were new, and whether the ledger is known.
+/// Answers how many rows were new, and how many parcels the ledger has sent; `NULL` where it is not
+/// known.
 pub fn insert_sql() -> String {
     let names: Vec<&str> = given().collect();
     let places: Vec<String> = (3..)
@@ -53,9 +54,10 @@ pub fn insert_sql() -> String {
          summed AS ({sums}),
          noted AS (
              UPDATE tollmesh.ledgers
-             SET forwarded_row = greatest(forwarded_row, $2::bigint), seen = now()
-             WHERE n = $1 RETURNING n)
-         SELECT (SELECT count(*) FROM written), (SELECT count(*) FROM noted)",
+             SET forwarded_row = greatest(forwarded_row, $2::bigint), parcels = parcels + 1,
+                 seen = now()
+             WHERE n = $1 RETURNING parcels)
+         SELECT (SELECT count(*) FROM written), (SELECT parcels FROM noted)",
         places = places.join(", "),
         names = names.join(", "),
         columns = columns.join(", "),

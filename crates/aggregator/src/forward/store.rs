@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, Row, Transaction};
 
 use crate::forward::error::{ForwardError, refused};
 use crate::forward::month::Month;
@@ -26,6 +26,7 @@ pub struct Store {
     client: Client,
     ledger: i32,
     forwarded_row: i64,
+    parcels: i64,
     is_new: bool,
     months: BTreeMap<Month, i64>,
     /// The first month that is kept, and the last that is expected.
@@ -95,11 +96,12 @@ impl Store {
             schema::drop_month(&mut client, month).await?;
             months.remove(&month);
         }
-        let (ledger, forwarded_row, is_new) = enrol(&client, ledger_id).await?;
+        let (enrolled, is_new) = enrol(&client, ledger_id).await?;
         Ok(Store {
             client,
-            ledger,
-            forwarded_row,
+            ledger: enrolled.get(0),
+            forwarded_row: enrolled.get(1),
+            parcels: enrolled.get(2),
             is_new,
             months,
             window,
@@ -109,6 +111,11 @@ impl Store {
     /// The last of the ledger's rows that the store has.
     pub fn forwarded_row(&self) -> i64 {
         self.forwarded_row
+    }
+
+    /// How many of the ledger's parcels the store has taken.
+    pub fn parcels(&self) -> i64 {
+        self.parcels
     }
 
     /// Whether the store has heard of that ledger for the first time.
@@ -158,11 +165,9 @@ impl Store {
                 .await
                 .map_err(&failed)?
         };
-        let (new, noted): (i64, i64) = (row.get(0), row.get(1));
+        let (new, parcels): (i64, Option<i64>) = (row.get(0), row.get(1));
         // Somebody has emptied the store this very moment: the next visit begins anew.
-        if noted == 0 {
-            return Err(ForwardError::NoStore);
-        }
+        self.parcels = parcels.ok_or(ForwardError::NoStore)?;
         let outside = kept.iter().filter(|kept| !**kept).count();
         Ok(Delivered {
             new: new.unsigned_abs(),
@@ -217,19 +222,20 @@ impl Store {
     }
 }
 
-/// The ledger's number and the last row that the store has of it, and whether it is new there.
-async fn enrol(client: &Client, ledger_id: &str) -> Result<(i32, i64, bool), ForwardError> {
+/// The ledger's number, the last row that the store has of it and the number of its parcels; and
+/// whether it is new there.
+async fn enrol(client: &Client, ledger_id: &str) -> Result<(Row, bool), ForwardError> {
     let failed = refused("the ledger cannot be enrolled");
-    let find = "SELECT n, forwarded_row FROM tollmesh.ledgers WHERE id = $1::text::uuid";
+    let find = "SELECT n, forwarded_row, parcels FROM tollmesh.ledgers WHERE id = $1::text::uuid";
     let id = [(&ledger_id as &(dyn ToSql + Sync), Type::TEXT)];
     let found = client.query_typed_opt(find, &id).await.map_err(&failed)?;
     if let Some(row) = found {
-        return Ok((row.get(0), row.get(1), false));
+        return Ok((row, false));
     }
     let add = "INSERT INTO tollmesh.ledgers (id) VALUES ($1::text::uuid) ON CONFLICT DO NOTHING";
     client.execute_typed(add, &id).await.map_err(&failed)?;
     let row = client.query_typed_one(find, &id).await.map_err(&failed)?;
-    Ok((row.get(0), row.get(1), true))
+    Ok((row, true))
 }
 
 /// The store's ids of those facts, in their order; facts that it does not know are added. In a

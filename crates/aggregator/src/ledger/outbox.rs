@@ -16,6 +16,8 @@ use crate::ledger::row;
 
 /// The key in `meta` of the newest row such that it and all before it were forwarded.
 const FORWARDED_ROW: &str = "forwarded_row";
+/// The key in `meta` of how many parcels the store had taken when it took the last.
+const PARCELS: &str = "forwarded_parcels";
 /// The key in `meta` of the ledger's own name, which the store knows it by.
 const LEDGER_ID: &str = "ledger_id";
 /// What begins the keys in `meta` that say how often the store has lost a month, as last seen.
@@ -51,6 +53,8 @@ pub struct Progress {
     pub ledger_id: String,
     /// This row and all before it were forwarded.
     pub forwarded_row: i64,
+    /// Parcels that the store had taken when it took the last. One that has fewer is an earlier one.
+    pub parcels: i64,
     /// Rows that wait, new and altered ones.
     pub pending: u64,
     /// When the call of the first of them was made.
@@ -103,11 +107,15 @@ pub enum Note {
         upto: Option<i64>,
         /// The parcel's `rows`.
         rows: Vec<(i64, i64)>,
+        /// How many parcels the store has taken by now.
+        parcels: i64,
     },
     /// The store has no row above this one, and of the others possibly a former state.
     Restart {
         /// The row.
         from: i64,
+        /// How many parcels the store has taken.
+        parcels: i64,
     },
     /// The store has lost the rows of a month.
     Resend {
@@ -147,8 +155,18 @@ pub fn is_text(column: &str) -> bool {
 /// Takes a note, in the writer's transaction.
 pub fn take(connection: &Connection, note: &Note) -> rusqlite::Result<()> {
     match note {
-        Note::Forwarded { upto, rows } => forwarded(connection, *upto, rows),
-        Note::Restart { from } => restart(connection, *from),
+        Note::Forwarded {
+            upto,
+            rows,
+            parcels,
+        } => {
+            put(connection, PARCELS, *parcels)?;
+            forwarded(connection, *upto, rows)
+        }
+        Note::Restart { from, parcels } => {
+            put(connection, PARCELS, *parcels)?;
+            restart(connection, *from)
+        }
         Note::Resend {
             month,
             lost,
@@ -181,7 +199,7 @@ fn forwarded(
     rows: &[(i64, i64)],
 ) -> rusqlite::Result<()> {
     if let Some(upto) = upto {
-        let from = forwarded_row(connection)?;
+        let from = noted(connection, FORWARDED_ROW)?;
         connection
             .prepare_cached(
                 "INSERT OR IGNORE INTO changes (row)
@@ -204,6 +222,10 @@ fn restart(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     put(connection, FORWARDED_ROW, from)?;
     connection.execute("DELETE FROM changes WHERE row > ?1", [from])?;
     connection.execute(
+        "DELETE FROM meta WHERE key >= ?1 AND key < ?1 || 'a'",
+        [LOST_PREFIX],
+    )?;
+    connection.execute(
         "INSERT OR IGNORE INTO changes (row)
          SELECT id FROM events WHERE revision > 0 AND id <= ?1",
         [from],
@@ -217,7 +239,7 @@ fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
         [LEDGER_ID],
         |row| row.get(0),
     )?;
-    let forwarded_row = forwarded_row(connection)?;
+    let forwarded_row = noted(connection, FORWARDED_ROW)?;
     let count = |sql: &str, values: &[i64]| -> rusqlite::Result<i64> {
         connection
             .prepare_cached(sql)?
@@ -241,6 +263,7 @@ fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
     Ok(Progress {
         ledger_id,
         forwarded_row,
+        parcels: noted(connection, PARCELS)?,
         pending: new.max(0).unsigned_abs() + altered.unsigned_abs(),
         oldest: oldest.map(Timestamp::from_unix_ms),
         lost: lost(connection)?,
@@ -263,7 +286,7 @@ fn parcel(connection: &Connection, rows_max: usize) -> rusqlite::Result<Parcel> 
     let selected = names.join(", ");
     let limit = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let mut parcel = Parcel::new(&names);
-    let from = forwarded_row(connection)?;
+    let from = noted(connection, FORWARDED_ROW)?;
     // Alterations first: they are few, and a flood of new rows must not starve them.
     let altered = format!(
         "SELECT id, revision, {selected} FROM changes JOIN events ON id = row
@@ -310,10 +333,10 @@ fn facts(connection: &Connection, parcel: &Parcel) -> rusqlite::Result<Facts> {
     })
 }
 
-fn forwarded_row(connection: &Connection) -> rusqlite::Result<i64> {
+fn noted(connection: &Connection, key: &str) -> rusqlite::Result<i64> {
     connection
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([FORWARDED_ROW], |row| row.get(0))
+        .query_row([key], |row| row.get(0))
         .optional()
         .map(Option::unwrap_or_default)
 }
