@@ -115,23 +115,34 @@ impl Postgres {
     /// Starts the process anew and waits until it answers; one that still runs is killed first.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
-        let mut command = self.command("postgres");
-        command.arg("-D").arg(self.data());
-        command.args(["-c", "listen_addresses=localhost", "-c"]);
-        command.arg(format!("port={}", self.address.port()));
-        command.arg("-c");
-        command.arg(format!("unix_socket_directories={}", self.data().display()));
-        for setting in &self.settings {
-            command.args(["-c", setting]);
-        }
-        let log = self.dir.path().join("postgres.log");
-        self.running = Some(Running::start("postgres", command, &log)?);
         let answers = fact::until(START_PATIENCE, || {
+            // After a kill its workers notice by themselves; a new server that comes too early for
+            // them ends at once.
+            let runs = self.running.as_mut().is_some_and(|r| r.ended().is_none());
+            if !runs {
+                self.launch().map_err(|error| format!("{error:#}"))?;
+            }
             let admin = self.runtime.block_on(self.admin("postgres"));
             admin.map(drop).map_err(|error| format!("{error:#}"))
         });
         let log = || self.running.as_ref().map(Running::log_tail);
         answers.map_err(|seen| anyhow::anyhow!("{seen}\n{}", log().unwrap_or_default()))
+    }
+
+    fn launch(&mut self) -> anyhow::Result<()> {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data());
+        let places = [
+            "listen_addresses=localhost".to_owned(),
+            format!("port={}", self.address.port()),
+            format!("unix_socket_directories={}", self.data().display()),
+        ];
+        for setting in places.iter().chain(&self.settings) {
+            command.args(["-c", setting]);
+        }
+        let log = self.dir.path().join("postgres.log");
+        self.running = Some(Running::start("postgres", command, &log)?);
+        Ok(())
     }
 
     /// Stops in order: who is connected is cut off, what is committed is on disk.
@@ -148,8 +159,6 @@ impl Postgres {
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.kill();
-            // Its workers notice by themselves; a new server waits for them.
-            let _ = fs::remove_file(self.data().join("postmaster.pid"));
         }
     }
 

@@ -117,6 +117,9 @@ pub struct Bench {
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
+    /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
+    #[arg(long, conflicts_with = "load")]
+    pub postgres: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -124,15 +127,17 @@ pub struct Bench {
 impl Bench {
     /// The options that the benchmark itself reads, as it reads them.
     pub fn forwarded(&self) -> Vec<OsString> {
-        [
+        let values = [
             ("--rounds", self.rounds.map(|n| n.to_string())),
             ("--seconds", self.seconds.map(|n| n.to_string())),
             ("--load", self.load.clone()),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some([name.into(), value?.into()]))
-        .flatten()
-        .collect()
+        ];
+        values
+            .into_iter()
+            .filter_map(|(name, value)| Some([name.into(), value?.into()]))
+            .flatten()
+            .chain(self.postgres.then(|| "--postgres".into()))
+            .collect()
     }
 }
 
@@ -233,7 +238,7 @@ mod tests {
 
     #[test]
     fn options_are_forwarded_as_they_were_given() {
-        let cases: [(&[&str], &[&str]); 10] = [
+        let cases: [(&[&str], &[&str]); 11] = [
             (&["demo"], &[]),
             (&["demo", "--once"], &["--once"]),
             (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
@@ -258,6 +263,10 @@ mod tests {
             ),
             (&["bench", "--seconds", "2"], &["--seconds", "2"]),
             (&["bench", "--load", "64 KB"], &["--load", "64 KB"]),
+            (
+                &["bench", "--postgres", "--seconds", "9"],
+                &["--seconds", "9", "--postgres"],
+            ),
             (&["memory"], &[]),
             (
                 &["memory", "--longest", "64", "--streams", "9"],

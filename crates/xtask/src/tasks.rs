@@ -38,7 +38,11 @@ fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
 
 fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
     let mut variables = made_ready(workshop, &bench.pinned)?;
-    variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
+    if bench.postgres {
+        variables.push(("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?));
+    } else {
+        variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
+    }
     let program = artefacts::driver(workshop, "bench", Profile::Fast)?;
     hand_over(
         workshop,

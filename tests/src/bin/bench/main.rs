@@ -6,6 +6,7 @@
 //! generator too. So does latency, but for a paced load, under which nobody waits in a queue.
 
 mod filter_cost;
+mod forward;
 mod ingest;
 mod load;
 mod setups;
@@ -35,6 +36,9 @@ struct Options {
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
+    /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
+    #[arg(long)]
+    postgres: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.rounds > 0, "--rounds: at least one");
     ensure!(options.seconds > 0, "--seconds: at least one");
+    if options.postgres {
+        return forward::measure(options.seconds);
+    }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     let noop = noop_filter()?;
     let span = Duration::from_secs(options.seconds.into());
