@@ -18,9 +18,9 @@ pub const RETENTION_MONTHS_DEFAULT: u64 = 13;
 /// From a month to ten years.
 pub const RETENTION_MONTHS: (u64, u64) = (1, 120);
 
-/// Between two visits of one sidecar to the shared ledger: a thousand sidecars then make a hundred
-/// visits a second, of some ten milliseconds each.
-pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// Between two visits of one sidecar to the shared ledger. What a visit costs the server is mostly
+/// the making of a connection; a thousand sidecars then make some thirty a second.
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 /// Below a tenth of a second visits would outnumber calls; beyond an hour nobody would wait.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 

@@ -171,7 +171,7 @@ fn read_metrics(mut section: Section<'_>) -> Metrics {
     }
 }
 
-/// `postgres.url` with what belongs to it: `password_file`, `ca_file`, `interval` (10 s) and
+/// `postgres.url` with what belongs to it: `password_file`, `ca_file`, `interval` (30 s) and
 /// `retention_months` (13).
 fn read_postgres(mut section: Section<'_>) -> Option<Settings> {
     let lacks_url = !section.is_empty() && !section.has("url");

@@ -23,7 +23,7 @@ const PARCEL_ROWS_MAX: usize = 1_000;
 /// How often the outbox is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Visits that have nothing to bring are made every so many intervals, to hear of losses.
-const IDLE_INTERVALS: u32 = 30;
+const IDLE_INTERVALS: u32 = 10;
 /// The longest pause after failures in a row, before jitter.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// What one step of a visit may take. A server that is silent for longer is taken for gone.

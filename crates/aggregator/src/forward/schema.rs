@@ -117,9 +117,7 @@ pub async fn make(client: &mut Client, month: Month) -> Result<(), ForwardError>
     let failed = refused("the partition of a month cannot be made");
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction
-        .batch_execute(&format!(
-            "SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'; SELECT pg_advisory_xact_lock({LOCK})"
-        ))
+        .batch_execute(&take_lock())
         .await
         .map_err(&failed)?;
     attach(&transaction, month).await.map_err(&failed)?;
@@ -139,10 +137,10 @@ pub async fn drop_month(client: &mut Client, month: Month) -> Result<(), Forward
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction
         .batch_execute(&format!(
-            "SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s';
-             SELECT pg_advisory_xact_lock({LOCK});
+            "{};
              DELETE FROM tollmesh.months WHERE month = '{}';
              DROP TABLE IF EXISTS tollmesh.{}",
+            take_lock(),
             month.first_day(),
             month.partition()
         ))
@@ -157,9 +155,7 @@ async fn restore(client: &mut Client, month: Month) -> Result<i64, ForwardError>
     let failed = refused("the partition of a month cannot be restored");
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction
-        .batch_execute(&format!(
-            "SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'; SELECT pg_advisory_xact_lock({LOCK})"
-        ))
+        .batch_execute(&take_lock())
         .await
         .map_err(&failed)?;
     attach(&transaction, month).await.map_err(&failed)?;
@@ -236,6 +232,12 @@ async fn mark(
     );
     let n = transaction.execute_typed(&sql, &[]).await?;
     Ok(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Takes turns with others who do the same, for as long as that takes; those who read or write are
+/// waited for no longer than [`LOCK_SECONDS_MAX`].
+fn take_lock() -> String {
+    format!("SELECT pg_advisory_xact_lock({LOCK}); SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
 }
 
 /// Hours from 1970 to the month's begin.

@@ -9,7 +9,7 @@ use tollmesh_tests::postgres::{Postgres, Setup};
 
 /// What is asked of the server: sidecars, events a second of all together, seconds between visits.
 /// The last one finds out how much there would be room for.
-const LOADS: &[(u32, u32, u32)] = &[(100, 1_000, 10), (1_000, 10_000, 10), (100, 0, 10)];
+const LOADS: &[(u32, u32, u32)] = &[(100, 1_000, 30), (1_000, 10_000, 30), (100, 0, 30)];
 
 /// A server of a few gigabytes, as one would set it up; it waits for the disk.
 const SETTINGS: &[&str] = &[
@@ -19,8 +19,8 @@ const SETTINGS: &[&str] = &[
     "checkpoint_timeout=15min",
 ];
 
-/// A measurement shorter than this would see less than three visits of each sidecar.
-const SECONDS_MIN: u32 = 30;
+/// A measurement shorter than this would see less than two visits of each sidecar.
+const SECONDS_MIN: u32 = 60;
 
 /// Measures and prints.
 pub fn measure(seconds: u32) -> anyhow::Result<()> {
