@@ -8,6 +8,7 @@ mod lines;
 mod output;
 mod price;
 mod prices;
+mod prices_import;
 mod progress;
 mod report;
 mod reprice;
