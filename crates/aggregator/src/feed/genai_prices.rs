@@ -14,7 +14,12 @@ use tollmesh_usage::Bucket;
 use super::{Feed, Listed};
 
 /// Their name of a provider where ours is another.
-const PROVIDERS: &[(&str, &str)] = &[("aws", "aws-bedrock"), ("x-ai", "xai")];
+const PROVIDERS: &[(&str, &str)] = &[
+    ("aws", "aws-bedrock"),
+    ("voyageai", "voyage"),
+    ("x-ai", "xai"),
+    ("zhipuai", "zai"),
+];
 
 /// Their name of a price, and the bucket.
 const PRICES: &[(&str, Bucket)] = &[
