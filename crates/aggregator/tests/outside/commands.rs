@@ -364,7 +364,10 @@ fn lists_of_others_are_proposed_as_a_diff_and_nothing_is_overwritten() {
     let diff = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(diff.starts_with("--- a/pricing/cohere.toml\n"), "{diff}");
-    assert!(diff.contains("+  { input = \"0.15\", output = \"0.6\", src = "), "{diff}");
+    assert!(
+        diff.contains("+  { input = \"0.15\", output = \"0.6\", src = "),
+        "{diff}"
+    );
     let n_files = || std::fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(n_files(), 1);
 
