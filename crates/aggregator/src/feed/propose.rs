@@ -356,7 +356,7 @@ fn block_of(lines: &[&str], id: &str) -> Option<std::ops::Range<usize>> {
         let pair = line.split_once('=');
         pair.is_some_and(|(key, value)| key.trim() == "id" && value.trim() == quoted)
     };
-    let begin = lines.iter().position(|line| is_id(line))?;
+    let begin = lines.iter().position(is_id)?;
     let is_model = lines.get(begin.checked_sub(1)?)?.trim() == "[[model]]";
     let rest = lines.get(begin..)?;
     let length = rest.iter().position(|line| line.starts_with('['));
