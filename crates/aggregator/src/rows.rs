@@ -359,7 +359,8 @@ fn text_of(value: Option<&Value>) -> String {
     }
 }
 
-/// A number is none, also where it is negative. Formulas begin with `=`, `+`, `-` or `@`, also after a tab or a carriage return
+/// Formulas begin with `=`, `+`, `-` or `@`, also after a tab or a carriage return; a number is none,
+/// also where it is negative
 /// (<https://owasp.org/www-community/attacks/CSV_Injection>).
 fn harmless(text: &str) -> String {
     match text.chars().next() {
