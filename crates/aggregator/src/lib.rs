@@ -15,5 +15,6 @@ pub mod pricelist;
 pub mod prices;
 pub mod problem;
 pub mod question;
+pub mod report;
 pub mod rows;
 pub mod serve;
