@@ -222,6 +222,7 @@ fn share(text: &str) -> Result<Decimal, String> {
     let number = number.and_then(|digits| Decimal::from_str_exact(digits).ok());
     number
         .and_then(|percent| percent.checked_div(Decimal::ONE_HUNDRED))
+        .map(|share| share.normalize())
         .ok_or_else(|| format!("{text:?} is no share of the limit; write such as \"85%\""))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
-use tollmesh_budget::{Limit, Policy, WindowSpan};
+use tollmesh_budget::{Limit, Policy, Window, WindowSpan};
 use tollmesh_wire::Timestamp;
 
 use super::Store;
@@ -55,12 +55,7 @@ pub fn states<S: Store>(
     policy: &Policy,
     at: Timestamp,
 ) -> Result<Vec<BudgetState>, S::Error> {
-    // The instant itself is the first that is not looked at.
-    let last = at.as_unix_ms().saturating_sub(1);
-    let Some(window) = jiff::Timestamp::from_millisecond(last)
-        .ok()
-        .and_then(|last| policy.window.containing(last, &policy.zone))
-    else {
+    let Some(window) = window(policy, at) else {
         return Ok(Vec::new());
     };
     let per = policy.per.iter().map(|name| dimension(name));
@@ -93,6 +88,17 @@ pub fn states<S: Store>(
         .collect();
     states.sort_by(|a, b| b.spent.cmp(&a.spent).then_with(|| a.key.cmp(&b.key)));
     Ok(states)
+}
+
+/// The window that ends with the instant, or is cut by it: the instant itself is the first that is
+/// not looked at.
+fn window(policy: &Policy, at: Timestamp) -> Option<WindowSpan> {
+    let last_ms = match policy.window {
+        Window::Rolling { .. } => at.as_unix_ms(),
+        _ => at.as_unix_ms().saturating_sub(1),
+    };
+    let last = jiff::Timestamp::from_millisecond(last_ms).ok()?;
+    policy.window.containing(last, &policy.zone)
 }
 
 fn state(

@@ -12,7 +12,7 @@ use super::budgets::{self, BudgetState};
 use super::day::{DAY_MS, Day};
 use super::movers::{Comparison, Moved, Mover};
 use super::{Store, share};
-use crate::ledger::query::{Dimension, Filter, Span, SpendQuery, SpendRow};
+use crate::ledger::query::{Dimension, Filter, Span, SpendQuery};
 
 /// Days that a day is compared with: a week, so that each weekday is in it once.
 pub const DAYS_BEFORE: u32 = 7;
@@ -43,6 +43,17 @@ pub struct DaySum {
     pub requests: u64,
     /// Their cost in pico-dollars.
     pub cost: i128,
+    /// The mean cost of the seven days before, or of as many as the ledger has; `None` for its
+    /// first.
+    pub average: Option<i128>,
+}
+
+impl DaySum {
+    /// The day against the mean before it, in tenths of a percent.
+    pub fn change_per_mille(&self) -> Option<i128> {
+        let average = self.average?;
+        share::per_mille(self.cost - average, average)
+    }
 }
 
 /// The report.
@@ -70,9 +81,10 @@ impl Daily {
     /// Asks for all that the report tells.
     pub fn of<S: Store>(store: &S, book: &Book, query: &DailyQuery) -> Result<Daily, S::Error> {
         let day = query.day;
-        let first = day.earlier(DAYS_BEFORE);
-        let sums = days(store, first, query)?;
-        let n_days = n_days_before(store, first, &sums, query)?;
+        let sums = days(store, query)?;
+        let is_before = |sum: &&DaySum| sum.day < day && day.earlier(DAYS_BEFORE) <= sum.day;
+        let n_days = sums.iter().filter(is_before).count();
+        let n_days = u32::try_from(n_days).unwrap_or(DAYS_BEFORE);
         let from = day.earlier(n_days);
         let comparison = Comparison {
             by: &query.by,
@@ -126,8 +138,11 @@ impl Mover {
     }
 }
 
-/// The sums of each day, those without calls included.
-fn days<S: Store>(store: &S, first: Day, query: &DailyQuery) -> Result<Vec<DaySum>, S::Error> {
+/// The sums of the day and of two weeks before, days without calls included; none from before the
+/// ledger began.
+fn days<S: Store>(store: &S, query: &DailyQuery) -> Result<Vec<DaySum>, S::Error> {
+    let back = DAYS_BEFORE * 2;
+    let first = query.day.earlier(back);
     let rows = store.spend(&SpendQuery {
         by: Vec::new(),
         interval_ms: Some(DAY_MS),
@@ -137,40 +152,45 @@ fn days<S: Store>(store: &S, first: Day, query: &DailyQuery) -> Result<Vec<DaySu
         },
         filters: query.filters.clone(),
     })?;
-    let sum = |day: Day| {
-        let is_its = |row: &&SpendRow| row.start == Some(day.start());
-        let row = rows.iter().find(is_its);
+    let all = (0..=back).rev().map(|n| {
+        let day = query.day.earlier(n);
+        let row = rows.iter().find(|row| row.start == Some(day.start()));
         DaySum {
             day,
             requests: row.map_or(0, |row| row.requests),
             cost: row.map_or(0, |row| row.cost.as_pico()),
+            average: None,
         }
-    };
-    let back = (0..=DAYS_BEFORE).rev();
-    Ok(back.map(|n| sum(query.day.earlier(n))).collect())
+    });
+    let has_older = has_calls_before(store, first, query)?;
+    let is_too_early = |sum: &DaySum| !has_older && sum.requests == 0 && sum.day < query.day;
+    let mut sums: Vec<DaySum> = all.skip_while(is_too_early).collect();
+    average(&mut sums);
+    Ok(sums)
 }
 
-/// How many days there are to compare with: all, unless the ledger began within them.
-fn n_days_before<S: Store>(
-    store: &S,
-    first: Day,
-    sums: &[DaySum],
-    query: &DailyQuery,
-) -> Result<u32, S::Error> {
+/// Gives each day the mean of those before it.
+fn average(sums: &mut [DaySum]) {
+    for n in 0..sums.len() {
+        let (before, rest) = sums.split_at_mut(n);
+        let week = &before[n.saturating_sub(DAYS_BEFORE as usize)..];
+        let cost: i128 = week.iter().map(|sum| sum.cost).sum();
+        let n_days = u128::try_from(week.len()).unwrap_or(1);
+        rest[0].average = (n_days > 0).then(|| share::of(cost, 1, n_days));
+    }
+}
+
+/// Whether the ledger has calls from before that day.
+fn has_calls_before<S: Store>(store: &S, day: Day, query: &DailyQuery) -> Result<bool, S::Error> {
     let older = store.spend(&SpendQuery {
         span: Span {
             from: None,
-            to: Some(first.start()),
+            to: Some(day.start()),
         },
         filters: query.filters.clone(),
         ..SpendQuery::default()
     })?;
-    if older.iter().any(|row| row.requests > 0) {
-        return Ok(DAYS_BEFORE);
-    }
-    let before = sums.iter().filter(|sum| sum.day < query.day);
-    let empty = before.take_while(|sum| sum.requests == 0).count();
-    Ok(DAYS_BEFORE - u32::try_from(empty).unwrap_or(DAYS_BEFORE))
+    Ok(older.iter().any(|row| row.requests > 0))
 }
 
 /// The groups whose cost changed most.
@@ -180,7 +200,7 @@ fn movers(moved: &Moved, n_movers: usize) -> Vec<usize> {
         .iter()
         .enumerate()
         .map(|(i, mover)| (i, mover.difference().abs()))
-        .filter(|(i, change)| *change > 0 && moved.groups[*i].n_days > 0)
+        .filter(|(_, change)| *change > 0 && moved.total.n_days > 0)
         .collect();
     all.sort_by_key(|(i, change)| (-change, *i));
     all.truncate(n_movers);

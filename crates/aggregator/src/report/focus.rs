@@ -17,7 +17,8 @@ use tollmesh_wire::{Outcome, Timestamp};
 use super::Store;
 use super::day::{DAY_MS, Day};
 use crate::ledger::query::{
-    Filter, PAGE_ROWS_MAX, RequestRow, RequestsQuery, Sort, Span, SpendQuery, SpendRow,
+    Column, Dimension, Filter, PAGE_ROWS_MAX, RequestRow, RequestsQuery, Sort, Span, SpendQuery,
+    SpendRow,
 };
 use crate::rows;
 use charge::{Charge, Sums};
@@ -198,10 +199,15 @@ impl Focus {
         Ok(())
     }
 
-    /// Whether the call is one that this ledger charges: not one that a nearer filter counts, as
-    /// in a question for sums.
+    /// Whether a question for sums would count the call: not one that a nearer filter counts, unless
+    /// outcomes are asked for.
     fn is_ours(&self, row: &RequestRow) -> bool {
+        let outcome = Dimension::Column(Column::Outcome);
         row.event.outcome != Outcome::Relayed
+            || self
+                .filters
+                .iter()
+                .any(|filter| filter.dimension == outcome)
     }
 
     fn cells(&self, charge: &Charge, sums: &Sums, period: &Period) -> [String; COLUMNS.len()] {

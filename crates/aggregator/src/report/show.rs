@@ -37,6 +37,20 @@ pub fn count(n: impl Into<u128>) -> String {
     grouped(n.into())
 }
 
+/// A whole number that may be negative, by thousands.
+pub fn whole(n: i128) -> String {
+    let sign = if n < 0 { "-" } else { "" };
+    format!("{sign}{}", grouped(n.unsigned_abs()))
+}
+
+/// So many requests.
+pub fn requests(n: u64) -> String {
+    match n {
+        1 => "1 request".to_owned(),
+        n => format!("{} requests", grouped(n.into())),
+    }
+}
+
 /// `part / whole`, with a decimal where it is not whole.
 pub fn tenths(part: u128, whole: u128) -> String {
     let whole = whole.max(1);

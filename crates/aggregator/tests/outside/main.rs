@@ -9,5 +9,6 @@ mod commands;
 mod import;
 /// Starts that cannot succeed: one clear line each, and exit code 2.
 mod refusals;
+mod reports;
 /// What filters send, what operators are answered, what survives.
 mod service;

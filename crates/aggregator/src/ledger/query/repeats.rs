@@ -55,7 +55,7 @@ impl Reader {
 }
 
 fn repeats_sql(groups: &[String], scope: &Scope) -> String {
-    let hour = format!("t.time_ms / {HOUR_MS}");
+    let hour = format!("(t.time_ms / {HOUR_MS})");
     let repeated = format!("count(*) - count(DISTINCT t.fingerprint || ' ' || {hour})");
     let columns: Vec<&str> = groups
         .iter()

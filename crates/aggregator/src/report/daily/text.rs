@@ -4,9 +4,11 @@ use std::fmt;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use rust_decimal::Decimal;
 
-use super::Daily;
 use super::values::{budget_name, unit};
+use super::{Daily, DaySum};
+use crate::money::PICO_PER_USD;
 use crate::report::budgets::BudgetState;
 use crate::report::causes::Cause;
 use crate::report::movers::Mover;
@@ -28,14 +30,8 @@ impl fmt::Display for Daily {
             section(f, "Budgets", &BUDGET_HEADER, 2, budgets.collect())?;
             more(f, self.budgets.len(), BUDGETS_MAX)?;
         }
-        let days = self.days.iter().map(|sum| {
-            [
-                sum.day.to_string(),
-                show::count(sum.requests),
-                show::usd(sum.cost),
-            ]
-        });
-        section(f, "Days", &["day", "requests", "cost"], 1, days.collect())?;
+        let days = self.days.iter().map(day_cells).collect();
+        section(f, "Days", &DAY_HEADER, 1, days)?;
         if !self.by.is_empty() {
             let groups = self.moved.groups.iter().take(GROUPS_MAX).map(group_cells);
             let by = show::key(&self.by.join(" / "));
@@ -47,6 +43,20 @@ impl fmt::Display for Daily {
     }
 }
 
+/// The columns of the table of days.
+const DAY_HEADER: [&str; 5] = ["day", "requests", "cost", "mean of 7 days before", "%"];
+
+fn day_cells(sum: &DaySum) -> [String; 5] {
+    [
+        sum.day.to_string(),
+        show::count(sum.requests),
+        show::usd(sum.cost),
+        sum.average.map_or("-".to_owned(), show::usd),
+        sum.change_per_mille()
+            .map_or("-".to_owned(), show::signed_percent),
+    ]
+}
+
 /// The columns of the table of budgets.
 pub const BUDGET_HEADER: [&str; 8] = [
     "budget", "window", "unit", "spent", "limit", "left", "used", "reached",
@@ -54,15 +64,12 @@ pub const BUDGET_HEADER: [&str; 8] = [
 
 /// A budget's cells under [`BUDGET_HEADER`].
 pub fn budget_cells(state: &BudgetState) -> [String; 8] {
-    let amount = |amount: rust_decimal::Decimal| {
-        let shown = match unit(state) {
-            "USD" => amount.round_dp(2),
-            _ => amount,
-        };
-        shown.normalize().to_string()
+    let amount = |amount: Decimal| match unit(state) {
+        "USD" => show::usd(pico(amount)),
+        _ => show::whole(amount.trunc().mantissa()),
     };
     let tier = state.tier.map(|(at, action)| {
-        let percent = (at * rust_decimal::Decimal::ONE_HUNDRED).normalize();
+        let percent = (at * Decimal::ONE_HUNDRED).normalize();
         format!("{action} at {percent} %")
     });
     [
@@ -75,6 +82,12 @@ pub fn budget_cells(state: &BudgetState) -> [String; 8] {
         state.used_per_mille().map_or("-".to_owned(), show::percent),
         tier.unwrap_or_else(|| "-".to_owned()),
     ]
+}
+
+/// Dollars as pico-dollars, for show.
+fn pico(usd: Decimal) -> i128 {
+    let pico = usd.checked_mul(Decimal::from(PICO_PER_USD));
+    pico.map_or(i128::MAX, |pico| pico.trunc().mantissa())
 }
 
 /// A group's cells: name, requests, cost, average, change, change in percent.
@@ -110,16 +123,16 @@ impl Daily {
             true => String::new(),
             false => format!(", where {}", show::key(&self.filters.join(", "))),
         };
-        format!("LLM spend on {}{so_far}{filters}", self.day)
+        format!("LLM spend on {} (UTC){so_far}{filters}", self.day)
     }
 
     /// The sums of the day, and what stands beside them.
     pub fn headlines(&self) -> Vec<String> {
         let total = &self.moved.total;
         let mut lines = vec![format!(
-            "{} for {} requests, {} tokens in, {} out.",
+            "{} for {}, {} tokens in, {} out.",
             show::usd(total.causes.after),
-            show::count(total.after.requests),
+            show::requests(total.after.requests),
             show::count(total.after.input()),
             show::count(total.after.output()),
         )];
@@ -139,14 +152,14 @@ impl Daily {
             lines.push(format!("Because of {}.", total.reason));
         }
         if total.unpriced > 0 {
-            let n = show::count(total.unpriced);
+            let requests = show::requests(total.unpriced);
             lines.push(format!(
-                "{n} requests have no price: their cost is not in these sums."
+                "Without a price, and not in these sums: {requests}."
             ));
         }
         if total.estimated > 0 {
-            let n = show::count(total.estimated);
-            lines.push(format!("{n} requests have estimated counts."));
+            let requests = show::requests(total.estimated);
+            lines.push(format!("With estimated counts: {requests}."));
         }
         lines
     }

@@ -46,6 +46,7 @@ impl Daily {
                 "day": sum.day.to_string(),
                 "requests": sum.requests,
                 "cost_usd": usd(sum.cost),
+                "average_usd": sum.average.map(usd),
             })
         });
         let group = |mover: &Mover| {
@@ -86,6 +87,9 @@ impl Daily {
             let mut item = Map::new();
             item.insert("requests".into(), json!(sum.requests));
             item.insert("cost_usd".into(), json!(usd(sum.cost)));
+            item.insert("average_usd".into(), json!(sum.average.map(usd)));
+            let change = percent(sum.change_per_mille());
+            item.insert("difference_percent".into(), json!(change));
             push("day", sum.day.to_string(), item);
         }
         for state in &self.budgets {

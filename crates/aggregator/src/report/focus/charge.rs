@@ -31,7 +31,7 @@ pub struct Charge {
     pub namespace: Option<String>,
     /// The tags as one JSON object.
     pub tags: String,
-    /// The price row, as `file:model:row`.
+    /// The price row, as `file:model:row`, without folders.
     pub row: String,
     /// The bucket's or unit's name.
     pub what: String,
@@ -109,6 +109,13 @@ fn whole_call(total: PicoUsd) -> CostLine {
     }
 }
 
+/// The price row without the folders that its file is in, which differ from node to node.
+fn file_and_row(price_row: &str) -> &str {
+    let file = price_row.split(':').next().unwrap_or_default();
+    let folders = file.rfind('/').map_or(0, |slash| slash + 1);
+    price_row.get(folders..).unwrap_or(price_row)
+}
+
 impl Charge {
     fn of(row: &RequestRow, line: &CostLine) -> Charge {
         let event = &row.event;
@@ -133,7 +140,7 @@ impl Charge {
             .find_map(context),
             namespace: event.source.namespace.clone(),
             tags: serde_json::to_string(&event.tags).unwrap_or_default(),
-            row: price_row.unwrap_or_default().to_owned(),
+            row: file_and_row(price_row.unwrap_or_default()).to_owned(),
             what: line.what.to_string(),
             unit_price: line
                 .rate

@@ -16,7 +16,7 @@ pub fn reason(mover: &Mover, models: &Models, repeats: (u64, u64)) -> String {
     }
     match (mover.before.requests, mover.after.requests) {
         (0, 0) => return String::new(),
-        (0, n) => return format!("new: {} requests, none in the days before", show::count(n)),
+        (0, n) => return format!("new: {}, none in the days before", show::requests(n)),
         (_, 0) => return "no requests any more".to_owned(),
         _ => {}
     }
@@ -56,7 +56,7 @@ impl Facts<'_> {
                 let word = word("more retries", "fewer retries");
                 let after = show::count(after);
                 let before = show::tenths(before.into(), self.mover.n_days.into());
-                format!("{word}: {after} requests repeat another one, {before} a day before")
+                format!("{word}: {after} of the requests repeat another one, {before} a day before")
             }
             Cause::Requests => {
                 let word = word("more requests", "fewer requests");
