@@ -81,21 +81,28 @@ impl Daily {
     /// Asks for all that the report tells.
     pub fn of<S: Store>(store: &S, book: &Book, query: &DailyQuery) -> Result<Daily, S::Error> {
         let day = query.day;
-        let sums = days(store, query)?;
+        let mut sums = days(store, query)?;
         let is_before = |sum: &&DaySum| sum.day < day && day.earlier(DAYS_BEFORE) <= sum.day;
         let n_days = sums.iter().filter(is_before).count();
         let n_days = u32::try_from(n_days).unwrap_or(DAYS_BEFORE);
         let from = day.earlier(n_days);
+        let until = query.now.min(day.end());
+        let before = before(day, n_days, until);
         let comparison = Comparison {
             by: &query.by,
             filters: &query.filters,
-            before: from.span_until(day),
+            before: &before,
             n_days,
-            day,
+            day: Span {
+                from: Some(day.start()),
+                to: Some(until),
+            },
             book,
         };
         let moved = comparison.moved(store)?;
-        let until = query.now.min(day.end());
+        if let Some(last) = sums.last_mut().filter(|_| n_days > 0) {
+            last.average = Some(moved.total.causes.before);
+        }
         let mut states = Vec::new();
         for policy in &query.budgets {
             states.extend(budgets::states(store, policy, until)?);
@@ -136,6 +143,24 @@ impl Mover {
     pub fn change_per_mille(&self) -> Option<i128> {
         share::per_mille(self.difference(), self.causes.before)
     }
+}
+
+/// What a day is compared with: the days before, each up to the same time of day.
+fn before(day: Day, n_days: u32, until: Timestamp) -> Vec<Span> {
+    if until == day.end() {
+        let all = day.earlier(n_days).span_until(day);
+        return if n_days > 0 { vec![all] } else { Vec::new() };
+    }
+    let elapsed_ms = until.as_unix_ms() - day.start().as_unix_ms();
+    let part = |n: u32| {
+        let start = day.earlier(n).start();
+        let end = start.as_unix_ms() + elapsed_ms;
+        Span {
+            from: Some(start),
+            to: Some(Timestamp::from_unix_ms(end)),
+        }
+    };
+    (1..=n_days).rev().map(part).collect()
 }
 
 /// The sums of the day and of two weeks before, days without calls included; none from before the
@@ -205,4 +230,29 @@ fn movers(moved: &Moved, n_movers: usize) -> Vec<usize> {
     all.sort_by_key(|(i, change)| (-change, *i));
     all.truncate(n_movers);
     all.into_iter().map(|(i, _)| i).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_that_is_not_over_is_compared_with_as_much_of_those_before() {
+        let at = |text: &str| Timestamp::parse(text).unwrap();
+        let day = Day::containing(at("2026-11-20T00:00:00Z"));
+        let told = |n_days, until| {
+            let spans = before(day, n_days, at(until)).into_iter();
+            let text = |at: Option<Timestamp>| at.unwrap().to_string()[5..16].to_owned();
+            spans
+                .map(|span| format!("{} {}", text(span.from), text(span.to)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(7, "2026-11-21T00:00:00Z"), ["11-13T00:00 11-20T00:00"]);
+        assert_eq!(
+            told(2, "2026-11-20T08:30:00Z"),
+            ["11-18T00:00 11-18T08:30", "11-19T00:00 11-19T08:30"]
+        );
+        assert!(told(0, "2026-11-21T00:00:00Z").is_empty());
+        assert!(told(0, "2026-11-20T08:30:00Z").is_empty());
+    }
 }

@@ -53,14 +53,6 @@ impl Day {
         Timestamp::from_unix_ms((self.since_1970 + 1) * DAY_MS)
     }
 
-    /// The whole day.
-    pub fn span(self) -> Span {
-        Span {
-            from: Some(self.start()),
-            to: Some(self.end()),
-        }
-    }
-
     /// The days from this one to the one before `until`.
     pub fn span_until(self, until: Day) -> Span {
         Span {

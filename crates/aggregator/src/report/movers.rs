@@ -8,7 +8,6 @@ use tollmesh_pricing::Book;
 use tollmesh_usage::Bucket;
 
 use super::causes::{self, Causes, Cell, Change, Changes};
-use super::day::Day;
 use super::{Store, weights};
 use crate::ledger::query::{Column, Dimension, Filter, Span, SpendQuery, SpendRow};
 
@@ -49,12 +48,12 @@ pub struct Comparison<'a> {
     pub by: &'a [Dimension],
     /// Conditions on calls.
     pub filters: &'a [Filter],
-    /// The days before.
-    pub before: Span,
+    /// The days before, as far as they are looked at.
+    pub before: &'a [Span],
     /// How many those are.
     pub n_days: u32,
-    /// The day.
-    pub day: Day,
+    /// The day, as far as it is looked at.
+    pub day: Span,
     /// Prices, to tell dear tokens from cheap ones.
     pub book: &'a Book,
 }
@@ -78,23 +77,23 @@ impl Comparison<'_> {
     /// Asks for both spans and splits what changed.
     pub fn moved<S: Store>(&self, store: &S) -> Result<Moved, S::Error> {
         let mut groups: BTreeMap<Key, Group> = BTreeMap::new();
-        if self.n_days > 0 {
-            for row in store.spend(&self.query(self.before, &CELL))? {
+        for before in self.before {
+            for row in store.spend(&self.query(*before, &CELL))? {
                 self.group(&mut groups, &row).0.add(&row);
             }
         }
-        for row in store.spend(&self.query(self.day.span(), &CELL))? {
+        for row in store.spend(&self.query(self.day, &CELL))? {
             self.group(&mut groups, &row).1.add(&row);
             let group = groups.entry(self.key(&row)).or_default();
             group.unpriced += row.unpriced;
             group.estimated += row.estimated;
         }
-        if self.n_days > 0 {
-            for row in store.repeats(&self.query(self.before, &[]))? {
+        for before in self.before {
+            for row in store.repeats(&self.query(*before, &[]))? {
                 groups.entry(row.key).or_default().repeats.0 += row.requests;
             }
         }
-        for row in store.repeats(&self.query(self.day.span(), &[]))? {
+        for row in store.repeats(&self.query(self.day, &[]))? {
             groups.entry(row.key).or_default().repeats.1 += row.requests;
         }
         let mut all = Group::default();
@@ -170,7 +169,8 @@ impl Comparison<'_> {
             model: word(1),
             tier: word(2),
         };
-        let at = self.before.to.unwrap_or(self.day.start());
+        let last = self.before.last().and_then(|before| before.to);
+        let at = last.or(self.day.from).unwrap_or_default();
         Change {
             before,
             after,

@@ -15,7 +15,8 @@ use crate::report::{Daily, DailyQuery, Day};
 
 /// One day: spend against budget and against the week before, and what changed why.
 ///
-/// Days are UTC's. A change is told against the mean of the seven days before, and is split into
+/// Days are UTC's. A change is told against the mean of the seven days before (of today, against as
+/// much of those days), and is split into
 /// retries, requests, models, input length, output length, cache, kinds of output and price, whose
 /// sum is the change.
 ///

@@ -145,7 +145,15 @@ impl Daily {
                 });
                 let difference = show::signed_usd(total.difference());
                 let days = if n == 1 { "day" } else { "days" };
-                format!("{difference} against {before}, the mean of the {n} {days} before{change}.")
+                let as_far = if self.is_whole() {
+                    ""
+                } else {
+                    " up to that time"
+                };
+                format!(
+                    "{difference} against {before}, the mean of the {n} {days} before{as_far}\
+                     {change}."
+                )
             }
         });
         if !total.reason.is_empty() {
