@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use tollmesh_pricing::Book;
 use tollmesh_usage::Bucket;
+use tollmesh_wire::Timestamp;
 
 use super::causes::{self, Causes, Cell, Change, Changes};
 use super::{Store, weights};
@@ -169,8 +170,10 @@ impl Comparison<'_> {
             model: word(1),
             tier: word(2),
         };
-        let last = self.before.last().and_then(|before| before.to);
-        let at = last.or(self.day.from).unwrap_or_default();
+        // Within the days before: prices may change with the day.
+        let end = self.before.last().and_then(|before| before.to);
+        let end_ms = end.unwrap_or_default().as_unix_ms();
+        let at = Timestamp::from_unix_ms(end_ms.saturating_sub(1));
         Change {
             before,
             after,

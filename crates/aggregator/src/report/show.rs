@@ -74,9 +74,11 @@ pub fn signed_percent(per_mille: i128) -> String {
     format!("{sign}{}", percent(per_mille))
 }
 
-/// A value that may have come in a header: what a terminal would obey is shown as `?`.
+/// A value that may have come in a header: what a terminal would obey, and what turns the direction
+/// of the text after it, is shown as `?`.
 pub fn key(value: &str) -> String {
-    let harmless = |c: char| if c.is_control() { '?' } else { c };
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmless = |c: char| if c.is_control() || turns(c) { '?' } else { c };
     value.chars().map(harmless).collect()
 }
 
@@ -122,6 +124,7 @@ mod tests {
         assert_eq!(signed_percent(12_345), "+1,234.5 %");
         assert_eq!(tenths(10, 7), "1.4");
         assert_eq!(tenths(7_000_000, 7), "1,000,000");
-        assert_eq!(keys(&[None, Some("a\u{1b}[2J".into())]), "(none) / a?[2J");
+        let hostile = "a\u{1b}[2J\u{202e}b".to_owned();
+        assert_eq!(keys(&[None, Some(hostile)]), "(none) / a?[2J?b");
     }
 }

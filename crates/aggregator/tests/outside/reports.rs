@@ -28,6 +28,17 @@ match = ["large"]
 rate = [ { input = "10", cache_read = "1", output = "40", src = "list", checked = 2026-11-01 } ]
 "#;
 
+/// A model that became dearer with the day.
+const RISEN: &str = r#"
+[[model]]
+id = "risen"
+match = ["risen"]
+rate = [
+  { until = 2026-11-20, input = "1", cache_read = "0.1", output = "4", src = "list", checked = 2026-11-01 },
+  { from = 2026-11-20, input = "3", cache_read = "0.1", output = "4", src = "list", checked = 2026-11-01 },
+]
+"#;
+
 const BUDGETS: &str = r#"
 [[budget]]
 name = "red-daily"
@@ -71,7 +82,10 @@ impl Week {
             std::fs::write(&file, text).unwrap();
             file
         };
-        let (prices, budgets) = (file("acme.toml", PRICES), file("budgets.toml", BUDGETS));
+        let (prices, budgets) = (
+            file("acme.toml", &(PRICES.to_owned() + RISEN)),
+            file("budgets.toml", BUDGETS),
+        );
         let more = format!("pricing = [{prices:?}]\nbudgets = {budgets:?}");
         let process = Process::start(dir.path(), &more);
         let usual = json!({ "input": 200, "cache_read": 800, "output": 100 });
@@ -101,6 +115,17 @@ impl Week {
                 day,
                 team,
                 n,
+                model,
+                usage,
+            }));
+        }
+        let (team, model) = ("violet", "risen");
+        for day in 13..=20 {
+            let usage = usual.clone();
+            events.extend(calls(&Calls {
+                day,
+                team,
+                n: 2,
                 model,
                 usage,
             }));
@@ -180,7 +205,7 @@ fn a_day_is_told_in_every_format() {
 
     let json: Value = serde_json::from_str(&daily("json")).unwrap();
     let groups = json["groups"].as_array().unwrap();
-    assert_eq!(groups.len(), 7);
+    assert_eq!(groups.len(), 8);
     for group in groups.iter().chain([&json["total"]]) {
         let causes = group["causes_usd"].as_object().unwrap();
         let sum: Decimal = causes.values().map(decimal).sum();
@@ -201,6 +226,9 @@ fn a_day_is_told_in_every_format() {
     assert_eq!(chief("green"), ["cache"]);
     assert_eq!(chief("grey"), ["requests"]);
     assert_eq!(chief("amber"), ["retries"]);
+    assert_eq!(chief("violet"), ["price"]);
+    // Two calls with 200 tokens each that cost two millionths of a dollar more.
+    assert_eq!(of("violet")["causes_usd"]["price"], "0.0008");
     assert_eq!(json["compared_days"], 7);
     assert_eq!(json["total"]["unpriced_requests"], 1);
 
@@ -240,6 +268,16 @@ fn budgets_stand_as_they_were_at_the_days_end() {
     assert_eq!(spent["grey"], "7");
     let idle = budgets.last().unwrap();
     assert_eq!((&idle["spent"], &idle["tier"]), (&json!("0"), &json!(null)));
+
+    let mut check = Command::new(BINARY);
+    let check = check.args(["check", "--config"]).arg(week.config());
+    let check = check.output().unwrap();
+    let told = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("budgets.toml: budgets are compared with in"),
+        "{told}"
+    );
 
     let earlier = week.told(&["daily", "--day", "2026-11-13", "--format", "json"]);
     let earlier: Value = serde_json::from_str(&earlier).unwrap();
