@@ -17,6 +17,7 @@ pub mod pricelist;
 pub mod prices;
 pub mod problem;
 pub mod question;
+pub mod report;
 pub mod reprice;
 pub mod rows;
 pub mod serve;

@@ -7,12 +7,12 @@ use clap::Args;
 use tollmesh_wire::plugin::PluginConfig;
 
 use super::{Files, Outcome};
-use crate::config::{Config, Listen, Problem};
+use crate::config::{Config, Listen, Problem, budgets};
 use crate::prices::{Prices, PricesError};
 
 /// Tell every mistake in every file, with place and remedy.
 ///
-/// Looks at the configuration, the price files that it names, and those named here. Ends with 0
+/// Looks at the configuration, the price files and budgets that it names, and those named here. Ends with 0
 /// where all is well, 1 where there is something to consider, 2 where a file cannot be used.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -46,6 +46,9 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
             }
             pricing.extend(config.pricing);
             overrides = config.overrides;
+            if let Some(file) = &config.budgets {
+                findings.check_budgets(file);
+            }
         }
         Err(problems) => {
             let problems = problems.0.iter().map(Problem::to_string);
@@ -99,6 +102,20 @@ impl Findings {
             Err(error) => self
                 .mistakes
                 .push(format!("{name}: cannot be read: {error}")),
+        }
+    }
+
+    fn check_budgets(&mut self, file: &Path) {
+        self.n_files += 1;
+        match budgets::load(file) {
+            Ok(_) => self.warnings.push(format!(
+                "{}: budgets are compared with in `tollmesh report daily`, and enforced by nothing",
+                file.display()
+            )),
+            Err(problems) => {
+                let problems = problems.0.iter().map(Problem::to_string);
+                self.mistakes.extend(problems);
+            }
         }
     }
 
