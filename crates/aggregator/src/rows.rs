@@ -1,10 +1,13 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
+use std::cmp::Reverse;
+
 use serde_json::{Map, Value, json};
 use tollmesh_usage::{Bucket, Usage, inclusive};
 
 use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
-use crate::ledger::{CostLine, CostRecord, Original};
+use crate::ledger::reprice::Change;
+use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
 
 /// Rows, and the columns in which they are shown.
@@ -80,6 +83,19 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "fingerprint",
     "tags",
     "source",
+];
+
+/// What repricing changed for a model.
+pub const REPRICED_COLUMNS: [&str; 9] = [
+    "provider",
+    "model",
+    "requests",
+    "changed_requests",
+    "newly_priced_requests",
+    "now_unpriced_requests",
+    "cost_before_usd",
+    "cost_after_usd",
+    "difference_usd",
 ];
 
 /// The rows of a question for sums by these dimensions.
@@ -234,6 +250,40 @@ fn cost_line(line: &CostLine) -> Value {
         }
     }
     item
+}
+
+/// What repricing changed by model, the largest differences first.
+pub fn repriced(changes: &Changes) -> Rows {
+    let mut by_model: Vec<_> = changes.by_model.iter().collect();
+    by_model.sort_by_key(|(_, change)| {
+        let difference = change.difference().as_pico().unsigned_abs();
+        Reverse((difference, change.changed))
+    });
+    let items = by_model.into_iter().map(|((provider, model), change)| {
+        let mut item = repriced_row(change);
+        item.insert("provider".into(), json!(provider));
+        item.insert("model".into(), json!(model));
+        item
+    });
+    Rows {
+        columns: REPRICED_COLUMNS.map(str::to_owned).to_vec(),
+        items: items.collect(),
+        next_cursor: None,
+    }
+}
+
+fn repriced_row(change: &Change) -> Map<String, Value> {
+    let fields = [
+        ("requests", json!(change.requests)),
+        ("changed_requests", json!(change.changed)),
+        ("newly_priced_requests", json!(change.newly_priced)),
+        ("now_unpriced_requests", json!(change.now_unpriced)),
+        ("cost_before_usd", json!(change.before.to_string())),
+        ("cost_after_usd", json!(change.after.to_string())),
+        ("difference_usd", json!(change.difference().to_string())),
+    ];
+    let named = fields.map(|(name, value)| (name.to_owned(), value));
+    named.into_iter().collect()
 }
 
 /// How well the traffic is known, one row.

@@ -12,7 +12,7 @@ use tollmesh_aggregator::ledger::query::{
 };
 use tollmesh_aggregator::ledger::{
     AppendError, Appended, CostLine, CostRecord, Entry, Increments, Ledger, LedgerError,
-    LedgerOptions, Meter, Occasion, Quarantined, Reader, Recorded,
+    LedgerOptions, Meter, Occasion, Quarantined, Reader, Recorded, Repricing,
 };
 use tollmesh_aggregator::money::{PicoSum, PicoUsd};
 use tollmesh_pricing::Status;
@@ -38,6 +38,7 @@ impl Meter for TeamMeter {
                 let counted = before.cost.total.unwrap_or_default().as_pico();
                 (i128::from(pico) - i128::from(counted)).max(0)
             }
+            Occasion::NewlyPriced => i128::from(pico),
         };
         if matches!(occasion, Occasion::New) {
             increments.add("requests", team, 1);
@@ -1199,6 +1200,15 @@ fn any_instant() -> impl Strategy<Value = Option<Timestamp>> {
     ]
 }
 
+/// A price that is any one, but the same for the same event in the same round.
+fn odd_cost(event: &Event, round: usize) -> CostRecord {
+    let id: i64 = event.event_id.parse().unwrap();
+    match (id + i64::try_from(round).unwrap()) % 3 {
+        0 => CostRecord::unpriced(Arc::from("digest 2"), "no_row"),
+        n => cost(id * 1_000 + n),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -1206,11 +1216,21 @@ proptest! {
     fn spend_is_the_sum_of_the_rows(
         batches in prop::collection::vec(prop::collection::vec(any_entry(), 0..12), 1..6),
         spans in prop::collection::vec((any_instant(), any_instant()), 4),
+        repriced in prop::collection::vec((any_instant(), any_instant()), 0..3),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let ledger = open(dir.path());
         for batch in batches {
             append(&ledger, batch);
+        }
+        for (n, (from, to)) in repriced.into_iter().enumerate() {
+            let repricing = Repricing {
+                span: Span { from, to },
+                filters: vec![],
+                last_row: i64::MAX,
+                pricer: Arc::new(move |event| odd_cost(event, n)),
+            };
+            block_on(ledger.reprice(&repricing, &mut |_| {})).unwrap();
         }
         let by = [
             vec![],

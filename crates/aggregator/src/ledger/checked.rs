@@ -1,7 +1,7 @@
 //! An entry that the columns can hold: what can be wrong with it was found before.
 
 use tollmesh_usage::{Trouble, UsageSource};
-use tollmesh_wire::{Event, Outcome};
+use tollmesh_wire::Event;
 
 use crate::ledger::codes::Coded;
 use crate::ledger::entry::{Entry, Refusal};
@@ -32,9 +32,8 @@ impl<'a> Checked<'a> {
         check_tokens(event)?;
         let usage_source = UsageSource::from_name(&event.usage_source)
             .ok_or_else(|| Refusal::UsageSource(event.usage_source.clone()))?;
-        let stated = event.provider_cost_usd.as_deref();
-        let provider_cost = stated.and_then(read_usd);
-        let unreadable = stated.is_some() && provider_cost.is_none();
+        let provider_cost = entry.provider_cost();
+        let unreadable = event.provider_cost_usd.is_some() && provider_cost.is_none();
         let trouble = event.trouble.as_deref();
         Ok(Checked {
             entry,
@@ -46,9 +45,7 @@ impl<'a> Checked<'a> {
 
     /// What the provider says it charged, of a call that is charged to us here.
     pub fn stated(&self) -> Option<PicoUsd> {
-        let event = self.event();
-        let is_ours = !matches!(event.outcome, Outcome::Denied | Outcome::Relayed);
-        self.provider_cost.filter(|_| event.billable && is_ours)
+        self.provider_cost.filter(|_| self.entry.is_charged())
     }
 
     /// The event itself.
@@ -78,10 +75,6 @@ fn check_tokens(event: &Event) -> Result<(), Refusal> {
         }),
         None => Ok(()),
     }
-}
-
-fn read_usd(text: &str) -> Option<PicoUsd> {
-    PicoUsd::from_usd(text.parse().ok()?).ok()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod prune;
 mod quarantine;
 pub mod query;
 mod queue;
+pub mod reprice;
 mod rollup;
 mod row;
 mod schema;
@@ -36,4 +37,5 @@ pub use entry::{Appended, CostLine, CostRecord, Entry, Original, Quarantined, Re
 pub use error::{AppendError, LedgerError, QueryError};
 pub use handle::{Health, Ledger, LedgerOptions};
 pub use query::Reader;
+pub use reprice::{Changes, Repricing};
 pub use totals::{Increments, Meter, Occasion, Totals};

@@ -27,6 +27,14 @@ pub struct Stored {
     pub original: Option<Original>,
 }
 
+impl Stored {
+    /// The first cost that the row ever had.
+    pub fn first_cost(&self) -> Option<PicoUsd> {
+        let original = self.original.as_ref().and_then(|first| first.total);
+        original.or(self.entry.cost.total)
+    }
+}
+
 /// Takes a row's values, from the first on.
 struct Take<'r, 's> {
     row: &'r Row<'s>,

@@ -6,8 +6,9 @@ mod forgotten;
 mod quarantined;
 mod reader;
 mod repeats;
+mod repriced;
 mod requests;
-mod scope;
+pub(super) mod scope;
 mod spend;
 
 pub use coverage::{Coverage, CoverageQuery};

@@ -101,7 +101,7 @@ impl SpendRow {
             return false;
         }
         self.requests += part.requests;
-        self.cost = PicoSum::from_pico(self.cost.as_pico() + part.cost.as_pico());
+        self.cost += part.cost;
         self.unpriced += part.unpriced;
         self.estimated += part.estimated;
         for (sum, more) in self.tokens.iter_mut().zip(part.tokens) {
@@ -111,9 +111,8 @@ impl SpendRow {
         self.ttft_ms += part.ttft_ms;
         self.ttft_count += part.ttft_count;
         self.stated += part.stated;
-        self.provider_cost =
-            PicoSum::from_pico(self.provider_cost.as_pico() + part.provider_cost.as_pico());
-        self.drift = PicoSum::from_pico(self.drift.as_pico() + part.drift.as_pico());
+        self.provider_cost += part.provider_cost;
+        self.drift += part.drift;
         true
     }
 }
