@@ -425,8 +425,13 @@ mod tests {
             assert_eq!(shown(&tagged), expected);
             assert_eq!(tagged.edits.len(), n_edits, "{alias}");
             assert_eq!(tagged.n_refused, n_refused, "{alias}");
-            let is_auth = |edit: &HeaderEdit| edit.name() == "helicone-auth";
-            assert!(!tagged.edits.iter().any(is_auth));
+            let config =
+                format!(r#"{{"aggregator":{{"cluster":"t"}},"tags":{{"aliases":[{alias:?}]}}}}"#);
+            let config = PluginConfig::parse(config.as_bytes()).expect("is right");
+            for (header, _) in request {
+                let is_removed = tagged.edits.iter().any(|edit| edit.name() == *header);
+                assert_eq!(is_removed, config.tags.reads(header), "{alias}: {header}");
+            }
         }
         let both = with(r#"{"aliases":["portkey","helicone"]}"#, request, &none);
         assert_eq!(both.tags["user"], "u2", "in the order that was written");

@@ -87,7 +87,36 @@ pub enum TagShape {
     Key,
 }
 
+impl TagAlias {
+    /// Whether that header (lower case) is one of the convention's.
+    pub fn reads(self, header: &str) -> bool {
+        match self {
+            TagAlias::Helicone => {
+                matches!(header, "helicone-user-id" | "helicone-session-id")
+                    || header.starts_with("helicone-property-")
+            }
+            TagAlias::Portkey => header == "x-portkey-metadata",
+            TagAlias::LiteLlm => matches!(
+                header,
+                "x-litellm-tags"
+                    | "x-litellm-spend-logs-metadata"
+                    | "x-litellm-customer-id"
+                    | "x-litellm-end-user-id"
+            ),
+        }
+    }
+}
+
 impl TagSources {
+    /// Whether a header of that name (lower case) can carry a tag.
+    pub fn reads(&self, header: &str) -> bool {
+        let prefix = self.header_prefix.as_deref();
+        self.headers.values().any(|name| name == header)
+            || prefix.is_some_and(|prefix| header.starts_with(prefix))
+            || (header == "baggage" && !self.baggage.is_empty())
+            || self.aliases.iter().any(|alias| alias.reads(header))
+    }
+
     /// The rank of an origin for that tag, the least first; `None`: it has no say.
     pub fn rank(&self, tag: &str, origin: TagOrigin) -> Option<usize> {
         let declared = || {
