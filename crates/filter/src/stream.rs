@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
 use tollmesh_wire::Timestamp;
 
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
-use crate::host::{self, Action, Buffer, Map};
+use crate::host;
 use crate::session::{Denial, Effects, Ending, Input, Session, Site};
 use crate::worker::{Worker, now};
 
@@ -41,7 +43,7 @@ impl Stream {
         effects
     }
 
-    fn headers(&self, map: Map) -> Option<Vec<u8>> {
+    fn headers(&self, map: MapType) -> Option<Vec<u8>> {
         let serialised = host::header_map(map);
         if serialised.is_err() {
             self.worker.counters.count(Counter::Faults);
@@ -49,7 +51,7 @@ impl Stream {
         serialised.ok()
     }
 
-    fn head(&mut self, map: Map, input: Input<'_>) -> Action {
+    fn head(&mut self, map: MapType, input: Input<'_>) -> Action {
         let effects = self.step(input);
         match &effects.denial {
             Some(denial) => self.deny(denial),
@@ -62,7 +64,7 @@ impl Stream {
 
     fn body(
         &mut self,
-        buffer: Buffer,
+        buffer: BufferType,
         size: usize,
         input: impl for<'a> FnOnce(&'a [u8]) -> Input<'a>,
     ) -> Action {
@@ -84,7 +86,7 @@ impl Stream {
         Action::Continue
     }
 
-    fn edit(&self, map: Map, edits: &[HeaderEdit]) {
+    fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
         for edit in edits {
             self.worker.check(match edit {
                 HeaderEdit::Remove(name) => host::remove_header(map, name),
@@ -128,10 +130,11 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// The request's headers are there.
-    pub fn on_request_headers(&mut self, ends: bool) -> Action {
-        let Some(serialised) = self.headers(Map::RequestHeaders) else {
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
+        let Some(serialised) = self.headers(MapType::HttpRequestHeaders) else {
             return Action::Continue;
         };
         let site = self.worker.site.borrow();
@@ -143,50 +146,45 @@ impl Stream {
             peer: peer.as_deref(),
             ends,
         };
-        self.head(Map::RequestHeaders, input)
+        self.head(MapType::HttpRequestHeaders, input)
     }
 
-    /// That many bytes of the request's body are there.
-    pub fn on_request_body(&mut self, size: usize, ends: bool) -> Action {
-        let buffer = Buffer::RequestBody;
+    fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = BufferType::HttpRequestBody;
         self.body(buffer, size, |chunk| Input::RequestBody { chunk, ends })
     }
 
-    /// The response's headers are there.
-    pub fn on_response_headers(&mut self, ends: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
         if !self.session.is_metered() {
             return Action::Continue;
         }
-        let Some(serialised) = self.headers(Map::ResponseHeaders) else {
+        let Some(serialised) = self.headers(MapType::HttpResponseHeaders) else {
             return Action::Continue;
         };
         let input = Input::ResponseHead {
             headers: &Headers::parse(&serialised),
             ends,
         };
-        let action = self.head(Map::ResponseHeaders, input);
+        let action = self.head(MapType::HttpResponseHeaders, input);
         if self.session.is_upgraded() {
             self.with_ending(|stream, known| stream.step(Input::Upgraded(known)));
         }
         action
     }
 
-    /// That many bytes of the response's body are there.
-    pub fn on_response_body(&mut self, size: usize, ends: bool) -> Action {
-        let buffer = Buffer::ResponseBody;
+    fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = BufferType::HttpResponseBody;
         self.body(buffer, size, |chunk| Input::ResponseBody { chunk, ends })
     }
 
-    /// The response ends in trailers.
-    pub fn on_response_trailers(&mut self) -> Action {
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
         if self.session.is_metered() {
             self.step(Input::ResponseTrailers);
         }
         Action::Continue
     }
 
-    /// The call is over.
-    pub fn on_log(&mut self) {
+    fn on_log(&mut self) {
         if !self.session.is_metered() {
             return;
         }
