@@ -19,7 +19,7 @@ pub(super) fn read(alias: TagAlias, headers: &Headers<'_>, claims: &mut Claims<'
 }
 
 /// `Helicone-User-Id`, `Helicone-Session-Id` and `Helicone-Property-[Name]`
-/// (<https://docs.helicone.ai/helicone-headers/header-directory>, read 2026-11).
+/// (<https://docs.helicone.ai/helicone-headers/header-directory>).
 fn helicone(headers: &Headers<'_>, claims: &mut Claims<'_>) {
     whole("helicone-user-id", "user", headers, claims);
     whole("helicone-session-id", "session", headers, claims);
@@ -28,7 +28,7 @@ fn helicone(headers: &Headers<'_>, claims: &mut Claims<'_>) {
 
 /// `x-litellm-customer-id` and `x-litellm-end-user-id`, `x-litellm-spend-logs-metadata` (a JSON
 /// object), `x-litellm-tags` (words with commas between them)
-/// (<https://docs.litellm.ai/docs/proxy/request_headers>, read 2026-11).
+/// (<https://docs.litellm.ai/docs/proxy/request_headers>).
 fn litellm(headers: &Headers<'_>, claims: &mut Claims<'_>) {
     const TAGS: &str = "x-litellm-tags";
     whole("x-litellm-customer-id", "customer", headers, claims);
@@ -49,7 +49,7 @@ fn whole(header: &'static str, tag: &str, headers: &Headers<'_>, claims: &mut Cl
 }
 
 /// A header whose value is a JSON object of tags, as `x-portkey-metadata`
-/// (<https://portkey.ai/docs/product/observability/metadata>, read 2026-11): what names the user is
+/// (<https://portkey.ai/docs/product/observability/metadata>): what names the user is
 /// `_user` there, and other reserved keys start with `_`, too.
 fn object(header: &'static str, headers: &Headers<'_>, claims: &mut Claims<'_>) {
     let Some(json) = headers.get(header) else {

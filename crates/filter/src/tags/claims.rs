@@ -9,6 +9,9 @@ use super::privacy::hashed;
 use super::{TAGS_MAX, Tagged};
 use crate::edit::HeaderEdit;
 
+/// Up to so many edits, a look at each is the quickest way to find a repetition.
+const EDITS_FEW: usize = 16;
+
 /// The tags of one request as they are read. Origins come in the order of [`TagOrigin::ALL`].
 pub(super) struct Claims<'s> {
     sources: &'s TagSources,
@@ -72,6 +75,10 @@ impl<'s> Claims<'s> {
 
     /// Has the header taken out of the request.
     pub fn remove(&mut self, header: &str) {
+        let edits = &self.tagged.edits;
+        if edits.len() <= EDITS_FEW && edits.iter().any(|edit| edit.name() == header) {
+            return;
+        }
         let name = Cow::Owned(header.to_owned());
         self.tagged.edits.push(HeaderEdit::Remove(name));
     }
@@ -108,8 +115,9 @@ impl<'s> Claims<'s> {
 }
 
 /// A header that comes often is taken out once; removals and settings of one name are two things.
+/// Among few edits there are no repetitions.
 fn without_repetitions(edits: Vec<HeaderEdit>) -> Vec<HeaderEdit> {
-    if edits.len() < 2 {
+    if edits.len() <= EDITS_FEW {
         return edits;
     }
     let mut seen = BTreeSet::new();
