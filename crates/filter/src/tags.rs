@@ -99,9 +99,9 @@ pub fn impostors(tags: &BTreeMap<String, String>, caller: &Source) -> u64 {
         ("service_account", &caller.service_account),
         ("principal", &caller.principal),
     ];
-    let differs = |(name, known): &(&str, &Option<String>)| match (tags.get(*name), known) {
-        (Some(said), Some(known)) => said != known,
-        _ => false,
+    let differs = |(name, known): &(&str, &Option<String>)| {
+        let said = known.as_ref().and_then(|_| tags.get(*name));
+        said.is_some() && said != known.as_ref()
     };
     fields.iter().filter(|field| differs(field)).count() as u64
 }

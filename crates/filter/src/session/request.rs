@@ -46,9 +46,7 @@ pub(super) fn head(
             false => unreadable(site, headers),
         },
         Verdict::Metered { target, is_gateway } => {
-            let caller = caller(site, peer);
-            let tagged = tags(&site.config.tags, headers, &Signature::of(headers), &caller);
-            metered(site, headers, target, tagged, is_gateway, ends, now)
+            metered(site, headers, peer, target, is_gateway, ends, now)
         }
     }
 }
@@ -104,31 +102,21 @@ fn unreadable(site: &Site, headers: &Headers<'_>) -> (Phase, Effects) {
 fn metered(
     site: &Site,
     headers: &Headers<'_>,
+    peer: Option<&str>,
     target: Target,
-    tagged: Tagged,
     is_gateway: bool,
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
     let signature = Signature::of(headers);
+    let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
+    let missing_tags = missing(&site.config.tags, &tagged.tags);
     let mut effects = Effects {
+        counts: counts(&tagged, &missing_tags),
         // The gateway's event is the one that costs, so the tags are for the gateway's filter.
         edits: if is_gateway { Vec::new() } else { tagged.edits },
         ..Effects::default()
     };
-    let missing_tags = missing(&site.config.tags, &tagged.tags);
-    for (counter, n) in [
-        (Counter::TagsRefused, tagged.n_refused),
-        (Counter::TagConflicts, tagged.n_conflicts),
-        (
-            Counter::UntaggedRequests,
-            u64::from(!missing_tags.is_empty()),
-        ),
-    ] {
-        if n > 0 {
-            effects.counts.push((counter, n));
-        }
-    }
     let edits = body_edits(site, headers, &target, &signature);
     let is_read = !is_gateway || edits.include_usage;
     if site.config.accept_encoding == AcceptEncoding::Narrow && is_read {
@@ -168,6 +156,18 @@ fn metered(
         return (Phase::Denied(call), effects);
     }
     (Phase::Requesting(call), effects)
+}
+
+/// What is to be counted about the tags of a call.
+fn counts(tagged: &Tagged, missing_tags: &[String]) -> Vec<(Counter, u64)> {
+    let n_untagged = u64::from(!missing_tags.is_empty());
+    let mut counts = vec![
+        (Counter::TagsRefused, tagged.n_refused),
+        (Counter::TagConflicts, tagged.n_conflicts),
+        (Counter::UntaggedRequests, n_untagged),
+    ];
+    counts.retain(|(_, n)| *n > 0);
+    counts
 }
 
 /// What may be changed in the body of this request.
