@@ -161,13 +161,12 @@ fn metered(
 /// What is to be counted about the tags of a call.
 fn counts(tagged: &Tagged, missing_tags: &[String]) -> Vec<(Counter, u64)> {
     let n_untagged = u64::from(!missing_tags.is_empty());
-    let mut counts = vec![
+    let counts = [
         (Counter::TagsRefused, tagged.n_refused),
         (Counter::TagConflicts, tagged.n_conflicts),
         (Counter::UntaggedRequests, n_untagged),
     ];
-    counts.retain(|(_, n)| *n > 0);
-    counts
+    counts.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
 /// What may be changed in the body of this request.
