@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tollmesh_wire::plugin::PluginConfig;
+use tollmesh_wire::plugin::{PluginConfig, TagSources};
 
+use super::late_tags::late_tags;
 use super::{Files, Outcome};
 use crate::config::{Config, Listen, Problem, budgets};
 use crate::prices::{Prices, PricesError};
@@ -19,6 +20,10 @@ pub struct Arguments {
     /// The filter's configuration, as JSON.
     #[arg(long, value_name = "FILE")]
     filter_config: Option<PathBuf>,
+    /// What Envoy's admin interface shows at `/config_dump`: tells tags that its routes set, which
+    /// the filter does not see and the provider does.
+    #[arg(long, value_name = "FILE")]
+    config_dump: Option<PathBuf>,
     /// Price files or folders of them; may be given several times.
     #[arg(long, value_name = "DIR")]
     pricing: Vec<PathBuf>,
@@ -55,8 +60,14 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
             findings.mistakes.extend(problems);
         }
     }
-    if let Some(file) = &arguments.filter_config {
-        findings.check_filter(file);
+    let mut tags = TagSources::default();
+    if let Some(file) = &arguments.filter_config
+        && let Some(filter) = findings.check_filter(file)
+    {
+        tags = filter.tags;
+    }
+    if let Some(file) = &arguments.config_dump {
+        findings.check_routes(file, &tags);
     }
     findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
@@ -90,19 +101,42 @@ impl Findings {
         }
     }
 
-    fn check_filter(&mut self, file: &Path) {
-        self.n_files += 1;
-        let name = file.display();
-        match std::fs::read(file) {
-            Ok(json) => {
-                let mistakes = PluginConfig::parse(&json).err().unwrap_or_default();
-                let mistakes = mistakes.iter().map(|mistake| format!("{name}: {mistake}"));
-                self.mistakes.extend(mistakes);
-            }
-            Err(error) => self
-                .mistakes
-                .push(format!("{name}: cannot be read: {error}")),
+    fn check_filter(&mut self, file: &Path) -> Option<PluginConfig> {
+        let json = self.read(file)?;
+        let config = PluginConfig::parse(&json);
+        if let Err(mistakes) = &config {
+            let name = file.display();
+            let mistakes = mistakes.iter().map(|mistake| format!("{name}: {mistake}"));
+            self.mistakes.extend(mistakes);
         }
+        config.ok()
+    }
+
+    fn check_routes(&mut self, file: &Path, tags: &TagSources) {
+        let Some(json) = self.read(file) else {
+            return;
+        };
+        let name = file.display();
+        match late_tags(&json, tags) {
+            Ok(late) => {
+                let late = late.iter().map(|late| format!("{name}: {late}"));
+                self.warnings.extend(late);
+            }
+            Err(error) => self.mistakes.push(format!(
+                "{name}: not JSON: {error}; write here what /config_dump answers"
+            )),
+        }
+    }
+
+    fn read(&mut self, file: &Path) -> Option<Vec<u8>> {
+        self.n_files += 1;
+        let bytes = std::fs::read(file);
+        if let Err(error) = &bytes {
+            let name = file.display();
+            self.mistakes
+                .push(format!("{name}: cannot be read: {error}"));
+        }
+        bytes.ok()
     }
 
     fn check_budgets(&mut self, file: &Path) {

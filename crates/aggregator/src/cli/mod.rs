@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod extract;
 mod import;
+mod late_tags;
 mod lines;
 mod output;
 mod price;

@@ -96,7 +96,7 @@ pub const DRIFT: Family = Family {
 /// `tollmesh_untagged_requests_total`
 pub const UNTAGGED: Family = Family {
     name: "tollmesh_untagged_requests_total",
-    help: "Calls without that tag, of the tags in metrics.labels.",
+    help: "Calls without that tag, of the tags in metrics.labels and of those that filters require.",
     own: &["tag"],
     ..COUNTER
 };

@@ -166,6 +166,25 @@ fn check_tells_every_mistake_in_every_file() {
     let filter = file("filter.json", r#"{"agregator":{"cluster":"x"}}"#);
     let prices = file("prices.toml", "provider = 3\n");
     insta::assert_debug_snapshot!("warnings", check(&["--config", &open]));
+    let dump = file(
+        "dump.json",
+        r#"{"virtual_hosts":[{"name":"openai","request_headers_to_add":
+            [{"header":{"key":"x-team"}},{"header":{"key":"x-llm-tag-tier"}}]}]}"#,
+    );
+    let tags = r#"{"aggregator":{"cluster":"x"},"tags":{"headers":{"team":"x-team"}}}"#;
+    let named = file("named.json", tags);
+    let late = |header: &str| {
+        format!(
+            "warning: DIR/dump.json: \"openai\" adds {header:?} after the filters: the call has no \
+             such tag, and the provider sees the header; set it by tags.by_workload or \
+             tags.defaults, or by header_mutation before the filter\n"
+        )
+    };
+    let (team, tier) = (late("x-team"), late("x-llm-tag-tier"));
+    let dump = ["--config-dump", &dump];
+    assert_eq!(check(&dump), (Some(1), tier.clone()));
+    let both = [&["--filter-config", &named], &dump[..]].concat();
+    assert_eq!(check(&both), (Some(1), tier + &team));
     insta::assert_debug_snapshot!(
         "mistakes",
         check(&[
