@@ -15,7 +15,8 @@ use anyhow::{Context, bail};
 use crate::fact;
 
 /// A provider that answers its first request with the first reply, and so on; the last reply
-/// serves all that follow. An empty reply is silence.
+/// serves all that follow. An empty reply is silence; one that says `connection: close` is ended by
+/// that.
 #[derive(Clone, Debug)]
 pub struct LiteralProvider {
     address: SocketAddr,
@@ -66,7 +67,9 @@ impl LiteralProvider {
             requests.push(request);
             drop(requests);
             let reply = replies.get(n).or(replies.last());
-            if stream.write_all(reply.map_or(&[], Vec::as_slice)).is_err() {
+            let reply = reply.map_or(&[][..], Vec::as_slice);
+            let closes = String::from_utf8_lossy(reply).contains("\r\nconnection: close\r\n");
+            if stream.write_all(reply).is_err() || closes {
                 return;
             }
         }

@@ -1,6 +1,5 @@
 //! What the app and the provider see: every byte as it would be without us.
 
-use hyper::body::Bytes;
 use tollmesh_tests::dialect::Dialect;
 use tollmesh_tests::exchange::Payload;
 use tollmesh_tests::{Answer, Ended, Exchange, Mesh, Shared, Usage, usage};
@@ -218,17 +217,22 @@ fn compressed_answers_pass_and_are_read() {
         let Payload::Bytes(plain) = &exchange.reply.body else {
             panic!("made of bytes")
         };
-        let packed = Bytes::from(gzip(plain));
-        for n_bytes in [1, usize::MAX] {
-            let mut exchange = exchange.clone().chunks_of(n_bytes);
-            exchange.reply.body = Payload::Bytes(packed.clone());
-            let exchange = exchange.reply_header("content-encoding", "gzip");
-            let answer = mesh
-                .client("red")
-                .header("accept-encoding", "gzip")
-                .call(&exchange);
-            answer.is_what_was_sent(&exchange);
-            mesh.ledger().settles_to(&[(&answer, used.clone())]);
+        let encodings = [
+            ("gzip", gzip(plain)),
+            ("deflate", zlib(plain)),
+            ("br", brotli(plain)),
+            ("zstd", zstd(plain)),
+        ];
+        for (encoding, packed) in encodings {
+            for n_bytes in [1, usize::MAX] {
+                let mut exchange = exchange.clone().chunks_of(n_bytes);
+                exchange.reply.body = Payload::Bytes(packed.clone().into());
+                let exchange = exchange.reply_header("content-encoding", encoding);
+                let client = mesh.client("red").header("accept-encoding", encoding);
+                let answer = client.call(&exchange);
+                answer.is_what_was_sent(&exchange);
+                mesh.ledger().settles_to(&[(&answer, used.clone())]);
+            }
         }
     }
 }
@@ -255,4 +259,30 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
         .write_all(bytes)
         .and_then(|()| encoder.finish())
         .expect("memory takes it")
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder
+        .write_all(bytes)
+        .and_then(|()| encoder.finish())
+        .expect("memory takes it")
+}
+
+/// A stream with a window of 64 KiB, one uncompressed meta-block and an empty last one (RFC 7932,
+/// 9.1 and 9.2).
+fn brotli(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len() - 1).expect("a short body");
+    assert!(length < 1 << 16);
+    let head = (length << 4 | 1 << 20).to_le_bytes();
+    [&head[..3], bytes, &[3]].concat()
+}
+
+/// A frame of a single segment, with one raw block (RFC 8878, 3.1.1).
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).expect("a short body");
+    let block = (length << 3 | 1).to_le_bytes();
+    let head = [0x28, 0xB5, 0x2F, 0xFD, 0xA0];
+    [&head[..], &length.to_le_bytes(), &block[..3], bytes].concat()
 }

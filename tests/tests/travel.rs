@@ -110,6 +110,30 @@ fn trailers_that_nobody_announced_lose_no_byte() {
     mesh.has_not_trapped();
 }
 
+// === streams that the provider resets ===
+
+#[test]
+fn a_stream_that_is_reset_over_http2_is_an_abort_with_what_was_told() {
+    let built = || Mesh::built().upstream_http2();
+    let Some(mesh) = MESH_TO_HTTP2.mesh(built) else {
+        return;
+    };
+    for is_http2 in [false, true] {
+        let client = mesh.client("red");
+        let client = if is_http2 { client.http2() } else { client };
+        let whole = Dialect::Anthropic.streamed(&used("claude-sonnet-4-5"));
+        let half = whole.reply.body.n_bytes() as usize / 2;
+        let answer = client.call(&whole.reset_after(half));
+        assert!(matches!(answer.ended, Ended::Cut(_)), "{:?}", answer.ended);
+        let row = mesh.ledger().row_of(&answer);
+        assert_eq!(row.text("outcome"), Some("aborted"), "{}", row.0);
+        assert_eq!(row.text("usage_source"), Some("estimated"), "{}", row.0);
+        assert_eq!(row.bucket("input"), Some(812), "{}", row.0);
+        assert_eq!(row.bucket("cache_read"), Some(64), "{}", row.0);
+    }
+    mesh.has_not_trapped();
+}
+
 // === informational responses ===
 
 #[test]
@@ -158,7 +182,7 @@ fn early_hints_are_no_answer() {
 // === bodies that are none ===
 
 #[test]
-fn an_answer_without_a_body_is_estimated_from_the_question_alone() {
+fn an_answer_without_a_body_is_estimated_from_the_question_where_one_was_due() {
     let Some(mesh) = MESH.mesh(Mesh::built) else {
         return;
     };
@@ -170,8 +194,13 @@ fn an_answer_without_a_body_is_estimated_from_the_question_alone() {
         answer.is_what_was_sent(&exchange);
         let row = mesh.ledger().row_of(&answer);
         assert_eq!(row.0["status"], status, "{}", row.0);
-        assert_eq!(row.text("usage_source"), Some("estimated"), "{}", row.0);
-        assert_eq!(row.bucket("output"), Some(0), "{}", row.0);
+        // A 204 promised no content: nothing was generated.
+        let (source, output) = match status {
+            204 => ("absent", None),
+            _ => ("estimated", Some(0)),
+        };
+        assert_eq!(row.text("usage_source"), Some(source), "{}", row.0);
+        assert_eq!(row.bucket("output"), output, "{}", row.0);
         assert_eq!(row.text("trouble"), Some("usage_missing"), "{}", row.0);
     }
     mesh.has_not_trapped();
@@ -321,7 +350,31 @@ fn a_redirect_that_envoy_follows_costs_once() {
     mesh.has_not_trapped();
 }
 
-// === a body without a length ===
+// === bodies without a length ===
+
+#[test]
+fn an_answer_that_ends_with_its_connection_is_whole() {
+    let reply = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{CHAT}"
+    );
+    let provider = LiteralProvider::start(&[reply.as_bytes()]);
+    let Some(mesh) = Mesh::built().provider_at(provider.address()).start() else {
+        return;
+    };
+    for is_http2 in [false, true] {
+        let client = mesh.client("red");
+        let client = if is_http2 { client.http2() } else { client };
+        let answer = client.call(&ask_chat());
+        assert_eq!((answer.status, &answer.ended), (Some(200), &Ended::Whole));
+        assert_eq!(answer.body, CHAT);
+        let row = mesh.ledger().row_of(&answer);
+        assert_eq!(row.text("outcome"), Some("success"), "{}", row.0);
+        assert_eq!(
+            (row.bucket("input"), row.bucket("output")),
+            (Some(12), Some(7))
+        );
+    }
+}
 
 #[test]
 fn a_request_in_chunks_is_read_and_edited_as_any_other() {

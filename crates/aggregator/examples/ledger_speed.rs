@@ -27,7 +27,7 @@ const WORKERS: u64 = 4;
 struct LikeMetrics;
 
 impl Meter for LikeMetrics {
-    fn measure(&mut self, entry: &Entry, _: Occasion, increments: &mut Increments) {
+    fn measure(&mut self, entry: &Entry, _: Occasion<'_>, increments: &mut Increments) {
         let event = &entry.event;
         let team = event.tags.get("team").map_or("", String::as_str);
         let model = event.model.as_deref().unwrap_or_default();

@@ -31,6 +31,7 @@ const COLUMNS: &[&str] = &[
     "input_min",
     "input_max",
     "calendar",
+    "region",
     "rates",
     "units",
     "source",
@@ -105,7 +106,15 @@ pub fn rows(book: &Book, wanted: &Wanted) -> Rows {
 }
 
 /// What tells one row of all tables from another: two rows that share it price the same calls.
-const KEY: &[&str] = &["provider", "model", "tier", "from", "input_min", "calendar"];
+const KEY: &[&str] = &[
+    "provider",
+    "model",
+    "tier",
+    "from",
+    "input_min",
+    "calendar",
+    "region",
+];
 
 /// What decides a cost, beside that.
 const TERMS: &[&str] = &["until", "input_max", "rates", "units"];
@@ -191,6 +200,7 @@ pub fn item(provider: &str, model: &Model, row: &Row) -> Map<String, Value> {
         "input_min": row.input_min,
         "input_max": (row.input_max != u64::MAX).then_some(row.input_max),
         "calendar": row.at.as_ref().map(|(name, _)| name),
+        "region": (!row.regions.is_empty()).then_some(&row.regions),
         "rates": rates.collect::<Map<_, _>>(),
         "units": units.collect::<Map<_, _>>(),
         "source": row.source,

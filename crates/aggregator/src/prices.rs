@@ -122,6 +122,15 @@ impl Prices {
         self.state().seen.as_ref().map_or(0, Files::len)
     }
 
+    /// What the configured files make of rows that ended before `now`, where they do not say why.
+    pub fn past_edits(&self, now: Timestamp) -> Vec<Problem> {
+        let state = self.state();
+        let tables = state.seen.iter().flat_map(|files| &files.tables);
+        let mut sources = Book::shipped().to_vec();
+        sources.extend(tables.map(source));
+        Book::past_edits(&sources, now.as_unix_ms())
+    }
+
     /// How long ago the newest price in force was checked; `None` where no row says.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         let checked = self.tables().book.checked()?;

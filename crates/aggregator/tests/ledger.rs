@@ -29,13 +29,20 @@ const START_MS: i64 = 1_793_491_200_000;
 struct TeamMeter;
 
 impl Meter for TeamMeter {
-    fn measure(&mut self, entry: &Entry, occasion: Occasion, increments: &mut Increments) {
+    fn measure(&mut self, entry: &Entry, occasion: Occasion<'_>, increments: &mut Increments) {
         let team = entry.event.tags.get("team").map_or("", String::as_str);
-        if occasion == Occasion::New {
+        let pico = entry.cost.total.unwrap_or_default().as_pico();
+        let more = match occasion {
+            Occasion::New => i128::from(pico),
+            Occasion::Completed(before) => {
+                let counted = before.cost.total.unwrap_or_default().as_pico();
+                (i128::from(pico) - i128::from(counted)).max(0)
+            }
+        };
+        if matches!(occasion, Occasion::New) {
             increments.add("requests", team, 1);
         }
-        let pico = entry.cost.total.unwrap_or_default().as_pico();
-        increments.add("cost", team, i128::from(pico));
+        increments.add("cost", team, more);
         increments.observe("cost_histogram", "", &[1_000, 1_000_000], pico);
     }
 }
@@ -354,6 +361,69 @@ fn late_usage_completes_the_waiting_row_once() {
 }
 
 #[test]
+fn reported_late_usage_beats_an_estimate_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let call = |id: &str, response: &str, usage_source: &str, pico: i64| {
+        let event = Event {
+            response_id: Some(response.into()),
+            usage_source: usage_source.into(),
+            outcome: Outcome::Aborted,
+            ..event(id)
+        };
+        entry(event, pico)
+    };
+    let late = |id: &str, response: &str, usage_source: &str, pico: i64| {
+        let mut late = call(id, response, usage_source, pico);
+        late.event.kind = Kind::LateUsage;
+        late.event.usage = Usage::new().with(Bucket::Output, 7);
+        late
+    };
+    let batch = vec![
+        call("a", "resp_less", "estimated", 40),
+        call("b", "resp_more", "estimated", 40),
+        call("c", "resp_told", "reported", 40),
+        late("l0", "resp_less", "estimated", 10),
+        late("l1", "resp_less", "reported", 25),
+        late("l1", "resp_less", "reported", 25),
+        late("l2", "resp_less", "reported", 25),
+        late("l3", "resp_more", "reported", 70),
+        late("l4", "resp_told", "reported", 70),
+    ];
+    assert_eq!(
+        append(&ledger, batch).recorded,
+        [
+            Recorded::Accepted,
+            Recorded::Accepted,
+            Recorded::Accepted,
+            Recorded::Unmatched,
+            Recorded::Completed,
+            Recorded::Duplicate,
+            Recorded::Unmatched,
+            Recorded::Completed,
+            Recorded::Unmatched,
+        ]
+    );
+    // Rows and sums say what was reported; the counter kept the 40 of the first and grew by the 30
+    // that the second was more.
+    let sum = PicoSum::from_pico(25 + 70 + 40);
+    assert_eq!(total_spend(ledger.reader()), (3, sum));
+    assert_eq!(counter(&ledger, "cost", "checkout"), 40 + 70 + 40);
+    assert_eq!(counter(&ledger, "requests", "checkout"), 3);
+    let page = ledger.reader().requests(&RequestsQuery {
+        limit: 10,
+        ..RequestsQuery::default()
+    });
+    for row in page.unwrap().items {
+        let event = row.event;
+        assert_eq!(event.usage_source, "reported", "{}", event.event_id);
+        assert_eq!(event.outcome, Outcome::Aborted, "{}", event.event_id);
+        let output = if event.event_id == "c" { 20 } else { 7 };
+        assert_eq!(event.usage.get(Bucket::Output), Some(output));
+    }
+}
+
+#[test]
 fn a_bad_entry_is_only_itself_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
@@ -579,7 +649,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 2; run the \
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 3; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let file = dir.path().join("text/ledger.db");
@@ -607,7 +677,8 @@ fn a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows() {
     append(&ledger, vec![entry(event("a"), 1)]);
     block_on(ledger.close());
     let connection = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
-    let back = "ALTER TABLE events DROP COLUMN fingerprint; PRAGMA user_version = 1;";
+    let back = "DROP INDEX events_estimated; ALTER TABLE events DROP COLUMN fingerprint;
+                PRAGMA user_version = 1;";
     connection.execute_batch(back).unwrap();
     drop(connection);
     let refused = Reader::open(dir.path()).err().unwrap().to_string();
@@ -680,7 +751,7 @@ fn closing_commits_what_waits_and_refuses_what_comes() {
 struct GatedMeter(mpsc::Receiver<()>);
 
 impl Meter for GatedMeter {
-    fn measure(&mut self, _: &Entry, _: Occasion, _: &mut Increments) {
+    fn measure(&mut self, _: &Entry, _: Occasion<'_>, _: &mut Increments) {
         self.0.recv().unwrap();
     }
 }

@@ -124,7 +124,7 @@ mod tests {
             settled(&calibrations, "sparse", scan(1000, Some(125)));
         }
         for (model, range) in [
-            ("dense", 800..=1050),
+            ("dense", 740..=1050),
             ("sparse", 120..=160),
             ("new", 240..=260),
         ] {

@@ -248,13 +248,21 @@ impl Batch {
         self.text.clear();
         self.text.reserve_exact(OPENING.len() + n_bytes + n_events);
         self.text.extend_from_slice(OPENING);
+        let (mut front, mut back) = waiting.text.as_slices();
         for length in waiting.lengths.drain(..n_events) {
             if !self.lengths.is_empty() {
                 self.text.push(b',');
             }
-            self.text.extend(waiting.text.drain(..length));
+            // As slices: out of a ring's iterator they would come byte by byte.
+            let n_front = length.min(front.len());
+            for (part, n) in [(&mut front, n_front), (&mut back, length - n_front)] {
+                let (event, rest) = part.split_at_checked(n).unwrap_or_default();
+                self.text.extend_from_slice(event);
+                *part = rest;
+            }
             self.lengths.push(length);
         }
+        waiting.text.drain(..n_bytes);
         if waiting.text.is_empty() {
             waiting.text.shrink_to(IDLE_BYTES_MAX);
         }

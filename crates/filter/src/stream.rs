@@ -2,14 +2,12 @@
 
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, BufferType, MapType};
 use tollmesh_wire::Timestamp;
 
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
-use crate::host;
+use crate::host::{self, Action, Buffer, Map};
 use crate::session::{Denial, Effects, Ending, Input, Session};
 use crate::worker::{Worker, now};
 
@@ -43,7 +41,7 @@ impl Stream {
         effects
     }
 
-    fn head(&mut self, map: MapType, input: for<'a> fn(&'a Headers<'a>) -> Input<'a>) -> Action {
+    fn head(&mut self, map: Map, input: for<'a> fn(&'a Headers<'a>) -> Input<'a>) -> Action {
         let Ok(serialised) = host::header_map(map) else {
             self.worker.counters.count(Counter::Faults);
             return Action::Continue;
@@ -61,7 +59,7 @@ impl Stream {
 
     fn body(
         &mut self,
-        buffer: BufferType,
+        buffer: Buffer,
         size: usize,
         input: impl for<'a> FnOnce(&'a [u8]) -> Input<'a>,
     ) -> Action {
@@ -83,7 +81,7 @@ impl Stream {
         Action::Continue
     }
 
-    fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
+    fn edit(&self, map: Map, edits: &[HeaderEdit]) {
         for edit in edits {
             self.worker.check(match edit {
                 HeaderEdit::Remove(name) => host::remove_header(map, name),
@@ -130,43 +128,40 @@ impl Stream {
     }
 }
 
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
+impl Stream {
+    /// The request's headers are there.
+    pub fn on_request_headers(&mut self, ends: bool) -> Action {
         match ends {
-            true => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
+            true => self.head(Map::RequestHeaders, |headers| Input::RequestHead {
                 headers,
                 ends: true,
             }),
-            false => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
+            false => self.head(Map::RequestHeaders, |headers| Input::RequestHead {
                 headers,
                 ends: false,
             }),
         }
     }
 
-    fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
-        let buffer = BufferType::HttpRequestBody;
+    /// That many bytes of the request's body are there.
+    pub fn on_request_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = Buffer::RequestBody;
         self.body(buffer, size, |chunk| Input::RequestBody { chunk, ends })
     }
 
-    fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
+    /// The response's headers are there.
+    pub fn on_response_headers(&mut self, ends: bool) -> Action {
         if !self.session.is_metered() {
             return Action::Continue;
         }
         let action = match ends {
-            true => self.head(MapType::HttpResponseHeaders, |headers| {
-                Input::ResponseHead {
-                    headers,
-                    ends: true,
-                }
+            true => self.head(Map::ResponseHeaders, |headers| Input::ResponseHead {
+                headers,
+                ends: true,
             }),
-            false => self.head(MapType::HttpResponseHeaders, |headers| {
-                Input::ResponseHead {
-                    headers,
-                    ends: false,
-                }
+            false => self.head(Map::ResponseHeaders, |headers| Input::ResponseHead {
+                headers,
+                ends: false,
             }),
         };
         if self.session.is_upgraded() {
@@ -175,19 +170,22 @@ impl HttpContext for Stream {
         action
     }
 
-    fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
-        let buffer = BufferType::HttpResponseBody;
+    /// That many bytes of the response's body are there.
+    pub fn on_response_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = Buffer::ResponseBody;
         self.body(buffer, size, |chunk| Input::ResponseBody { chunk, ends })
     }
 
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+    /// The response ends in trailers.
+    pub fn on_response_trailers(&mut self) -> Action {
         if self.session.is_metered() {
             self.step(Input::ResponseTrailers);
         }
         Action::Continue
     }
 
-    fn on_log(&mut self) {
+    /// The call is over.
+    pub fn on_log(&mut self) {
         if !self.session.is_metered() {
             return;
         }

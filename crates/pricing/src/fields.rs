@@ -102,6 +102,11 @@ impl Fields {
     pub(crate) fn text(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<String> {
         match self.take(key)? {
             Value::String(text) if !text.is_empty() => Some(text),
+            Value::String(_) => {
+                let what = format!("`{key}` is empty; expected a text that is not empty");
+                report.add(&self.place, what);
+                None
+            }
             other => self.refuse(key, &other, "a text that is not empty", report),
         }
     }

@@ -17,6 +17,7 @@ mod fields;
 mod header;
 mod names;
 mod overrides;
+mod past;
 mod provider;
 mod reckon;
 mod shipped;

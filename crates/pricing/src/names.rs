@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::condition::lower;
 
 /// Stands for an optional snapshot date in a `match`.
-const SNAP: &str = "{snap}";
+pub(crate) const SNAP: &str = "{snap}";
 
 /// What [`SNAP`] stands for.
 const DATES: [&str; 6] = [

@@ -310,14 +310,9 @@ fn idle(file: &PriceFile, place: String) -> Problem {
 fn charged_twice(file: &PriceFile, entry: &Entry) -> Option<Problem> {
     let always = |f: &&Arc<Fee>| f.when.is_always() && f.unit.is_some();
     let fees: Vec<&Arc<Fee>> = entry.fees.iter().filter(always).collect();
-    let in_rows = |f: &Fee| {
-        let mut rows = entry.model.rows.iter();
-        f.unit
-            .is_some_and(|u| rows.any(|r| r.unit_rate(u).is_some()))
-    };
     let again = (1..).zip(&fees).find(|(n, fee)| {
         let mut later = fees.iter().skip(*n);
-        in_rows(fee) || later.any(|o| o.unit == fee.unit && o.span.meets(fee.span))
+        later.any(|o| o.unit == fee.unit && o.span.meets(fee.span))
     });
     let (_, fee) = again?;
     Some(Problem {

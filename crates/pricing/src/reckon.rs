@@ -10,7 +10,10 @@ use crate::condition::lower;
 use crate::cost::{Call, Line, Priced, Reason, Status, Usd};
 use crate::provider::{Entry, Provider};
 use crate::row::{Row, STANDARD};
-use crate::table;
+use crate::table::{self, Wanted};
+
+/// The fact that names the region of the provider that served a call.
+const REGION: &str = "region";
 
 /// Decimal places of a [`Quantity`].
 const QUANTITY_SCALE: u32 = 3;
@@ -26,9 +29,14 @@ pub(crate) fn price<'p>(
     }
     let entry = entry(provider, call)?;
     let tier = tier(provider, call)?;
-    let input_total = call.usage.input_total().unwrap_or(0);
-    let row = table::find(&entry.model.rows, &tier, call.unix_ms, input_total);
-    let row = row.ok_or(Reason::NoRow)?;
+    let region = call.context.get(REGION).map(|region| lower(region));
+    let wanted = Wanted {
+        tier: &tier,
+        unix_ms: call.unix_ms,
+        input_total: call.usage.input_total().unwrap_or(0),
+        region: region.as_deref(),
+    };
+    let row = table::find(&entry.model.rows, wanted).ok_or(Reason::NoRow)?;
     let mut bill = Bill::default();
     bill.add_tokens(row, times(entry, call)?, call)?;
     bill.add_units(provider, entry, row, call)?;

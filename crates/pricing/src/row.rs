@@ -11,6 +11,7 @@ use crate::amount::Rate;
 use crate::calendar::Calendar;
 use crate::fields::{Fields, Report};
 use crate::header::Header;
+use crate::names::Glob;
 
 /// The tier of calls and rows that name none.
 pub(crate) const STANDARD: &str = "standard";
@@ -38,6 +39,8 @@ pub struct Row {
     pub input_max: u64,
     /// The named calendar in which the row holds; always, where none.
     pub at: Option<(String, Arc<Calendar>)>,
+    /// The regions of the provider in which the row holds, as the file gives them; all, where none.
+    pub regions: Vec<String>,
     /// US dollars for a million tokens, by bucket, as the file gives them.
     pub rates: [Option<Rate>; Bucket::ALL.len()],
     /// US dollars for one unit.
@@ -50,6 +53,9 @@ pub struct Row {
     pub is_single_source: bool,
     /// What reviewers must know.
     pub note: Option<String>,
+    /// Why the row prices calls of the past otherwise than an earlier version of it did.
+    pub fix: Option<String>,
+    pub(crate) regions_fit: Vec<Glob>,
     pub(crate) charges: [Charge; Bucket::ALL.len()],
 }
 
@@ -73,6 +79,16 @@ impl Row {
             && unix_ms < self.until_ms
             && (self.input_min..=self.input_max).contains(&input_total)
     }
+
+    /// Whether the row holds for calls of one region only.
+    pub(crate) fn is_regional(&self) -> bool {
+        !self.regions_fit.is_empty()
+    }
+
+    /// Whether the row holds in that region (lower case; `None` where it is not known).
+    pub(crate) fn holds_in(&self, region: Option<&str>) -> bool {
+        !self.is_regional() || region.is_some_and(|r| self.regions_fit.iter().any(|g| g.matches(r)))
+    }
 }
 
 /// Reads one row of a model.
@@ -90,9 +106,11 @@ pub(crate) fn read(
     let tier = fields.text("tier", report);
     let (input_min, input_max) = read_context(&mut fields, report);
     let at = read_calendar(&mut fields, header, report);
+    let regions = fields.texts("region", report);
     let (source, checked) = read_source(&mut fields, header, report);
     let is_single_source = read_confidence(&mut fields, report);
     let note = fields.text("note", report);
+    let fix = fields.text("fix", report);
     let is_free = fields.flag("free", false, report);
     let (rates, units) = read_rates(&mut fields, report);
     let mut row = Row {
@@ -103,6 +121,8 @@ pub(crate) fn read(
         input_min,
         input_max,
         at,
+        regions_fit: regions.iter().map(|r| Glob::new(r)).collect(),
+        regions,
         charges: charges(&rates, has_audio, header),
         rates,
         units,
@@ -110,6 +130,7 @@ pub(crate) fn read(
         checked,
         is_single_source,
         note,
+        fix,
     };
     row.id = format!("{}:{model}:{}", report.file(), row_hash(&row));
     check_row(&row, is_free, &place, header, report);
@@ -291,6 +312,9 @@ fn row_hash(row: &Row) -> String {
     add(row.at.as_ref().map_or("", |(name, _)| name));
     add(&format!("{} {}", row.from_ms, row.until_ms));
     add(&format!("{} {}", row.input_min, row.input_max));
+    for region in &row.regions {
+        add(region);
+    }
     let rates = Bucket::ALL.iter().zip(row.rates);
     let rates = rates.filter_map(|(bucket, rate)| Some((bucket.name(), rate?)));
     let units = row.units.iter().map(|(unit, rate)| (unit.name(), *rate));

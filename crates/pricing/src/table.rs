@@ -36,33 +36,40 @@ impl Span {
     }
 }
 
-/// The row that prices a call of that tier, instant and total input: one with a calendar that
-/// holds, else the one without.
-pub(crate) fn find<'a>(
-    rows: &'a [Row],
-    tier: &str,
-    unix_ms: i64,
-    input_total: u64,
-) -> Option<&'a Row> {
-    let mut plain = None;
-    for row in rows {
-        if row.tier != tier || !row.holds(unix_ms, input_total) {
-            continue;
-        }
-        match &row.at {
-            None => plain = plain.or(Some(row)),
-            Some((_, calendar)) if calendar.holds(unix_ms) => return Some(row),
-            Some(_) => {}
-        }
-    }
-    plain
+/// What a row must fit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// In our words.
+    pub(crate) tier: &'a str,
+    pub(crate) unix_ms: i64,
+    /// Caches included.
+    pub(crate) input_total: u64,
+    /// The provider's region, lower case, where it is known.
+    pub(crate) region: Option<&'a str>,
+}
+
+/// The row that prices a call: of those that hold the most particular, where one for a region
+/// comes before one for certain hours, and this before one for all calls.
+pub(crate) fn find<'a>(rows: &'a [Row], wanted: Wanted<'_>) -> Option<&'a Row> {
+    let in_hours = |row: &Row| row.at.as_ref().is_none_or(|(_, c)| c.holds(wanted.unix_ms));
+    let holds = |row: &&Row| {
+        row.tier == wanted.tier
+            && row.holds(wanted.unix_ms, wanted.input_total)
+            && row.holds_in(wanted.region)
+            && in_hours(row)
+    };
+    rows.iter().filter(holds).max_by_key(|row| rank(row))
+}
+
+fn rank(row: &Row) -> (bool, bool) {
+    (row.is_regional(), row.at.is_some())
 }
 
 /// Refuses rows that overlap, and holes between them.
 pub(crate) fn check(rows: &[Row], place: &str, report: &mut Report<'_>) {
     for (n, row) in (1..).zip(rows) {
         for (m, other) in (1..).zip(rows).skip(n) {
-            if overlap(row, other) {
+            if rank(row) == rank(other) && meet(row, other) {
                 let what = format!("rows {n} and {m} overlap: both price the same calls");
                 report.add(place, what);
             }
@@ -76,22 +83,31 @@ pub(crate) fn check(rows: &[Row], place: &str, report: &mut Report<'_>) {
     }
 }
 
-fn overlap(a: &Row, b: &Row) -> bool {
+/// Whether some call fits both rows, whatever the hour.
+pub(crate) fn meet(a: &Row, b: &Row) -> bool {
+    let both_in = || {
+        let mut pairs = a
+            .regions_fit
+            .iter()
+            .flat_map(|g| b.regions_fit.iter().map(move |h| (g, h)));
+        !a.is_regional() || !b.is_regional() || pairs.any(|(g, h)| g.meets(h))
+    };
     a.tier == b.tier
-        && a.at.is_some() == b.at.is_some()
         && a.from_ms < b.until_ms
         && b.from_ms < a.until_ms
         && a.input_min <= b.input_max
         && b.input_min <= a.input_max
+        && both_in()
 }
 
 fn check_gaps(rows: &[Row], tier: &str, place: &str, report: &mut Report<'_>) {
     let plain: Vec<&Row> = rows
         .iter()
-        .filter(|r| r.tier == tier && r.at.is_none())
+        .filter(|r| r.tier == tier && r.at.is_none() && !r.is_regional())
         .collect();
     if plain.is_empty() {
-        let what = format!("tier {tier} has rows with `at` only; add one for all other hours");
+        let what =
+            format!("tier {tier} has rows with `at` or `region` only; add one for all other calls");
         report.add(place, what);
     }
     let mut edges: Vec<i64> = plain.iter().flat_map(|r| [r.from_ms, r.until_ms]).collect();

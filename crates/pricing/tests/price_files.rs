@@ -78,6 +78,25 @@ fn every_mistake_names_its_place() {
             ],
         ),
         (
+            "no source",
+            model(r#"{ input = "1", checked = 2026-11-09 }"#),
+            &["acme.toml: model m row 1: `src` is missing"],
+        ),
+        (
+            "quoted date",
+            model(r#"{ input = "1", src = "list", checked = "2026-11-09" }"#),
+            &[
+                "acme.toml: model m row 1: `checked` is of type string; expected a date such as \
+                 2026-11-15, unquoted",
+                "acme.toml: model m row 1: `checked` is missing: the day the source was read",
+            ],
+        ),
+        (
+            "empty text",
+            model(r#"{ input = "1", tier = "", S }"#),
+            &["acme.toml: model m row 1: `tier` is empty; expected a text that is not empty"],
+        ),
+        (
             "silent zero",
             model(r#"{ input = "0", S }"#),
             &[
@@ -102,6 +121,22 @@ fn every_mistake_names_its_place() {
             "overlap",
             model(r#"{ input = "1", S }, { from = 2026-01-01, input = "2", S }"#),
             &["acme.toml: model m: rows 1 and 2 overlap: both price the same calls"],
+        ),
+        (
+            "overlap of regions",
+            model(
+                r#"{ input = "1", S }, { region = "eu-*", input = "2", S },
+                   { region = ["us-1", "eu-1"], input = "3", S }, { region = "ap-1", input = "4", S }"#,
+            ),
+            &["acme.toml: model m: rows 2 and 3 overlap: both price the same calls"],
+        ),
+        (
+            "regions alone",
+            model(r#"{ region = "eu-1", input = "2", S }"#),
+            &[
+                "acme.toml: model m: tier standard has rows with `at` or `region` only; add one \
+                 for all other calls",
+            ],
         ),
         (
             "gap in the input",
@@ -195,4 +230,74 @@ fn all_files_are_judged_at_once() {
             "b.toml: file: `provider` is missing"
         ]
     );
+}
+
+/// 2026-11-15T12:00:00Z.
+const NOW_MS: i64 = 1_794_744_000_000;
+
+fn past_edits(earlier: &str, later: &str) -> Vec<String> {
+    let files = [("acme.toml", earlier), ("own/acme.toml", later)];
+    let files = files.map(|(name, rows)| file(name, &format!("{HEAD}{}", model(rows))));
+    assert!(Book::load(&files).is_ok(), "what was edited still loads");
+    let problems = Book::past_edits(&files, NOW_MS);
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn rows_of_the_past_stay_or_say_why() {
+    let was = r#"
+        { until = 2026-01-01, ctx = "<=10", input = "1", S },
+        { until = 2026-01-01, ctx = ">10", input = "2", S },
+        { from = 2026-01-01, until = 2027-01-01, input = "3", S },
+        { from = 2027-01-01, input = "9", S }"#;
+    let changed = |from: &str, to: &str| {
+        assert!(was.contains(from));
+        past_edits(was, &was.replace(from, to))
+    };
+    let calls = "it prices calls of the past: restore it, or give the row in its place a \
+                 `fix = \"why\"`";
+    assert_eq!(past_edits(was, was), [""; 0]);
+    assert_eq!(
+        changed(r#"input = "2""#, r#"input = "2.5""#),
+        [format!(
+            "own/acme.toml: model m row 2: the row of acme.toml for tier standard until \
+             2026-01-01, input of 11 tokens and more is changed here; {calls}"
+        )]
+    );
+    assert_eq!(
+        changed(r#"input = "2""#, r#"input = "2.5", fix = "misread""#),
+        [""; 0]
+    );
+    assert_eq!(
+        past_edits(was, r#"{ input = "3", S }"#),
+        ["input up to 10 tokens", "input of 11 tokens and more"].map(|input| format!(
+            "own/acme.toml: model m: the row of acme.toml for tier standard until 2026-01-01, \
+             {input} is missing here; {calls}"
+        ))
+    );
+    assert_eq!(
+        past_edits(
+            was,
+            r#"{ input = "3", fix = "own terms since the start", S }"#
+        ),
+        [""; 0]
+    );
+    // What holds now and what has only been announced may be corrected.
+    assert_eq!(changed(r#"input = "3""#, r#"input = "4""#), [""; 0]);
+    assert_eq!(changed(r#"input = "9""#, r#"input = "8""#), [""; 0]);
+    // A model that only the earlier file has is still priced by it.
+    let other = model(r#"{ input = "1", S }"#).replace("id = \"m\"", "id = \"other\"");
+    let files = [
+        file("acme.toml", &format!("{HEAD}{}", model(was))),
+        file("own/acme.toml", &format!("{HEAD}{other}")),
+    ];
+    assert_eq!(Book::past_edits(&files, NOW_MS), []);
+}
+
+#[test]
+fn a_row_for_a_unit_stands_before_a_fee() {
+    let body = model(r#"{ input = "1", web_searches = "0.025", S }"#)
+        + "[[fee]]\nid = \"f\"\nunit = \"web_searches\"\neach = \"0.01\"\nsrc = \"list\"\n\
+           checked = 2026-11-09\n";
+    assert_eq!(problems(&body), [""; 0]);
 }

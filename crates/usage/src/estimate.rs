@@ -1,23 +1,24 @@
 //! What a provider did not report, inferred from what was relayed.
 //!
 //! A stream that is cut, or an answer that reports nothing, still costs money. What the provider
-//! did state is kept; what is missing is the relayed text divided by the bytes that a token of
-//! this model usually has. A placeholder that a first event states (Anthropic's `message_start`)
+//! did state is kept; what is missing is what tokens the relayed text should have ([`defaults`]),
+//! times how the model's earlier answers compared with that ([`ratio`]). A placeholder that a first event states (Anthropic's `message_start`)
 //! is no report. Reasoning that never passed by is not guessed: the [`Basis`] says that it may
 //! be missing.
 
 mod defaults;
 mod line;
+mod ratio;
 
 use std::fmt;
 
 use crate::bucket::{Bucket, Unit, Usage};
 use crate::detect::Api;
-use crate::relayed::Relayed;
 use crate::request::RequestFacts;
 use crate::scan::{Scan, UsageSource};
 use defaults::Defaults;
 use line::Line;
+use ratio::Ratio;
 
 /// The largest estimate of one side of a call, in tokens: no model reads or writes more at once.
 const ESTIMATE_TOKENS_MAX: u64 = 2_000_000;
@@ -68,7 +69,7 @@ impl fmt::Display for Basis {
 /// What the answers of one model that reported their usage have taught.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Calibration {
-    output: Line,
+    output: Ratio,
     input: Line,
     /// An answer reported reasoning of which nothing was relayed.
     hides_reasoning: bool,
@@ -94,26 +95,34 @@ impl Calibration {
         if scan.usage_source != UsageSource::Reported || !is_whole {
             return;
         }
-        let defaults = Defaults::of(call.api);
         let n_request = call.request.text_bytes();
         if let Some(n_tokens) = scan.usage.input_total().filter(|_| n_request > 0) {
             self.input.learn(Defaults::input_milli(n_request), n_tokens);
         }
+        self.learn_output(scan, defaults(scan, call));
+    }
+
+    fn learn_output(&mut self, scan: &Scan, defaults: &Defaults) {
         let relayed = &scan.relayed;
         let reasoning = scan.usage.get(Bucket::Reasoning);
         let is_hidden = relayed.hides_reasoning || relayed.thought_bytes == 0;
-        self.hides_reasoning |= is_hidden && reasoning.is_some_and(|n| n > 0);
+        let has_hidden = is_hidden && reasoning.is_some_and(|n| n > 0);
+        self.hides_reasoning |= has_hidden;
+        let is_lost = relayed.hides_reasoning || defaults.summarises_thoughts();
         let Some(output) = scan.usage.get(Bucket::Output) else {
             return;
         };
-        let spoken = defaults.spoken_milli(relayed, n_calls(scan));
+        let spoken = defaults.whole_milli(relayed, n_calls(scan));
         match reasoning {
-            // How much of the output was thought is not told.
-            None if relayed.hides_reasoning => {}
-            None if relayed.thought_bytes > 0 => {
-                let thought = defaults.text_milli(relayed.thought_bytes);
+            // Unseen reasoning is reported in round numbers (OpenAI's in multiples of 64), and
+            // the rest of the output has what the rounding left.
+            Some(_) if has_hidden => {}
+            None if relayed.thought_bytes > 0 && !is_lost => {
+                let thought = defaults.thought_milli(relayed);
                 self.output.learn(spoken.saturating_add(thought), output);
             }
+            // How much of the output was thought is not told.
+            None if relayed.hides_reasoning || relayed.thought_bytes > 0 => {}
             _ if relayed.spoken_bytes() == 0 => {}
             _ => self.output.learn(spoken, output),
         }
@@ -136,7 +145,7 @@ impl Calibration {
             basis.request_bytes = true;
         }
         if makes_text(call.api) {
-            self.complete_output(scan, call, &mut basis);
+            self.complete_output(scan, call, is_cut, &mut basis);
         } else {
             scan.usage.set(Bucket::Output, 0);
         }
@@ -144,11 +153,14 @@ impl Calibration {
         scan.estimate_basis = Some(basis);
     }
 
-    fn complete_output(&self, scan: &mut Scan, call: &Call<'_>, basis: &mut Basis) {
+    fn complete_output(&self, scan: &mut Scan, call: &Call<'_>, is_cut: bool, basis: &mut Basis) {
         let relayed = scan.relayed;
+        let defaults = defaults(scan, call);
         let n_calls = n_calls(scan);
         let usage = &mut scan.usage;
         let is_reasoning_told = usage.get(Bucket::Reasoning).is_some();
+        // A later report may have taken back what an earlier one stated.
+        let is_output_told = usage.get(Bucket::Output).is_some();
         if relayed.is_undecoded && relayed.text_bytes() == 0 {
             let each = match call.request.streams {
                 true => UNDECODED_STREAM_BYTES_PER_TOKEN,
@@ -157,46 +169,52 @@ impl Calibration {
             let n_tokens = relayed.body_bytes.div_ceil(each);
             add(usage, Bucket::Output, n_tokens.min(ESTIMATE_TOKENS_MAX));
             basis.body_bytes = true;
-        } else if let Some(at) = relayed.reported_at.filter(|at| *at > 0) {
+        } else if let Some(at) = relayed.reported_at.filter(|at| *at > 0 && is_output_told) {
             let n_bytes = relayed.text_bytes().saturating_sub(at);
-            add(usage, Bucket::Output, self.text_tokens(n_bytes, call.api));
+            add(
+                usage,
+                Bucket::Output,
+                self.tokens(defaults.text_milli(n_bytes)),
+            );
+            if n_calls == 0 && relayed.call_bytes > 0 {
+                // Where the provider runs calls itself, each round is reported anew (Gemini's code
+                // execution), and only the last report sums them up.
+                let n_least = self.tokens(defaults.cut_milli(&relayed, n_calls));
+                raise(usage, Bucket::Output, n_least);
+            }
             basis.partial_report = true;
             basis.relayed_text = n_bytes > 0;
         } else {
             // What was stated before any text was relayed is a placeholder.
-            let n_tokens = self.spoken_tokens(&relayed, n_calls, call.api);
-            usage.set(Bucket::Output, n_tokens.min(ESTIMATE_TOKENS_MAX));
+            let spoken = match (relayed.spoken_bytes(), is_cut) {
+                (0, _) => 0,
+                (_, true) => defaults.cut_milli(&relayed, n_calls),
+                (_, false) => defaults.whole_milli(&relayed, n_calls),
+            };
+            // Streams hardly ever cut a token in two: a piece is a token at least.
+            let n_tokens = self.tokens(spoken).max(relayed.n_spoken_pieces);
+            usage.set(Bucket::Output, n_tokens);
             if relayed.thought_bytes > 0 && !is_reasoning_told {
-                let n_tokens = self.text_tokens(relayed.thought_bytes, call.api);
+                let n_tokens = self.tokens(defaults.thought_milli(&relayed));
                 usage.set(Bucket::Reasoning, n_tokens);
             }
             basis.relayed_text = true;
         }
         let is_asked = call.request.asks_reasoning && relayed.thought_bytes == 0;
-        let may_hide = relayed.hides_reasoning || self.hides_reasoning || is_asked;
+        let is_summary = relayed.thought_bytes > 0 && defaults.summarises_thoughts();
+        let may_hide = relayed.hides_reasoning || self.hides_reasoning || is_asked || is_summary;
         basis.unseen_reasoning = may_hide && !is_reasoning_told;
     }
 
-    fn spoken_tokens(&self, relayed: &Relayed, n_calls: u64, api: Api) -> u64 {
-        if relayed.spoken_bytes() == 0 {
-            return 0;
-        }
-        let defaults = Defaults::of(api);
-        let expected = defaults.spoken_milli(relayed, n_calls);
-        let n_tokens = self.output.tokens(expected, defaults.offset_milli());
-        // Streams hardly ever cut a token in two, so an event with text is a token at least.
-        let n_least = match relayed.thought_bytes {
-            0 => relayed.n_pieces,
-            _ => 0,
-        };
-        n_tokens.max(n_least).min(ESTIMATE_TOKENS_MAX)
+    fn tokens(&self, expected_milli: u64) -> u64 {
+        self.output.tokens(expected_milli).min(ESTIMATE_TOKENS_MAX)
     }
+}
 
-    /// Tokens of text that is a part of an answer: the line's offset is counted elsewhere.
-    fn text_tokens(&self, n_bytes: u64, api: Api) -> u64 {
-        let expected = Defaults::of(api).text_milli(n_bytes);
-        self.output.part(expected).min(ESTIMATE_TOKENS_MAX)
-    }
+/// The figures of the model that answered, or that was asked.
+fn defaults(scan: &Scan, call: &Call<'_>) -> &'static Defaults {
+    let asked = call.request.model.as_deref();
+    Defaults::of(call.api, scan.model.as_deref().or(asked))
 }
 
 fn n_calls(scan: &Scan) -> u64 {
@@ -208,10 +226,18 @@ fn add(usage: &mut Usage, bucket: Bucket, n_tokens: u64) {
     usage.set(bucket, known.saturating_add(n_tokens));
 }
 
+fn raise(usage: &mut Usage, bucket: Bucket, n_least: u64) {
+    let known = usage.get(bucket).unwrap_or(0);
+    usage.set(bucket, known.max(n_least));
+}
+
 fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
     let is_success = call.status.is_none_or(|status| status / 100 == 2);
     let is_by_units = is_charged_by_units(call.api) || scan.usage.unit(Unit::Images).is_some();
     if !scan.billable || !is_success || is_by_units {
+        return false;
+    }
+    if has_no_content(scan, call.status) {
         return false;
     }
     // What failed before it had begun to answer is not charged.
@@ -223,6 +249,13 @@ fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
         return !is_reported;
     }
     scan.usage.is_empty() && !is_pending(scan, call.api)
+}
+
+/// Whether the answer says by its status that it has no content, and has none: nothing was
+/// generated, and nothing was promised that a cut could have kept back (RFC 9110, 15.3.5 and
+/// 15.3.6).
+fn has_no_content(scan: &Scan, status: Option<u16>) -> bool {
+    matches!(status, Some(204 | 205)) && scan.relayed.body_bytes == 0
 }
 
 /// Whether the answer only says that there will be one: a background response, whose usage comes

@@ -46,8 +46,14 @@ pub(crate) struct Findings {
     pub(crate) relayed: Relayed,
     /// Bytes of [`TextKind::Answer`] that the document at hand brought.
     pub(crate) n_document_text: u64,
+    /// The document at hand states what was produced.
+    reports_output: bool,
+    /// What was produced was last stated with, or after, the reason why the answer ended.
+    pub(crate) is_report_last: bool,
     /// All text up to the document at hand.
     pub(crate) n_text_before: u64,
+    /// [`Relayed::spoken_bytes`] up to the document at hand.
+    pub(crate) n_spoken_before: u64,
     /// The event at hand brought something that must not be counted twice or passed over.
     pub(crate) is_eventful: bool,
     pub(crate) trouble: Option<Trouble>,
@@ -89,17 +95,21 @@ impl Findings {
     /// The document at hand has ended.
     pub(crate) fn end_document(&mut self) {
         self.n_document_text = 0;
-        let n_text = self.relayed.text_bytes();
-        if n_text > self.n_text_before {
-            self.relayed.n_pieces += 1;
+        self.relayed
+            .count_piece(self.n_spoken_before, self.n_text_before);
+        self.n_spoken_before = self.relayed.spoken_bytes();
+        self.n_text_before = self.relayed.text_bytes();
+        if std::mem::take(&mut self.reports_output) {
+            self.is_report_last = self.finish_reason.is_some();
         }
-        self.n_text_before = n_text;
     }
 
     /// Whether the counts to come state what was produced: then they speak of the text so far.
     fn note_report(&mut self) {
         if self.staged.get(Count::Output).is_some() {
             self.relayed.reported_at = Some(self.relayed.text_bytes());
+            self.reports_output = true;
+            self.is_report_last = self.finish_reason.is_some();
         }
     }
 

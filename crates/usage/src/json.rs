@@ -1,7 +1,7 @@
 //! A push scanner for JSON: chunk-blind, without recursion, in constant memory.
 //!
 //! It is driven by a static tree of [`Node`]s and tells a [`Visitor`] the wanted values with their
-//! absolute byte offsets. Everything else is skipped at the speed of `memchr`: inside an unwanted
+//! absolute byte offsets. Everything else is skipped sixteen bytes at a time: inside an unwanted
 //! object only braces and quotes are looked at, inside an unwanted array only brackets and quotes.
 //! It never fails. The levels that the tree names are checked against the grammar and a breach is
 //! remembered ([`Scanner::is_malformed`]); what is skipped is not checked. After one document the
@@ -13,6 +13,7 @@
 mod capture;
 pub mod grammar;
 pub mod number;
+mod run;
 mod schema;
 
 use memchr::{memchr2, memchr3};
@@ -407,7 +408,7 @@ impl<F: Copy> Scanner<F> {
 
     fn in_key(&mut self, chunk: &[u8], at: usize) -> usize {
         if self.is_escaped {
-            return self.in_key_escape(chunk, at);
+            return self.in_escape(chunk, at);
         }
         let rest = chunk.get(at..).unwrap_or_default();
         let length = memchr2(b'"', b'\\', rest);
@@ -438,7 +439,8 @@ impl<F: Copy> Scanner<F> {
         }
     }
 
-    fn in_key_escape(&mut self, chunk: &[u8], at: usize) -> usize {
+    /// An escape in a key, or in text that is captured.
+    fn in_escape(&mut self, chunk: &[u8], at: usize) -> usize {
         let Some(byte) = chunk.get(at) else {
             return chunk.len();
         };
@@ -513,57 +515,53 @@ impl<F: Copy> Scanner<F> {
         purpose: Purpose,
         visitor: &mut impl Visitor<F>,
     ) -> usize {
-        if self.is_escaped {
-            return self.in_escape(chunk, at, purpose, visitor);
+        match (purpose, self.is_escaped) {
+            (Purpose::Ignore | Purpose::Measure, _) => self.pass_over(chunk, at, purpose, visitor),
+            (Purpose::Keep, true) => self.in_escape(chunk, at),
+            (Purpose::Keep, false) => self.keep(chunk, at, visitor),
         }
-        let rest = chunk.get(at..).unwrap_or_default();
-        let length = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-        let piece = rest.get(..length).unwrap_or_default();
-        let end = at + length;
-        match (chunk.get(end), purpose) {
-            (Some(b'"'), Purpose::Keep) if self.capture.is_empty() => {
-                self.tell_text(piece, end, visitor);
-                return end + 1;
-            }
-            (_, Purpose::Keep) => self.capture.plain(piece),
-            (_, purpose) => self.measure(purpose, length, visitor),
-        }
-        match chunk.get(end) {
-            Some(b'"') => self.end_string(purpose, end, visitor),
-            Some(_) => {
-                self.is_escaped = true;
-                self.capture.start_escape();
-                self.measure(purpose, 1, visitor);
-            }
-            None => return end,
-        }
-        end + 1
     }
 
-    fn in_escape(
+    /// Text that is at most measured.
+    fn pass_over(
         &mut self,
         chunk: &[u8],
         at: usize,
         purpose: Purpose,
         visitor: &mut impl Visitor<F>,
     ) -> usize {
-        let Some(byte) = chunk.get(at) else {
-            return chunk.len();
-        };
-        if purpose == Purpose::Keep {
-            if matches!(byte, b'"' | b'\\') && self.capture.is_mid_hex() {
-                self.capture.abandon_escape();
-                self.is_malformed = true;
-                self.is_escaped = false;
-                return at;
-            }
-            self.capture.escaped(*byte);
-            self.is_escaped = self.capture.is_escaping();
-        } else {
-            self.is_escaped = false;
-            self.measure(purpose, 1, visitor);
+        let run = run::run(chunk.get(at..).unwrap_or_default(), self.is_escaped);
+        self.is_escaped = run.is_escaped;
+        self.measure(purpose, run.n_bytes, visitor);
+        let end = at + run.n_bytes;
+        if run.ends {
+            self.end_string(purpose, end, visitor);
         }
-        at + 1
+        end + usize::from(run.ends)
+    }
+
+    /// Text that is captured.
+    fn keep(&mut self, chunk: &[u8], at: usize, visitor: &mut impl Visitor<F>) -> usize {
+        let rest = chunk.get(at..).unwrap_or_default();
+        let length = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        let piece = rest.get(..length).unwrap_or_default();
+        let end = at + length;
+        match chunk.get(end) {
+            Some(b'"') if self.capture.is_empty() => {
+                self.tell_text(piece, end, visitor);
+                return end + 1;
+            }
+            _ => self.capture.plain(piece),
+        }
+        match chunk.get(end) {
+            Some(b'"') => self.end_string(Purpose::Keep, end, visitor),
+            Some(_) => {
+                self.is_escaped = true;
+                self.capture.start_escape();
+            }
+            None => return end,
+        }
+        end + 1
     }
 
     fn measure(&self, purpose: Purpose, n_bytes: usize, visitor: &mut impl Visitor<F>) {
@@ -679,24 +677,16 @@ impl<F: Copy> Scanner<F> {
     }
 
     fn skip_string(&mut self, chunk: &[u8], at: usize, container: Container, depth: u64) -> usize {
-        if self.is_escaped {
-            self.is_escaped = false;
-            return at + 1;
-        }
-        let rest = chunk.get(at..).unwrap_or_default();
-        let Some(found) = memchr2(b'"', b'\\', rest) else {
-            return chunk.len();
-        };
-        if rest.get(found) == Some(&b'\\') {
-            self.is_escaped = true;
-        } else {
+        let run = run::run(chunk.get(at..).unwrap_or_default(), self.is_escaped);
+        self.is_escaped = run.is_escaped;
+        if run.ends {
             self.state = State::Skip {
                 container,
                 depth,
                 in_string: false,
             };
         }
-        at + found + 1
+        at + run.n_bytes + usize::from(run.ends)
     }
 }
 

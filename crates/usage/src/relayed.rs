@@ -20,8 +20,10 @@ pub struct Relayed {
     pub call_bytes: u64,
     /// Reasoning, or a summary of it.
     pub thought_bytes: u64,
-    /// Documents (events, lines, messages) that brought text.
-    pub n_pieces: u64,
+    /// Documents (events, lines, messages) that brought text of the answer or of its tool calls.
+    pub n_spoken_pieces: u64,
+    /// Documents that brought reasoning only.
+    pub n_thought_pieces: u64,
     /// The body as it was on the wire, framing, compression and all.
     pub body_bytes: u64,
     /// [`Relayed::text_bytes`] when the provider last stated an output count; `None` where it
@@ -51,6 +53,15 @@ impl Relayed {
     pub(crate) fn add(&mut self, kind: TextKind, n_bytes: u64) {
         let slot = self.slot(kind);
         *slot = slot.saturating_add(n_bytes);
+    }
+
+    /// Counts the document that has just ended, before which there were so many bytes of text.
+    pub(crate) fn count_piece(&mut self, n_spoken_before: u64, n_text_before: u64) {
+        if self.spoken_bytes() > n_spoken_before {
+            self.n_spoken_pieces += 1;
+        } else if self.text_bytes() > n_text_before {
+            self.n_thought_pieces += 1;
+        }
     }
 
     /// Takes back what was added; for text whose kind is known only once it has passed.

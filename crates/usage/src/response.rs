@@ -166,8 +166,7 @@ impl UsageScanner {
         let relayed = findings.relayed;
         let is_single = matches!(&self.framing, Framing::Json(scanner) if scanner.n_documents() <= 1)
             && self.api != Api::GeminiStreamGenerate;
-        let is_last =
-            relayed.reported_at == Some(relayed.text_bytes()) && findings.finish_reason.is_some();
+        let is_last = relayed.reported_at == Some(relayed.text_bytes()) && findings.is_report_last;
         Relayed {
             body_bytes: self.n_body_bytes,
             is_report_final: complete != Some(false) || is_single || is_last,

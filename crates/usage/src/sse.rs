@@ -110,10 +110,9 @@ impl Sse {
         if fit.n_text_bytes > 0 {
             let findings = &mut reader.findings;
             findings.has_content = true;
-            let relayed = &mut findings.relayed;
-            relayed.add(self.outline.kind(), fit.n_text_bytes as u64);
-            relayed.n_pieces += 1;
-            findings.n_text_before = relayed.text_bytes();
+            let kind = self.outline.kind();
+            findings.relayed.add(kind, fit.n_text_bytes as u64);
+            findings.end_document();
         }
         Some(fit.n_bytes)
     }

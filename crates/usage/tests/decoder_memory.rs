@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tollmesh_usage::{
     Api, DecoderPool, POOL_BYTES_MAX, RequestFacts, ResponseHead, Target, Trouble, UsageScanner,
 };
@@ -89,7 +90,51 @@ fn open_together(encoding: &str, body: &[u8]) -> (usize, usize) {
     (peak, STREAMS - n_refused)
 }
 
+/// Text of which little repeats, so that blocks are long and have many literals.
+fn dense_zstd() -> Vec<u8> {
+    let words =
+        (0..100_000u64).map(|n| format!(" w{:016x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let text = format!(
+        "{{\"choices\":[{{\"text\":\"{}\"}}]}}",
+        words.collect::<String>()
+    );
+    compress_to_vec(text.as_bytes(), CompressionLevel::Fastest)
+}
+
+/// What a stream allocates at any time is no more than what it has reserved by then.
+fn stays_within_its_reservation(encoding: &str, body: &[u8]) {
+    let target = Target::new(Api::OpenAiChat, "openai");
+    let head = ResponseHead {
+        status: 200,
+        headers: vec![("content-encoding".to_owned(), encoding.to_owned())],
+    };
+    let pool = DecoderPool::default();
+    let before = IN_USE.load(Ordering::Relaxed);
+    let mut scanner = UsageScanner::with_pool(&target, &RequestFacts::default(), &head, &pool);
+    // The end of a frame gives everything back.
+    let mut n_most = 0;
+    for chunk in body[..body.len() - 2000].chunks(1000) {
+        PEAK.store(IN_USE.load(Ordering::Relaxed), Ordering::Relaxed);
+        scanner.push(chunk);
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        let n_reserved = usize::try_from(POOL_BYTES_MAX - pool.n_bytes_left()).expect("64 MiB");
+        assert!(
+            peak <= n_reserved + SCANNER_BYTES_MAX,
+            "{encoding}: {peak} of {n_reserved}"
+        );
+        n_most = n_most.max(peak);
+    }
+    assert!(n_most > SCANNER_BYTES_MAX, "{encoding} was decoded");
+    println!("{encoding}: {} KiB at most", n_most >> 10);
+}
+
+/// One test, since the allocator counts for the whole process.
 #[test]
+fn decoders_stay_within_what_they_reserve_and_that_within_the_pool() {
+    stays_within_its_reservation("zstd", &dense_zstd());
+    two_thousand_streams_stay_within_the_pool();
+}
+
 fn two_thousand_streams_stay_within_the_pool() {
     let pool = usize::try_from(POOL_BYTES_MAX).expect("64 MiB");
     for (encoding, body, n_least) in [

@@ -268,6 +268,14 @@ fn reasoning_lies_where_the_total_says() {
             json!({"usage": {"input": 33, "output": 7163, "reasoning": 95305, "web_searches": 28},
                 "cost": "0.523", "trouble": null}),
         ),
+        row(
+            "https://docs.perplexity.ai/docs/getting-started/pricing",
+            "api.perplexity.ai",
+            "/chat/completions",
+            r#"{"model":"sonar-reasoning-pro","choices":[],"usage":{"prompt_tokens":33,"completion_tokens":60,
+            "total_tokens":93,"reasoning_tokens":40,"search_context_size":"low"}}"#,
+            json!({"usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null}),
+        ),
     ]);
 }
 

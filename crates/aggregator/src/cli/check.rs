@@ -104,7 +104,11 @@ impl Findings {
 
     fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) {
         match Prices::load(paths, overrides) {
-            Ok(prices) => self.n_files += prices.n_files(),
+            Ok(prices) => {
+                self.n_files += prices.n_files();
+                let edits = prices.past_edits(crate::clock::now());
+                self.mistakes.extend(edits.iter().map(ToString::to_string));
+            }
             Err(PricesError::Invalid(problems)) => {
                 let problems = problems.iter().map(ToString::to_string);
                 self.mistakes.extend(problems);

@@ -72,6 +72,7 @@ const COLUMNS: &[&str] = &[
     "input_min",
     "input_max",
     "calendar",
+    "region",
     "rates",
     "units",
     "source",

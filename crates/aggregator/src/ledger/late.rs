@@ -1,4 +1,8 @@
-//! Late usage: a background call's row receives the usage that a later retrieval showed, once.
+//! Late usage: a call's row receives the usage that a later retrieval showed, once.
+//!
+//! Background calls wait for it. The row of a stream that was cut has an estimate, and what the
+//! provider reports beats that. The row and its sums then say what was reported, be it less; the
+//! counters, which never fall, keep what they counted and grow by what is more.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tollmesh_usage::UsageSource;
@@ -21,7 +25,7 @@ pub enum Found {
 }
 
 /// Looks for the row that waits for this usage: the oldest without usage that has its response id,
-/// of the same provider.
+/// of the same provider; otherwise the oldest with an estimate.
 pub fn find(connection: &Connection, late: &Checked<'_>) -> rusqlite::Result<Found> {
     let event = late.event();
     let known = connection
@@ -33,21 +37,37 @@ pub fn find(connection: &Connection, late: &Checked<'_>) -> rusqlite::Result<Fou
     let Some(response_id) = &event.response_id else {
         return Ok(Found::Nothing);
     };
-    if late.usage_source == UsageSource::Absent {
-        return Ok(Found::Nothing);
+    let may_replace: &[i64] = match late.usage_source {
+        UsageSource::Reported => &[codes::ABSENT, codes::ESTIMATED],
+        UsageSource::Estimated => &[codes::ABSENT],
+        UsageSource::Absent => &[],
+    };
+    for usage_source in may_replace {
+        if let Some(stored) = oldest(connection, *usage_source, response_id, &event.provider)? {
+            return Ok(Found::Row(Box::new(stored)));
+        }
     }
+    Ok(Found::Nothing)
+}
+
+/// The oldest row of that response whose usage comes from there. The source stands in the statement
+/// itself, so that the index of such rows alone is used.
+fn oldest(
+    connection: &Connection,
+    usage_source: i64,
+    response_id: &str,
+    provider: &str,
+) -> rusqlite::Result<Option<Stored>> {
     let sql = format!(
-        "SELECT {} FROM events e {} WHERE e.usage_source = {} AND e.response_id = ?1
+        "SELECT {} FROM events e {} WHERE e.usage_source = {usage_source} AND e.response_id = ?1
          AND m.provider = ?2 ORDER BY e.id LIMIT 1",
         row::select(),
         row::JOINS,
-        codes::ABSENT
     );
-    let stored = connection
+    connection
         .prepare_cached(&sql)?
-        .query_row(params![response_id, event.provider], stored::read)
-        .optional()?;
-    Ok(stored.map_or(Found::Nothing, |stored| Found::Row(Box::new(stored))))
+        .query_row(params![response_id, provider], stored::read)
+        .optional()
 }
 
 /// Notes that this late usage completed that row.
@@ -70,6 +90,7 @@ pub fn merge(waiting: &Entry, late: &Entry) -> Entry {
             usage: seen.usage,
             billed_usage: seen.billed_usage,
             usage_source: seen.usage_source,
+            estimate_basis: seen.estimate_basis,
             billable: true,
             extra_usage: seen.extra_usage,
             provider_cost_usd: seen.provider_cost_usd.or(call.provider_cost_usd),

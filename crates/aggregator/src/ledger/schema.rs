@@ -13,12 +13,15 @@ use crate::ledger::wide;
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
+    // Version 3 finds estimated calls whose usage is retrieved later.
+    "CREATE INDEX events_estimated ON events (response_id)
+         WHERE usage_source = 1 AND response_id IS NOT NULL",
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never

@@ -108,6 +108,9 @@ CREATE INDEX events_by_time ON events (time_ms);
 -- Calls whose usage may still come: background responses.
 CREATE INDEX events_without_usage ON events (response_id)
     WHERE usage_source = 2 AND response_id IS NOT NULL;
+-- Calls whose usage may still be corrected: cut streams of responses that can be retrieved.
+CREATE INDEX events_estimated ON events (response_id)
+    WHERE usage_source = 1 AND response_id IS NOT NULL;
 
 -- Late usage that completed a row, so that its resending is recognised.
 CREATE TABLE late_usage (

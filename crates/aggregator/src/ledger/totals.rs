@@ -10,13 +10,14 @@ use std::time::Duration;
 use crate::ledger::Entry;
 
 /// Which part of an event's life is being counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
+#[derive(Clone, Copy, Debug)]
+pub enum Occasion<'a> {
     /// The event is new to the ledger.
     New,
-    /// A row that was counted before, without usage, received its usage and cost. The entry is the
-    /// completed row; its request is counted already.
-    Completed,
+    /// A row that was counted before, without usage or with an estimate, received its usage and
+    /// cost. The entry is the completed row; its request is counted already, and so is what this
+    /// earlier state of it had.
+    Completed(&'a Entry),
 }
 
 /// What a commit did.
@@ -32,7 +33,7 @@ pub struct Committed {
 pub trait Meter: Send + 'static {
     /// Called once for each event that is new or newly completed, before its transaction ends.
     /// Should the transaction fail, the increments are forgotten, and the event will come again.
-    fn measure(&mut self, entry: &Entry, occasion: Occasion, increments: &mut Increments);
+    fn measure(&mut self, entry: &Entry, occasion: Occasion<'_>, increments: &mut Increments);
 
     /// Called after each commit, when [`Totals`] already show it.
     fn committed(&mut self, commit: Committed) {
@@ -79,7 +80,7 @@ pub(super) struct Beyond<'a> {
 }
 
 impl Meter for NoMeter {
-    fn measure(&mut self, _: &Entry, _: Occasion, _: &mut Increments) {}
+    fn measure(&mut self, _: &Entry, _: Occasion<'_>, _: &mut Increments) {}
 }
 
 // === impl Histogram ===
@@ -122,13 +123,13 @@ impl Increments {
         histogram.sum = histogram.sum.saturating_add(i128::from(value.max(0)));
     }
 
-    pub(super) fn counters(&self) -> impl Iterator<Item = (&'static str, &str, i128)> {
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (&'static str, &str, i128)> {
         self.counters.iter().flat_map(|(metric, series)| {
             series.iter().map(|(name, n)| (*metric, name.as_str(), *n))
         })
     }
 
-    pub(super) fn histograms(&self) -> impl Iterator<Item = (&'static str, &str, &Histogram)> {
+    pub(crate) fn histograms(&self) -> impl Iterator<Item = (&'static str, &str, &Histogram)> {
         self.histograms
             .iter()
             .flat_map(|(metric, series)| series.iter().map(|(name, h)| (*metric, name.as_str(), h)))

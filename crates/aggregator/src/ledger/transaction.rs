@@ -269,8 +269,11 @@ impl Recording<'_> {
         late::note(self.connection, late.event(), waiting.row)?;
         self.rollup.remove(&before, waiting.ids);
         self.rollup.add(&after, ids);
-        self.meter
-            .measure(&merged, Occasion::Completed, self.increments);
+        self.meter.measure(
+            &merged,
+            Occasion::Completed(&waiting.entry),
+            self.increments,
+        );
         Ok(Recorded::Completed)
     }
 

@@ -49,7 +49,7 @@ impl LabelMeter {
 }
 
 impl Meter for LabelMeter {
-    fn measure(&mut self, entry: &Entry, occasion: Occasion, increments: &mut Increments) {
+    fn measure(&mut self, entry: &Entry, occasion: Occasion<'_>, increments: &mut Increments) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let metrics = &self.metrics;
         let set = series.set_of(&entry.event, |label| metrics.overflowed(label));
@@ -60,14 +60,18 @@ impl Meter for LabelMeter {
             set,
             increments,
         };
-        if occasion == Occasion::New {
+        let counted = match occasion {
+            Occasion::New => None,
+            Occasion::Completed(before) => Some(before),
+        };
+        if counted.is_none() {
             tally.count_call(&self.tags);
             if entry.cost.total.is_none() {
                 tally.add(&kept::UNPRICED, Kind::Unpriced, &[], 1);
             }
         }
-        tally.count_usage();
-        tally.count_cost(entry);
+        tally.count_usage(counted);
+        tally.count_cost(entry, counted);
     }
 
     fn committed(&mut self, commit: Committed) {
@@ -102,12 +106,18 @@ impl Tally<'_> {
         }
     }
 
-    /// A nearer filter counts the tokens of a relayed call.
-    fn count_usage(&mut self) {
+    /// A nearer filter counts the tokens of a relayed call. What an earlier state of the row had is
+    /// counted; only what is more can be added.
+    fn count_usage(&mut self, counted: Option<&Entry>) {
         if self.event.outcome == Outcome::Relayed {
             return;
         }
-        for (bucket, n_tokens) in self.event.usage.tokens().filter(|(_, n)| *n > 0) {
+        for (bucket, n_tokens) in self.event.usage.tokens() {
+            let before = counted.and_then(|entry| entry.event.usage.get(bucket));
+            let n_tokens = n_tokens.saturating_sub(before.unwrap_or(0));
+            if n_tokens == 0 {
+                continue;
+            }
             let own = [("bucket", bucket.name())];
             self.add(
                 &kept::TOKENS,
@@ -119,12 +129,19 @@ impl Tally<'_> {
     }
 
     /// A call that nothing is charged for has no line and does not show among costs.
-    fn count_cost(&mut self, entry: &Entry) {
-        let Some(cost) = entry.cost.total.filter(|_| !entry.cost.lines.is_empty()) else {
+    fn count_cost(&mut self, entry: &Entry, counted: Option<&Entry>) {
+        let Some(cost) = shown_cost(entry) else {
             return;
         };
-        self.add(&kept::COST, Kind::Cost, &[], i128::from(cost.as_pico()));
-        self.observe(&kept::REQUEST_COST, cost.as_pico());
+        let Some(before) = counted.and_then(shown_cost) else {
+            self.add(&kept::COST, Kind::Cost, &[], i128::from(cost));
+            self.observe(&kept::REQUEST_COST, cost);
+            return;
+        };
+        if cost > before {
+            let more = i128::from(cost) - i128::from(before);
+            self.add(&kept::COST, Kind::Cost, &[], more);
+        }
     }
 
     /// Adds under the event's labels and the family's own.
@@ -170,6 +187,12 @@ pub fn restore(book: &mut SeriesBook, totals: &Totals) {
     }
 }
 
+/// The cost that is counted, in pico-dollars.
+fn shown_cost(entry: &Entry) -> Option<i64> {
+    let total = entry.cost.total.filter(|_| !entry.cost.lines.is_empty());
+    total.map(|cost| cost.as_pico())
+}
+
 fn saturate(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
@@ -180,4 +203,69 @@ fn source_of(event: &Event) -> UsageSource {
         .into_iter()
         .find(|source| source.name() == event.usage_source)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use rust_decimal::Decimal;
+    use tollmesh_usage::{Bucket, Usage};
+
+    use super::*;
+    use crate::config;
+    use crate::ledger::{CostLine, CostRecord};
+    use crate::money::PicoUsd;
+
+    fn entry(output: u64, pico: i64) -> Entry {
+        let line = CostLine {
+            what: Cow::Borrowed("output"),
+            amount: Decimal::from(output),
+            rate: Decimal::ONE,
+            times: Decimal::ONE,
+            usd: Decimal::ONE,
+            assumed: false,
+            extra: None,
+            row: None,
+        };
+        Entry {
+            event: Event {
+                usage: Usage::new().with(Bucket::Output, output),
+                ..Event::default()
+            },
+            cost: CostRecord {
+                total: Some(PicoUsd::from_pico(pico)),
+                lines: vec![line],
+                ..CostRecord::free(Arc::from("digest"))
+            },
+        }
+    }
+
+    /// What the correction of an estimate of 20 tokens for 40 adds: tokens, cost, observed costs.
+    fn corrected(output: u64, pico: i64) -> (i128, i128, usize) {
+        let book = SeriesBook::new(&config::Metrics {
+            labels: Vec::new(),
+            max_values_per_label: 10,
+            max_series: 100,
+        });
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut meter = LabelMeter::new(Arc::new(Mutex::new(book)), Vec::new(), metrics);
+        let mut increments = Increments::default();
+        let before = entry(20, 40);
+        let occasion = Occasion::Completed(&before);
+        meter.measure(&entry(output, pico), occasion, &mut increments);
+        let sum = |metric: &str| {
+            let of_metric = increments.counters().filter(|(name, ..)| *name == metric);
+            of_metric.map(|(_, _, n)| n).sum()
+        };
+        let n_observed = increments.histograms().count();
+        (sum(kept::TOKENS.name), sum(kept::COST.name), n_observed)
+    }
+
+    #[test]
+    fn a_corrected_estimate_adds_only_what_is_more() {
+        assert_eq!(corrected(50, 100), (30, 60, 0));
+        assert_eq!(corrected(20, 40), (0, 0, 0));
+        assert_eq!(corrected(7, 14), (0, 0, 0));
+    }
 }

@@ -21,9 +21,10 @@ const BROTLI_WINDOW_BITS: u32 = 22;
 const BROTLI_FIXED_BYTES: u64 = 128 << 10;
 
 /// The window that the encoder used here declares for the bodies under `zstd`.
-const ZSTD_WINDOW_BYTES: u64 = 256 << 10;
-/// What `zstd` takes beside window and stream: a block as it came and as it is decoded, tables.
-const ZSTD_FIXED_BYTES: u64 = 512 << 10;
+const ZSTD_WINDOW_BYTES: u64 = 128 << 10;
+/// What `zstd` takes beside window and stream: the next block as it came, as literals and as it is
+/// decoded, 128 KiB each at most; room in which these grow; tables.
+const ZSTD_FIXED_BYTES: u64 = 768 << 10;
 
 /// What is undone beside the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl Encoding {
         match self {
             Encoding::Identity | Encoding::Gzip | Encoding::Deflate => "",
             Encoding::Brotli => "(window of 4 MiB declared)",
-            Encoding::Zstd => "(window of 256 KiB declared)",
+            Encoding::Zstd => "(window of 128 KiB declared)",
         }
     }
 

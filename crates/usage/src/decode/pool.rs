@@ -38,12 +38,12 @@ impl DecoderPool {
 
     /// Sets bytes aside until the reservation is dropped.
     pub(super) fn reserve(&self, n_bytes: u64) -> Result<Reservation, Trouble> {
-        let n_left = self.n_left.get().checked_sub(n_bytes);
-        self.n_left.set(n_left.ok_or(Trouble::DecoderBudget)?);
-        Ok(Reservation {
+        let mut reservation = Reservation {
             pool: self.clone(),
-            n_bytes,
-        })
+            n_bytes: 0,
+        };
+        reservation.raise_to(n_bytes)?;
+        Ok(reservation)
     }
 }
 
@@ -52,6 +52,17 @@ impl DecoderPool {
 pub(super) struct Reservation {
     pool: DecoderPool,
     n_bytes: u64,
+}
+
+impl Reservation {
+    /// Sets so many bytes aside in all, where that is more than before.
+    pub(super) fn raise_to(&mut self, n_bytes: u64) -> Result<(), Trouble> {
+        let n_more = n_bytes.saturating_sub(self.n_bytes);
+        let n_left = self.pool.n_left.get().checked_sub(n_more);
+        self.pool.n_left.set(n_left.ok_or(Trouble::DecoderBudget)?);
+        self.n_bytes += n_more;
+        Ok(())
+    }
 }
 
 impl Drop for Reservation {
@@ -68,7 +79,10 @@ mod tests {
     #[test]
     fn what_is_reserved_is_given_back() {
         let pool = DecoderPool::of(100);
-        let first = pool.reserve(60).unwrap();
+        let mut first = pool.reserve(50).unwrap();
+        assert_eq!(first.raise_to(101), Err(Trouble::DecoderBudget));
+        assert_eq!(first.raise_to(60), Ok(()));
+        assert_eq!(first.raise_to(10), Ok(()));
         assert_eq!(pool.reserve(41).err(), Some(Trouble::DecoderBudget));
         assert_eq!(pool.clone().n_bytes_left(), 40);
         drop(first);

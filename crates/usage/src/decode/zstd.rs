@@ -5,6 +5,8 @@
 //! it is a window old, or at the end of the frame: where a body is cut, an empty last block is put
 //! in the place of what is missing, so that all that came is read. Checksums are not verified.
 
+mod block;
+
 use std::fmt;
 use std::io::Read;
 
@@ -13,6 +15,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use super::Volume;
 use super::pool::{DecoderPool, Reservation};
 use crate::scan::Trouble;
+use block::{BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, Scratch, block_length};
 
 /// The buffer through which everything is read, on the stack.
 const BUFFER_BYTES: usize = 4096;
@@ -25,17 +28,9 @@ const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
 /// The largest window that a sender may use over HTTP (RFC 9659, 3).
 const WINDOW_BYTES_MAX: u64 = 8 << 20;
 
-/// The smallest window that the decoder makes room for: its buffer has two blocks at least.
-const WINDOW_BYTES_MIN: u64 = 256 << 10;
+/// What the decoder's ring has beyond the power of two to which it grows: two blocks.
+const RING_SLACK_BYTES: u64 = 256 << 10;
 
-/// What a decoder takes beside its window: the block at hand as it came and as literals, the
-/// tables, the sequences of a dense block.
-const FIXED_BYTES: u64 = 512 << 10;
-
-/// The longest block, as it came and as it is decoded (RFC 8878, 3.1.1.2.4).
-const BLOCK_BYTES_MAX: usize = 128 << 10;
-
-const BLOCK_HEADER_BYTES: usize = 3;
 const CHECKSUM_BYTES: usize = 4;
 
 /// An empty raw block that ends its frame, and zeros where a checksum may be due.
@@ -59,11 +54,20 @@ pub(crate) struct Zstd {
     stage: Stage,
     /// A header or block that has not come whole.
     carry: Vec<u8>,
-    frame: Option<(FrameDecoder, Reservation)>,
+    frame: Option<Frame>,
     n_frames: u32,
     /// The body ended within a frame.
     is_cut: bool,
     volume: Volume,
+}
+
+/// The frame at hand.
+struct Frame {
+    decoder: FrameDecoder,
+    /// What the ring may take.
+    ring_bytes: u64,
+    scratch: Scratch,
+    memory: Reservation,
 }
 
 impl fmt::Debug for Zstd {
@@ -153,6 +157,8 @@ impl Zstd {
                 _ => header_length(&self.carry)?,
             };
             let n_missing = n_wanted - self.carry.len().min(n_wanted);
+            // A block that came in pieces would have room for nearly two.
+            self.carry.reserve_exact(n_missing);
             if n_missing == 0 {
                 return Ok(Some(std::mem::take(&mut self.carry)));
             }
@@ -179,25 +185,34 @@ impl Zstd {
         if window > WINDOW_BYTES_MAX {
             return Err(Trouble::BadEncoding);
         }
-        // The decoder's buffer doubles as it fills, and is copied when it does.
-        let buffer = window.max(WINDOW_BYTES_MIN).next_power_of_two();
         self.frame = None;
-        let reservation = self.pool.reserve(buffer + buffer / 2 + FIXED_BYTES)?;
+        let ring_bytes = ring_bytes(window);
+        let scratch = Scratch::default();
+        let memory = self.pool.reserve(ring_bytes + scratch.n_bytes())?;
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(WINDOW_BYTES_MAX);
         decoder
             .reset(header)
             .map_err(|_refused| Trouble::BadEncoding)?;
         let has_checksum = descriptor(header) & 4 != 0;
-        self.frame = Some((decoder, reservation));
+        self.frame = Some(Frame {
+            decoder,
+            ring_bytes,
+            scratch,
+            memory,
+        });
         self.stage = Stage::Block { has_checksum };
         Ok(())
     }
 
     fn block(&mut self, block: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<(), Trouble> {
-        let Some((decoder, _)) = &mut self.frame else {
+        let Some(frame) = &mut self.frame else {
             return Err(Trouble::BadEncoding);
         };
+        frame.scratch.make_room(block)?;
+        let n_bytes = frame.ring_bytes + frame.scratch.n_bytes();
+        frame.memory.raise_to(n_bytes)?;
+        let decoder = &mut frame.decoder;
         let is_last = decoder
             .decode_blocks(block, BlockDecodingStrategy::UptoBlocks(1))
             .map_err(|_broken| Trouble::BadEncoding)?;
@@ -219,28 +234,17 @@ impl Zstd {
     }
 }
 
-/// Bytes of the block that begins so, its header and what must come with it included; the
-/// header's own where that has not come.
-fn block_length(begun: &[u8], has_checksum: bool) -> Result<usize, Trouble> {
-    let Some(header) = begun.first_chunk::<BLOCK_HEADER_BYTES>() else {
-        return Ok(BLOCK_HEADER_BYTES);
-    };
-    let header = usize::try_from(little_endian(header)).unwrap_or(usize::MAX);
-    let (is_last, kind, size) = (header & 1 == 1, header >> 1 & 3, header >> 3);
-    if size > BLOCK_BYTES_MAX {
-        return Err(Trouble::BadEncoding);
+/// What the decoder's ring may take for that window: it keeps a window, a block is decoded behind
+/// it, and it grows by powers of two beyond two blocks, into room of its own.
+fn ring_bytes(window: u64) -> u64 {
+    let n_needed = window + window.min(BLOCK_BYTES_MAX as u64);
+    match n_needed.checked_sub(RING_SLACK_BYTES) {
+        None | Some(0) => RING_SLACK_BYTES + RING_SLACK_BYTES / 2,
+        Some(n_beyond) => {
+            let n_beyond = n_beyond.next_power_of_two();
+            n_beyond + n_beyond / 2 + 2 * RING_SLACK_BYTES
+        }
     }
-    let n_content = match kind {
-        // One byte, repeated.
-        1 => 1,
-        _ => size,
-    };
-    let n_checksum = if is_last && has_checksum {
-        CHECKSUM_BYTES
-    } else {
-        0
-    };
-    Ok(BLOCK_HEADER_BYTES + n_content + n_checksum)
 }
 
 /// Bytes of the frame header that begins so, as far as it tells.
@@ -306,6 +310,7 @@ fn window_bytes(header: &[u8]) -> u64 {
     base + base / 8 * u64::from(window & 7)
 }
 
+/// The number that up to eight bytes are.
 fn little_endian(bytes: &[u8]) -> u64 {
     let bytes = bytes.iter().take(8).rev();
     bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -397,6 +402,13 @@ mod tests {
         let mut with_dictionary = MAGIC.to_le_bytes().to_vec();
         with_dictionary.extend_from_slice(&[1, 0, 77, 1, 0, 0]);
         assert_eq!(decoded(&with_dictionary, 3).1, bad);
+        // 1 MiB of literals in one block, from one byte.
+        let literals = [1 | 3 << 2, 0, 0, 0xF0, b'x', 0];
+        let mut too_many = frame(0x58, &[]);
+        let header = 1 | 2 << 1 | literals.len() << 3;
+        too_many.extend_from_slice(&header.to_le_bytes()[..3]);
+        too_many.extend_from_slice(&literals);
+        assert_eq!(decoded(&too_many, 3).1, bad);
         let too_long = [&frame(0, &[])[..], &[0xFF, 0xFF, 0xFF]].concat();
         assert_eq!(decoded(&too_long, 3).1, bad);
         let bomb = frame(0x58, &vec![(&b"b"[..], true); 1000]);

@@ -309,13 +309,15 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     };
     let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
     let with_reasoning = output.saturating_add(reasoning);
+    let is_beside_searches =
+        quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some();
     let total = counts.get(Count::Total).zip(input);
     match total.map(|(total, input)| total.saturating_sub(input)) {
         // Where the total has it on top, it is on top: also for hosts that pass on what another
         // counted.
         Some(produced) if produced == with_reasoning => Some(produced),
         Some(produced) if produced == output && quirks.total_tells_reasoning => Some(output),
-        _ if quirks.reasoning_is_additional => Some(with_reasoning),
+        _ if quirks.reasoning_is_additional || is_beside_searches => Some(with_reasoning),
         Some(produced) if quirks.output_from_total => Some(produced.max(output)),
         _ => Some(output),
     }

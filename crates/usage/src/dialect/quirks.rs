@@ -7,6 +7,8 @@ use crate::detect::Api;
 pub(crate) struct Quirks {
     /// `completion_tokens` excludes `reasoning_tokens`.
     pub(crate) reasoning_is_additional: bool,
+    /// The same, but only in answers that count their searches.
+    pub(crate) reasoning_beside_searches: bool,
     /// `total_tokens` has reasoning in it, so that it tells whether `completion_tokens` has too.
     pub(crate) total_tells_reasoning: bool,
     /// `prompt_tokens` excludes `audio_tokens`.
@@ -21,6 +23,7 @@ pub(crate) struct Quirks {
 
 const NONE: Quirks = Quirks {
     reasoning_is_additional: false,
+    reasoning_beside_searches: false,
     total_tells_reasoning: false,
     audio_is_additional: false,
     cached_is_additional: false,
@@ -51,11 +54,12 @@ const QUIRKS: &[(&str, Quirks)] = &[
         },
     ),
     // https://docs.perplexity.ai/docs/getting-started/pricing: Sonar Deep Research charges reasoning
-    // beside output; observed far above `completion_tokens`, and in no total.
+    // and `num_search_queries` beside output; observed far above `completion_tokens`, and in no
+    // total. What other models think is part of their answer.
     (
         "perplexity",
         Quirks {
-            reasoning_is_additional: true,
+            reasoning_beside_searches: true,
             ..NONE
         },
     ),

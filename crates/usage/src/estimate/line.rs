@@ -74,13 +74,6 @@ impl Line {
         u64::try_from(n_tokens).unwrap_or(u64::MAX)
     }
 
-    /// The tokens of a part of an answer, without the offset.
-    pub(super) fn part(&self, expected_milli: u64) -> u64 {
-        let (_, slope) = self.fit(0);
-        let milli = slope * i128::from(expected_milli) / MILLI;
-        u64::try_from((milli + MILLI - 1) / MILLI).unwrap_or(u64::MAX)
-    }
-
     /// Offset and slope, in thousandths.
     fn fit(&self, prior_offset: i128) -> (i128, i128) {
         let a11 = self.weight + PRIOR_OFFSET;

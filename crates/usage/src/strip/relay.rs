@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use super::EventCutter;
+
 /// One chunk on its way through: what of it was left out, and what comes before it.
 pub(super) struct Relay<'a> {
     pub(super) chunk: &'a [u8],
@@ -53,13 +55,13 @@ impl<'a> Relay<'a> {
             self.hold(held, end);
             self.is_changed = true;
             // Not `append`: what was held must not stay allocated for the rest of the stream.
-            self.out.extend_from_slice(&mem::take(held));
+            self.put(&mem::take(held));
         }
     }
 
     /// Lets the chunk pass up to `from`, and nothing from there to `to`.
     pub(super) fn leave_out(&mut self, from: usize, to: usize) {
-        self.out.extend_from_slice(self.part(self.rest_from, from));
+        self.put(self.part(self.rest_from, from));
         self.rest_from = to;
         self.is_changed = true;
     }
@@ -69,8 +71,17 @@ impl<'a> Relay<'a> {
         if !self.is_changed {
             return None;
         }
-        self.out
-            .extend_from_slice(self.part(self.rest_from, self.chunk.len()));
+        self.put(self.part(self.rest_from, self.chunk.len()));
         Some(self.out)
+    }
+
+    /// Appends to what is sent. Room is made once, for all that can come: a chunk may be as large
+    /// as the proxy's buffers, and a copy that grows has up to three times as much.
+    fn put(&mut self, bytes: &[u8]) {
+        if self.out.capacity() == 0 && !bytes.is_empty() {
+            let n_bytes = self.chunk.len() + EventCutter::HELD_BYTES_MAX;
+            self.out.reserve_exact(n_bytes.max(bytes.len()));
+        }
+        self.out.extend_from_slice(bytes);
     }
 }

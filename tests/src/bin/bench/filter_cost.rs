@@ -1,4 +1,4 @@
-//! CPU time of Envoy for each request, by set-up and load.
+//! What each set-up makes of each load: Envoy's CPU time a request, and the time to first byte.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,22 +9,13 @@ use tollmesh_tests::artifacts::Artifacts;
 use tollmesh_tests::envoy::Envoy;
 use tollmesh_tests::envoy_config::Ingest;
 
-use crate::load::{LOADS, N_CONNECTIONS, Sending};
+use crate::load::{LOADS, Sending};
 use crate::setups::Setup;
-use crate::{median, sink, upstream};
+use crate::table::{Cell, Figure, Table};
+use crate::{quantile, sink, upstream};
 
 /// The head start of a load before its measurement: connections are made and caches are warm.
 const WARM_UP: Duration = Duration::from_millis(300);
-
-/// One measurement.
-#[derive(Clone, Copy, Debug)]
-struct Figure {
-    cpu_us_per_request: f64,
-    requests_per_second: f64,
-}
-
-/// Figures of one cell of the table, one for each round.
-type Cell = Vec<Figure>;
 
 /// Measures and prints the table, for the loads whose name contains `only`.
 pub fn measure(
@@ -60,7 +51,11 @@ pub fn measure(
             }
         }
     }
-    print(&cells, n_rounds, span, only);
+    let table = Table {
+        cells: &cells,
+        loads: wanted(only).collect(),
+    };
+    table.print(n_rounds, span);
     for ((setup, before), after) in Setup::ALL.iter().zip(idle).zip(resident(&envoys)?) {
         println!(
             "{:<22} {} MB resident idle, {} MB after",
@@ -88,6 +83,7 @@ fn figure(runtime: &Runtime, envoy: &Envoy, load: usize, span: Duration) -> anyh
     runtime.block_on(async {
         let sending = Sending::start(envoy.listener(), load);
         tokio::time::sleep(WARM_UP).await;
+        sending.first_bytes_us();
         let (cpu, n, started) = (
             envoy.process().cpu_time()?,
             sending.n_answers(),
@@ -97,44 +93,14 @@ fn figure(runtime: &Runtime, envoy: &Envoy, load: usize, span: Duration) -> anyh
         let cpu = envoy.process().cpu_time()? - cpu;
         let n = sending.n_answers() - n;
         let took = started.elapsed();
+        let first_bytes = sending.first_bytes_us();
         sending.stop().await?;
         ensure!(n > 0, "{}: no answer in {took:?}", LOADS[load].name);
         Ok(Figure {
             cpu_us_per_request: cpu.as_secs_f64() * 1e6 / n as f64,
             requests_per_second: n as f64 / took.as_secs_f64(),
+            first_byte_us: quantile(first_bytes.clone(), 0.5),
+            first_byte_p99_us: quantile(first_bytes, 0.99),
         })
     })
-}
-
-fn print(cells: &[Vec<Cell>], n_rounds: u32, span: Duration, only: &str) {
-    println!(
-        "CPU of Envoy (1 worker, {N_CONNECTIONS} connections) in µs a request; median of \
-         {n_rounds} rounds of {} s, set-ups alternating",
-        span.as_secs()
-    );
-    println!(
-        "{:<16} {:<22} {:>9} {:>9} {:>14} {:>9}",
-        "load", "set-up", "µs", "x alone", "over empty, µs", "calls/s"
-    );
-    let middle = |cell: &Cell, of: fn(&Figure) -> f64| median(cell.iter().map(of).collect());
-    let cpu = |setup: usize, load: usize| middle(&cells[setup][load], |f| f.cpu_us_per_request);
-    let place = |setup: Setup| Setup::ALL.iter().position(|s| *s == setup).unwrap_or(0);
-    for load in wanted(only) {
-        let named = &LOADS[load];
-        let (alone, empty) = (
-            cpu(place(Setup::Alone), load),
-            cpu(place(Setup::Empty), load),
-        );
-        for (row, setup) in Setup::ALL.iter().enumerate() {
-            let us = cpu(row, load);
-            let rate = middle(&cells[row][load], |f| f.requests_per_second);
-            println!(
-                "{:<16} {:<22} {us:>9.1} {:>9.2} {:>14.1} {rate:>9.0}",
-                named.name,
-                setup.name(),
-                us / alone,
-                us - empty
-            );
-        }
-    }
 }

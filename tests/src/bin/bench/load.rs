@@ -1,8 +1,9 @@
 //! The loads, and the client that sends them: raw HTTP/1 on a few connections that stay open.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,8 +12,14 @@ use tokio::task::JoinSet;
 
 use crate::upstream::find;
 
-/// Connections that send at a time.
-pub const N_CONNECTIONS: usize = 16;
+/// Connections that send at a time, where answers come as fast as they can.
+const CONNECTIONS: usize = 16;
+
+/// Streams at a time where answers are paced: most of them wait for their next event.
+const PACED_CONNECTIONS: usize = 64;
+
+/// The time between two events of a paced stream.
+pub const PACE: Duration = Duration::from_millis(5);
 
 /// One kind of call.
 #[derive(Debug)]
@@ -20,6 +27,9 @@ pub struct Load {
     /// Its name in the table.
     pub name: &'static str,
     shape: Shape,
+    /// What the filter may add to the empty one, in µs of CPU a request; `None` where no goal was
+    /// set.
+    pub goal_us: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -32,17 +42,21 @@ enum Shape {
         /// Whether the app asks for usage itself; if not, the filter asks and cuts.
         app_asks: bool,
     },
+    /// A stream of so many events, one every [`PACE`]; the filter asks for usage and cuts.
+    Paced { n_events: usize },
 }
 
 /// Every load, in the order of the table.
-pub const LOADS: [Load; 4] = [
+pub const LOADS: [Load; 5] = [
     Load {
         name: "1 KB JSON",
         shape: Shape::Json(1 << 10),
+        goal_us: Some(10.0),
     },
     Load {
         name: "64 KB JSON",
         shape: Shape::Json(64 << 10),
+        goal_us: Some(30.0),
     },
     Load {
         name: "500 events",
@@ -50,6 +64,7 @@ pub const LOADS: [Load; 4] = [
             n_events: 500,
             app_asks: true,
         },
+        goal_us: Some(70.0),
     },
     Load {
         name: "500 events, cut",
@@ -57,6 +72,12 @@ pub const LOADS: [Load; 4] = [
             n_events: 500,
             app_asks: false,
         },
+        goal_us: Some(70.0),
+    },
+    Load {
+        name: "50 events, paced",
+        shape: Shape::Paced { n_events: 50 },
+        goal_us: None,
     },
 ];
 
@@ -69,7 +90,8 @@ impl Load {
     pub fn request(&self, index: usize) -> Vec<u8> {
         let more = match self.shape {
             Shape::Json(_) => "",
-            Shape::Sse {
+            Shape::Paced { .. }
+            | Shape::Sse {
                 app_asks: false, ..
             } => ",\"stream\":true",
             Shape::Sse { app_asks: true, .. } => {
@@ -90,11 +112,30 @@ impl Load {
         .into_bytes()
     }
 
-    /// The whole answer, head and body.
-    pub fn answer(&self) -> Vec<u8> {
+    /// The whole answer, head and body; in the pieces between which it pauses for [`PACE`].
+    pub fn answer(&self) -> Vec<Vec<u8>> {
         match self.shape {
-            Shape::Json(n_bytes) => json_answer(n_bytes),
-            Shape::Sse { n_events, .. } => sse_answer(n_events),
+            Shape::Json(n_bytes) => vec![json_answer(n_bytes)],
+            Shape::Sse { n_events, .. } => vec![sse_answer(n_events).concat()],
+            Shape::Paced { n_events } => sse_answer(n_events),
+        }
+    }
+
+    /// Whether answers pause between their events.
+    pub fn is_paced(&self) -> bool {
+        matches!(self.shape, Shape::Paced { .. })
+    }
+
+    /// Whether all events come at once.
+    pub fn is_burst(&self) -> bool {
+        matches!(self.shape, Shape::Sse { .. })
+    }
+
+    /// Connections that send at a time.
+    pub fn n_connections(&self) -> usize {
+        match self.is_paced() {
+            true => PACED_CONNECTIONS,
+            false => CONNECTIONS,
         }
     }
 }
@@ -114,8 +155,10 @@ fn json_answer(n_bytes: usize) -> Vec<u8> {
     (head + &body).into_bytes()
 }
 
-fn sse_answer(n_events: usize) -> Vec<u8> {
-    let mut answer =
+/// A piece an event, the head with the first one.
+fn sse_answer(n_events: usize) -> Vec<Vec<u8>> {
+    let mut pieces = Vec::with_capacity(n_events);
+    let mut piece =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             .to_string();
     let mut chunk = |choices: &str, usage: &str| {
@@ -124,7 +167,8 @@ fn sse_answer(n_events: usize) -> Vec<u8> {
              \"created\":1760000000,\"model\":\"gpt-4o\",\"choices\":[{choices}],\
              \"usage\":{usage}}}\n\n"
         );
-        answer += &format!("{:x}\r\n{event}\r\n", event.len());
+        piece += &format!("{:x}\r\n{event}\r\n", event.len());
+        pieces.push(std::mem::take(&mut piece).into_bytes());
     };
     for n in 1..n_events {
         let delta = format!(
@@ -134,44 +178,61 @@ fn sse_answer(n_events: usize) -> Vec<u8> {
         chunk(&delta, "null");
     }
     chunk("", USAGE);
-    answer += "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
-    answer.into_bytes()
+    if let Some(last) = pieces.last_mut() {
+        last.extend_from_slice(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
+    }
+    pieces
+}
+
+/// What all connections of a load have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    n_answers: AtomicU64,
+    is_over: AtomicBool,
+    /// From a request to the first byte of its answer's body, in µs.
+    first_bytes_us: Mutex<Vec<f64>>,
 }
 
 /// What a load sends while it runs.
 #[derive(Debug)]
 pub struct Sending {
-    n_answers: Arc<AtomicU64>,
-    is_over: Arc<AtomicBool>,
+    seen: Arc<Seen>,
     connections: JoinSet<anyhow::Result<()>>,
 }
 
 impl Sending {
     /// Begins to send `LOADS[index]` to `envoy` on every connection.
     pub fn start(envoy: SocketAddr, index: usize) -> Sending {
-        let n_answers = Arc::new(AtomicU64::new(0));
-        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Seen::default());
         let mut connections = JoinSet::new();
-        for _ in 0..N_CONNECTIONS {
-            let request = LOADS[index].request(index);
-            let (n_answers, is_over) = (Arc::clone(&n_answers), Arc::clone(&is_over));
-            connections.spawn(send(envoy, request, n_answers, is_over));
+        let load = &LOADS[index];
+        let n_connections = u32::try_from(load.n_connections()).unwrap_or(1);
+        for n in 0..n_connections {
+            // Paced streams begin one after the other, as they do in life, not on one beat.
+            let wait = match load.is_paced() {
+                true => PACE * n / n_connections,
+                false => Duration::ZERO,
+            };
+            let (request, seen) = (load.request(index), Arc::clone(&seen));
+            connections.spawn(send(envoy, request, wait, seen));
         }
-        Sending {
-            n_answers,
-            is_over,
-            connections,
-        }
+        Sending { seen, connections }
     }
 
     /// Answers that have come so far.
     pub fn n_answers(&self) -> u64 {
-        self.n_answers.load(Ordering::Relaxed)
+        self.seen.n_answers.load(Ordering::Relaxed)
+    }
+
+    /// How long each first byte of a body took since this was last asked, in µs.
+    pub fn first_bytes_us(&self) -> Vec<f64> {
+        let first_bytes = self.seen.first_bytes_us.lock();
+        std::mem::take(&mut *first_bytes.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends every connection after its answer; fails where one went wrong.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.seen.is_over.store(true, Ordering::Relaxed);
         while let Some(connection) = self.connections.join_next().await {
             connection??;
         }
@@ -182,30 +243,37 @@ impl Sending {
 async fn send(
     envoy: SocketAddr,
     request: Vec<u8>,
-    n_answers: Arc<AtomicU64>,
-    is_over: Arc<AtomicBool>,
+    wait: Duration,
+    seen: Arc<Seen>,
 ) -> anyhow::Result<()> {
+    tokio::time::sleep(wait).await;
     let mut stream = TcpStream::connect(envoy).await.context("Envoy is gone")?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(256 * 1024);
-    while !is_over.load(Ordering::Relaxed) {
+    while !seen.is_over.load(Ordering::Relaxed) {
+        let asked = Instant::now();
         stream.write_all(&request).await?;
         buffer.clear();
-        read_answer(&mut stream, &mut buffer).await?;
-        n_answers.fetch_add(1, Ordering::Relaxed);
+        let first_byte = read_answer(&mut stream, &mut buffer).await? - asked;
+        seen.n_answers.fetch_add(1, Ordering::Relaxed);
+        let first_bytes = seen.first_bytes_us.lock();
+        let mut first_bytes = first_bytes.unwrap_or_else(PoisonError::into_inner);
+        first_bytes.push(first_byte.as_secs_f64() * 1e6);
     }
     Ok(())
 }
 
-async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+/// Reads one answer; when the first byte of its body came.
+async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<Instant> {
     let head = loop {
-        if let Some(end) = find(buffer, b"\r\n\r\n") {
+        if let Some(end) = find(buffer, b"\r\n\r\n").filter(|end| buffer.len() > end + 4) {
             break end + 4;
         }
         if stream.read_buf(buffer).await? == 0 {
             bail!("Envoy hung up before an answer");
         }
     };
+    let first_byte = Instant::now();
     let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
     if !text.starts_with("http/1.1 200") {
         bail!("an answer that is none: {text}");
@@ -225,5 +293,5 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Re
             bail!("Envoy hung up in an answer");
         }
     }
-    Ok(())
+    Ok(first_byte)
 }

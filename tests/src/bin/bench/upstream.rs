@@ -7,14 +7,14 @@ use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::load::{LOADS, Load};
+use crate::load::{LOADS, Load, PACE};
 
 /// Starts to listen; connections live until the process ends.
 pub async fn start() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.context("the upstream cannot listen on loopback")?;
     let address = listener.local_addr()?;
-    let answers: Arc<Vec<Vec<u8>>> = Arc::new(LOADS.iter().map(Load::answer).collect());
+    let answers: Arc<Vec<Vec<Vec<u8>>>> = Arc::new(LOADS.iter().map(Load::answer).collect());
     tokio::spawn(async move {
         loop {
             if let Ok((stream, _)) = listener.accept().await {
@@ -27,7 +27,7 @@ pub async fn start() -> anyhow::Result<SocketAddr> {
 }
 
 /// Answers each request; which answer is asked for stands in the header `x-load`.
-async fn serve(mut stream: TcpStream, answers: Arc<Vec<Vec<u8>>>) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, answers: Arc<Vec<Vec<Vec<u8>>>>) -> std::io::Result<()> {
     let mut seen = Vec::with_capacity(8 * 1024);
     loop {
         let request = loop {
@@ -41,9 +41,25 @@ async fn serve(mut stream: TcpStream, answers: Arc<Vec<Vec<u8>>>) -> std::io::Re
         let answer = answers
             .get(request.load)
             .ok_or(std::io::ErrorKind::InvalidData)?;
-        stream.write_all(answer).await?;
+        let mut pieces = answer.iter();
+        if let Some(first) = pieces.next() {
+            stream.write_all(first).await?;
+        }
+        if pieces.len() > 0 {
+            write_paced(&mut stream, pieces.as_slice()).await?;
+        }
         seen.drain(..request.n_bytes);
     }
+}
+
+/// Writes the rest of an answer, on a beat that a late piece does not shift.
+async fn write_paced(stream: &mut TcpStream, pieces: &[Vec<u8>]) -> std::io::Result<()> {
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + PACE, PACE);
+    for piece in pieces {
+        beat.tick().await;
+        stream.write_all(piece).await?;
+    }
+    Ok(())
 }
 
 /// A request that is all there.

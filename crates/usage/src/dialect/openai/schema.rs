@@ -195,9 +195,8 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("output", OUTPUT),
     ("outputs", Node::array(&ENTRY)),
     ("base_resp", BASE_RESPONSE),
-    // watsonx.ai's embeddings and ranks (https://cloud.ibm.com/apidocs/watsonx-ai#text-embeddings)
+    // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
     ("model_id", Node::leaf(Field::Model)),
-    ("input_token_count", count(Count::Input)),
     ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
