@@ -102,6 +102,21 @@ impl Running {
         Ok(Duration::from_nanos(ticks * (1_000_000_000 / per_second)))
     }
 
+    /// CPU time used so far by the threads that it has, to the nanosecond: for a process whose
+    /// threads stay, finer than [`Running::cpu_time`].
+    pub fn cpu_time_of_threads(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/task", self.id());
+        let mut ns = 0;
+        for thread in fs::read_dir(&path).with_context(|| format!("cannot read {path}"))? {
+            let path = thread?.path().join("schedstat");
+            let stat = fs::read_to_string(&path)?;
+            let on_cpu = stat.split_whitespace().next();
+            let on_cpu: Option<u64> = on_cpu.and_then(|ns| ns.parse().ok());
+            ns += on_cpu.with_context(|| format!("{} has no time", path.display()))?;
+        }
+        Ok(Duration::from_nanos(ns))
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
         self.memory("VmRSS:")

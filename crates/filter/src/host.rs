@@ -1,72 +1,27 @@
 //! The proxy-wasm ABI (0.2.1): host calls that report refusals and never panic.
 //!
-//! The wrappers of the ABI's crate for Rust panic on any status that they do not expect and on
+//! The wrappers of the `proxy-wasm` crate panic on any status that they do not expect and on
 //! header values that are not UTF-8, and a panic costs every stream of a worker. Here every call
-//! returns a `Result`.
+//! returns a `Result`. The crate's dispatcher is used only to be called; its one wrapper in use is
+//! that for HTTP calls, since only it can register the call's token with the dispatcher.
 //!
-//! `unsafe` is here and in `entry` only.
+//! This is the only file with `unsafe` in it.
 
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use crate::headers::serialise;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 
 /// The number of a host call's refusal (`proxy_status_t`,
 /// <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub u32);
 
-/// What the proxy does after a callback for headers, body or trailers (`proxy_action_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Action {
-    /// Goes on.
-    Continue = 0,
-    /// Stops this direction of the stream.
-    Pause = 1,
-}
-
-/// A buffer (`proxy_buffer_type_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Buffer {
-    /// The next bytes of a request's body.
-    RequestBody = 0,
-    /// The next bytes of a response's body.
-    ResponseBody = 1,
-    /// The body of the answer to a call of ours.
-    CallResponseBody = 4,
-    /// The plugin's configuration.
-    PluginConfiguration = 7,
-}
-
-/// A header map (`proxy_map_type_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Map {
-    /// A request's headers.
-    RequestHeaders = 0,
-    /// A response's headers.
-    ResponseHeaders = 2,
-    /// The headers of the answer to a call of ours.
-    CallResponseHeaders = 6,
-}
-
-/// How loud a line in Envoy's log is (`proxy_log_level_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Level {
-    /// Something is not as it should be.
-    Warn = 3,
-    /// Nothing works.
-    Critical = 5,
-}
-
 mod abi {
-    //! Statuses are plain numbers here: a status that an enum does not know would be undefined
-    //! behaviour.
+    //! Statuses are plain numbers here: a status that the crate's enum does not know would be
+    //! undefined behaviour.
 
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
@@ -126,23 +81,11 @@ mod abi {
         ) -> u32;
         pub fn proxy_increment_metric(id: u32, by: i64) -> u32;
         pub fn proxy_done() -> u32;
-        pub fn proxy_http_call(
-            cluster: *const u8,
-            cluster_size: usize,
-            headers: *const u8,
-            headers_size: usize,
-            body: *const u8,
-            body_size: usize,
-            trailers: *const u8,
-            trailers_size: usize,
-            timeout_ms: u32,
-            call: *mut u32,
-        ) -> u32;
     }
 }
 
 /// Writes a line to Envoy's log.
-pub fn log(level: Level, message: &str) {
+pub fn log(level: LogLevel, message: &str) {
     // SAFETY: pointer and size are of one live string. Nobody can be told that logging failed.
     let _ = unsafe { abi::proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
@@ -162,7 +105,7 @@ pub fn set_tick_period_ms(period: u32) -> Result<(), Refused> {
 }
 
 /// The bytes of a buffer from its start, at most `size_max`.
-pub fn buffer(kind: Buffer, size_max: usize) -> Result<Vec<u8>, Refused> {
+pub fn buffer(kind: BufferType, size_max: usize) -> Result<Vec<u8>, Refused> {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: the host writes a pointer and a size to live variables.
     let status =
@@ -173,14 +116,14 @@ pub fn buffer(kind: Buffer, size_max: usize) -> Result<Vec<u8>, Refused> {
 }
 
 /// Puts these bytes in the place of a buffer's whole content.
-pub fn replace_buffer(kind: Buffer, bytes: &[u8]) -> Result<(), Refused> {
+pub fn replace_buffer(kind: BufferType, bytes: &[u8]) -> Result<(), Refused> {
     let (data, size) = (bytes.as_ptr(), bytes.len());
     // SAFETY: pointer and size are of one live slice.
     done(unsafe { abi::proxy_set_buffer_bytes(kind as u32, 0, usize::MAX, data, size) })
 }
 
 /// A header map, serialised.
-pub fn header_map(kind: Map) -> Result<Vec<u8>, Refused> {
+pub fn header_map(kind: MapType) -> Result<Vec<u8>, Refused> {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: the host writes a pointer and a size to live variables.
     let status = unsafe { abi::proxy_get_header_map_pairs(kind as u32, &mut data, &mut size) };
@@ -190,7 +133,7 @@ pub fn header_map(kind: Map) -> Result<Vec<u8>, Refused> {
 }
 
 /// Makes the first header of that name have this value, or adds one.
-pub fn set_header(kind: Map, name: &str, value: &[u8]) -> Result<(), Refused> {
+pub fn set_header(kind: MapType, name: &str, value: &[u8]) -> Result<(), Refused> {
     // SAFETY: each pointer and size are of one live slice.
     done(unsafe {
         abi::proxy_replace_header_map_value(
@@ -204,7 +147,7 @@ pub fn set_header(kind: Map, name: &str, value: &[u8]) -> Result<(), Refused> {
 }
 
 /// Takes every header of that name out.
-pub fn remove_header(kind: Map, name: &str) -> Result<(), Refused> {
+pub fn remove_header(kind: MapType, name: &str) -> Result<(), Refused> {
     // SAFETY: pointer and size are of one live string.
     done(unsafe { abi::proxy_remove_header_map_value(kind as u32, name.as_ptr(), name.len()) })
 }
@@ -247,10 +190,10 @@ pub fn respond(status: u16, details: &str, headers: &[u8], body: &[u8]) -> Resul
 
 /// Defines a counter; its id.
 pub fn define_counter(name: &str) -> Result<u32, Refused> {
-    const COUNTER: u32 = 0;
     let mut id = 0;
+    let kind = MetricType::Counter as u32;
     // SAFETY: the host reads one live string and writes four bytes to a live u32.
-    let status = unsafe { abi::proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &mut id) };
+    let status = unsafe { abi::proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) };
     done(status).map(|()| id)
 }
 
@@ -268,34 +211,21 @@ pub fn tell_done() -> Result<(), Refused> {
 }
 
 /// Starts an HTTP call to a cluster; its answer comes to the context that is active now.
+///
+/// Of what Envoy answers here (`Context::httpCall` in `contexts/common/wasm`) the wrapper knows
+/// every status, so it does not panic.
 pub fn post(
     cluster: &str,
-    headers: &[(&str, &str)],
+    headers: Vec<(&str, &str)>,
     body: &[u8],
     timeout: Duration,
-) -> Result<(), Refused> {
-    let (headers, trailers) = (serialise(headers), serialise(&[]));
-    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    let mut call = 0;
-    // SAFETY: each pointer and size are of one live slice; the host writes four bytes to a live u32.
-    done(unsafe {
-        abi::proxy_http_call(
-            cluster.as_ptr(),
-            cluster.len(),
-            headers.as_ptr(),
-            headers.len(),
-            body.as_ptr(),
-            body.len(),
-            trailers.as_ptr(),
-            trailers.len(),
-            timeout_ms,
-            &mut call,
-        )
-    })
+) -> Result<u32, Refused> {
+    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, Some(body), vec![], timeout)
+        .map_err(|status| Refused(status as u32))
 }
 
 fn done(status: u32) -> Result<(), Refused> {
-    const OK: u32 = 0;
+    const OK: u32 = Status::Ok as u32;
     match status {
         OK => Ok(()),
         refused => Err(Refused(refused)),
@@ -311,7 +241,7 @@ unsafe fn owned(data: *mut u8, size: usize) -> Vec<u8> {
     if data.is_null() || size == 0 {
         return Vec::new();
     }
-    // SAFETY: the host gets the memory of what it returns from `proxy_on_memory_allocate`, which
-    // makes it as a vector of just that capacity; and it has filled it.
+    // SAFETY: the host gets the memory of what it returns from `proxy_on_memory_allocate` of the
+    // `proxy-wasm` crate, which makes it as a boxed slice of just that size.
     unsafe { Vec::from_raw_parts(data, size, size) }
 }

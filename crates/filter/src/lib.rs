@@ -1,9 +1,9 @@
 //! The proxy-wasm filter: meters LLM calls inside Envoy.
 //!
-//! [`session`] is one HTTP call as a state machine without host calls; `host` and `entry` are the
-//! only files that know the ABI, the one what we call and the other what is called; `root` and
-//! `stream` carry callbacks to sessions. The host exists in a proxy only, so these are built for
-//! wasm alone, and all else is tested natively.
+//! [`session`] is one HTTP call as a state machine without host calls; [`host`] is the only file
+//! that knows the ABI; [`root`] and [`stream`] carry callbacks from the one to the other. The host
+//! exists in a proxy only, so those three are built for wasm alone, and all else is tested
+//! natively.
 
 #![cfg_attr(
     not(test),
@@ -31,14 +31,19 @@ pub mod tags;
 pub mod trace;
 
 #[cfg(target_arch = "wasm32")]
-mod entry;
-#[cfg(target_arch = "wasm32")]
 pub mod host;
-#[cfg(target_arch = "wasm32")]
-mod memory;
 #[cfg(target_arch = "wasm32")]
 pub mod root;
 #[cfg(target_arch = "wasm32")]
 pub mod stream;
 #[cfg(target_arch = "wasm32")]
 pub mod worker;
+
+#[cfg(target_arch = "wasm32")]
+mod entry {
+    //! What the host calls when it has loaded the module.
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_root_context(|_| Box::new(crate::root::Root::default()));
+    }}
+}

@@ -4,12 +4,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType, LogLevel, MapType};
 use tollmesh_wire::plugin::{AggregatorPeer, Mistake};
 use tollmesh_wire::{Node, PluginConfig};
 
 use crate::counters::Counter;
 use crate::headers::Headers;
-use crate::host::{self, Buffer, Level, Map};
+use crate::host;
 use crate::ids::EventIds;
 use crate::queue::Answer;
 use crate::session::Site;
@@ -85,10 +87,10 @@ impl Root {
         self.worker.site.replace(None);
         for mistake in mistakes {
             let line = format!("plugin configuration: {mistake}");
-            host::log(Level::Critical, &line);
+            host::log(LogLevel::Critical, &line);
         }
         let line = "nothing is metered until the plugin configuration is repaired";
-        host::log(Level::Critical, line);
+        host::log(LogLevel::Critical, line);
     }
 
     /// Sends the batch that is due, if one is.
@@ -101,14 +103,14 @@ impl Root {
         let Some(body) = due else {
             return;
         };
-        let headers = [
+        let headers = vec![
             (":method", "POST"),
             (":path", "/v1/events"),
             (":authority", "tollmesh"),
             ("content-type", "application/json"),
         ];
         let timeout = Duration::from_millis(u64::from(peer.timeout_ms));
-        if let Err(refused) = host::post(&peer.cluster, &headers, &body, timeout) {
+        if let Err(refused) = host::post(&peer.cluster, headers, &body, timeout) {
             self.worker.check(Err(refused));
             self.settle(&Answer::read(None, None, &[]));
         }
@@ -152,21 +154,15 @@ impl Root {
     }
 }
 
-impl Root {
-    /// The context of a new stream.
-    pub fn stream(&self) -> Stream {
-        Stream::new(Rc::clone(&self.worker))
-    }
-
-    /// The aggregator has answered, with a body of that many bytes.
-    pub fn on_http_call_response(&mut self, size: usize) {
-        let map = host::header_map(Map::CallResponseHeaders).unwrap_or_default();
+impl Context for Root {
+    fn on_http_call_response(&mut self, _: u32, _: usize, size: usize, _: usize) {
+        let map = host::header_map(MapType::HttpCallResponseHeaders).unwrap_or_default();
         let headers = Headers::parse(&map);
         let status = headers.text(":status").and_then(|text| text.parse().ok());
         let size = size.min(ANSWER_BYTES_MAX);
         let body = match size {
             0 => Vec::new(),
-            _ => host::buffer(Buffer::CallResponseBody, size).unwrap_or_default(),
+            _ => host::buffer(BufferType::HttpCallResponseBody, size).unwrap_or_default(),
         };
         let answer = Answer::read(status, headers.text("retry-after"), &body);
         self.settle(&answer);
@@ -177,8 +173,7 @@ impl Root {
         }
     }
 
-    /// The host wants this instance gone; whether it may go at once.
-    pub fn on_done(&mut self) -> bool {
+    fn on_done(&mut self) -> bool {
         self.worker.tell_counts();
         let is_empty = self.worker.queue.borrow().is_empty();
         if is_empty || self.farewell != Farewell::NotAsked {
@@ -189,14 +184,15 @@ impl Root {
         self.send();
         false
     }
+}
 
-    /// Reads a configuration of that many bytes. Always true: `false` would stop Envoy from
-    /// starting, or from taking the update.
-    pub fn on_configure(&mut self, size: usize) -> bool {
+impl RootContext for Root {
+    /// Always true: `false` would stop Envoy from starting, or from taking the update.
+    fn on_configure(&mut self, size: usize) -> bool {
         self.worker.define_metrics();
         let json = match size {
             0 => Vec::new(),
-            _ => host::buffer(Buffer::PluginConfiguration, size).unwrap_or_default(),
+            _ => host::buffer(BufferType::PluginConfiguration, size).unwrap_or_default(),
         };
         match PluginConfig::parse(&json) {
             Ok(config) => self.configure(config),
@@ -206,14 +202,21 @@ impl Root {
         true
     }
 
-    /// Another [`TICK_MS`] have passed.
-    pub fn on_tick(&mut self) {
+    fn on_tick(&mut self) {
         self.worker.tell_counts();
         match self.farewell {
             Farewell::NotAsked => self.send(),
             Farewell::Waiting { .. } => self.depart(),
             Farewell::Said => {}
         }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(Rc::clone(&self.worker))))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
     }
 }
 

@@ -320,7 +320,7 @@ impl Effects {
             self.counts.push((Counter::Trouble(kind), 1));
         }
         let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
-        let written = tollmesh_wire::json::write(&mut json, event).is_ok();
+        let written = serde_json::to_writer(&mut json, event).is_ok();
         match String::from_utf8(json).ok().filter(|_| written) {
             Some(json) => self.events.push(json),
             None => self.counts.push((Counter::Faults, 1)),

@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
 use tollmesh_wire::Timestamp;
 
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
-use crate::host::{self, Action, Buffer, Map};
+use crate::host;
 use crate::session::{Denial, Effects, Ending, Input, Session};
 use crate::worker::{Worker, now};
 
@@ -41,7 +43,7 @@ impl Stream {
         effects
     }
 
-    fn head(&mut self, map: Map, input: for<'a> fn(&'a Headers<'a>) -> Input<'a>) -> Action {
+    fn head(&mut self, map: MapType, input: for<'a> fn(&'a Headers<'a>) -> Input<'a>) -> Action {
         let Ok(serialised) = host::header_map(map) else {
             self.worker.counters.count(Counter::Faults);
             return Action::Continue;
@@ -59,7 +61,7 @@ impl Stream {
 
     fn body(
         &mut self,
-        buffer: Buffer,
+        buffer: BufferType,
         size: usize,
         input: impl for<'a> FnOnce(&'a [u8]) -> Input<'a>,
     ) -> Action {
@@ -81,7 +83,7 @@ impl Stream {
         Action::Continue
     }
 
-    fn edit(&self, map: Map, edits: &[HeaderEdit]) {
+    fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
         for edit in edits {
             self.worker.check(match edit {
                 HeaderEdit::Remove(name) => host::remove_header(map, name),
@@ -128,40 +130,43 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// The request's headers are there.
-    pub fn on_request_headers(&mut self, ends: bool) -> Action {
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
         match ends {
-            true => self.head(Map::RequestHeaders, |headers| Input::RequestHead {
+            true => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
                 headers,
                 ends: true,
             }),
-            false => self.head(Map::RequestHeaders, |headers| Input::RequestHead {
+            false => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
                 headers,
                 ends: false,
             }),
         }
     }
 
-    /// That many bytes of the request's body are there.
-    pub fn on_request_body(&mut self, size: usize, ends: bool) -> Action {
-        let buffer = Buffer::RequestBody;
+    fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = BufferType::HttpRequestBody;
         self.body(buffer, size, |chunk| Input::RequestBody { chunk, ends })
     }
 
-    /// The response's headers are there.
-    pub fn on_response_headers(&mut self, ends: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
         if !self.session.is_metered() {
             return Action::Continue;
         }
         let action = match ends {
-            true => self.head(Map::ResponseHeaders, |headers| Input::ResponseHead {
-                headers,
-                ends: true,
+            true => self.head(MapType::HttpResponseHeaders, |headers| {
+                Input::ResponseHead {
+                    headers,
+                    ends: true,
+                }
             }),
-            false => self.head(Map::ResponseHeaders, |headers| Input::ResponseHead {
-                headers,
-                ends: false,
+            false => self.head(MapType::HttpResponseHeaders, |headers| {
+                Input::ResponseHead {
+                    headers,
+                    ends: false,
+                }
             }),
         };
         if self.session.is_upgraded() {
@@ -170,22 +175,19 @@ impl Stream {
         action
     }
 
-    /// That many bytes of the response's body are there.
-    pub fn on_response_body(&mut self, size: usize, ends: bool) -> Action {
-        let buffer = Buffer::ResponseBody;
+    fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
+        let buffer = BufferType::HttpResponseBody;
         self.body(buffer, size, |chunk| Input::ResponseBody { chunk, ends })
     }
 
-    /// The response ends in trailers.
-    pub fn on_response_trailers(&mut self) -> Action {
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
         if self.session.is_metered() {
             self.step(Input::ResponseTrailers);
         }
         Action::Continue
     }
 
-    /// The call is over.
-    pub fn on_log(&mut self) {
+    fn on_log(&mut self) {
         if !self.session.is_metered() {
             return;
         }

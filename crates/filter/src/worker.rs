@@ -71,7 +71,7 @@ impl Worker {
             // Once: what is refused to one call is likely refused to all.
             if !self.has_told_faults.replace(true) {
                 let line = format!("a host call was refused, status {status}");
-                host::log(host::Level::Warn, &line);
+                host::log(proxy_wasm::types::LogLevel::Warn, &line);
             }
         }
     }

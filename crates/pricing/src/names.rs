@@ -179,9 +179,14 @@ impl Names {
     /// Adds a pattern of a model; gives the other model that already claims the same.
     pub fn add(&mut self, pattern: Pattern, model: usize) -> Option<usize> {
         let claimed = match pattern {
-            Pattern::Exact(name) => self.exact.insert(name, model),
+            Pattern::Exact(name) => {
+                let undated = self.snapshot.get(&name).copied();
+                self.exact.insert(name, model).or(undated)
+            }
             Pattern::Snapshot(stem) => {
+                let undated = self.exact.get(&stem).copied();
                 let other = self.snapshot.insert(stem.clone(), model);
+                let other = other.or(undated).filter(|other| *other != model);
                 other.or_else(|| self.glob_over_snapshot(&stem, model))
             }
             Pattern::Globs(globs) => {
@@ -326,6 +331,8 @@ mod tests {
         assert_eq!(claimed("a*", "*b"), Some(0));
         assert_eq!(claimed("a{snap}", "a-20*"), Some(0));
         assert_eq!(claimed("a-20*", "a{snap}"), Some(0));
+        assert_eq!(claimed("a{snap}", "a"), Some(0));
+        assert_eq!(claimed("a", "a{snap}"), Some(0));
         assert_eq!(claimed("a{snap}", "a-20240101"), None);
         assert_eq!(claimed("a*", "b*"), None);
     }

@@ -1,6 +1,7 @@
 //! One provider's models, put together from all files that speak of it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tollmesh_usage::{Bucket, Unit};
 
@@ -25,7 +26,22 @@ pub(crate) struct Provider {
     layers: Vec<Layer>,
     /// How many of the layers are not inherited.
     n_own: usize,
+    found: Found,
 }
+
+/// Layer and entry of a model.
+type Place = (usize, usize);
+
+/// Names as calls carried them, with what they were found to mean: calls name few models, and
+/// globs are slow to search.
+#[derive(Debug, Default)]
+struct Found(RwLock<HashMap<String, Option<Place>>>);
+
+/// Names that are kept for a provider; beyond them, made-up ones presumably, each is looked up.
+const NAMES_KEPT_MAX: usize = 1_024;
+
+/// Longer names than any provider gives are not kept.
+const NAME_KEPT_BYTES_MAX: usize = 256;
 
 /// The models of one file.
 #[derive(Debug, Default)]
@@ -70,6 +86,7 @@ pub(crate) fn assemble(
         prefixes: Vec::new(),
         layers: Vec::new(),
         n_own: own.len(),
+        found: Found::default(),
     };
     for file in own {
         provider.tiers.extend(&file.header.tiers);
@@ -96,7 +113,19 @@ pub(crate) fn assemble(
 impl Provider {
     /// The model that the name means, whatever prefix stands before it.
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
-        let find = |name: &str| self.layers.iter().find_map(|layer| layer.find(name));
+        let place = match self.found.get(name) {
+            Some(place) => place,
+            None => self.found.keep(name, self.look_up(name)),
+        };
+        let (layer, entry) = place?;
+        self.layers.get(layer)?.entries.get(entry)
+    }
+
+    fn look_up(&self, name: &str) -> Option<Place> {
+        let find = |name: &str| {
+            let mut layers = self.layers.iter().enumerate();
+            layers.find_map(|(n, layer)| Some((n, layer.names.find(name)?)))
+        };
         find(name).or_else(|| find(self.without_prefix(name)?))
     }
 
@@ -156,9 +185,18 @@ impl Provider {
     }
 }
 
-impl Layer {
-    fn find(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(self.names.find(name)?)
+impl Found {
+    fn get(&self, name: &str) -> Option<Option<Place>> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(name).copied()
+    }
+
+    fn keep(&self, name: &str, place: Option<Place>) -> Option<Place> {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() < NAMES_KEPT_MAX && name.len() <= NAME_KEPT_BYTES_MAX {
+            names.insert(name.to_owned(), place);
+        }
+        place
     }
 }
 

@@ -14,6 +14,7 @@
     )
 )]
 
+mod block;
 pub mod bucket;
 mod counts;
 mod decode;

@@ -4,7 +4,6 @@
 
 pub mod decision;
 pub mod event;
-pub mod json;
 pub mod matching;
 pub mod plugin;
 pub mod time;

@@ -179,6 +179,79 @@ fn check_tells_every_mistake_in_every_file() {
     );
 }
 
+/// Every kind of mistake that a price table can have, once.
+const BAD_TABLE: &str = r#"
+schema = 1
+provider = "acme"
+[source]
+list = "https://acme.example/prices"
+[[model]]
+id = "a"
+match = ["rocket-*"]
+rate = [
+  { ctx = "<10", input = 3, src = "list", checked = 2026-03-20 },
+  { ctx = ">10", input = "3", colour = "red", src = "list" },
+]
+[[model]]
+id = "b"
+match = ["*-1"]
+rate = [
+  { input = "3", checked = 2026-03-20 },
+  { from = 2026-03-13, input = "5", src = "list", checked = 2026-03-20 },
+]
+"#;
+
+/// A shipped model at another price from the start, as if its past did not matter.
+const EDITED: &str = r#"
+schema = 1
+provider = "deepseek"
+[[model]]
+id = "deepseek-v4-pro"
+rate = [{ input = "1", src = "https://acme.example", checked = 2026-03-20 }]
+"#;
+
+#[test]
+fn check_tells_file_model_and_row_of_bad_prices() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        let file = dir.path().join("own.toml");
+        std::fs::write(&file, text).unwrap();
+        let file = file.display().to_string();
+        let output = tollmesh(&["check", "--pricing", &file], "");
+        let told = String::from_utf8(output.stdout).unwrap();
+        let lines = told.lines().map(|line| line.replace(&file, "own.toml"));
+        (output.status.code(), lines.collect::<Vec<_>>())
+    };
+    let (code, told) = check(BAD_TABLE);
+    let places = [
+        "model a row 1: `input` is of type integer; expected a quoted decimal: write \"3\"",
+        "model a row 1: no rate at all; give at least one class or unit",
+        "model a row 2: `checked` is missing: the day the source was read",
+        "model a row 2: unknown key `colour`; known are ",
+        "model a: tier standard: nothing prices an input of 10 tokens from the beginning; close \
+         the gap",
+        "model b row 1: `src` is missing",
+        "model b: rows 1 and 2 overlap: both price the same calls",
+        "model b: `match` \"*-1\" and model a claim the same names; make one exact",
+    ];
+    assert_eq!((code, told.len()), (Some(2), places.len()), "{told:#?}");
+    for (told, place) in told.iter().zip(places) {
+        let want = format!("error: own.toml: {place}");
+        assert!(told.starts_with(&want), "{told}");
+    }
+    let (code, told) = check(EDITED);
+    assert_eq!((code, told.len()), (Some(2), 1), "{told:#?}");
+    assert_eq!(
+        told[0],
+        "error: own.toml: model deepseek-v4-pro: the row of deepseek.toml for tier standard until \
+         2026-08-17 is missing here; it prices calls of the past: restore it, or give the row in \
+         its place a `fix = \"why\"`"
+    );
+    let said = EDITED.replace("src =", "fix = \"own terms\", src =");
+    let well = vec!["1 file checked, all well".to_owned()];
+    assert_eq!(check(&said), (Some(0), well));
+}
+
 /// A table of one model that became dearer.
 const TABLE: &str = r#"
 schema = 1

@@ -4,8 +4,7 @@
 //! anew behind each one spends most of its time on beginning. Here sixteen bytes become a mask of
 //! what is special among them, and escapes are taken out of the mask.
 
-/// The bytes that are looked at together.
-const BLOCK_BYTES: usize = 16;
+use crate::block::{BLOCK_BYTES, quotes_and_backslashes};
 
 /// A run of a string's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub(super) fn run(bytes: &[u8], is_escaped: bool) -> Run {
     let mut n_before = 0;
     let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
     for block in blocks {
-        let mut mask = specials(block) & !u16::from(is_escaped);
+        let mut mask = quotes_and_backslashes(block) & !u16::from(is_escaped);
         is_escaped = false;
         while mask != 0 {
             let place = mask.trailing_zeros();
@@ -61,38 +60,6 @@ pub(super) fn run(bytes: &[u8], is_escaped: bool) -> Run {
         ends: false,
         is_escaped,
     }
-}
-
-/// A bit for each quote and backslash, the first byte's lowest.
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-fn specials(block: &[u8; BLOCK_BYTES]) -> u16 {
-    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128_or};
-
-    let [low, high] = halves(block).map(u64::from_le_bytes);
-    let bytes = u64x2(low, high);
-    let quotes = u8x16_eq(bytes, u8x16_splat(b'"'));
-    let backslashes = u8x16_eq(bytes, u8x16_splat(b'\\'));
-    u8x16_bitmask(v128_or(quotes, backslashes))
-}
-
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-fn halves(block: &[u8; BLOCK_BYTES]) -> [[u8; 8]; 2] {
-    match block.as_chunks::<8>().0 {
-        [low, high] => [*low, *high],
-        _ => [[0; 8]; 2],
-    }
-}
-
-/// A bit for each quote and backslash, the first byte's lowest.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-fn specials(block: &[u8; BLOCK_BYTES]) -> u16 {
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
-    // No early end, so that a block of plain text is one comparison of vectors.
-    if !block.iter().fold(false, |has, byte| has | is_special(byte)) {
-        return 0;
-    }
-    let bits = block.iter().rev();
-    bits.fold(0, |mask, byte| mask << 1 | u16::from(is_special(byte)))
 }
 
 #[cfg(test)]

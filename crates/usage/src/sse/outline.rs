@@ -7,6 +7,7 @@
 //! text is counted. That holds as long as no other event is scanned, which may say otherwise what
 //! both say. No allocation, no search: a comparison.
 
+use crate::block::{BLOCK_BYTES, is_same, quotes_backslashes_and_controls};
 use crate::json::{Passed, Span};
 use crate::relayed::TextKind;
 
@@ -139,31 +140,32 @@ fn after<'a>(bytes: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     is_same(head, wanted).then_some(rest)
 }
 
-/// Equality eight bytes at a time: in a wasm VM `memcmp` goes byte by byte.
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    let words = a.iter().zip(b).fold(0, |difference, (a, b)| {
-        difference | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))
-    });
-    let tail = a_tail
-        .iter()
-        .zip(b_tail)
-        .fold(0, |difference, (a, b)| difference | (a ^ b));
-    words == 0 && tail == 0
-}
-
 /// Bytes before the quote that ends a string; `None` where it is cut or no JSON string.
 fn string_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let special = |b: &u8| matches!(b, b'"' | b'\\') || *b < 0x20;
-        at += bytes.get(at..)?.iter().position(special)?;
+        at += special(bytes.get(at..)?)?;
         match bytes.get(at) {
             Some(b'"') => return Some(at),
             Some(b'\\') if bytes.get(at + 1).is_some_and(|b| *b >= 0x20) => at += 2,
             _ => return None,
         }
     }
+}
+
+/// The place of the first byte that is not plain text of a JSON string.
+fn special(bytes: &[u8]) -> Option<usize> {
+    let (blocks, rest) = bytes.as_chunks();
+    let mut n_before = 0;
+    for block in blocks {
+        let mask = quotes_backslashes_and_controls(block);
+        if mask != 0 {
+            return Some(n_before + mask.trailing_zeros() as usize);
+        }
+        n_before += BLOCK_BYTES;
+    }
+    let is_special = |b: &u8| matches!(b, b'"' | b'\\') || *b < 0x20;
+    rest.iter().position(is_special).map(|at| n_before + at)
 }
 
 fn number_length(bytes: &[u8]) -> Option<usize> {

@@ -85,12 +85,12 @@ fn figure(runtime: &Runtime, envoy: &Envoy, load: usize, span: Duration) -> anyh
         tokio::time::sleep(WARM_UP).await;
         sending.first_bytes_us();
         let (cpu, n, started) = (
-            envoy.process().cpu_time()?,
+            envoy.process().cpu_time_of_threads()?,
             sending.n_answers(),
             Instant::now(),
         );
         tokio::time::sleep(span).await;
-        let cpu = envoy.process().cpu_time()? - cpu;
+        let cpu = envoy.process().cpu_time_of_threads()?.saturating_sub(cpu);
         let n = sending.n_answers() - n;
         let took = started.elapsed();
         let first_bytes = sending.first_bytes_us();

@@ -126,6 +126,14 @@ impl Load {
         matches!(self.shape, Shape::Paced { .. })
     }
 
+    /// How long an answer takes that is paced; no time where it is not.
+    fn length(&self) -> Duration {
+        match self.shape {
+            Shape::Paced { n_events } => PACE * u32::try_from(n_events).unwrap_or(1),
+            Shape::Json(_) | Shape::Sse { .. } => Duration::ZERO,
+        }
+    }
+
     /// Whether all events come at once.
     pub fn is_burst(&self) -> bool {
         matches!(self.shape, Shape::Sse { .. })
@@ -208,11 +216,9 @@ impl Sending {
         let load = &LOADS[index];
         let n_connections = u32::try_from(load.n_connections()).unwrap_or(1);
         for n in 0..n_connections {
-            // Paced streams begin one after the other, as they do in life, not on one beat.
-            let wait = match load.is_paced() {
-                true => PACE * n / n_connections,
-                false => Duration::ZERO,
-            };
+            // Paced streams begin evenly over the time that one takes: on one beat they would wait
+            // for each other.
+            let wait = load.length() * n / n_connections;
             let (request, seen) = (load.request(index), Arc::clone(&seen));
             connections.spawn(send(envoy, request, wait, seen));
         }
