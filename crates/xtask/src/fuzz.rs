@@ -109,12 +109,11 @@ fn chosen(known: &[String], asked: &[String]) -> Result<Vec<String>> {
 /// Builds every target; answers the folder of the programs.
 fn build(workshop: &Workshop, room: &Path) -> Result<PathBuf> {
     let host = host(workshop)?;
-    let mut cargo = workshop.cargo("build", &["--release", "--manifest-path", MANIFEST]);
+    let args = ["--release", "--manifest-path", MANIFEST];
+    let mut cargo = workshop.cargo_into(room, "build", &args);
     // With a target named, the flags do not reach build scripts and macros.
     cargo.arg("--target").arg(&host);
-    cargo
-        .env("CARGO_TARGET_DIR", room)
-        .env("RUSTFLAGS", COVERAGE);
+    cargo.env("RUSTFLAGS", COVERAGE);
     workshop
         .steps
         .run("building the fuzz targets", &mut cargo)
