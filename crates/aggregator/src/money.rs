@@ -123,6 +123,12 @@ impl From<PicoUsd> for PicoSum {
     }
 }
 
+impl std::ops::AddAssign for PicoSum {
+    fn add_assign(&mut self, more: PicoSum) {
+        self.0 += more.0;
+    }
+}
+
 impl std::iter::Sum<PicoUsd> for PicoSum {
     fn sum<I: Iterator<Item = PicoUsd>>(amounts: I) -> PicoSum {
         PicoSum(amounts.map(|amount| i128::from(amount.0)).sum())

@@ -96,6 +96,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         exposition,
         tags: config.metrics.labels.clone(),
         guard: Guard::new(config.operator.listen.is_local(), token),
+        repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
     tokio::spawn(prices.watch());

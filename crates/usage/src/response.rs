@@ -126,7 +126,7 @@ impl UsageScanner {
         self.reader.scan(Known {
             is_billable: self.is_billable,
             is_retrieval: self.is_retrieval,
-            is_told_later: self.api == Api::OpenAiAssistantsRun,
+            is_told_later: self.api.is_told_later(),
             is_error_status: self.is_error_status,
             complete,
             is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),

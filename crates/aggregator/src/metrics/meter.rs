@@ -7,7 +7,7 @@ use tollmesh_wire::event::{Event, Outcome};
 
 use super::Metrics;
 use super::kept::{self, Family};
-use super::series::{Kind, LabelSet, SeriesBook};
+use super::series::{Direction, Kind, LabelSet, SeriesBook};
 use super::text::{pairs, push_pair};
 use crate::ledger::totals::Committed;
 use crate::ledger::{Entry, Increments, Meter, Occasion, Totals};
@@ -63,6 +63,11 @@ impl Meter for LabelMeter {
         let counted = match occasion {
             Occasion::New => None,
             Occasion::Completed(before) => Some(before),
+            Occasion::NewlyPriced => {
+                tally.count_cost(entry, None);
+                tally.count_drift(entry, None);
+                return;
+            }
         };
         if counted.is_none() {
             tally.count_call(&self.tags);
@@ -72,6 +77,8 @@ impl Meter for LabelMeter {
         }
         tally.count_usage(counted);
         tally.count_cost(entry, counted);
+        tally.count_stated(entry, counted);
+        tally.count_drift(entry, counted);
     }
 
     fn committed(&mut self, commit: Committed) {
@@ -144,6 +151,30 @@ impl Tally<'_> {
         }
     }
 
+    /// What providers state grows like the cost.
+    fn count_stated(&mut self, entry: &Entry, counted: Option<&Entry>) {
+        let Some(stated) = entry.stated() else {
+            return;
+        };
+        let before = counted.and_then(Entry::stated).unwrap_or_default();
+        let more = i128::from(stated.as_pico()) - i128::from(before.as_pico());
+        self.add(&kept::PROVIDER_COST, Kind::Stated, &[], more.max(0));
+    }
+
+    /// The difference of both directions is how far the statements are from our costs; a correction
+    /// is counted in the other direction.
+    fn count_drift(&mut self, entry: &Entry, counted: Option<&Entry>) {
+        let Some(now) = drift(entry) else { return };
+        let more = now - counted.and_then(drift).unwrap_or(0);
+        let direction = match more < 0 {
+            true => Direction::Below,
+            false => Direction::Above,
+        };
+        let own = [("direction", direction.name())];
+        let amount = more.saturating_abs();
+        self.add(&kept::DRIFT, Kind::Drift(direction), &own, amount);
+    }
+
     /// Adds under the event's labels and the family's own.
     fn add(&mut self, family: &Family, kind: Kind, own: &[(&str, &str)], amount: i128) {
         let told = |label: &str| self.metrics.overflowed(label);
@@ -185,6 +216,12 @@ pub fn restore(book: &mut SeriesBook, totals: &Totals) {
             }
         }
     }
+}
+
+/// What the provider states less our cost, in pico-dollars, where both are known.
+fn drift(entry: &Entry) -> Option<i128> {
+    let (stated, ours) = entry.stated().zip(entry.cost.total)?;
+    Some(i128::from(stated.as_pico()) - i128::from(ours.as_pico()))
 }
 
 /// The cost that is counted, in pico-dollars.

@@ -9,5 +9,9 @@ mod commands;
 mod import;
 /// Starts that cannot succeed: one clear line each, and exit code 2.
 mod refusals;
+/// Price files that change while events arrive.
+mod reload;
+/// Calls priced anew, through a running process and without one.
+mod reprice;
 /// What filters send, what operators are answered, what survives.
 mod service;

@@ -5,8 +5,9 @@ mod filter;
 mod forgotten;
 mod quarantined;
 mod reader;
+mod repriced;
 mod requests;
-mod scope;
+pub(super) mod scope;
 mod spend;
 
 pub use coverage::{Coverage, CoverageQuery};
