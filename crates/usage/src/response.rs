@@ -46,7 +46,8 @@ impl ResponseHead {
 
 /// Reads usage out of one response body, chunk by chunk, in bounded memory.
 ///
-/// The result depends on the bytes alone, never on where they were cut.
+/// The result depends on the bytes alone, never on where they were cut. With one exception: how
+/// much is read of a broken compressed body before its breach.
 #[derive(Debug)]
 pub struct UsageScanner {
     api: Api,
