@@ -3,10 +3,11 @@
 use clap::{Args, ValueEnum};
 
 use super::output::{self, Format};
-use super::store::Store;
+use super::store::Asks;
 use super::{Files, Outcome};
 use crate::clock;
 use crate::question::Parts;
+use crate::report::Store;
 use crate::rows;
 
 /// The calls that stand out.
@@ -30,7 +31,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value = "20")]
     limit: String,
     #[command(flatten)]
-    store: Store,
+    store: Asks,
     /// How rows are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -81,8 +82,8 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         ..Parts::default()
     };
     let query = parts.requests(clock::now())?;
-    let (items, next_cursor) = arguments.store.open(files)?.requests(&query)?;
-    let rows = rows::requests(&items, next_cursor);
+    let page = arguments.store.open(files)?.requests(&query)?;
+    let rows = rows::requests(&page.items, page.next_cursor);
     output::write(&rows, arguments.format, COLUMNS)?;
     Ok(Outcome::Done)
 }

@@ -7,8 +7,9 @@ use tokio_postgres::{Client, Row};
 use crate::forward::error::{ForwardError, refused};
 use crate::forward::place::Place;
 use crate::forward::schema;
+use crate::ledger::QueryError;
 use crate::ledger::query::postgres::{self, Statement};
-use crate::ledger::query::{RequestRow, RequestsQuery, SpendQuery, SpendRow};
+use crate::ledger::query::{Page, RequestsQuery, SpendQuery, SpendRow};
 
 /// A connection for questions.
 pub struct Asked {
@@ -44,17 +45,24 @@ impl Asked {
         Ok(postgres::in_order(rows))
     }
 
-    /// The calls that stand out, the first of them.
-    pub async fn requests(
-        &mut self,
-        query: &RequestsQuery,
-    ) -> Result<Vec<RequestRow>, ForwardError> {
-        let found = self.ask(&postgres::requests(query)).await?;
-        let rows = found.iter().map(|values| {
-            postgres::request_row(&cells(values))
-                .map_err(|error| ForwardError::Unreadable(error.into()))
-        });
-        rows.collect()
+    /// One page of calls.
+    pub async fn requests(&mut self, query: &RequestsQuery) -> Result<Page, ForwardError> {
+        let cursor = || QueryError::Cursor(query.cursor.clone().unwrap_or_default());
+        let statement = postgres::requests(query).ok_or_else(cursor)?;
+        let found = self.ask(&statement).await?;
+        let mut page = Page::default();
+        for values in found.iter().take(postgres::page_rows(query)) {
+            let row = postgres::request_row(&cells(values));
+            let row = row.map_err(|error| ForwardError::Unreadable(error.into()))?;
+            page.items.push(row);
+        }
+        if found.len() > page.items.len()
+            && let (Some(row), Some(values)) = (page.items.last(), found.get(page.items.len() - 1))
+            && let Some(Value::Integer(key)) = values.last()
+        {
+            page.next_cursor = Some(postgres::cursor_after(query, row, *key));
+        }
+        Ok(page)
     }
 
     /// Asks within one transaction, which sets where names are looked up: a pooler may hand each

@@ -62,8 +62,8 @@ pub enum ForwardError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// Our own ledger cannot be read.
-    #[error("the ledger cannot be read")]
+    /// Our own ledger cannot be read, or a question makes no sense.
+    #[error(transparent)]
     Ledger(#[from] QueryError),
     /// Our own ledger cannot be written.
     #[error("the ledger cannot note what was forwarded")]

@@ -1,7 +1,7 @@
 //! Our cost beside the one that providers state in their own answers, and why the two differ.
 //!
-//! `cargo test -p tollmesh-aggregator --test recorded -- --nocapture` prints the table. A class is a
-//! rule about an answer's own numbers, never a list of answers; a difference that none explains
+//! `cargo test -p tollmesh-aggregator --test recorded -- --nocapture` prints the table. A class is
+//! a rule about an answer's own numbers, never a list of answers; a difference that none explains
 //! fails the test. `pricing/README.md` tells people what each class means.
 
 use std::collections::BTreeMap;

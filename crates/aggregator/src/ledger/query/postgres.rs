@@ -3,7 +3,7 @@
 use rusqlite::types::{Value, ValueRef};
 
 use crate::ledger::query::Dimension;
-use crate::ledger::query::requests::{PAGE_ROWS_MAX, RequestRow, RequestsQuery, sort_key};
+use crate::ledger::query::requests::{PAGE_ROWS_MAX, RequestRow, RequestsQuery, Sort, sort_key};
 use crate::ledger::query::scope::{self, Dialect, Scope, Table};
 use crate::ledger::query::spend::{self, SpendQuery, SpendRow};
 use crate::ledger::{row, stored};
@@ -39,9 +39,10 @@ pub fn spend_row(cells: Cells<'_, '_>, by: &[Dimension]) -> rusqlite::Result<Spe
     spend::read_row(cells, by)
 }
 
-/// The first of the calls in the query's order. Pages are not known here: there is no cursor.
-pub fn requests(query: &RequestsQuery) -> Statement {
-    let scope = Scope::new(Dialect::Postgres, Table::Events, query.span, &query.filters);
+/// One page of calls, and one more where there is a next page. `None` where the cursor is none of
+/// this query's.
+pub fn requests(query: &RequestsQuery) -> Option<Statement> {
+    let mut scope = Scope::new(Dialect::Postgres, Table::Events, query.span, &query.filters);
     let columns = row::select_as(|name| match name {
         "id" => "0::bigint".to_owned(),
         "time_ms" => "(extract(epoch FROM e.time) * 1000)::bigint".to_owned(),
@@ -50,16 +51,48 @@ pub fn requests(query: &RequestsQuery) -> Statement {
     });
     let columns = columns.replace(".body", ".body::text");
     let key = sort_key(query.sort, Dialect::Postgres);
+    if let Some(text) = &query.cursor {
+        let (sort, key_value, event_id) = read_cursor(text)?;
+        if sort != query.sort {
+            return None;
+        }
+        let values = [
+            key_value.into(),
+            key_value.into(),
+            event_id.to_owned().into(),
+        ];
+        scope.add_condition(
+            format!("({key} < ? OR {key} = ? AND t.event_id > ?)"),
+            values,
+        );
+    }
     let sql = format!(
         "WITH page AS (SELECT t.time, t.event_id, {key} AS k {}
                        ORDER BY k DESC, t.event_id LIMIT {})
-         SELECT {columns} FROM page JOIN events e USING (time, event_id) {}
+         SELECT {columns}, page.k FROM page JOIN events e USING (time, event_id) {}
          ORDER BY page.k DESC, e.event_id",
         scope.sql(),
-        query.limit.clamp(1, PAGE_ROWS_MAX),
+        page_rows(query) + 1,
         row::JOINS,
     );
-    Statement::new(&sql, scope.into_values())
+    Some(Statement::new(&sql, scope.into_values()))
+}
+
+/// Rows of one page of that query.
+pub fn page_rows(query: &RequestsQuery) -> usize {
+    query.limit.clamp(1, PAGE_ROWS_MAX)
+}
+
+/// Where the page after that row begins; `key` is what the row's last cell holds.
+pub fn cursor_after(query: &RequestsQuery, row: &RequestRow, key: i64) -> String {
+    format!("{}.{key}.{}", query.sort.name(), row.event.event_id)
+}
+
+/// Order, key and event id of the row that a cursor stands behind.
+fn read_cursor(text: &str) -> Option<(Sort, i64, &str)> {
+    let (sort, rest) = text.split_once('.')?;
+    let (key, event_id) = rest.split_once('.')?;
+    Some((Sort::parse(sort)?, key.parse().ok()?, event_id))
 }
 
 /// Reads a row of [`requests`].
