@@ -239,6 +239,17 @@ fn the_shared_ledger_is_the_sum_of_twenty() {
         shared,
         serde_json::from_str::<Value>(&without_nul).expect("JSON")
     );
+    // FOCUS goes through single calls, page by page.
+    let focus = ["report", "--format", "focus", "--where", "namespace:s3"];
+    let printed = |sidecar: &Sidecar, more: &[&str]| {
+        let output = sidecar.aggregator.command(&[&focus, more].concat());
+        let text = String::from_utf8(output.expect("it runs").stdout).expect("text");
+        text.replace("\\u0000", "\u{fffd}")
+    };
+    let url = cluster.server.url();
+    let shared = printed(&cluster.sidecars[0], &["--store", &url]);
+    assert!(shared.lines().count() > 5, "{shared}");
+    assert_eq!(shared, printed(&cluster.sidecars[3], &[]));
     let hourly = [
         "report",
         "--by",

@@ -105,15 +105,19 @@ impl Place {
             && !self.config.get_hosts().iter().all(is_local)
     }
 
-    /// A connection. The second of the pair must be polled for the first to work.
+    /// Whether the files can be used that a connection takes.
+    pub fn check_files(&self) -> Result<(), ForwardError> {
+        self.password()?;
+        if self.config.get_ssl_mode() != SslMode::Disable {
+            tls::Tls::new(self.ca_file.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// A connection, which lasts until it is dropped.
     pub async fn connect(&self) -> Result<Client, ForwardError> {
         let mut config = self.config.clone();
-        if let Some(path) = &self.password_file {
-            let password =
-                std::fs::read_to_string(path).map_err(|source| ForwardError::Password {
-                    path: path.clone(),
-                    source,
-                })?;
+        if let Some(password) = self.password()? {
             config.password(password.trim_end_matches(['\r', '\n']));
         }
         let failed = |source| ForwardError::Connect {
@@ -132,6 +136,19 @@ impl Place {
         let (client, connection) = config.connect(tls).await.map_err(failed)?;
         drive(connection);
         Ok(client)
+    }
+}
+
+impl Place {
+    /// The file's content, where there is a file.
+    fn password(&self) -> Result<Option<String>, ForwardError> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|source| ForwardError::Password {
+                path: path.clone(),
+                source,
+            })
+        };
+        self.password_file.as_ref().map(read).transpose()
     }
 }
 

@@ -45,11 +45,7 @@ struct Take<'c, 'v> {
 impl Take<'_, '_> {
     fn take<T: FromSql>(&mut self) -> rusqlite::Result<T> {
         self.at += 1;
-        let at = self.at - 1;
-        let cell = (self.cells)(at)?;
-        T::column_result(cell).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(at, cell.data_type(), Box::new(error))
-        })
+        take(self.cells, self.at - 1)
     }
 
     fn take_code<T: Coded>(&mut self) -> rusqlite::Result<T> {
@@ -78,6 +74,14 @@ impl Take<'_, '_> {
 
 fn damaged(at: usize, source: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(source))
+}
+
+/// What a cell holds.
+pub fn take<T: FromSql>(cells: Cells<'_, '_>, at: usize) -> rusqlite::Result<T> {
+    let cell = cells(at)?;
+    T::column_result(cell).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, cell.data_type(), Box::new(error))
+    })
 }
 
 /// A cost line that is none.

@@ -1,6 +1,5 @@
 //! Sums of cost, tokens and requests over a span, by any dimensions.
 
-use rusqlite::types::FromSql;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 use tollmesh_usage::Bucket;
@@ -12,6 +11,7 @@ use crate::ledger::query::filter::{Dimension, Filter, Span};
 use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{self, Dialect, Scope, Table, word};
+use crate::ledger::stored::take;
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
 
@@ -273,12 +273,5 @@ pub(super) fn read_row(cells: Cells<'_, '_>, by: &[Dimension]) -> rusqlite::Resu
         duration_ms: wide(9)?.unsigned_abs(),
         ttft_ms: wide(10)?.unsigned_abs(),
         tokens,
-    })
-}
-
-fn take<T: FromSql>(cells: Cells<'_, '_>, at: usize) -> rusqlite::Result<T> {
-    let cell = cells(at)?;
-    T::column_result(cell).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(at, cell.data_type(), Box::new(error))
     })
 }
