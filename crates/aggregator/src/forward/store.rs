@@ -1,5 +1,6 @@
 //! One visit to the store: what it has of this ledger, and parcels handed over.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
@@ -86,9 +87,9 @@ impl Store {
         let mut months = schema::months(&mut client).await?;
         for ahead in 0..=schema::MONTHS_AHEAD {
             let month = present.after(ahead);
-            if !months.contains_key(&month) {
+            if let Entry::Vacant(vacant) = months.entry(month) {
                 schema::make(&mut client, month).await?;
-                months.insert(month, 0);
+                vacant.insert(0);
             }
         }
         let beyond: Vec<Month> = months.range(..window.0).map(|(month, _)| *month).collect();
@@ -188,9 +189,9 @@ impl Store {
             .collect();
         let wanted: BTreeSet<Month> = months.iter().flatten().copied().collect();
         for month in wanted {
-            if !self.months.contains_key(&month) {
+            if let Entry::Vacant(vacant) = self.months.entry(month) {
                 schema::make(&mut self.client, month).await?;
-                self.months.insert(month, 0);
+                vacant.insert(0);
             }
         }
         Ok(months.iter().map(Option::is_some).collect())
