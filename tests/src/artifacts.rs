@@ -46,6 +46,13 @@ const TOLLMESH: Component = Component {
     remedy: "cargo build --release -p tollmesh-aggregator",
 };
 
+const PROMETHEUS: Component = Component {
+    name: "Prometheus",
+    variable: "TOLLMESH_PROMETHEUS",
+    places: &["target/tools/debian-prometheus/usr/bin/prometheus"],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -89,6 +96,11 @@ pub fn root() -> &'static Path {
 /// The aggregator alone.
 pub fn tollmesh() -> Result<PathBuf, String> {
     locate(&TOLLMESH)
+}
+
+/// Prometheus; promtool lies beside it.
+pub fn prometheus() -> Result<PathBuf, String> {
+    locate(&PROMETHEUS)
 }
 
 /// Says aloud that a test was skipped, and why.

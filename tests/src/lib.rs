@@ -20,6 +20,7 @@ pub mod literal;
 pub mod mesh;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod recorded;
 pub mod replay;

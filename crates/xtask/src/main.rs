@@ -10,6 +10,7 @@ mod tally;
 mod tools;
 
 mod envoy;
+mod prometheus;
 mod toolchain;
 
 mod wheel;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::artefacts::{self, Profile, Variables};
 use crate::cli::{Bench, Demo, Memory, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
-use crate::tools;
+use crate::tools::{self, For};
 use crate::workshop::Workshop;
 use crate::{fuzz, steps};
 
@@ -27,7 +27,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
 }
 
 fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
-    let variables = made_ready(workshop, &demo.pinned)?;
+    let variables = made_ready(workshop, &demo.pinned, For::Running)?;
     let program = artefacts::driver(workshop, "demo", Profile::Quick)?;
     hand_over(
         workshop,
@@ -37,7 +37,7 @@ fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
 }
 
 fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
-    let mut variables = made_ready(workshop, &bench.pinned)?;
+    let mut variables = made_ready(workshop, &bench.pinned, For::Running)?;
     variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
     let program = artefacts::driver(workshop, "bench", Profile::Fast)?;
     hand_over(
@@ -48,7 +48,7 @@ fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
 }
 
 fn run_memory(workshop: &Workshop, memory: &Memory) -> Result<ExitCode> {
-    let mut variables = made_ready(workshop, &memory.pinned)?;
+    let mut variables = made_ready(workshop, &memory.pinned, For::Running)?;
     variables.push((
         "TOLLMESH_STREAM_MEMORY",
         artefacts::stream_memory(workshop)?,
@@ -62,7 +62,7 @@ fn run_memory(workshop: &Workshop, memory: &Memory) -> Result<ExitCode> {
 }
 
 fn run_soak(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
-    let variables = made_ready(workshop, &soak.pinned)?;
+    let variables = made_ready(workshop, &soak.pinned, For::Running)?;
     let program = artefacts::driver(workshop, "soak", Profile::Fast)?;
     hand_over(
         workshop,
@@ -73,7 +73,11 @@ fn run_soak(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
 
 /// Runs every test of the workspace; its last line of output are the counts.
 fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
-    let variables = made_ready(workshop, &test.pinned)?;
+    let whom = match steps::runs_in_ci() {
+        true => For::All,
+        false => For::Tests,
+    };
+    let variables = made_ready(workshop, &test.pinned, whom)?;
     // One failure must not hide the next one.
     let mut cargo = workshop.cargo("test", &["--no-fail-fast"]);
     match test.narrowed.as_slice() {
@@ -95,15 +99,15 @@ fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
 }
 
 fn set_up(workshop: &Workshop, pinned: &Pinned) -> Result<ExitCode> {
-    for found in tools::find_all(workshop, pinned)? {
+    for found in tools::find_all(workshop, pinned, For::All)? {
         println!("{:<16} {}", found.what, found.path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sets up and builds; answers the environment of whoever drives the artefacts.
-fn made_ready(workshop: &Workshop, pinned: &Pinned) -> Result<Variables> {
-    let found = tools::find_all(workshop, pinned)?;
+fn made_ready(workshop: &Workshop, pinned: &Pinned, whom: For) -> Result<Variables> {
+    let found = tools::find_all(workshop, pinned, whom)?;
     let mut variables = artefacts::build(workshop)?;
     variables.extend(
         found
