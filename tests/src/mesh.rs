@@ -9,14 +9,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::aggregator::Aggregator;
+use crate::aggregator::{Aggregator, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
 use crate::client::Client;
 use crate::envoy::Envoy;
 use crate::envoy_config::{self, Ingest, Places};
+use crate::fault::Faults;
 use crate::ledger::Ledger;
 use crate::provider::Provider;
+use crate::small_disk::SmallDisk;
 use crate::tls::Identity;
 
 /// Everything that runs; all of it goes when this is dropped.
@@ -27,9 +29,11 @@ pub struct Mesh {
     gateway: Option<Envoy>,
     aggregator: Mutex<Aggregator>,
     chaos: Option<Chaos>,
+    faults: Option<Faults>,
     provider: Arc<Provider>,
     operator: SocketAddr,
     runtime: Runtime,
+    small_disk: Option<SmallDisk>,
     dir: TempDir,
 }
 
@@ -42,6 +46,8 @@ pub struct MeshBuilder {
     is_upstream_http2: bool,
     routes_every_host: bool,
     has_chaos: bool,
+    has_faults: bool,
+    small_disk: Option<&'static str>,
     on_unix_socket: bool,
     calls_real_providers: bool,
     provider_at: Option<SocketAddr>,
@@ -69,6 +75,8 @@ impl Mesh {
             is_upstream_http2: false,
             routes_every_host: false,
             has_chaos: false,
+            has_faults: false,
+            small_disk: None,
             on_unix_socket: false,
             calls_real_providers: false,
             provider_at: None,
@@ -162,6 +170,28 @@ impl Mesh {
         }
     }
 
+    /// The faults of the aggregator's disk and clock.
+    ///
+    /// # Panics
+    /// Where the mesh was built without them.
+    pub fn faults(&self) -> &Faults {
+        match &self.faults {
+            Some(faults) => faults,
+            None => panic!("this mesh was built without faults"),
+        }
+    }
+
+    /// The small disk that the aggregator's state lies on.
+    ///
+    /// # Panics
+    /// Where the mesh was built without one.
+    pub fn small_disk(&self) -> &SmallDisk {
+        match &self.small_disk {
+            Some(disk) => disk,
+            None => panic!("this mesh was built without a small disk"),
+        }
+    }
+
     /// Where people and Prometheus look.
     pub fn operator(&self) -> SocketAddr {
         self.operator
@@ -240,6 +270,18 @@ impl MeshBuilder {
         self
     }
 
+    /// The aggregator's disk and clock can be made to fail.
+    pub fn with_faults(mut self) -> MeshBuilder {
+        self.has_faults = true;
+        self
+    }
+
+    /// The aggregator's state lies on a file system of that size (`4m`); takes a user who may mount.
+    pub fn on_small_disk(mut self, size: &'static str) -> MeshBuilder {
+        self.small_disk = Some(size);
+        self
+    }
+
     /// Filter and aggregator speak over a unix socket.
     pub fn on_unix_socket(mut self) -> MeshBuilder {
         self.on_unix_socket = true;
@@ -312,7 +354,18 @@ impl MeshBuilder {
         };
         let tls = identity.as_ref().map(|identity| identity.acceptor.clone());
         let provider = Arc::new(runtime.block_on(Provider::start_with(tls))?);
-        let aggregator = Aggregator::start(
+        let state_dir = dir.path().join(STATE_DIR);
+        std::fs::create_dir_all(&state_dir)?;
+        let small_disk = self
+            .small_disk
+            .map(|size| SmallDisk::over(&state_dir, size))
+            .transpose()?;
+        let faults = self
+            .has_faults
+            .then(|| Faults::below(&state_dir, dir.path()))
+            .transpose()?;
+        let aggregator = Aggregator::start_in(
+            faults.as_ref().map(Faults::environment).unwrap_or_default(),
             &artifacts.tollmesh,
             dir.path(),
             self.on_unix_socket,
@@ -339,9 +392,11 @@ impl MeshBuilder {
             gateway,
             aggregator,
             chaos,
+            faults,
             provider,
             operator,
             runtime,
+            small_disk,
             dir,
         })
     }
