@@ -13,10 +13,11 @@ use crate::aggregator::{Aggregator, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
 use crate::client::Client;
-use crate::envoy::Envoy;
+use crate::envoy::{Envoy, HotRestart, Launch};
 use crate::envoy_config::{self, Ingest, Places};
 use crate::fault::Faults;
 use crate::ledger::Ledger;
+use crate::ports;
 use crate::provider::Provider;
 use crate::small_disk::SmallDisk;
 use crate::tls::Identity;
@@ -48,6 +49,7 @@ pub struct MeshBuilder {
     has_chaos: bool,
     has_faults: bool,
     small_disk: Option<&'static str>,
+    hot_restart: Option<HotRestart>,
     on_unix_socket: bool,
     calls_real_providers: bool,
     provider_at: Option<SocketAddr>,
@@ -77,6 +79,7 @@ impl Mesh {
             has_chaos: false,
             has_faults: false,
             small_disk: None,
+            hot_restart: None,
             on_unix_socket: false,
             calls_real_providers: false,
             provider_at: None,
@@ -110,6 +113,11 @@ impl Mesh {
     /// Envoy.
     pub fn envoy(&self) -> &Envoy {
         &self.envoy
+    }
+
+    /// Envoy, to be stopped or replaced.
+    pub fn envoy_mut(&mut self) -> &mut Envoy {
+        &mut self.envoy
     }
 
     /// The aggregator; the guard keeps others from restarting it meanwhile.
@@ -270,7 +278,13 @@ impl MeshBuilder {
         self
     }
 
-    /// The aggregator's disk and clock can be made to fail.
+    /// Envoy can have a successor, on the same port.
+    pub fn hot_restarts(mut self, place: HotRestart) -> MeshBuilder {
+        self.hot_restart = Some(place);
+        self
+    }
+
+    /// The aggregator's disk can be made to fail, and its clock and Envoy's to be off.
     pub fn with_faults(mut self) -> MeshBuilder {
         self.has_faults = true;
         self
@@ -364,8 +378,9 @@ impl MeshBuilder {
             .has_faults
             .then(|| Faults::below(&state_dir, dir.path()))
             .transpose()?;
+        let environment = faults.as_ref().map(Faults::environment).unwrap_or_default();
         let aggregator = Aggregator::start_in(
-            faults.as_ref().map(Faults::environment).unwrap_or_default(),
+            environment.clone(),
             &artifacts.tollmesh,
             dir.path(),
             self.on_unix_socket,
@@ -376,7 +391,13 @@ impl MeshBuilder {
         let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value| {
             std::fs::create_dir_all(folder)?;
             let config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
-            Envoy::start(&artifacts.envoy, &config, self.n_workers, folder, handle)
+            let launch = Launch {
+                // One machine has one clock.
+                environment: environment.clone(),
+                hot_restart: self.hot_restart,
+                ..Launch::new(&artifacts.envoy, config, self.n_workers, folder)
+            };
+            Envoy::start(launch, handle)
         };
         let upstream = self.provider_at.unwrap_or_else(|| provider.address());
         let gateway = self
@@ -441,6 +462,9 @@ impl MeshBuilder {
             plugin,
         };
         envoy_config::fill_in(&mut config, &places)?;
+        if self.hot_restart.is_some() {
+            envoy_config::listen_at(&mut config, ports::free())?;
+        }
         envoy_config::patch_routes(&mut config, &self.routes);
         if !self.logs_access {
             envoy_config::without_access_logs(&mut config);
