@@ -11,10 +11,12 @@ use tokio::runtime::Runtime;
 
 use crate::aggregator::{Aggregator, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
+use crate::books::Books;
 use crate::chaos::Chaos;
 use crate::client::Client;
 use crate::envoy::{Envoy, HotRestart, Launch};
 use crate::envoy_config::{self, Ingest, Places};
+use crate::fact;
 use crate::fault::Faults;
 use crate::ledger::Ledger;
 use crate::ports;
@@ -208,6 +210,32 @@ impl Mesh {
     /// What everything runs on.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// Brings what the ledger lacks of these calls back from Envoy's access log, through the running
+    /// aggregator, once the log has a line for each.
+    ///
+    /// # Panics
+    /// Where that does not succeed.
+    #[track_caller]
+    pub fn import_access_log(&self, books: &Books) {
+        fact::eventually("a line of the access log for each call", || {
+            let log = self.envoy.process().log();
+            match log.matches(r#"\"event_id\""#).count() {
+                n if n == books.len() => Ok(()),
+                n => Err(format!("{n} lines for {} calls", books.len())),
+            }
+        });
+        let aggregator = self.aggregator();
+        let to = match aggregator.ingest() {
+            Ingest::Tcp(address) => address.to_string(),
+            Ingest::Unix(path) => format!("unix:{}", path.display()),
+        };
+        let log = self.dir().join("envoy.log").display().to_string();
+        let output = aggregator.command(&["import", "--access-log", &log, "--to", &to]);
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "import: {said}");
     }
 
     /// The directory with the configurations, the logs and the ledger.

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use tollmesh_tests::envoy_config::Ingest;
 use tollmesh_tests::fact::eventually;
 use tollmesh_tests::{Books, Mesh};
 
@@ -65,36 +64,6 @@ fn n_set_aside(mesh: &Mesh) -> usize {
         .count()
 }
 
-/// Brings back what the ledger lacks, from Envoy's access log, through the running aggregator.
-#[track_caller]
-fn import(mesh: &Mesh, books: &Books) {
-    eventually("a line of the access log for each call", || {
-        match mesh
-            .envoy()
-            .process()
-            .log()
-            .matches(r#"\"event_id\""#)
-            .count()
-        {
-            n if n == books.len() => Ok(()),
-            n => Err(format!("{n} lines for {} calls", books.len())),
-        }
-    });
-    let log = mesh.dir().join("envoy.log");
-    let log = log.to_str().expect("a plain path");
-    let aggregator = mesh.aggregator();
-    let Ingest::Tcp(ingest) = aggregator.ingest() else {
-        panic!("it listens on a port");
-    };
-    let arguments = ["import", "--access-log", log, "--to", &ingest.to_string()];
-    let output = aggregator.command(&arguments).expect("it runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 /// How a ledger comes to be damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
@@ -132,7 +101,7 @@ fn at_rest(mesh: &Mesh, books: &Books, when: When, name: &str, damage: Damage) -
         let metrics = mesh.aggregator().metrics().expect("a scrape");
         assert_eq!(metrics.sum("tollmesh_ledger_set_aside", &[]), 1.0);
     }
-    import(mesh, books);
+    mesh.import_access_log(books);
     books.are_kept_by(mesh);
     is_aside
 }
@@ -204,7 +173,7 @@ fn a_file_damaged_under_a_running_aggregator_is_set_aside_without_a_restart() {
             Ok((200, body)) if body.contains(r#""set_aside":1"#) => Ok(()),
             other => Err(format!("{other:?}")),
         });
-        import(&mesh, &books);
+        mesh.import_access_log(&books);
         books.are_kept_by(&mesh);
         let is = mesh.aggregator().process().expect("it runs").id();
         assert_eq!(is, was, "it was started anew");
