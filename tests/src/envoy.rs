@@ -63,7 +63,7 @@ impl Envoy {
     pub fn start(launch: Launch, runtime: &Handle) -> anyhow::Result<Envoy> {
         let file = write_config(&launch.config, &launch.dir)?;
         let admin_file = launch.admin_file();
-        let log = launch.dir.join("envoy.log");
+        let log = launch.log_file();
         let mut running = Running::start("envoy", launch.command(&file), &log)?;
         let live = fact::until(START_PATIENCE, || {
             if let Some(status) = running.ended() {
@@ -130,6 +130,19 @@ impl Envoy {
         self.admin
     }
 
+    /// The logs, access log included, of this one and of those whose successor it is.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let epoch = self.launch.hot_restart.map_or(0, |place| place.epoch);
+        let of = |epoch| {
+            let mut launch = self.launch.clone();
+            if let Some(place) = launch.hot_restart.as_mut() {
+                place.epoch = epoch;
+            }
+            launch.log_file()
+        };
+        (0..=epoch).map(of).collect()
+    }
+
     /// The process.
     pub fn process(&self) -> &Running {
         &self.running
@@ -186,6 +199,14 @@ impl Launch {
     fn admin_file(&self) -> PathBuf {
         let epoch = self.hot_restart.map_or(0, |place| place.epoch);
         self.dir.join(format!("admin-address-{epoch}"))
+    }
+
+    /// Of each its own too: lines of two processes in one file would get into each other.
+    fn log_file(&self) -> PathBuf {
+        match self.hot_restart.map_or(0, |place| place.epoch) {
+            0 => self.dir.join("envoy.log"),
+            epoch => self.dir.join(format!("envoy-{epoch}.log")),
+        }
     }
 
     fn command(&self, config: &Path) -> Command {

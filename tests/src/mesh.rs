@@ -11,7 +11,6 @@ use tokio::runtime::Runtime;
 
 use crate::aggregator::{Aggregator, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
-use crate::books::Books;
 use crate::chaos::Chaos;
 use crate::client::Client;
 use crate::envoy::{Envoy, HotRestart, Launch};
@@ -23,6 +22,9 @@ use crate::ports;
 use crate::provider::Provider;
 use crate::small_disk::SmallDisk;
 use crate::tls::Identity;
+
+/// What each event in an access log has, as it stands there: within a text of JSON.
+const EVENT_KEY: &str = r#"\"event_id\""#;
 
 /// Everything that runs; all of it goes when this is dropped.
 #[derive(Debug)]
@@ -212,18 +214,19 @@ impl Mesh {
         &self.runtime
     }
 
-    /// Brings what the ledger lacks of these calls back from Envoy's access log, through the running
-    /// aggregator, once the log has a line for each.
+    /// Brings back what the ledger lacks from Envoy's access log, through the running aggregator, once
+    /// the log has that many events.
     ///
     /// # Panics
     /// Where that does not succeed.
     #[track_caller]
-    pub fn import_access_log(&self, books: &Books) {
+    pub fn import_access_log(&self, n_calls: usize) {
         fact::eventually("a line of the access log for each call", || {
-            let log = self.envoy.process().log();
-            match log.matches(r#"\"event_id\""#).count() {
-                n if n == books.len() => Ok(()),
-                n => Err(format!("{n} lines for {} calls", books.len())),
+            let logs = self.envoy.logs().into_iter().map(std::fs::read_to_string);
+            let counts = logs.map(|log| log.unwrap_or_default().matches(EVENT_KEY).count());
+            match counts.sum::<usize>() {
+                n if n == n_calls => Ok(()),
+                n => Err(format!("{n} lines for {n_calls} calls")),
             }
         });
         let aggregator = self.aggregator();
@@ -231,8 +234,12 @@ impl Mesh {
             Ingest::Tcp(address) => address.to_string(),
             Ingest::Unix(path) => format!("unix:{}", path.display()),
         };
-        let log = self.dir().join("envoy.log").display().to_string();
-        let output = aggregator.command(&["import", "--access-log", &log, "--to", &to]);
+        let mut arguments = vec!["import".to_string(), "--to".to_string(), to];
+        for log in self.envoy.logs() {
+            arguments.extend(["--access-log".to_string(), log.display().to_string()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = aggregator.command(&arguments);
         let output = output.expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "import: {said}");

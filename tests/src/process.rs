@@ -62,10 +62,15 @@ impl Running {
         let _ = self.child.wait();
     }
 
+    /// SIGTERM, without a wait.
+    pub fn tell_to_end(&self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .with_context(|| format!("cannot signal {}", self.name))
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
-            .with_context(|| format!("cannot signal {}", self.name))?;
+        self.tell_to_end()?;
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.ended() {
