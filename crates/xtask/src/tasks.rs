@@ -20,6 +20,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Test(test) => run_tests(&workshop, &test),
         Task::Bench(bench) => run_bench(&workshop, &bench),
         Task::Memory(memory) => run_memory(&workshop, &memory),
+        Task::Soak(soak) if soak.faults => soak_in_faults(&workshop, &soak),
         Task::Soak(soak) => run_soak(&workshop, &soak),
         Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
@@ -71,6 +72,19 @@ fn run_soak(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
     )
 }
 
+/// Runs the tests of faults as long as they are meant to be; none may be skipped.
+fn soak_in_faults(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
+    let variables = made_ready(workshop, &soak.pinned, For::All)?;
+    let tests = ["-p", "tollmesh-tests", "--test", "faults_*"];
+    let mut cargo = workshop.cargo("test", &["--no-fail-fast"]);
+    cargo.args(tests).args(["--test", "recovery"]);
+    cargo
+        .envs(variables)
+        .env("TOLLMESH_REQUIRE", "1")
+        .env("TOLLMESH_FAULTS", "full");
+    tallied(workshop, &mut cargo)
+}
+
 /// Runs every test of the workspace; its last line of output are the counts.
 fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
     let whom = match steps::runs_in_ci() {
@@ -88,8 +102,13 @@ fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
     if steps::runs_in_ci() {
         cargo.env("TOLLMESH_REQUIRE", "1");
     }
+    tallied(workshop, &mut cargo)
+}
+
+/// Runs tests; the last line of output are their counts.
+fn tallied(workshop: &Workshop, cargo: &mut Command) -> Result<ExitCode> {
     let mut tally = Tally::default();
-    let status = workshop.steps.tee(&mut cargo, |line| tally.read(line))?;
+    let status = workshop.steps.tee(cargo, |line| tally.read(line))?;
     println!("\n{tally}");
     Ok(if status.success() && tally.is_good() {
         ExitCode::SUCCESS
