@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod fact;
 pub mod fault;
 pub mod fixture;
+pub mod hop;
 pub mod http;
 pub mod ledger;
 pub mod literal;

@@ -2,8 +2,10 @@
 
 pub mod charge;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+pub mod feed;
 pub mod http;
 pub mod import;
 pub mod ingest;
@@ -15,5 +17,7 @@ pub mod pricelist;
 pub mod prices;
 pub mod problem;
 pub mod question;
+pub mod report;
+pub mod reprice;
 pub mod rows;
 pub mod serve;

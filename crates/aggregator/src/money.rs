@@ -30,6 +30,9 @@ pub struct AmountTooLarge {
 }
 
 impl PicoUsd {
+    /// Decimal places of a dollar that a pico-dollar keeps.
+    pub const PLACES: u32 = PICO_PLACES;
+
     /// No money.
     pub const ZERO: PicoUsd = PicoUsd(0);
 
@@ -120,6 +123,12 @@ impl fmt::Display for PicoSum {
 impl From<PicoUsd> for PicoSum {
     fn from(amount: PicoUsd) -> PicoSum {
         PicoSum(i128::from(amount.0))
+    }
+}
+
+impl std::ops::AddAssign for PicoSum {
+    fn add_assign(&mut self, more: PicoSum) {
+        self.0 += more.0;
     }
 }
 

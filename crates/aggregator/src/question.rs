@@ -42,6 +42,8 @@ pub struct Parts {
     pub limit: Option<String>,
     /// Where the page begins.
     pub cursor: Option<String>,
+    /// Whether nothing is to be written, `true` or `false`.
+    pub dry_run: Option<String>,
 }
 
 // === impl Parts ===
@@ -69,6 +71,7 @@ impl Parts {
                 "interval" => parts.interval = Some(value),
                 "sort" => parts.sort = Some(value),
                 "limit" => parts.limit = Some(value),
+                "dry_run" => parts.dry_run = Some(value),
                 _ => parts.cursor = Some(value),
             }
         }
@@ -94,6 +97,26 @@ impl Parts {
             limit: self.limit()?,
             cursor: self.cursor.clone(),
         })
+    }
+
+    /// Which calls are to be priced anew. From when on has to be said: nobody rewrites a whole
+    /// ledger by leaving something out.
+    pub fn repricing(&self, now: Timestamp) -> Result<(Span, Vec<Filter>), BadQuestion> {
+        if self.from.is_none() {
+            let what = "missing; expected such as 2026-11-22T04:00:00Z, 2026-11-22 or an age such \
+                        as 24h";
+            return Err(bad("from", what.to_owned()));
+        }
+        Ok((self.span(now)?, self.filters()?))
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_dry_run(&self) -> Result<bool, BadQuestion> {
+        match self.dry_run.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true" | "") => Ok(true),
+            Some(other) => Err(bad("dry_run", format!("{other:?}; expected true or false"))),
+        }
     }
 
     /// The span of time.

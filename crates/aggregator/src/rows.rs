@@ -1,10 +1,14 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
+use std::cmp::Reverse;
+
 use serde_json::{Map, Value, json};
 use tollmesh_usage::{Bucket, Usage, inclusive};
 
 use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
-use crate::ledger::{CostLine, CostRecord};
+use crate::ledger::reprice::Change;
+use crate::ledger::{Changes, CostLine, CostRecord, Original};
+use crate::money::PicoSum;
 
 /// Rows, and the columns in which they are shown.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +35,9 @@ pub const SPEND_COLUMNS: &[&str] = &[
     "reasoning_tokens",
     "mean_duration_ms",
     "mean_ttft_ms",
+    "stated_requests",
+    "provider_cost_usd",
+    "drift_usd",
     "buckets",
 ];
 
@@ -50,6 +57,7 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "outcome",
     "stream",
     "usage_source",
+    "estimate_basis",
     "billable",
     "input_tokens",
     "cache_read_tokens",
@@ -61,6 +69,7 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "audio_output_tokens",
     "cost_usd",
     "cost_status",
+    "original_cost_usd",
     "provider_cost_usd",
     "price_row",
     "pricing_version",
@@ -74,6 +83,19 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "fingerprint",
     "tags",
     "source",
+];
+
+/// What repricing changed for a model.
+pub const REPRICED_COLUMNS: [&str; 9] = [
+    "provider",
+    "model",
+    "requests",
+    "changed_requests",
+    "newly_priced_requests",
+    "now_unpriced_requests",
+    "cost_before_usd",
+    "cost_after_usd",
+    "difference_usd",
 ];
 
 /// The rows of a question for sums by these dimensions.
@@ -117,6 +139,10 @@ fn spend_row(by: &[Dimension], row: &SpendRow) -> Map<String, Value> {
     let mean_duration = mean(row.duration_ms, row.requests);
     item.insert("mean_duration_ms".into(), mean_duration);
     item.insert("mean_ttft_ms".into(), mean(row.ttft_ms, row.ttft_count));
+    let stated = |sum: PicoSum| (row.stated > 0).then(|| sum.to_string());
+    item.insert("stated_requests".into(), json!(row.stated));
+    item.insert("provider_cost_usd".into(), json!(stated(row.provider_cost)));
+    item.insert("drift_usd".into(), json!(stated(row.drift)));
     item.insert("buckets".into(), json!(usage));
     item
 }
@@ -151,6 +177,7 @@ fn request_row(row: &RequestRow) -> Map<String, Value> {
     put_cost(&mut item, &row.cost);
     let provider_cost = row.provider_cost.map(|cost| cost.to_string());
     item.insert("provider_cost_usd".into(), json!(provider_cost));
+    put_original(&mut item, row.original.as_ref());
     item
 }
 
@@ -176,6 +203,22 @@ fn put_cost(item: &mut Map<String, Value>, cost: &CostRecord) {
     if let Some(because) = &cost.unpriced_because {
         item.insert("unpriced_because".into(), json!(because));
     }
+}
+
+/// The first price, of calls that were priced anew: its row shows that there was one, also where
+/// the call was unpriced and its cost is `null`.
+fn put_original(item: &mut Map<String, Value>, original: Option<&Original>) {
+    let cost = original.and_then(|original| original.total);
+    item.insert(
+        "original_cost_usd".into(),
+        json!(cost.map(|cost| cost.to_string())),
+    );
+    let Some(original) = original else { return };
+    item.insert("original_price_row".into(), json!(original.row.as_deref()));
+    item.insert(
+        "original_pricing_version".into(),
+        json!(non_empty(&original.pricing_version)),
+    );
 }
 
 fn non_empty(text: &str) -> Option<&str> {
@@ -207,6 +250,40 @@ fn cost_line(line: &CostLine) -> Value {
         }
     }
     item
+}
+
+/// What repricing changed by model, the largest differences first.
+pub fn repriced(changes: &Changes) -> Rows {
+    let mut by_model: Vec<_> = changes.by_model.iter().collect();
+    by_model.sort_by_key(|(_, change)| {
+        let difference = change.difference().as_pico().unsigned_abs();
+        Reverse((difference, change.changed))
+    });
+    let items = by_model.into_iter().map(|((provider, model), change)| {
+        let mut item = repriced_row(change);
+        item.insert("provider".into(), json!(provider));
+        item.insert("model".into(), json!(model));
+        item
+    });
+    Rows {
+        columns: REPRICED_COLUMNS.map(str::to_owned).to_vec(),
+        items: items.collect(),
+        next_cursor: None,
+    }
+}
+
+fn repriced_row(change: &Change) -> Map<String, Value> {
+    let fields = [
+        ("requests", json!(change.requests)),
+        ("changed_requests", json!(change.changed)),
+        ("newly_priced_requests", json!(change.newly_priced)),
+        ("now_unpriced_requests", json!(change.now_unpriced)),
+        ("cost_before_usd", json!(change.before.to_string())),
+        ("cost_after_usd", json!(change.after.to_string())),
+        ("difference_usd", json!(change.difference().to_string())),
+    ];
+    let named = fields.map(|(name, value)| (name.to_owned(), value));
+    named.into_iter().collect()
 }
 
 /// How well the traffic is known, one row.
@@ -256,6 +333,19 @@ impl Rows {
             .map_err(|error| error.into_error().into())
     }
 
+    /// Whether a column of that name has numbers.
+    pub fn is_number(column: &str) -> bool {
+        let ends = [
+            "requests",
+            "_requests",
+            "_tokens",
+            "_usd",
+            "_ms",
+            "_percent",
+        ];
+        ends.iter().any(|end| column.ends_with(end))
+    }
+
     /// The cells of each row as text, in the columns' order.
     pub fn cells(&self) -> impl Iterator<Item = Vec<String>> {
         let columns = &self.columns;
@@ -282,11 +372,49 @@ fn text_of(value: Option<&Value>) -> String {
     }
 }
 
-/// Formulas begin with `=`, `+`, `-` or `@`, also after a tab or a carriage return
-/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
-fn harmless(text: &str) -> String {
+/// A text as a cell of CSV that no spreadsheet runs. Formulas begin with `=`, `+`, `-` or `@`, in
+/// full width too, also after a tab, a carriage return or a line feed
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>). A negative number is none.
+pub fn harmless(text: &str) -> String {
     match text.chars().next() {
-        Some('=' | '+' | '-' | '@' | '\t' | '\r') => format!("'{text}"),
+        Some('-') if is_number(text) => text.to_owned(),
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
+            format!("'{text}")
+        }
         _ => text.to_owned(),
+    }
+}
+
+/// Whether it is a plain decimal number.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    all_digits(whole) && all_digits(fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_never_formulas() {
+        for (text, written) in [
+            ("plain", "plain"),
+            ("-0.0125", "-0.0125"),
+            ("+3", "'+3"),
+            ("-1.", "'-1."),
+            ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
+            ("=1", "'=1"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("\t=1", "'\t=1"),
+            ("\r=1", "'\r=1"),
+            ("\n=1", "'\n=1"),
+            ("＝1", "'＝1"),
+            ("a=1", "a=1"),
+        ] {
+            assert_eq!(cell(Some(&json!(text))), written);
+        }
+        assert_eq!(cell(Some(&json!(-1))), "-1");
     }
 }

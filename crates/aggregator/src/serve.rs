@@ -76,6 +76,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
+    if config.budgets.is_some() {
+        tracing::warn!("budgets are compared with in reports, and enforced by nothing");
+    }
     let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
@@ -96,6 +99,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         exposition,
         tags: config.metrics.labels.clone(),
         guard: Guard::new(config.operator.listen.is_local(), token),
+        repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
     tokio::spawn(prices.watch());

@@ -12,7 +12,7 @@ use tollmesh_aggregator::ledger::query::{
 };
 use tollmesh_aggregator::ledger::{
     AppendError, Appended, CostLine, CostRecord, Entry, Increments, Ledger, LedgerError,
-    LedgerOptions, Meter, Occasion, Quarantined, Reader, Recorded,
+    LedgerOptions, Meter, Occasion, Quarantined, Reader, Recorded, Repricing,
 };
 use tollmesh_aggregator::money::{PicoSum, PicoUsd};
 use tollmesh_pricing::Status;
@@ -38,6 +38,7 @@ impl Meter for TeamMeter {
                 let counted = before.cost.total.unwrap_or_default().as_pico();
                 (i128::from(pico) - i128::from(counted)).max(0)
             }
+            Occasion::NewlyPriced => i128::from(pico),
         };
         if matches!(occasion, Occasion::New) {
             increments.add("requests", team, 1);
@@ -248,6 +249,7 @@ fn full_event() -> Event {
         },
         reservation_id: Some("res".into()),
         trouble: Some("truncated".into()),
+        estimate_basis: Some("relayed_text+request_bytes".into()),
         ..event("full")
     }
 }
@@ -672,15 +674,48 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     );
 }
 
+/// Makes a ledger with the schema that releases of version 2 made, and these rows in it.
+fn write_version_2(dir: &Path, rows: &str) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(dir.join("ledger.db")).unwrap();
+    connection
+        .execute_batch(concat!(
+            include_str!("ledger_versions/2.sql"),
+            "INSERT INTO tag_sets VALUES (1, '{\"team\":\"checkout\"}');
+             INSERT INTO tags VALUES (1, 'team', 'checkout');
+             INSERT INTO sources (id, body) VALUES (1, '{}');
+             INSERT INTO models (id, body, provider, api, host, model)
+             VALUES (1, '[]', 'openrouter', 'openai.chat', 'openrouter.ai', 'gpt-5');
+             INSERT INTO prices VALUES (1, '[]', 'openrouter.toml:gpt-5:1', 'digest');
+             PRAGMA application_id = 1416588365;
+             PRAGMA user_version = 2;"
+        ))
+        .unwrap();
+    connection.execute_batch(rows).unwrap();
+    connection
+}
+
+/// A call as version 2 kept it, with its hour's sums: outcome, cost status, our cost, the
+/// provider's.
+fn version_2_row(id: &str, outcome: i64, status: i64, ours: &str, theirs: &str) -> String {
+    format!(
+        "INSERT INTO events (event_id, time_ms, duration_ms, model_id, tag_set, source_id, outcome,
+             stream, usage_source, billable, input, cost_pico, provider_cost_pico, cost_status,
+             price_id, response_flags, attempts)
+         VALUES ('{id}', {START_MS}, 7, 1, 1, 1, {outcome}, 0, 0, 1, 3, {ours}, {theirs}, {status},
+             1, 0, 1);
+         INSERT INTO hourly VALUES ({START_MS} / 3600000, 1, 1, 1, {outcome}, 0, {status}, 1,
+             coalesce({ours}, 0), 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0)
+         ON CONFLICT DO UPDATE SET requests = requests + 1,
+             cost_pico = cost_pico + excluded.cost_pico, input = input + 3,
+             duration_ms = duration_ms + 7;"
+    )
+}
+
 #[test]
 fn a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = open(dir.path());
-    append(&ledger, vec![entry(event("a"), 1)]);
-    block_on(ledger.close());
-    let connection = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
-    let back = "DROP INDEX events_estimated; ALTER TABLE events DROP COLUMN fingerprint;
-                PRAGMA user_version = 1;";
+    let connection = write_version_2(dir.path(), &version_2_row("a", 0, 0, "1", "NULL"));
+    let back = "ALTER TABLE events DROP COLUMN fingerprint; PRAGMA user_version = 1;";
     connection.execute_batch(back).unwrap();
     drop(connection);
     let refused = Reader::open(dir.path()).err().unwrap().to_string();
@@ -707,6 +742,85 @@ fn a_ledger_of_the_first_version_is_brought_up_to_date_with_its_rows() {
     };
     assert_eq!(found(print.as_deref().unwrap()), [("b".to_owned(), print)]);
     assert_eq!(found(""), [("a".to_owned(), None)]);
+}
+
+#[test]
+fn a_ledger_of_the_second_version_gets_sums_of_what_providers_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = [
+        version_2_row("more", 0, 0, "10", "12"),
+        version_2_row("less", 0, 0, "10", "9"),
+        version_2_row("silent", 0, 0, "10", "NULL"),
+        version_2_row("unpriced", 0, 2, "NULL", "100"),
+        version_2_row("relayed", 4, 0, "0", "1000"),
+    ];
+    drop(write_version_2(dir.path(), &rows.concat()));
+    let ledger = open(dir.path());
+    let estimated = Event {
+        estimate_basis: Some("relayed_text".into()),
+        provider_cost_usd: Some("0.000000000015".into()),
+        ..event("new")
+    };
+    append(&ledger, vec![entry(estimated, 20)]);
+
+    let sums = |span| {
+        let query = SpendQuery {
+            span,
+            ..SpendQuery::default()
+        };
+        ledger.reader().spend(&query).unwrap().remove(0)
+    };
+    // Once from the hours, once from the rows.
+    let until = Timestamp::from_unix_ms(START_MS + 1);
+    let of_rows = Span {
+        from: None,
+        to: Some(until),
+    };
+    for span in [Span::default(), of_rows] {
+        let row = sums(span);
+        assert_eq!((row.requests, row.cost), (5, PicoSum::from_pico(50)));
+        assert_eq!(
+            (row.stated, row.provider_cost),
+            (4, PicoSum::from_pico(136))
+        );
+        assert_eq!(row.drift, PicoSum::from_pico(2 - 1 - 5));
+    }
+    let page = ledger.reader().requests(&RequestsQuery {
+        limit: 10,
+        ..RequestsQuery::default()
+    });
+    let items = page.unwrap().items;
+    assert_eq!(
+        items[0].event.estimate_basis.as_deref(),
+        Some("relayed_text")
+    );
+    assert!(items.iter().all(|item| item.original.is_none()));
+}
+
+#[test]
+fn a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one() {
+    let columns = |dir: &Path| {
+        block_on(open(dir).close());
+        let connection = rusqlite::Connection::open(dir.join("ledger.db")).unwrap();
+        let mut statement = connection
+            .prepare(
+                "SELECT t.name, c.name, c.type, c.\"notnull\", c.dflt_value, c.pk
+                 FROM sqlite_schema t, pragma_table_info(t.name) c
+                 WHERE t.type IN ('table', 'index') ORDER BY 1, 2",
+            )
+            .unwrap();
+        let rows = statement.query_map([], |row| {
+            (0..6)
+                .map(|i| row.get(i))
+                .collect::<rusqlite::Result<Vec<rusqlite::types::Value>>>()
+        });
+        rows.unwrap().map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(write_version_2(old.path(), ""));
+    let new = columns(new.path());
+    assert_eq!(columns(old.path()), new);
+    assert!(new.len() > 100, "{} columns", new.len());
 }
 
 #[test]
@@ -1001,6 +1115,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         };
         event.usage = Usage::new().with(Bucket::Output, output);
         event.usage.set(Bucket::Input, input);
+        event.provider_cost_usd = input.map(|n| format!("0.{n}"));
+        event.billable = output != 8;
         let cost = match pico {
             Some(pico) => cost(pico),
             None => CostRecord::unpriced(Arc::from("digest"), "no_row"),
@@ -1020,8 +1136,9 @@ fn value_of(event: &Event, cost: &CostRecord, name: &str) -> Option<String> {
     }
 }
 
-/// Group, requests, cost, unpriced, input tokens, output tokens, duration, first tokens.
-type Sums = BTreeMap<(Option<i64>, Vec<Option<String>>), [i128; 7]>;
+/// Group, requests, cost, unpriced, input tokens, output tokens, duration, first tokens, calls of
+/// which the provider states the cost, what it states, and its difference to ours.
+type Sums = BTreeMap<(Option<i64>, Vec<Option<String>>), [i128; 10]>;
 
 /// What a spend query has to answer, added up one row at a time.
 fn sums_by_hand(reader: &Reader, query: &SpendQuery) -> Sums {
@@ -1041,6 +1158,10 @@ fn sums_by_hand(reader: &Reader, query: &SpendQuery) -> Sums {
         let key = names.map(|name| value_of(&item.event, &item.cost, name));
         let group = sums.entry((start, key.collect())).or_default();
         let tokens = |bucket| i128::from(item.event.usage.get(bucket).unwrap_or(0));
+        let is_charged = item.event.billable && item.event.outcome != Outcome::Denied;
+        let stated = item.provider_cost.filter(|_| is_charged);
+        let stated = stated.map(|pico| i128::from(pico.as_pico()));
+        let ours = item.cost.total.map(|pico| i128::from(pico.as_pico()));
         let more = [
             1,
             i128::from(item.cost.total.unwrap_or_default().as_pico()),
@@ -1049,6 +1170,9 @@ fn sums_by_hand(reader: &Reader, query: &SpendQuery) -> Sums {
             tokens(Bucket::Output),
             i128::from(item.event.duration_ms),
             i128::from(item.event.ttft_ms.unwrap_or(0)),
+            i128::from(stated.is_some()),
+            stated.unwrap_or(0),
+            stated.zip(ours).map_or(0, |(stated, ours)| stated - ours),
         ];
         group.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
     }
@@ -1071,6 +1195,9 @@ fn sums_of_ledger(reader: &Reader, query: &SpendQuery) -> Sums {
                 tokens(&row.tokens, Bucket::Output),
                 row.duration_ms.cast_signed(),
                 row.ttft_ms.cast_signed(),
+                i128::from(row.stated),
+                row.provider_cost.as_pico(),
+                row.drift.as_pico(),
             ];
             ((start, row.key), sums)
         })
@@ -1089,6 +1216,15 @@ fn any_instant() -> impl Strategy<Value = Option<Timestamp>> {
     ]
 }
 
+/// A price that is any one, but the same for the same event in the same round.
+fn odd_cost(event: &Event, round: usize) -> CostRecord {
+    let id: i64 = event.event_id.parse().unwrap();
+    match (id + i64::try_from(round).unwrap()) % 3 {
+        0 => CostRecord::unpriced(Arc::from("digest 2"), "no_row"),
+        n => cost(id * 1_000 + n),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -1096,11 +1232,21 @@ proptest! {
     fn spend_is_the_sum_of_the_rows(
         batches in prop::collection::vec(prop::collection::vec(any_entry(), 0..12), 1..6),
         spans in prop::collection::vec((any_instant(), any_instant()), 4),
+        repriced in prop::collection::vec((any_instant(), any_instant()), 0..3),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let ledger = open(dir.path());
         for batch in batches {
             append(&ledger, batch);
+        }
+        for (n, (from, to)) in repriced.into_iter().enumerate() {
+            let repricing = Repricing {
+                span: Span { from, to },
+                filters: vec![],
+                last_row: i64::MAX,
+                pricer: Arc::new(move |event| odd_cost(event, n)),
+            };
+            block_on(ledger.reprice(&repricing, &mut |_| {})).unwrap();
         }
         let by = [
             vec![],

@@ -4,12 +4,15 @@ mod check;
 mod completions;
 mod extract;
 mod import;
+mod late_tags;
 mod lines;
 mod output;
 mod price;
 mod prices;
+mod prices_import;
 mod progress;
 mod report;
+mod reprice;
 mod serve;
 mod top;
 
@@ -64,6 +67,8 @@ enum Command {
     Top(top::Arguments),
     /// What the price tables say.
     Prices(prices::Arguments),
+    /// Price calls of the past anew, under the tables of today.
+    Reprice(reprice::Arguments),
     /// Fold in what an access log holds and the ledger does not.
     Import(import::Arguments),
     /// A completion script for a shell.
@@ -104,6 +109,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Report(arguments) => report::run(&files, arguments),
         Command::Top(arguments) => top::run(&files, arguments),
         Command::Prices(arguments) => prices::run(&files, &arguments),
+        Command::Reprice(arguments) => reprice::run(&files, arguments),
         Command::Import(arguments) => import::run(&files, &arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }

@@ -56,6 +56,7 @@ const COLUMNS: &[&str] = &[
     "input_tokens",
     "output_tokens",
     "cost_usd",
+    "estimate_basis",
     "duration_ms",
     "request_id",
     "tags",

@@ -17,7 +17,7 @@ use crate::question::{BadQuestion, Parts};
 use crate::rows::{self, Rows};
 
 /// The parameters of a URL; a name may come several times.
-type Pairs = Query<Vec<(String, String)>>;
+pub type Pairs = Query<Vec<(String, String)>>;
 
 /// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v`
 pub async fn spend(
@@ -99,7 +99,7 @@ async fn ask(
 }
 
 /// The client's mistakes are told; ours are logged.
-fn unanswered(error: &QueryError) -> Problem {
+pub fn unanswered(error: &QueryError) -> Problem {
     match error {
         QueryError::Cursor(_) | QueryError::Interval(_) | QueryError::TooManyGroups { .. } => {
             Problem::new(StatusCode::BAD_REQUEST, error.to_string())
@@ -121,12 +121,12 @@ fn internal() -> Problem {
     )
 }
 
-fn bad_question(bad: BadQuestion) -> Problem {
+pub fn bad_question(bad: BadQuestion) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, bad.to_string())
 }
 
 /// JSON, or CSV where the client asks for it.
-fn respond(headers: &HeaderMap, rows: &Rows) -> Result<Response, Problem> {
+pub fn respond(headers: &HeaderMap, rows: &Rows) -> Result<Response, Problem> {
     if !wants_csv(headers) {
         return Ok(Json(rows.json()).into_response());
     }

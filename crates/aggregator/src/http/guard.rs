@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::StatusCode;
@@ -34,8 +34,12 @@ impl Guard {
         }
     }
 
-    fn judge(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    fn judge(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
         match self {
+            Guard::Local if !method.is_safe() => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "writing needs a token; set operator.token_file",
+            )),
             Guard::Local if is_local_host(headers.get(header::HOST)) => Ok(()),
             Guard::Local => Err(Problem::new(
                 StatusCode::FORBIDDEN,
@@ -62,7 +66,7 @@ pub async fn check(
     next: Next,
 ) -> Response {
     use axum::response::IntoResponse;
-    if let Err(problem) = operator.guard.judge(request.headers()) {
+    if let Err(problem) = operator.guard.judge(request.method(), request.headers()) {
         return problem.into_response();
     }
     let mut response = next.run(request).await;
@@ -132,10 +136,24 @@ mod tests {
             ("localhost.evil.example", false),
             ("", false),
         ] {
-            let judged = Guard::Local.judge(&with(header::HOST, host));
+            let judged = Guard::Local.judge(&Method::GET, &with(header::HOST, host));
             assert_eq!(judged.is_ok(), is_local, "{host}");
         }
-        assert!(Guard::Local.judge(&HeaderMap::new()).is_err());
+        assert!(Guard::Local.judge(&Method::GET, &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn writing_needs_a_token_on_this_machine_too() {
+        let local = with(header::HOST, "localhost");
+        let problem = Guard::Local.judge(&Method::POST, &local).unwrap_err();
+        assert_eq!(
+            problem.detail,
+            "writing needs a token; set operator.token_file"
+        );
+        let guard = Guard::new(true, Some("s3cret".into()));
+        assert_eq!(guard.judge(&Method::POST, &local).unwrap_err().status, 401);
+        let token = with(header::AUTHORIZATION, "Bearer s3cret");
+        assert!(guard.judge(&Method::POST, &token).is_ok());
     }
 
     #[test]
@@ -150,10 +168,10 @@ mod tests {
             ("Basic s3cret", false),
             ("s3cret", false),
         ] {
-            let judged = guard.judge(&with(header::AUTHORIZATION, value));
+            let judged = guard.judge(&Method::GET, &with(header::AUTHORIZATION, value));
             assert_eq!(judged.is_ok(), passes, "{value}");
         }
-        let closed = Guard::new(false, None).judge(&HeaderMap::new());
+        let closed = Guard::new(false, None).judge(&Method::GET, &HeaderMap::new());
         assert_eq!(closed.unwrap_err().status, 403);
     }
 }

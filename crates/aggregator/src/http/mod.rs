@@ -3,6 +3,7 @@
 mod api;
 mod guard;
 mod health;
+mod reprice;
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use axum::Router;
 use axum::http::header;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::StatusCode;
 
 use crate::ledger::Ledger;
@@ -33,6 +34,8 @@ pub struct Operator {
     pub tags: Vec<String>,
     /// Who may ask.
     pub guard: Guard,
+    /// Whose turn it is to price calls anew.
+    pub repricing: reprice::Turn,
 }
 
 /// What answers operators. `/metrics` and health are open: scrapers and probes carry no token.
@@ -44,6 +47,7 @@ pub fn router(operator: Operator) -> Router {
         .route("/api/v1/requests", get(api::requests))
         .route("/api/v1/coverage", get(api::coverage))
         .route("/api/v1/prices", get(api::prices))
+        .route("/api/v1/reprice", post(reprice::reprice))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(
@@ -64,6 +68,7 @@ async fn index() -> Response {
         /api/v1/requests?sort=cost&limit=50                single calls\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
         /api/v1/prices?model=gpt-4o                        the price rows in force, with source\n\
+        POST /api/v1/reprice?from=2026-11-01&dry_run=true  calls priced anew; needs the token\n\
         /metrics  /healthz  /readyz\n\n\
         JSON, or CSV with \"Accept: text/csv\". Conditions: where=team:checkout, from=, to=.\n";
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], TEXT).into_response()
@@ -77,7 +82,10 @@ async fn not_found() -> Problem {
 }
 
 async fn not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this page does not answer that method; GET / lists all pages",
+    )
 }
 
 impl IntoResponse for Problem {

@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use serde_json::value::RawValue;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tollmesh_wire::VERSION;
 use tollmesh_wire::event::{EventBatch, EventsReply, Node};
 
 use super::{Found, Taken, Taker};
+use crate::client;
 use crate::config::Listen;
 
 /// How long one answer may take; a commit takes milliseconds.
@@ -52,34 +50,12 @@ impl Aggregator {
     }
 
     async fn post(&self, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
-        let exchange = async {
-            match &self.address {
-                Listen::Tcp(address) => ask(TcpStream::connect(address).await?, body).await,
-                Listen::Unix(path) => ask(UnixStream::connect(path).await?, body).await,
-            }
-        };
-        match tokio::time::timeout(ANSWER_TIME_MAX, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => bail!("no answer within {} s", ANSWER_TIME_MAX.as_secs()),
-        }
+        let request = Request::post("/v1/events")
+            .header(header::HOST, "tollmesh")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::<Bytes>::from(body))?;
+        client::ask(&self.address, request, ANSWER_TIME_MAX).await
     }
-}
-
-async fn ask<S>(stream: S, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Its error, if any, is that of the answer.
-    tokio::spawn(connection);
-    let request = Request::post("/v1/events")
-        .header(header::HOST, "tollmesh")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::<Bytes>::from(body))?;
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    Ok((status, answer.into_body().collect().await?.to_bytes()))
 }
 
 impl Taker for Aggregator {

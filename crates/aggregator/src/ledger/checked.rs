@@ -32,9 +32,8 @@ impl<'a> Checked<'a> {
         check_tokens(event)?;
         let usage_source = UsageSource::from_name(&event.usage_source)
             .ok_or_else(|| Refusal::UsageSource(event.usage_source.clone()))?;
-        let stated = event.provider_cost_usd.as_deref();
-        let provider_cost = stated.and_then(read_usd);
-        let unreadable = stated.is_some() && provider_cost.is_none();
+        let provider_cost = entry.provider_cost();
+        let unreadable = event.provider_cost_usd.is_some() && provider_cost.is_none();
         let trouble = event.trouble.as_deref();
         Ok(Checked {
             entry,
@@ -42,6 +41,11 @@ impl<'a> Checked<'a> {
             provider_cost,
             trouble: trouble.or(unreadable.then_some(Trouble::BadCount.name())),
         })
+    }
+
+    /// What the provider says it charged, of a call that is charged to us here.
+    pub fn stated(&self) -> Option<PicoUsd> {
+        self.provider_cost.filter(|_| self.entry.is_charged())
     }
 
     /// The event itself.
@@ -71,10 +75,6 @@ fn check_tokens(event: &Event) -> Result<(), Refusal> {
         }),
         None => Ok(()),
     }
-}
-
-fn read_usd(text: &str) -> Option<PicoUsd> {
-    PicoUsd::from_usd(text.parse().ok()?).ok()
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const USAGE_SOURCES: [UsageSource; 3] = [
 /// Cost statuses by their code.
 const COST_STATUSES: [Status; 3] = [Status::Exact, Status::Assumed, Status::Unpriced];
 
+/// The code of [`Outcome::Denied`] in SQL.
+pub const DENIED: i64 = Outcome::Denied as i64;
 /// The code of [`Outcome::Relayed`] in SQL.
 pub const RELAYED: i64 = Outcome::Relayed as i64;
 /// The code of [`UsageSource::Estimated`] in SQL.

@@ -64,11 +64,15 @@ impl Dictionaries {
                 write_key(key, model_facts(event));
                 self.models.id(key, || model(connection, event))?
             },
-            price: {
-                write_key(key, [cost.row.as_deref(), Some(&*cost.pricing_version)]);
-                self.prices.id(key, || price(connection, cost))?
-            },
+            price: self.price(connection, cost)?,
         })
+    }
+
+    /// The id of what gave this cost.
+    pub fn price(&mut self, connection: &Connection, cost: &CostRecord) -> rusqlite::Result<i64> {
+        let facts = [cost.row.as_deref(), Some(&*cost.pricing_version)];
+        write_key(&mut self.key, facts);
+        self.prices.id(&self.key, || price(connection, cost))
     }
 }
 

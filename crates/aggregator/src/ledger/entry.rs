@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use tollmesh_pricing::{Line, Priced, Status};
-use tollmesh_wire::{Event, Timestamp};
+use tollmesh_wire::{Event, Outcome, Timestamp};
 
 use crate::money::{AmountTooLarge, PicoUsd};
 
@@ -16,6 +16,25 @@ pub struct Entry {
     pub event: Event,
     /// Its cost.
     pub cost: CostRecord,
+}
+
+impl Entry {
+    /// Whether the provider charges this call, and no filter nearer to it counts that.
+    pub fn is_charged(&self) -> bool {
+        let is_ours = !matches!(self.event.outcome, Outcome::Denied | Outcome::Relayed);
+        self.event.billable && is_ours
+    }
+
+    /// What the provider says it charged; `None` also where that cannot be read.
+    pub fn provider_cost(&self) -> Option<PicoUsd> {
+        let text = self.event.provider_cost_usd.as_deref()?;
+        PicoUsd::from_usd(text.parse().ok()?).ok()
+    }
+
+    /// The same of calls that are charged.
+    pub fn stated(&self) -> Option<PicoUsd> {
+        self.provider_cost().filter(|_| self.is_charged())
+    }
 }
 
 /// What a call cost, and why.
@@ -35,6 +54,17 @@ pub struct CostRecord {
     pub pricing_version: Arc<str>,
     /// Why the call is unpriced, a stable word.
     pub unpriced_because: Option<Cow<'static, str>>,
+}
+
+/// The first price of a call that was priced anew since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// The cost in all; `None` where the call was unpriced.
+    pub total: Option<PicoUsd>,
+    /// The price row.
+    pub row: Option<Arc<str>>,
+    /// The digest of the price tables.
+    pub pricing_version: Arc<str>,
 }
 
 /// One line of a cost: `amount x rate x times = usd`.

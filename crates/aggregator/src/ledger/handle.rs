@@ -10,6 +10,7 @@ use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::query::Reader;
 use crate::ledger::queue::Queue;
+use crate::ledger::reprice::{Changes, Repricing};
 use crate::ledger::totals::{Meter, NoMeter, Totals};
 use crate::ledger::writer::{self, Shared};
 
@@ -118,6 +119,30 @@ impl Ledger {
             match answer.await.map_err(|_| AppendError::Closed)?? {
                 0 => return Ok(deleted),
                 n => deleted += n,
+            }
+        }
+    }
+
+    /// Prices rows anew and says what changed. Other batches are committed in between.
+    ///
+    /// Counters keep what they held, and receive the cost of calls that have their first price now.
+    /// Doing it again changes nothing. On an error the rows up to some instant are done. After each
+    /// step `told` receives what has changed so far.
+    pub async fn reprice(
+        &self,
+        repricing: &Repricing,
+        told: &mut (dyn FnMut(&Changes) + Send),
+    ) -> Result<Changes, AppendError> {
+        let mut changes = Changes::default();
+        let mut place = None;
+        loop {
+            let answer = self.queue.reprice(repricing.clone(), place)?;
+            let step = answer.await.map_err(|_| AppendError::Closed)??;
+            changes.merge(step.changes);
+            told(&changes);
+            match step.next {
+                None => return Ok(changes),
+                next => place = next,
             }
         }
     }

@@ -23,6 +23,7 @@ mod prune;
 mod quarantine;
 pub mod query;
 mod queue;
+pub mod reprice;
 mod rollup;
 mod row;
 mod schema;
@@ -32,8 +33,9 @@ mod transaction;
 mod wide;
 mod writer;
 
-pub use entry::{Appended, CostLine, CostRecord, Entry, Quarantined, Recorded, Refusal};
+pub use entry::{Appended, CostLine, CostRecord, Entry, Original, Quarantined, Recorded, Refusal};
 pub use error::{AppendError, LedgerError, QueryError};
 pub use handle::{Health, Ledger, LedgerOptions};
 pub use query::Reader;
+pub use reprice::{Changes, Repricing};
 pub use totals::{Increments, Meter, Occasion, Totals};

@@ -9,6 +9,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::AppendError;
+use crate::ledger::reprice::{Place, Repricing, Step};
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it
 /// waits for the last.
@@ -16,6 +17,9 @@ const GROUP_EVENTS_MAX: usize = 4_096;
 
 /// The answer to one batch.
 pub type Answer = Result<Appended, AppendError>;
+
+/// The answer to one step of repricing.
+pub type Repriced = Result<Step, AppendError>;
 
 /// One batch that waits.
 pub struct Batch {
@@ -27,6 +31,7 @@ pub struct Batch {
 pub enum Message {
     Append(Batch, oneshot::Sender<Answer>),
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Close(oneshot::Sender<()>),
 }
 
@@ -48,6 +53,7 @@ pub struct Group {
 /// What follows a transaction.
 pub enum After {
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Close(oneshot::Sender<()>),
 }
 
@@ -103,6 +109,19 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for one step of repricing, after that place.
+    pub fn reprice(
+        &self,
+        repricing: Repricing,
+        after: Option<Place>,
+    ) -> Result<oneshot::Receiver<Repriced>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Reprice(repricing, after, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Events that wait.
     pub fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
@@ -135,6 +154,10 @@ impl Group {
                 }
                 Message::Prune(before, answer) => {
                     group.after = Some(After::Prune(before, answer));
+                    return group;
+                }
+                Message::Reprice(repricing, place, answer) => {
+                    group.after = Some(After::Reprice(repricing, place, answer));
                     return group;
                 }
                 Message::Close(done) => {

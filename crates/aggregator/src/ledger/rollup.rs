@@ -34,6 +34,9 @@ struct Sums {
     duration_ms: i128,
     ttft_ms: i128,
     ttft_count: i64,
+    stated_requests: i64,
+    provider_cost_pico: i128,
+    compared_cost_pico: i128,
 }
 
 /// What a transaction changes.
@@ -77,6 +80,12 @@ impl Rollup {
             sums.ttft_ms += wide * i128::from(ttft_ms);
             sums.ttft_count += sign;
         }
+        if let Some(stated) = checked.stated() {
+            sums.stated_requests += sign;
+            sums.provider_cost_pico += wide * i128::from(stated.as_pico());
+            let ours = cost.total.map_or(0, |pico| i128::from(pico.as_pico()));
+            sums.compared_cost_pico += wide * ours;
+        }
     }
 
     /// Adds all to the file. Groups that lost their last call go.
@@ -84,8 +93,14 @@ impl Rollup {
         let mut upsert = connection.prepare_cached(&upsert_sql())?;
         for (key, sums) in &self.groups {
             let key = key.columns();
-            let counts = [sums.requests, sums.ttft_count];
-            let wide = [sums.cost_pico, sums.duration_ms, sums.ttft_ms];
+            let counts = [sums.requests, sums.ttft_count, sums.stated_requests];
+            let wide = [
+                sums.cost_pico,
+                sums.duration_ms,
+                sums.ttft_ms,
+                sums.provider_cost_pico,
+                sums.compared_cost_pico,
+            ];
             let narrow = key.into_iter().chain(counts).map(i128::from);
             let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
             upsert.execute(params_from_iter(values))?;
@@ -118,24 +133,35 @@ impl Key {
     }
 }
 
-/// The statement that adds one group; its values are the key's, two counts, and the wide sums.
+/// The statement that adds one group; its values are the key's, the counts, and the wide sums.
 fn upsert_sql() -> String {
-    let wide = ["cost_pico", "duration_ms", "ttft_ms"];
+    let counts = ["requests", "ttft_count", "stated_requests"];
+    let wide = [
+        "cost_pico",
+        "duration_ms",
+        "ttft_ms",
+        "provider_cost_pico",
+        "compared_cost_pico",
+    ];
     let wide: Vec<&str> = wide
         .into_iter()
         .chain(Bucket::ALL.map(Bucket::name))
         .collect();
-    let sets: Vec<String> = wide
+    let sets: Vec<String> = counts
         .iter()
-        .map(|name| format!("{name} = add128({name}, excluded.{name})"))
+        .map(|name| format!("{name} = {name} + excluded.{name}"))
+        .chain(
+            wide.iter()
+                .map(|name| format!("{name} = add128({name}, excluded.{name})")),
+        )
         .collect();
-    let places = vec!["?"; 9 + wide.len()].join(", ");
+    let places = vec!["?"; 7 + counts.len() + wide.len()].join(", ");
     format!(
         "INSERT INTO hourly (hour, tag_set, source_id, model_id, outcome, usage_source,
-                             cost_status, requests, ttft_count, {})
+                             cost_status, {}, {})
          VALUES ({places})
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
-             ttft_count = ttft_count + excluded.ttft_count, {}",
+         ON CONFLICT DO UPDATE SET {}",
+        counts.join(", "),
         wide.join(", "),
         sets.join(", ")
     )

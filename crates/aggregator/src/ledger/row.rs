@@ -29,7 +29,7 @@ const BEFORE_BUCKETS: [&str; 13] = [
 ];
 
 /// The columns after them.
-const AFTER_BUCKETS: [&str; 22] = [
+const AFTER_BUCKETS: [&str; 23] = [
     "units",
     "billed_usage",
     "extra_usage",
@@ -52,16 +52,19 @@ const AFTER_BUCKETS: [&str; 22] = [
     "reservation_id",
     "trouble",
     "fingerprint",
+    "estimate_basis",
 ];
 
 /// What [`read`](crate::ledger::stored::read) needs beside the columns of `events e`, from the
 /// dictionaries joined to it.
 const JOINED: &str = "m.provider, m.api, m.host, m.model, m.model_requested, m.service_tier,
-    g.body, s.body, p.price_row, p.pricing_version";
+    g.body, s.body, p.price_row, p.pricing_version,
+    e.original_price_id, e.original_cost_pico, o.price_row, o.pricing_version";
 
 /// The joins that [`select`]'s columns speak of.
 pub const JOINS: &str = "JOIN models m ON m.id = e.model_id JOIN tag_sets g ON g.id = e.tag_set
-    JOIN sources s ON s.id = e.source_id JOIN prices p ON p.id = e.price_id";
+    JOIN sources s ON s.id = e.source_id JOIN prices p ON p.id = e.price_id
+    LEFT JOIN prices o ON o.id = e.original_price_id";
 
 fn columns() -> impl Iterator<Item = &'static str> {
     let buckets = Bucket::ALL.into_iter().map(Bucket::name);
@@ -161,7 +164,8 @@ pub fn bind(
     put.put(event.attempts)?;
     put.put(&event.reservation_id)?;
     put.put(checked.trouble)?;
-    put.put(&event.fingerprint)
+    put.put(&event.fingerprint)?;
+    put.put(&event.estimate_basis)
 }
 
 fn bind_cost(put: &mut Put<'_, '_>, checked: &Checked<'_>, price: i64) -> rusqlite::Result<()> {

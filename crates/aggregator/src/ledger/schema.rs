@@ -19,9 +19,10 @@ pub const SCHEMA_VERSION: i64 = 3;
 const MIGRATIONS: [&str; 2] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
-    // Version 3 finds estimated calls whose usage is retrieved later.
-    "CREATE INDEX events_estimated ON events (response_id)
-         WHERE usage_source = 1 AND response_id IS NOT NULL",
+    // Version 3 keeps what estimates were made from, the first price of rows that were priced
+    // anew, and hourly sums of what providers state; it finds estimated calls whose usage is
+    // retrieved later.
+    include_str!("schema_2_to_3.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never

@@ -1,4 +1,4 @@
--- Version 2. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 3. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
@@ -55,6 +55,8 @@ CREATE TABLE prices (
 -- usage_source: 0 reported, 1 estimated, 2 absent.
 -- cost_status: 0 exact, 1 assumed, 2 unpriced.
 -- cost_lines: [[what, amount, rate, times, usd, assumed, extra, row], ...]
+-- original_...: the first price of a row that was priced anew; a cost of NULL beside a price id is
+-- that of a call that was unpriced.
 CREATE TABLE events (
     id                 INTEGER PRIMARY KEY,
     event_id           TEXT NOT NULL,
@@ -101,7 +103,10 @@ CREATE TABLE events (
     attempts           INTEGER NOT NULL,
     reservation_id     TEXT,
     trouble            TEXT,
-    fingerprint        TEXT
+    fingerprint        TEXT,
+    estimate_basis     TEXT,
+    original_cost_pico INTEGER,
+    original_price_id  INTEGER REFERENCES prices (id)
 ) STRICT;
 CREATE UNIQUE INDEX events_by_event_id ON events (event_id);
 CREATE INDEX events_by_time ON events (time_ms);
@@ -119,6 +124,8 @@ CREATE TABLE late_usage (
 ) STRICT, WITHOUT ROWID;
 
 -- hour: hours since 1970.
+-- stated_requests, provider_cost_pico: charged calls of which the provider states the cost, and
+-- what it states; compared_cost_pico: our cost of those among them that are priced.
 CREATE TABLE hourly (
     hour             INTEGER NOT NULL,
     tag_set          INTEGER NOT NULL,
@@ -143,6 +150,9 @@ CREATE TABLE hourly (
     duration_ms      ANY NOT NULL,
     ttft_ms          ANY NOT NULL,
     ttft_count       INTEGER NOT NULL,
+    stated_requests    INTEGER NOT NULL DEFAULT 0,
+    provider_cost_pico ANY NOT NULL DEFAULT 0,
+    compared_cost_pico ANY NOT NULL DEFAULT 0,
     PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
 ) STRICT, WITHOUT ROWID;
 

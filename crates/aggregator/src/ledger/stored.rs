@@ -14,7 +14,7 @@ use tollmesh_wire::{Event, Outcome, Timestamp};
 
 use crate::ledger::codes::Coded;
 use crate::ledger::dictionary::Ids;
-use crate::ledger::entry::{CostRecord, Entry};
+use crate::ledger::entry::{CostRecord, Entry, Original};
 use crate::ledger::lines;
 use crate::money::PicoUsd;
 
@@ -24,6 +24,15 @@ pub struct Stored {
     pub ids: Ids,
     pub entry: Entry,
     pub provider_cost: Option<PicoUsd>,
+    pub original: Option<Original>,
+}
+
+impl Stored {
+    /// The first cost that the row ever had.
+    pub fn first_cost(&self) -> Option<PicoUsd> {
+        let original = self.original.as_ref().and_then(|first| first.total);
+        original.or(self.entry.cost.total)
+    }
 }
 
 /// Takes a row's values, from the first on.
@@ -119,12 +128,14 @@ pub fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
     event.reservation_id = take.take()?;
     event.trouble = take.take()?;
     event.fingerprint = take.take()?;
+    event.estimate_basis = take.take()?;
     read_joined(take, &mut event, &mut cost)?;
     Ok(Stored {
         row,
         ids,
         entry: Entry { event, cost },
         provider_cost,
+        original: read_original(take)?,
     })
 }
 
@@ -167,4 +178,16 @@ fn read_joined(
     cost.row = take.take()?;
     cost.pricing_version = take.take()?;
     Ok(())
+}
+
+fn read_original(take: &mut Take<'_, '_>) -> rusqlite::Result<Option<Original>> {
+    let price: Option<i64> = take.take()?;
+    let total = take.take_pico()?;
+    let row: Option<Arc<str>> = take.take()?;
+    let pricing_version: Option<Arc<str>> = take.take()?;
+    Ok(price.map(|_| Original {
+        total,
+        row,
+        pricing_version: pricing_version.unwrap_or_default(),
+    }))
 }

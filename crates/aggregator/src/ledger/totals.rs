@@ -18,6 +18,8 @@ pub enum Occasion<'a> {
     /// cost. The entry is the completed row; its request is counted already, and so is what this
     /// earlier state of it had.
     Completed(&'a Entry),
+    /// A row that never had a cost has one now. All else of it is counted already.
+    NewlyPriced,
 }
 
 /// What a commit did.
@@ -31,7 +33,8 @@ pub struct Committed {
 
 /// Says what events add to which series. Called on the writer thread, so it has to be quick.
 pub trait Meter: Send + 'static {
-    /// Called once for each event that is new or newly completed, before its transaction ends.
+    /// Called once for each event that is new, newly completed or newly priced, before its
+    /// transaction ends.
     /// Should the transaction fail, the increments are forgotten, and the event will come again.
     fn measure(&mut self, entry: &Entry, occasion: Occasion<'_>, increments: &mut Increments);
 

@@ -12,6 +12,7 @@ use crate::ledger::entry::{Appended, Entry, Recorded};
 use crate::ledger::error::LedgerError;
 use crate::ledger::late::{self, Found};
 use crate::ledger::queue::Batch;
+use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row;
 use crate::ledger::stored::Stored;
@@ -138,6 +139,31 @@ impl Store {
             .map_err(schema::failed(&self.path, "old rows cannot be deleted"))?;
         self.count = count;
         Ok(n.unsigned_abs())
+    }
+
+    /// Prices some rows anew, those after that place, and leaves in `increments` what the meter
+    /// added.
+    pub fn reprice(
+        &mut self,
+        repricing: &Repricing,
+        after: Option<Place>,
+        meter: &mut dyn Meter,
+        increments: &mut Increments,
+    ) -> Result<Step, LedgerError> {
+        let mut sinks = Sinks {
+            dictionaries: &mut self.dictionaries,
+            meter,
+            increments,
+        };
+        let mut reprice = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            let step = reprice::write(&transaction, repricing, after, &mut sinks)?;
+            counters::add(&transaction, sinks.increments)?;
+            transaction.commit()?;
+            Ok(step)
+        };
+        reprice(&mut self.connection)
+            .map_err(schema::failed(&self.path, "rows cannot be priced anew"))
     }
 
     /// Finds out whether the file can be written, by a commit that changes nothing that matters.
@@ -304,11 +330,11 @@ impl Recording<'_> {
         late::note(self.connection, late.event(), waiting.row)?;
         self.rollup.remove(&before, waiting.ids);
         self.rollup.add(&after, ids);
-        self.meter.measure(
-            &merged,
-            Occasion::Completed(&waiting.entry),
-            self.increments,
-        );
+        // Counters have the first cost, whatever the row was repriced to.
+        let mut counted = waiting.entry.clone();
+        counted.cost.total = waiting.first_cost();
+        let occasion = Occasion::Completed(&counted);
+        self.meter.measure(&merged, occasion, self.increments);
         Ok(Recorded::Completed)
     }
 

@@ -14,7 +14,8 @@ use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
-use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue};
+use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
+use crate::ledger::reprice::{Place, Repricing};
 use crate::ledger::schema;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
 use crate::ledger::transaction::Store;
@@ -108,6 +109,9 @@ impl Writer {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.prune(before));
                 }
+                Some(After::Reprice(repricing, place, answer)) => {
+                    let _ = answer.send(self.reprice(&repricing, place));
+                }
                 Some(After::Close(done)) => {
                     self.end();
                     // The lock goes before the answer.
@@ -176,6 +180,19 @@ impl Writer {
             Ok(n)
         });
         pruned.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
+    /// One step of repricing.
+    fn reprice(&mut self, repricing: &Repricing, after: Option<Place>) -> Repriced {
+        let repriced = self.take_store().and_then(|mut store| {
+            let mut increments = Increments::default();
+            let meter = self.meter.as_mut();
+            let step = store.reprice(repricing, after, meter, &mut increments)?;
+            self.store = Some(store);
+            write(&self.shared.totals).merge(&increments);
+            Ok(step)
+        });
+        repriced.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it

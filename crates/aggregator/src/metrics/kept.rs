@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tollmesh_usage::Bucket;
 
-use super::series::{Kind, OUTCOMES, SOURCES};
+use super::series::{Direction, Kind, OUTCOMES, SOURCES};
 use super::text::{pairs, push_fixed, push_pair};
 use crate::ledger::Totals;
 use crate::ledger::totals::Histogram;
@@ -42,7 +42,7 @@ const COUNTER: Family = Family {
 /// `tollmesh_cost_usd_total`
 pub const COST: Family = Family {
     name: "tollmesh_cost_usd_total",
-    help: "US dollars that the provider charges for calls, by our price tables.",
+    help: "US dollars that the provider charges for calls, by the tables that priced each first.",
     places: PICO,
     kind: |_| Some(Kind::Cost),
     ..COUNTER
@@ -74,10 +74,29 @@ pub const UNPRICED: Family = Family {
     ..COUNTER
 };
 
+/// `tollmesh_provider_cost_usd_total`
+pub const PROVIDER_COST: Family = Family {
+    name: "tollmesh_provider_cost_usd_total",
+    help: "US dollars that providers themselves state for calls, where their answers do.",
+    places: PICO,
+    kind: |_| Some(Kind::Stated),
+    ..COUNTER
+};
+
+/// `tollmesh_cost_drift_usd_total`
+pub const DRIFT: Family = Family {
+    name: "tollmesh_cost_drift_usd_total",
+    help: "US dollars by which stated costs are above or below ours, over calls that have both.",
+    places: PICO,
+    own: &["direction"],
+    kind: drift_kind,
+    ..COUNTER
+};
+
 /// `tollmesh_untagged_requests_total`
 pub const UNTAGGED: Family = Family {
     name: "tollmesh_untagged_requests_total",
-    help: "Calls without that tag, of the tags in metrics.labels.",
+    help: "Calls without that tag, of the tags in metrics.labels and of those that filters require.",
     own: &["tag"],
     ..COUNTER
 };
@@ -131,8 +150,10 @@ pub const REQUEST_COST: Family = Family {
 };
 
 /// All of them, in the order in which they are shown.
-pub const FAMILIES: [&Family; 8] = [
+pub const FAMILIES: [&Family; 10] = [
     &COST,
+    &PROVIDER_COST,
+    &DRIFT,
     &TOKENS,
     &REQUESTS,
     &UNPRICED,
@@ -145,6 +166,13 @@ pub const FAMILIES: [&Family; 8] = [
 /// The kind of a token series, from its bucket's name.
 fn tokens_kind(own: &[&str]) -> Option<Kind> {
     Bucket::parse(own.first()?).map(Kind::Tokens)
+}
+
+/// The kind of a drift series, from its direction's name.
+fn drift_kind(own: &[&str]) -> Option<Kind> {
+    let name = own.first()?;
+    let direction = Direction::ALL.into_iter().find(|d| d.name() == *name)?;
+    Some(Kind::Drift(direction))
 }
 
 /// The kind of a request series, from the names of outcome and source.

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tollmesh_usage::UsageSource;
 use tollmesh_wire::event::{Event, Outcome};
+use tollmesh_wire::plugin::is_tag_name;
 
 use super::Metrics;
 use super::kept::{self, Family};
-use super::series::{Kind, LabelSet, SeriesBook};
+use super::series::{Direction, Kind, LabelSet, SeriesBook};
 use super::text::{pairs, push_pair};
 use crate::ledger::totals::Committed;
 use crate::ledger::{Entry, Increments, Meter, Occasion, Totals};
@@ -63,6 +64,11 @@ impl Meter for LabelMeter {
         let counted = match occasion {
             Occasion::New => None,
             Occasion::Completed(before) => Some(before),
+            Occasion::NewlyPriced => {
+                tally.count_cost(entry, None);
+                tally.count_drift(entry, None);
+                return;
+            }
         };
         if counted.is_none() {
             tally.count_call(&self.tags);
@@ -72,6 +78,8 @@ impl Meter for LabelMeter {
         }
         tally.count_usage(counted);
         tally.count_cost(entry, counted);
+        tally.count_stated(entry, counted);
+        tally.count_drift(entry, counted);
     }
 
     fn committed(&mut self, commit: Committed) {
@@ -93,7 +101,9 @@ impl Tally<'_> {
         let kind = Kind::Requests(event.outcome, source);
         self.add(&kept::REQUESTS, kind, &own, 1);
         let is_missing = |tag: &&String| event.tags.get(*tag).is_none_or(String::is_empty);
-        for tag in tags.iter().filter(is_missing) {
+        let is_other = |tag: &&String| !tags.contains(tag) && is_tag_name(tag);
+        let required = event.missing_tags.iter().filter(is_other);
+        for tag in tags.iter().filter(is_missing).chain(required) {
             let mut series = String::new();
             push_pair(&mut series, "tag", tag);
             self.increments.add(kept::UNTAGGED.name, &series, 1);
@@ -144,6 +154,30 @@ impl Tally<'_> {
         }
     }
 
+    /// What providers state grows like the cost.
+    fn count_stated(&mut self, entry: &Entry, counted: Option<&Entry>) {
+        let Some(stated) = entry.stated() else {
+            return;
+        };
+        let before = counted.and_then(Entry::stated).unwrap_or_default();
+        let more = i128::from(stated.as_pico()) - i128::from(before.as_pico());
+        self.add(&kept::PROVIDER_COST, Kind::Stated, &[], more.max(0));
+    }
+
+    /// The difference of both directions is how far the statements are from our costs; a correction
+    /// is counted in the other direction.
+    fn count_drift(&mut self, entry: &Entry, counted: Option<&Entry>) {
+        let Some(now) = drift(entry) else { return };
+        let more = now - counted.and_then(drift).unwrap_or(0);
+        let direction = match more < 0 {
+            true => Direction::Below,
+            false => Direction::Above,
+        };
+        let own = [("direction", direction.name())];
+        let amount = more.saturating_abs();
+        self.add(&kept::DRIFT, Kind::Drift(direction), &own, amount);
+    }
+
     /// Adds under the event's labels and the family's own.
     fn add(&mut self, family: &Family, kind: Kind, own: &[(&str, &str)], amount: i128) {
         let told = |label: &str| self.metrics.overflowed(label);
@@ -185,6 +219,12 @@ pub fn restore(book: &mut SeriesBook, totals: &Totals) {
             }
         }
     }
+}
+
+/// What the provider states less our cost, in pico-dollars, where both are known.
+fn drift(entry: &Entry) -> Option<i128> {
+    let (stated, ours) = entry.stated().zip(entry.cost.total)?;
+    Some(i128::from(stated.as_pico()) - i128::from(ours.as_pico()))
 }
 
 /// The cost that is counted, in pico-dollars.
@@ -260,6 +300,29 @@ mod tests {
         };
         let n_observed = increments.histograms().count();
         (sum(kept::TOKENS.name), sum(kept::COST.name), n_observed)
+    }
+
+    #[test]
+    fn a_missing_tag_is_counted_once_by_its_name() {
+        let labels = vec!["team".to_owned()];
+        let book = SeriesBook::new(&config::Metrics {
+            labels: labels.clone(),
+            max_values_per_label: 10,
+            max_series: 100,
+        });
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut meter = LabelMeter::new(Arc::new(Mutex::new(book)), labels, metrics);
+        let mut increments = Increments::default();
+        let mut untagged = entry(20, 40);
+        untagged.event.missing_tags = vec!["team".to_owned(), "tier".to_owned(), "\"".to_owned()];
+        meter.measure(&untagged, Occasion::New, &mut increments);
+        let counters = increments.counters();
+        let mut told: Vec<(&str, i128)> = counters
+            .filter(|(name, ..)| *name == kept::UNTAGGED.name)
+            .map(|(_, series, n)| (series, n))
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [("tag=\"team\"", 1), ("tag=\"tier\"", 1)]);
     }
 
     #[test]

@@ -26,10 +26,23 @@ pub enum Kind {
     Cost,
     /// Calls that no row prices.
     Unpriced,
+    /// Dollars that providers state.
+    Stated,
+    /// Dollars by which they differ from ours.
+    Drift(Direction),
     /// Calls that ended so, with counts from there.
     Requests(Outcome, UsageSource),
     /// A histogram, with as many series as it has buckets: the first, second or third.
     Histogram(u32),
+}
+
+/// Where what a provider states is from our cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It states more.
+    Above,
+    /// It states less.
+    Below,
 }
 
 /// Every outcome.
@@ -51,7 +64,7 @@ pub const SOURCES: [UsageSource; 3] = [
 const HISTOGRAM_SERIES: usize = 23;
 /// Series that everything beyond `max_series` goes to: each kind once.
 const OVERFLOW_SERIES: usize =
-    Bucket::ALL.len() + 2 + OUTCOMES.len() * SOURCES.len() + 3 * HISTOGRAM_SERIES;
+    Bucket::ALL.len() + 5 + OUTCOMES.len() * SOURCES.len() + 3 * HISTOGRAM_SERIES;
 
 /// Gives events their label sets within the caps. A slot once given stays given.
 #[derive(Debug)]
@@ -117,6 +130,21 @@ impl Label {
     }
 }
 
+// === impl Direction ===
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Direction; 2] = [Direction::Above, Direction::Below];
+
+    /// The label's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Direction::Above => "above",
+            Direction::Below => "below",
+        }
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -126,6 +154,8 @@ impl Kind {
             Kind::Cost => 16,
             Kind::Unpriced => 17,
             Kind::Histogram(n) => 18 + n.min(2),
+            Kind::Stated => 21,
+            Kind::Drift(direction) => 22 + direction as u32,
             Kind::Requests(outcome, source) => 24 + 3 * (outcome as u32) + source as u32,
         };
         1 << place
@@ -382,8 +412,13 @@ mod tests {
             .into_iter()
             .flat_map(|o| SOURCES.map(|s| Kind::Requests(o, s)));
         let kinds = Bucket::ALL.map(Kind::Tokens).into_iter().chain(requests);
-        let more = [Kind::Cost, Kind::Unpriced];
-        for kind in kinds.chain(more).chain((0..3).map(Kind::Histogram)) {
+        let drift = Direction::ALL.map(Kind::Drift);
+        let more = [Kind::Cost, Kind::Unpriced, Kind::Stated];
+        for kind in kinds
+            .chain(more)
+            .chain(drift)
+            .chain((0..3).map(Kind::Histogram))
+        {
             assert_eq!(seen & kind.bit(), 0, "{kind:?}");
             seen |= kind.bit();
         }

@@ -95,6 +95,14 @@ impl Process {
         ask(stream, "GET", path, headers, "")
     }
 
+    /// Posts to the operator's side with that token, or without.
+    pub fn post(&self, path: &str, token: Option<&str>) -> Answer {
+        let stream = TcpStream::connect(&self.operator).unwrap();
+        let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+        let headers = format!("host: localhost\r\n{}", token.unwrap_or_default());
+        ask(stream, "POST", path, &headers, "")
+    }
+
     /// Asks as a browser on this machine would.
     pub fn get(&self, path: &str) -> Answer {
         self.ask(path, "host: localhost\r\n")

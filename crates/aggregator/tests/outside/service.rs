@@ -251,7 +251,9 @@ fn the_exposition_has_every_family_with_help() {
     let process = Process::start(dir.path(), "");
     let mut unpriced = event("b", "red");
     unpriced["model"] = json!("nonesuch");
-    process.send(&[event("a", "red"), unpriced]);
+    let mut stated = event("a", "red");
+    stated["provider_cost_usd"] = json!("0.004");
+    process.send(&[stated, unpriced]);
     let text = process.get("/metrics").body;
     let heads: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
     insta::assert_snapshot!("families", heads.join("\n"));

@@ -5,13 +5,16 @@ mod filter;
 mod forgotten;
 mod quarantined;
 mod reader;
+mod repeats;
+mod repriced;
 mod requests;
-mod scope;
+pub(super) mod scope;
 mod spend;
 
 pub use coverage::{Coverage, CoverageQuery};
 pub use filter::{Column, Dimension, Filter, Span};
 pub use quarantined::Held;
 pub use reader::Reader;
-pub use requests::{Page, RequestRow, RequestsQuery, Sort};
+pub use repeats::Repeats;
+pub use requests::{PAGE_ROWS_MAX, Page, RequestRow, RequestsQuery, Sort};
 pub use spend::{SpendQuery, SpendRow};

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params_from_iter};
 use tollmesh_usage::Bucket;
 use tollmesh_wire::Event;
 
-use crate::ledger::entry::CostRecord;
+use crate::ledger::entry::{CostRecord, Original};
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Filter, Span};
 use crate::ledger::query::reader::Reader;
@@ -58,6 +58,8 @@ pub struct RequestRow {
     pub cost: CostRecord,
     /// What the provider says it charged.
     pub provider_cost: Option<PicoUsd>,
+    /// Its first price, where it was priced anew.
+    pub original: Option<Original>,
 }
 
 /// One page.
@@ -146,6 +148,7 @@ fn page(
             event: stored.entry.event,
             cost: stored.entry.cost,
             provider_cost: stored.provider_cost,
+            original: stored.original,
         });
     }
     Ok(page)

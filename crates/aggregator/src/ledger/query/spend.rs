@@ -54,6 +54,12 @@ pub struct SpendRow {
     pub ttft_ms: u128,
     /// Calls with a time to first token.
     pub ttft_count: u64,
+    /// Charged calls of which the provider states the cost.
+    pub stated: u64,
+    /// What providers state for them.
+    pub provider_cost: PicoSum,
+    /// Their statement less our cost, over those calls that are priced.
+    pub drift: PicoSum,
 }
 
 impl Reader {
@@ -95,7 +101,7 @@ impl SpendRow {
             return false;
         }
         self.requests += part.requests;
-        self.cost = PicoSum::from_pico(self.cost.as_pico() + part.cost.as_pico());
+        self.cost += part.cost;
         self.unpriced += part.unpriced;
         self.estimated += part.estimated;
         for (sum, more) in self.tokens.iter_mut().zip(part.tokens) {
@@ -104,6 +110,9 @@ impl SpendRow {
         self.duration_ms += part.duration_ms;
         self.ttft_ms += part.ttft_ms;
         self.ttft_count += part.ttft_count;
+        self.stated += part.stated;
+        self.provider_cost += part.provider_cost;
+        self.drift += part.drift;
         true
     }
 }
@@ -147,18 +156,29 @@ fn sums(
 /// The sums, in the order in which [`read_row`] reads them.
 fn sum_columns(scope: &Scope) -> String {
     let weight = scope.weight();
-    let ttft_count = match scope.table {
-        Table::Hourly => "sum(t.ttft_count)",
-        Table::Events => "count(t.ttft_ms)",
-    };
     let only = |column: &str, code: i64| {
         format!("sum(CASE WHEN t.{column} = {code} THEN {weight} ELSE 0 END)")
     };
+    let Stated {
+        requests,
+        provider,
+        ours,
+    } = Stated::of(scope.table);
+    let is_priced = format!("t.cost_status <> {}", codes::UNPRICED);
     let narrow = [
         format!("sum({weight})"),
         only("cost_status", codes::UNPRICED),
         only("usage_source", codes::ESTIMATED),
-        ttft_count.to_owned(),
+        match scope.table {
+            Table::Hourly => "sum(t.ttft_count)".to_owned(),
+            Table::Events => "count(t.ttft_ms)".to_owned(),
+        },
+        format!("sum({requests})"),
+    ];
+    let stated = [
+        format!("sum128({provider})"),
+        format!("sum128(CASE WHEN {is_priced} THEN {provider} END)"),
+        format!("sum128({ours})"),
     ];
     let wide = ["cost_pico", "duration_ms", "ttft_ms"]
         .into_iter()
@@ -166,9 +186,40 @@ fn sum_columns(scope: &Scope) -> String {
         .map(|name| format!("sum128(t.{name})"));
     narrow
         .into_iter()
+        .chain(stated)
         .chain(wide)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// What providers state, of one line of a table: requests, amount, and our cost of the same calls.
+struct Stated {
+    requests: String,
+    provider: String,
+    ours: String,
+}
+
+impl Stated {
+    fn of(table: Table) -> Stated {
+        let is_charged = format!(
+            "t.billable AND t.outcome NOT IN ({}, {})",
+            codes::DENIED,
+            codes::RELAYED
+        );
+        let is_stated = format!("t.provider_cost_pico IS NOT NULL AND {is_charged}");
+        match table {
+            Table::Hourly => Stated {
+                requests: "t.stated_requests".to_owned(),
+                provider: "t.provider_cost_pico".to_owned(),
+                ours: "t.compared_cost_pico".to_owned(),
+            },
+            Table::Events => Stated {
+                requests: format!("({is_stated})"),
+                provider: format!("CASE WHEN {is_charged} THEN t.provider_cost_pico END"),
+                ours: format!("CASE WHEN {is_stated} THEN t.cost_pico END"),
+            },
+        }
+    }
 }
 
 fn read_row(row: &Row<'_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
@@ -181,7 +232,7 @@ fn read_row(row: &Row<'_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
     let wide = |i: usize| row.get(at + i).map(|sum: Wide| sum.0);
     let mut tokens = [0; Bucket::ALL.len()];
     for (i, slot) in tokens.iter_mut().enumerate() {
-        *slot = wide(7 + i)?.unsigned_abs();
+        *slot = wide(11 + i)?.unsigned_abs();
     }
     Ok(SpendRow {
         start: row.get::<_, Option<i64>>(0)?.map(Timestamp::from_unix_ms),
@@ -190,9 +241,12 @@ fn read_row(row: &Row<'_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
         unpriced: count(1)?,
         estimated: count(2)?,
         ttft_count: count(3)?,
-        cost: PicoSum::from_pico(wide(4)?),
-        duration_ms: wide(5)?.unsigned_abs(),
-        ttft_ms: wide(6)?.unsigned_abs(),
+        stated: count(4)?,
+        provider_cost: PicoSum::from_pico(wide(5)?),
+        drift: PicoSum::from_pico(wide(6)? - wide(7)?),
+        cost: PicoSum::from_pico(wide(8)?),
+        duration_ms: wide(9)?.unsigned_abs(),
+        ttft_ms: wide(10)?.unsigned_abs(),
         tokens,
     })
 }

@@ -1,0 +1,169 @@
+-- Version 2. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- body: the tags as one JSON object with sorted keys.
+CREATE TABLE tag_sets (
+    id   INTEGER PRIMARY KEY,
+    body TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE tags (
+    tag_set INTEGER NOT NULL REFERENCES tag_sets (id),
+    tag     TEXT NOT NULL,
+    value   TEXT NOT NULL,
+    PRIMARY KEY (tag_set, tag)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tags_by_value ON tags (tag, value);
+
+CREATE TABLE sources (
+    id              INTEGER PRIMARY KEY,
+    body            TEXT NOT NULL UNIQUE,
+    namespace       TEXT,
+    workload        TEXT,
+    service_account TEXT,
+    principal       TEXT,
+    pod             TEXT,
+    node            TEXT,
+    cluster         TEXT
+) STRICT;
+
+CREATE TABLE models (
+    id              INTEGER PRIMARY KEY,
+    body            TEXT NOT NULL UNIQUE,
+    provider        TEXT NOT NULL,
+    api             TEXT NOT NULL,
+    host            TEXT NOT NULL,
+    model           TEXT,
+    model_requested TEXT,
+    service_tier    TEXT
+) STRICT;
+
+-- What priced a call: a row of a price file, and the digest of all price files at that time.
+CREATE TABLE prices (
+    id              INTEGER PRIMARY KEY,
+    body            TEXT NOT NULL UNIQUE,
+    price_row       TEXT,
+    pricing_version TEXT NOT NULL
+) STRICT;
+
+-- outcome: 0 success, 1 error, 2 aborted, 3 denied, 4 relayed.
+-- usage_source: 0 reported, 1 estimated, 2 absent.
+-- cost_status: 0 exact, 1 assumed, 2 unpriced.
+-- cost_lines: [[what, amount, rate, times, usd, assumed, extra, row], ...]
+CREATE TABLE events (
+    id                 INTEGER PRIMARY KEY,
+    event_id           TEXT NOT NULL,
+    time_ms            INTEGER NOT NULL,
+    duration_ms        INTEGER NOT NULL,
+    ttft_ms            INTEGER,
+    model_id           INTEGER NOT NULL REFERENCES models (id),
+    tag_set            INTEGER NOT NULL REFERENCES tag_sets (id),
+    source_id          INTEGER NOT NULL REFERENCES sources (id),
+    outcome            INTEGER NOT NULL,
+    status             INTEGER,
+    stream             INTEGER NOT NULL,
+    usage_source       INTEGER NOT NULL,
+    billable           INTEGER NOT NULL,
+    input              INTEGER,
+    cache_read         INTEGER,
+    cache_write        INTEGER,
+    cache_write_1h     INTEGER,
+    audio_input        INTEGER,
+    cache_read_audio   INTEGER,
+    image_input        INTEGER,
+    output             INTEGER,
+    reasoning          INTEGER,
+    audio_output       INTEGER,
+    image_output       INTEGER,
+    units              TEXT,
+    billed_usage       TEXT,
+    extra_usage        TEXT,
+    pricing_context    TEXT,
+    cost_pico          INTEGER,
+    list_cost_pico     INTEGER,
+    provider_cost_pico INTEGER,
+    cost_status        INTEGER NOT NULL,
+    unpriced_because   TEXT,
+    price_id           INTEGER NOT NULL REFERENCES prices (id),
+    cost_lines         TEXT,
+    response_id        TEXT,
+    finish_reason      TEXT,
+    tool_calls         INTEGER,
+    request_id         TEXT,
+    trace_id           TEXT,
+    span_id            TEXT,
+    response_flags     INTEGER NOT NULL,
+    attempts           INTEGER NOT NULL,
+    reservation_id     TEXT,
+    trouble            TEXT,
+    fingerprint        TEXT
+) STRICT;
+CREATE UNIQUE INDEX events_by_event_id ON events (event_id);
+CREATE INDEX events_by_time ON events (time_ms);
+-- Calls whose usage may still come: background responses.
+CREATE INDEX events_without_usage ON events (response_id)
+    WHERE usage_source = 2 AND response_id IS NOT NULL;
+
+-- Late usage that completed a row, so that its resending is recognised.
+CREATE TABLE late_usage (
+    event_id TEXT PRIMARY KEY,
+    row      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- hour: hours since 1970.
+CREATE TABLE hourly (
+    hour             INTEGER NOT NULL,
+    tag_set          INTEGER NOT NULL,
+    source_id        INTEGER NOT NULL,
+    model_id         INTEGER NOT NULL,
+    outcome          INTEGER NOT NULL,
+    usage_source     INTEGER NOT NULL,
+    cost_status      INTEGER NOT NULL,
+    requests         INTEGER NOT NULL,
+    cost_pico        ANY NOT NULL,
+    input            ANY NOT NULL,
+    cache_read       ANY NOT NULL,
+    cache_write      ANY NOT NULL,
+    cache_write_1h   ANY NOT NULL,
+    audio_input      ANY NOT NULL,
+    cache_read_audio ANY NOT NULL,
+    image_input      ANY NOT NULL,
+    output           ANY NOT NULL,
+    reasoning        ANY NOT NULL,
+    audio_output     ANY NOT NULL,
+    image_output     ANY NOT NULL,
+    duration_ms      ANY NOT NULL,
+    ttft_ms          ANY NOT NULL,
+    ttft_count       INTEGER NOT NULL,
+    PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
+) STRICT, WITHOUT ROWID;
+
+-- Counters, and the sums of histograms. Written with the rows, never derived from them.
+CREATE TABLE metric_totals (
+    metric TEXT NOT NULL,
+    series TEXT NOT NULL,
+    value  ANY NOT NULL,
+    PRIMARY KEY (metric, series)
+) STRICT, WITHOUT ROWID;
+
+-- n: observations at most as large as upto, and above the next smaller upto.
+CREATE TABLE metric_buckets (
+    metric TEXT NOT NULL,
+    series TEXT NOT NULL,
+    upto   INTEGER NOT NULL,
+    n      INTEGER NOT NULL,
+    PRIMARY KEY (metric, series, upto)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE quarantine (
+    id          INTEGER PRIMARY KEY,
+    received_ms INTEGER NOT NULL,
+    event_id    TEXT,
+    reason      TEXT NOT NULL,
+    body        TEXT NOT NULL
+) STRICT;
