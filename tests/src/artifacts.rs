@@ -60,6 +60,13 @@ const POSTGRES: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const PROMETHEUS: Component = Component {
+    name: "Prometheus",
+    variable: "TOLLMESH_PROMETHEUS",
+    places: &["target/tools/debian-prometheus/usr/bin/prometheus"],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -108,6 +115,11 @@ pub fn tollmesh() -> Result<PathBuf, String> {
 /// PostgreSQL's server.
 pub fn postgres() -> Result<PathBuf, String> {
     locate(&POSTGRES)
+}
+
+/// Prometheus; promtool lies beside it.
+pub fn prometheus() -> Result<PathBuf, String> {
+    locate(&PROMETHEUS)
 }
 
 /// Says aloud that a test was skipped, and why.

@@ -62,6 +62,12 @@ impl Running {
         let _ = self.child.wait();
     }
 
+    /// SIGTERM, without a wait.
+    pub fn tell_to_end(&self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .with_context(|| format!("cannot signal {}", self.name))
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
         self.end_by(Signal::TERM, patience)

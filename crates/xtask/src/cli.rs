@@ -172,6 +172,9 @@ pub struct Soak {
     /// How many requests to send; 200,000 where nothing is said
     #[arg(long, value_name = "N")]
     pub requests: Option<u64>,
+    /// Instead, the tests of faults at full length: absences last a minute
+    #[arg(long, conflicts_with = "requests")]
+    pub faults: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -290,8 +293,13 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        for typed in [["demo", "--live", "--once"], ["demo", "--chunk", "1"]] {
-            assert!(Cli::try_parse_from(["cargo xtask"].iter().chain(&typed)).is_err());
+        let cases: [&[&str]; 3] = [
+            &["demo", "--live", "--once"],
+            &["demo", "--chunk", "1"],
+            &["soak", "--faults", "--requests", "9"],
+        ];
+        for typed in cases {
+            assert!(Cli::try_parse_from(["cargo xtask"].iter().chain(typed)).is_err());
         }
     }
 }

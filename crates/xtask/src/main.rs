@@ -11,6 +11,7 @@ mod tools;
 
 mod envoy;
 mod postgres;
+mod prometheus;
 mod toolchain;
 
 mod wheel;

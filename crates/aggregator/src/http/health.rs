@@ -39,6 +39,7 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
             "failing": failing,
             "queued_events": health.queued_events,
             "rows": health.rows,
+            "set_aside": health.set_aside,
         },
         "prices": {
             "pricing_version": &*tables.version,
@@ -91,6 +92,7 @@ impl Operator {
         let health = self.ledger.health();
         let metrics = &self.metrics;
         metrics.ledger_rows.set(saturate(health.rows));
+        metrics.ledger_set_aside.set(saturate(health.set_aside));
         metrics
             .ledger_writable
             .set(i64::from(health.failing.is_none()));

@@ -99,8 +99,8 @@ impl Ledger {
         let (queue, shared) = writer::start(options)?;
         Ok(Ledger {
             queue: Arc::new(queue),
+            reader: Reader::new(path, Arc::clone(&shared.suspected)),
             shared,
-            reader: Reader::new(path),
         })
     }
 

@@ -61,6 +61,7 @@ pub fn open_writable(path: &Path) -> Result<Connection, LedgerError> {
         migrate(&mut connection).map_err(&failed)?;
     }
     check(path, &connection)?;
+    check_length(path, &connection)?;
     let journal: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(&failed)?;
@@ -116,7 +117,7 @@ pub fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> L
 /// Whether the error means that the file's content is damaged, so that no later try can succeed.
 pub fn is_damage(error: &LedgerError) -> bool {
     match error {
-        LedgerError::NotADatabase { .. } => true,
+        LedgerError::NotADatabase { .. } | LedgerError::Damaged { .. } => true,
         LedgerError::Sqlite { source, .. } => {
             source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
         }
@@ -216,6 +217,27 @@ fn check(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
         });
     }
     Ok(())
+}
+
+/// Refuses a file that ends before its last page. SQLite reads zeros where a page should be, and in a
+/// page of text nothing would tell them from what was there. While there is a log, the missing pages
+/// may well be in it.
+fn check_length(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        return Ok(());
+    }
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = number("page_count").and_then(|n| Ok(n * number("page_size")?));
+    let wanted = pages.map_err(failed(path, "cannot be read"))?;
+    match fs::metadata(path) {
+        Ok(file) if file.len() < wanted.unsigned_abs() => Err(LedgerError::Damaged {
+            path: path.to_owned(),
+            found: format!("{} bytes of {wanted}", file.len()),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn application_id(path: &Path, connection: &Connection) -> Result<u32, LedgerError> {

@@ -198,6 +198,41 @@ impl Store {
             .map_err(schema::failed(&self.path, "cannot be written"))
     }
 
+    /// Moves all that the write-ahead log holds into the file, and begins the log anew.
+    ///
+    /// For after a failure: the kernel forgets which pages of a file it could not write, and says
+    /// so only once. Commits after pages of the log that never reached the disk would be lost with
+    /// them in a crash, however well they were synced themselves.
+    pub fn write_out(&self) -> Result<(), LedgerError> {
+        let is_held = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let held = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], is_held);
+        match held {
+            Ok(0) => Ok(()),
+            // A reader was at work for all of the busy time-out; the next try is soon.
+            Ok(_) => Err(LedgerError::LogHeld {
+                path: self.path.clone(),
+            }),
+            Err(error) => Err(schema::failed(&self.path, "cannot be written out")(error)),
+        }
+    }
+
+    /// Looks for damage in the structure of the whole file: takes seconds for a million rows.
+    pub fn examine(&self) -> Result<(), LedgerError> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(schema::failed(&self.path, "cannot be examined"))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(LedgerError::Damaged {
+                path: self.path.clone(),
+                found,
+            }),
+        }
+    }
+
     /// Folds the write-ahead log into the file. What cannot be folded now, for a reader's sake, is
     /// at the next opening.
     pub fn close(self) {

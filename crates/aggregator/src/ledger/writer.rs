@@ -1,7 +1,7 @@
 //! The writer thread, which commits what waits and answers it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
@@ -31,6 +31,8 @@ pub struct Shared {
     pub totals: RwLock<Totals>,
     /// Set while commits fail.
     pub failing: RwLock<Option<Failing>>,
+    /// Set when a reader found the file damaged; the writer looks for itself.
+    pub suspected: Arc<AtomicBool>,
     rows: AtomicU64,
     set_aside: AtomicU64,
 }
@@ -47,7 +49,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         shared: Arc::clone(&shared),
         _lock: lock,
     };
-    writer.store = Some(writer.take_store()?);
+    writer.store = Some(writer.first_store()?);
     let (queue, receiver, events) = queue::bounded(options.queue_events_max);
     thread::Builder::new()
         .name("ledger".into())
@@ -92,6 +94,9 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 impl Writer {
     fn run(mut self, receiver: &Receiver<Message>, events: &AtomicUsize) {
         loop {
+            if self.shared.suspected.swap(false, Ordering::AcqRel) {
+                self.examine();
+            }
             let first = match receiver.recv_timeout(PROBE_INTERVAL) {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Timeout) => {
@@ -214,16 +219,47 @@ impl Writer {
             return Ok(store);
         }
         let mut store = Store::open(&self.path)?;
+        if self.ails() {
+            store.write_out()?;
+        }
         let mut totals = write(&self.shared.totals);
         *totals = store.restore_totals(&totals)?;
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
         Ok(store)
     }
 
+    /// The store at the start. A damaged file must not keep the process from starting.
+    fn first_store(&mut self) -> Result<Store, LedgerError> {
+        match self.take_store() {
+            Err(error) if schema::is_damage(&error) => {
+                drop(self.ail(error));
+                let store = self.take_store()?;
+                self.recover();
+                Ok(store)
+            }
+            other => other,
+        }
+    }
+
+    /// Looks through a file that a reader found damaged; a sound one is gone on with.
+    fn examine(&mut self) {
+        let examined = self.take_store().and_then(|store| {
+            store.examine()?;
+            Ok(store)
+        });
+        match examined {
+            Ok(store) => self.store = Some(store),
+            Err(error) => drop(self.ail(error)),
+        }
+    }
+
+    fn ails(&self) -> bool {
+        write(&self.shared.failing).is_some()
+    }
+
     /// Tries an ailing ledger with a write that changes nothing else.
     fn probe(&mut self) {
-        let ails = write(&self.shared.failing).is_some();
-        if !ails {
+        if !self.ails() {
             return;
         }
         let tried = self.take_store().and_then(|mut store| {
@@ -272,8 +308,7 @@ impl Writer {
     }
 
     fn recover(&mut self) {
-        let ails = write(&self.shared.failing).is_some();
-        if ails {
+        if self.ails() {
             tracing::info!("the ledger can be written again");
             *write(&self.shared.failing) = None;
         }

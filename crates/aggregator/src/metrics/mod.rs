@@ -74,6 +74,8 @@ metrics! {
         pub ledger_rows: IntGauge,
         /// Whether the last commit succeeded.
         pub ledger_writable: IntGauge,
+        /// Damaged ledger files that were set aside since the process began; alert on any.
+        pub ledger_set_aside: IntGauge,
         /// From the begin of a ledger transaction to its durability.
         pub ledger_commit_seconds: Histogram,
         /// Since the newest date on which a price in force was checked.
