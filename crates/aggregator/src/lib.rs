@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod housekeeping;
 pub mod http;
 pub mod import;
 pub mod ingest;

@@ -39,6 +39,9 @@ pub struct Config {
     /// `retention.days`: how long single calls are kept; hourly sums and counters stay.
     /// Default 90.
     pub retention_days: u32,
+    /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
+    /// earlier where it would grow beyond. Default: no bound.
+    pub retention_bytes_max: Option<u64>,
 }
 
 /// `[operator]`: the side of people and Prometheus.
@@ -111,6 +114,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let metrics = read_metrics(root.section("metrics"));
     let mut retention = root.section("retention");
     let days = retention.number("days", limits::RETENTION_DAYS, "days");
+    let bytes_max = retention.parsed("max_size", limits::size);
     retention.finish();
     for key in NOT_AVAILABLE {
         root.not_available(key);
@@ -131,6 +135,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         ingest,
         operator,
         metrics,
+        retention_bytes_max: bytes_max,
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
     })
 }

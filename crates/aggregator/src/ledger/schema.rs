@@ -13,16 +13,18 @@ use crate::ledger::wide;
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
     // anew, and hourly sums of what providers state; it finds estimated calls whose usage is
     // retrieved later.
     include_str!("schema_2_to_3.sql"),
+    // Version 4 keeps sums of days and months, filled in the background, and outcomes of calls.
+    include_str!("schema_days_outcomes.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
