@@ -35,11 +35,14 @@ pub struct Retention {
 
 /// Why a look at the ledger was cut short. The next does the rest.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub enum Trouble {
+    /// It could not be written.
     #[error(transparent)]
     Write(#[from] AppendError),
+    /// It could not be read.
     #[error(transparent)]
     Read(#[from] QueryError),
+    /// It could not be asked.
     #[error("a question was not answered")]
     Lost(#[from] tokio::task::JoinError),
 }
@@ -47,7 +50,7 @@ enum Trouble {
 /// Looks after the ledger until it is closed.
 pub async fn keep(ledger: Ledger, retention: Retention, metrics: Arc<Metrics>) {
     loop {
-        match look_after(&ledger, retention, &metrics).await {
+        match look_after(&ledger, retention, clock::now(), &metrics).await {
             Ok(()) => {}
             Err(Trouble::Write(AppendError::Closed)) => return,
             // A ledger that cannot be written is told where events are refused.
@@ -57,12 +60,14 @@ pub async fn keep(ledger: Ledger, retention: Retention, metrics: Arc<Metrics>) {
     }
 }
 
-async fn look_after(
+/// One look at the ledger.
+pub async fn look_after(
     ledger: &Ledger,
     retention: Retention,
+    now: Timestamp,
     metrics: &Metrics,
 ) -> Result<(), Trouble> {
-    let now_ms = clock::now().as_unix_ms();
+    let now_ms = now.as_unix_ms();
     let ended = Timestamp::from_unix_ms(now_ms - GRACE_MS);
     ledger.fold(ended).await?;
     let age_ms = i64::from(retention.days) * 24 * HOUR_MS;

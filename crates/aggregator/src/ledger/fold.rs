@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::ledger::rollup;
 
 /// Hourly groups that one step folds: some ten milliseconds of work.
-const FOLD_GROUPS_MAX: i64 = 1_000;
+pub const FOLD_GROUPS_MAX: i64 = 1_000;
 
 /// The place before which all hourly sums are folded. Within its hour, tag sets with smaller
 /// numbers are.
@@ -42,14 +42,18 @@ pub fn owner(connection: &Connection, source: i64) -> rusqlite::Result<i64> {
     Ok(owner.unwrap_or(source))
 }
 
-/// Folds some groups of the hours before that one; says whether there may be more. Within a
-/// transaction.
-pub fn fold_some(connection: &Connection, before_hour: i64) -> rusqlite::Result<bool> {
+/// Folds some groups of the hours before that one, about as many as said; says whether there may be
+/// more. Within a transaction.
+pub fn fold_some(
+    connection: &Connection,
+    before_hour: i64,
+    groups_max: i64,
+) -> rusqlite::Result<bool> {
     let from = Folded::read(connection)?;
     if from.hour >= before_hour {
         return Ok(false);
     }
-    let to = Folded::step(connection, from, before_hour)?;
+    let to = Folded::step(connection, from, before_hour, groups_max)?;
     for (table, hour) in [("daily", day_of("t.hour")), ("monthly", month_of("t.hour"))] {
         connection
             .prepare_cached(&fold_sql(table, &hour))?
@@ -102,7 +106,12 @@ impl Folded {
     }
 
     /// The end of a step that begins there: a place between tag sets, or else that hour.
-    fn step(connection: &Connection, from: Folded, before_hour: i64) -> rusqlite::Result<Folded> {
+    fn step(
+        connection: &Connection,
+        from: Folded,
+        before_hour: i64,
+        groups_max: i64,
+    ) -> rusqlite::Result<Folded> {
         let end = Folded {
             hour: before_hour,
             tag_set: 0,
@@ -114,7 +123,7 @@ impl Folded {
                  ORDER BY hour, tag_set LIMIT 1 OFFSET ?4",
             )?
             .query_row(
-                params![from.hour, from.tag_set, before_hour, FOLD_GROUPS_MAX],
+                params![from.hour, from.tag_set, before_hour, groups_max],
                 |row| {
                     Ok(Folded {
                         hour: row.get(0)?,
@@ -147,7 +156,17 @@ impl Folded {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tollmesh_wire::{Event, Source, Timestamp};
+
     use super::*;
+    use crate::ledger::entry::{CostRecord, Entry};
+    use crate::ledger::query::{Dimension, Reader, Span, SpendQuery};
+    use crate::ledger::queue::Batch;
+    use crate::ledger::rollup::HOUR_MS;
+    use crate::ledger::totals::{Increments, NoMeter};
+    use crate::ledger::transaction::Store;
 
     #[test]
     fn days_and_months_begin_at_midnight_utc() {
@@ -169,5 +188,97 @@ mod tests {
             assert_eq!(hour(day_of("?1"), at), day, "{at}");
             assert_eq!(hour(month_of("?1"), at), month, "{at}");
         }
+    }
+
+    /// 2026-11-30T22:00Z.
+    const START_HOUR: i64 = 498_910;
+
+    fn entry(n: i64) -> Entry {
+        Entry {
+            event: Event {
+                event_id: n.to_string(),
+                time: Timestamp::from_unix_ms((START_HOUR + n % 4) * HOUR_MS + n),
+                provider: "openai".into(),
+                usage_source: "reported".into(),
+                duration_ms: n.unsigned_abs(),
+                tags: [("team".to_owned(), (n % 7).to_string())].into(),
+                source: Source {
+                    namespace: Some("shop".into()),
+                    pod: Some((n % 3).to_string()),
+                    ..Source::default()
+                },
+                ..Event::default()
+            },
+            cost: CostRecord::free(Arc::from("digest")),
+        }
+    }
+
+    #[test]
+    fn sums_are_right_in_the_middle_of_an_hour_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let mut store = Store::open(&path).unwrap();
+        let append = |store: &mut Store, entries: Vec<Entry>| {
+            let batch = Batch {
+                entries,
+                quarantine: vec![],
+            };
+            let mut increments = Increments::default();
+            store
+                .transact(&[batch], &mut NoMeter, &mut increments)
+                .unwrap();
+        };
+        append(&mut store, (0..200).map(entry).collect());
+        let reader = Reader::new(path);
+        let spans = [
+            (None, None),
+            (Some(START_HOUR + 1), None),
+            (Some(START_HOUR + 2), Some(START_HOUR + 26)),
+            (Some(START_HOUR + 2), Some(START_HOUR + 3)),
+            (None, Some(START_HOUR + 2)),
+        ];
+        let sums = |interval_ms: Option<i64>| {
+            let at = |hour: i64| Timestamp::from_unix_ms(hour * HOUR_MS);
+            let by = |(from, to): (Option<i64>, Option<i64>)| SpendQuery {
+                by: vec![Dimension::parse("team"), Dimension::parse("namespace")],
+                interval_ms,
+                span: Span {
+                    from: from.map(at),
+                    to: to.map(at),
+                },
+                filters: vec![],
+            };
+            spans.map(|span| {
+                let rows = reader.spend(&by(span)).unwrap().into_iter();
+                let mut rows: Vec<_> = rows
+                    .map(|row| (row.start, row.key, row.requests, row.duration_ms))
+                    .collect();
+                rows.sort();
+                rows
+            })
+        };
+        let by_rows = || {
+            // Of intervals that divide no hour, every sum is one of rows.
+            sums(Some(24 * HOUR_MS * 1_000 + 1)).map(|rows| {
+                let rows = rows.into_iter().map(|(_, key, n, ms)| (None, key, n, ms));
+                rows.collect::<Vec<_>>()
+            })
+        };
+        let mut n_steps = 0;
+        let mut n = 200;
+        while store.fold(START_HOUR + 3, 5).unwrap() {
+            n_steps += 1;
+            assert_eq!(sums(None), by_rows(), "after {n_steps} steps");
+            // Late for hours that are folded, in work, and yet to come.
+            append(&mut store, (n..n + 20).map(entry).collect());
+            n += 20;
+            assert_eq!(sums(None), by_rows(), "late after {n_steps} steps");
+        }
+        assert!(n_steps > 4, "{n_steps} steps");
+        assert_eq!(sums(None), by_rows());
+        assert!(!store.fold(START_HOUR + 3, 5).unwrap());
+        assert!(!store.fold(START_HOUR, 5).unwrap());
+        let audit = reader.audit(&mut |_| {}).unwrap();
+        assert_eq!((audit.findings, audit.hours), (vec![], 4));
     }
 }

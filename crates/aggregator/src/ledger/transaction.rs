@@ -184,10 +184,10 @@ impl Store {
 
     /// Folds some sums of the hours before that one into their days and months; says whether there
     /// may be more.
-    pub fn fold(&mut self, before_hour: i64) -> Result<bool, LedgerError> {
+    pub fn fold(&mut self, before_hour: i64, groups_max: i64) -> Result<bool, LedgerError> {
         let fold = |connection: &mut Connection| {
             let transaction = begin(connection)?;
-            let has_more = fold::fold_some(&transaction, before_hour)?;
+            let has_more = fold::fold_some(&transaction, before_hour, groups_max)?;
             transaction.commit()?;
             Ok(has_more)
         };

@@ -12,6 +12,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
+use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
@@ -111,7 +112,8 @@ impl Writer {
                     let _ = answer.send(self.step(|store| store.tell(&outcomes)));
                 }
                 Some(After::Fold(before_hour, answer)) => {
-                    let _ = answer.send(self.step(|store| store.fold(before_hour)));
+                    let _ =
+                        answer.send(self.step(|store| store.fold(before_hour, FOLD_GROUPS_MAX)));
                 }
                 Some(After::Close(done)) => {
                     self.end();

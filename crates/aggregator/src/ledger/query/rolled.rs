@@ -183,10 +183,10 @@ fn page(
     scope.add_condition(format!("{id} <> ''"), []);
     let having = match &cursor {
         None => "",
-        Some(_) => "HAVING (k, id) < (?, ?)",
+        Some(_) => "HAVING (k, unit) < (?, ?)",
     };
     let sql = format!(
-        "SELECT {id} AS id, {} AS k, {} {} GROUP BY 1 {having} ORDER BY k DESC, id DESC LIMIT {}",
+        "SELECT {id} AS unit, {} AS k, {} {} GROUP BY 1 {having} ORDER BY k DESC, unit DESC LIMIT {}",
         query.sort.key(),
         columns(),
         scope.sql(),
