@@ -651,7 +651,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 3; run the \
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 4; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let file = dir.path().join("text/ledger.db");
