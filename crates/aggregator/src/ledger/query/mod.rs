@@ -15,6 +15,7 @@ mod requests;
 mod rolled;
 pub(super) mod scope;
 mod spend;
+mod tally;
 mod told;
 
 pub use audit::{Audit, Finding};

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use rusqlite::params_from_iter;
 use rusqlite::types::Value;
 use tollmesh_pricing::Status;
 use tollmesh_usage::UsageSource;
@@ -256,6 +257,48 @@ impl Place {
         match self {
             Place::Models(sql) | Place::Sources(sql) | Place::Own(sql) => sql,
         }
+    }
+}
+
+/// How what an id of a line stands for is found.
+pub struct Lookup {
+    /// The line's column that holds the id.
+    pub column: &'static str,
+    /// The question for it, unless the id is the value itself.
+    pub sql: Option<String>,
+    tag: Option<String>,
+}
+
+impl Lookup {
+    /// For a dimension that sums know.
+    pub fn of(dimension: &Dimension) -> Lookup {
+        let column = match dimension {
+            Dimension::Tag(tag) => {
+                let sql = "SELECT value FROM tags WHERE tag_set = ? AND tag = ?";
+                return Lookup {
+                    column: "tag_set",
+                    sql: Some(sql.to_owned()),
+                    tag: Some(tag.clone()),
+                };
+            }
+            Dimension::Column(column) => *column,
+        };
+        let (column, sql) = match Place::of(column) {
+            Place::Models(value) => ("model_id", Some(("models m WHERE m.id = ?", value))),
+            Place::Sources(value) => ("source_id", Some(("sources s WHERE s.id = ?", value))),
+            Place::Own(column) => (column.trim_start_matches("t."), None),
+        };
+        Lookup {
+            column,
+            sql: sql.map(|(place, value)| format!("SELECT {value} FROM {place}")),
+            tag: None,
+        }
+    }
+
+    /// The values of the question.
+    pub fn values(&self, id: i64) -> impl rusqlite::Params {
+        let tag = self.tag.clone().map(Value::Text);
+        params_from_iter([Value::Integer(id)].into_iter().chain(tag))
     }
 }
 

@@ -8,9 +8,10 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
-use crate::ledger::query::parts::{self, Part};
+use crate::ledger::query::parts;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{Scope, Table, word};
+use crate::ledger::query::tally;
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
 
@@ -78,7 +79,10 @@ impl Reader {
             let parts = parts::parts(connection, query.span, query.interval_ms, dimensions)?;
             let mut rows = Vec::new();
             for part in parts {
-                rows.extend(sums(connection, query, &part)?);
+                rows.extend(match part.table {
+                    Table::Events => sums(connection, query, part.span)?,
+                    _ => tally::sums(connection, query, &part)?,
+                });
             }
             Ok(rows)
         })?;
@@ -118,12 +122,14 @@ impl SpendRow {
     }
 }
 
+/// Sums of rows.
 fn sums(
     connection: &Connection,
     query: &SpendQuery,
-    part: &Part,
+    span: Span,
 ) -> Result<Vec<SpendRow>, QueryError> {
-    let mut scope = Scope::of(part, &query.filters).without_relayed(&query.filters);
+    let mut scope = Scope::new(Table::Events, span, &query.filters);
+    scope = scope.without_relayed(&query.filters);
     let groups: Vec<String> = std::iter::once(match query.interval_ms {
         Some(interval_ms) => scope.interval_start(interval_ms),
         None => "NULL".to_owned(),
@@ -133,7 +139,7 @@ fn sums(
     let sql = format!(
         "SELECT {}, {} {} GROUP BY {} LIMIT {}",
         groups.join(", "),
-        sum_columns(&scope),
+        sum_columns(),
         scope.sql(),
         (1..=groups.len())
             .map(|i| i.to_string())
@@ -154,31 +160,32 @@ fn sums(
 }
 
 /// The sums, in the order in which [`read_row`] reads them.
-fn sum_columns(scope: &Scope) -> String {
-    let weight = scope.weight();
-    let only = |column: &str, code: i64| {
-        format!("sum(CASE WHEN t.{column} = {code} THEN {weight} ELSE 0 END)")
-    };
-    let Stated {
-        requests,
-        provider,
-        ours,
-    } = Stated::of(scope.table);
+fn sum_columns() -> String {
+    let only = |column: &str, code: i64| format!("count(CASE WHEN t.{column} = {code} THEN 1 END)");
     let is_priced = format!("t.cost_status <> {}", codes::UNPRICED);
+    let is_charged = format!(
+        "t.billable AND t.outcome NOT IN ({}, {})",
+        codes::DENIED,
+        codes::RELAYED
+    );
+    let is_stated = format!("t.provider_cost_pico IS NOT NULL AND {is_charged}");
     let narrow = [
-        format!("sum({weight})"),
+        "count(*)".to_owned(),
         only("cost_status", codes::UNPRICED),
         only("usage_source", codes::ESTIMATED),
-        match scope.table {
-            Table::Events => "count(t.ttft_ms)".to_owned(),
-            _ => "sum(t.ttft_count)".to_owned(),
-        },
-        format!("sum({requests})"),
+        "count(t.ttft_ms)".to_owned(),
+        format!("count(CASE WHEN {is_stated} THEN 1 END)"),
     ];
+    let sum_where = |condition: &str, column: &str| {
+        format!("sum128(CASE WHEN {condition} THEN t.{column} END)")
+    };
     let stated = [
-        format!("sum128({provider})"),
-        format!("sum128(CASE WHEN {is_priced} THEN {provider} END)"),
-        format!("sum128({ours})"),
+        sum_where(&is_stated, "provider_cost_pico"),
+        sum_where(
+            &format!("{is_priced} AND {is_stated}"),
+            "provider_cost_pico",
+        ),
+        sum_where(&is_stated, "cost_pico"),
     ];
     let wide = ["cost_pico", "duration_ms", "ttft_ms"]
         .into_iter()
@@ -190,36 +197,6 @@ fn sum_columns(scope: &Scope) -> String {
         .chain(wide)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// What providers state, of one line of a table: requests, amount, and our cost of the same calls.
-struct Stated {
-    requests: String,
-    provider: String,
-    ours: String,
-}
-
-impl Stated {
-    fn of(table: Table) -> Stated {
-        let is_charged = format!(
-            "t.billable AND t.outcome NOT IN ({}, {})",
-            codes::DENIED,
-            codes::RELAYED
-        );
-        let is_stated = format!("t.provider_cost_pico IS NOT NULL AND {is_charged}");
-        match table {
-            Table::Events => Stated {
-                requests: format!("({is_stated})"),
-                provider: format!("CASE WHEN {is_charged} THEN t.provider_cost_pico END"),
-                ours: format!("CASE WHEN {is_stated} THEN t.cost_pico END"),
-            },
-            _ => Stated {
-                requests: "t.stated_requests".to_owned(),
-                provider: "t.provider_cost_pico".to_owned(),
-                ours: "t.compared_cost_pico".to_owned(),
-            },
-        }
-    }
 }
 
 fn read_row(row: &Row<'_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
