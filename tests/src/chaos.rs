@@ -1,8 +1,8 @@
 //! A TCP proxy between Envoy and the aggregator that can be told to misbehave.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// The most of what was sent that is remembered, bytes: tests that look at it send less, and
+/// tests that send more do not look.
+const HEARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What came from Envoy, by connections that may speak at once.
+type Heard = Arc<Mutex<Vec<u8>>>;
 
 /// What the proxy does to connections, from the moment it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,7 @@ pub struct Chaos {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
     n_connections: Arc<AtomicU64>,
+    heard: Heard,
     accepting: JoinHandle<()>,
 }
 
@@ -44,11 +52,19 @@ impl Chaos {
         let address = listener.local_addr()?;
         let (fault, told) = watch::channel(Fault::None);
         let n_connections = Arc::new(AtomicU64::new(0));
-        let accepting = tokio::spawn(accept(listener, target, told, Arc::clone(&n_connections)));
+        let heard = Heard::default();
+        let accepting = tokio::spawn(accept(
+            listener,
+            target,
+            told,
+            Arc::clone(&n_connections),
+            Arc::clone(&heard),
+        ));
         Ok(Chaos {
             address,
             fault,
             n_connections,
+            heard,
             accepting,
         })
     }
@@ -61,6 +77,12 @@ impl Chaos {
     /// Misbehaves so from now on; connections of the time before are broken.
     pub fn now(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// Every byte that Envoy has sent, headers and events, the first 16 MiB.
+    pub fn heard(&self) -> Vec<u8> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.clone()
     }
 
     /// How many connections were made to it.
@@ -80,6 +102,7 @@ async fn accept(
     target: SocketAddr,
     told: watch::Receiver<Fault>,
     n_connections: Arc<AtomicU64>,
+    heard: Heard,
 ) {
     loop {
         let Ok((near, _)) = listener.accept().await else {
@@ -88,16 +111,17 @@ async fn accept(
         n_connections.fetch_add(1, Ordering::Relaxed);
         let mut told = told.clone();
         let fault = *told.borrow_and_update();
+        let heard = Arc::clone(&heard);
         tokio::spawn(async move {
             tokio::select! {
-                () = relay(near, target, fault) => {}
+                () = relay(near, target, fault, &heard) => {}
                 _ = told.changed() => {}
             }
         });
     }
 }
 
-async fn relay(mut near: TcpStream, target: SocketAddr, fault: Fault) {
+async fn relay(mut near: TcpStream, target: SocketAddr, fault: Fault, heard: &Heard) {
     match fault {
         Fault::Refuses => return,
         Fault::HalfOpen => std::future::pending().await,
@@ -108,11 +132,31 @@ async fn relay(mut near: TcpStream, target: SocketAddr, fault: Fault) {
     };
     let (mut near_in, mut near_out) = near.split();
     let (mut far_in, mut far_out) = far.split();
-    let there = tokio::io::copy(&mut near_in, &mut far_out);
+    let there = requests(&mut near_in, &mut far_out, heard);
     let back = answers(&mut far_in, &mut near_out, fault);
     tokio::select! {
         _ = there => {}
         _ = back => {}
+    }
+}
+
+async fn requests(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    heard: &Heard,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        {
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = HEARD_BYTES_MAX.saturating_sub(heard.len());
+            heard.extend_from_slice(&buffer[..n.min(room)]);
+        }
+        to.write_all(&buffer[..n]).await?;
     }
 }
 

@@ -187,6 +187,26 @@ pub fn patch_routes(config: &mut Value, patch: &Value) {
     });
 }
 
+/// Merges `patch` into every virtual host, as RFC 7386 has it.
+pub fn patch_hosts(config: &mut Value, patch: &Value) {
+    visit(config, &mut |object| {
+        let hosts = object.get_mut("virtual_hosts");
+        for host in hosts.and_then(Value::as_array_mut).into_iter().flatten() {
+            merge(host, patch);
+        }
+    });
+}
+
+/// Puts an HTTP filter before all others; `Value::Null` puts none.
+pub fn put_first(config: &mut Value, filter: &Value) {
+    visit(config, &mut |object| {
+        let filters = object.get_mut("http_filters").and_then(Value::as_array_mut);
+        if let Some(filters) = filters.filter(|_| !filter.is_null()) {
+            filters.insert(0, filter.clone());
+        }
+    });
+}
+
 /// Takes the access logs out.
 pub fn without_access_logs(config: &mut Value) {
     visit(config, &mut |object| {

@@ -14,6 +14,7 @@ pub mod envoy_config;
 pub mod exchange;
 pub mod fact;
 pub mod fixture;
+pub mod hop;
 pub mod http;
 pub mod ledger;
 pub mod literal;

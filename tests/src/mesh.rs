@@ -15,6 +15,7 @@ use crate::chaos::Chaos;
 use crate::client::Client;
 use crate::envoy::Envoy;
 use crate::envoy_config::{self, Ingest, Places};
+use crate::hop::Hop;
 use crate::ledger::Ledger;
 use crate::provider::Provider;
 use crate::tls::Identity;
@@ -47,9 +48,16 @@ pub struct MeshBuilder {
     provider_at: Option<SocketAddr>,
     certified_names: Vec<String>,
     routes: Value,
+    hosts: Value,
+    filter_before: Value,
     has_gateway: bool,
+    gateway_plugin: Value,
+    caller: Option<String>,
     logs_access: bool,
 }
+
+/// What one of the Envoys has that others have not.
+type Patch<'a> = &'a dyn Fn(&mut Value);
 
 impl Mesh {
     /// Starts as shipped. `None`, after a loud word, where a component is missing.
@@ -74,7 +82,11 @@ impl Mesh {
             provider_at: None,
             certified_names: Vec::new(),
             routes: Value::Null,
+            hosts: Value::Null,
+            filter_before: Value::Null,
             has_gateway: false,
+            gateway_plugin: Value::Null,
+            caller: None,
             logs_access: true,
         }
     }
@@ -271,6 +283,26 @@ impl MeshBuilder {
         self
     }
 
+    /// Merges `patch` into every virtual host.
+    pub fn hosts(mut self, patch: Value) -> MeshBuilder {
+        self.hosts = patch;
+        self
+    }
+
+    /// That HTTP filter stands before ours.
+    pub fn filter_before(mut self, filter: Value) -> MeshBuilder {
+        self.filter_before = filter;
+        self
+    }
+
+    /// Calls pass a second Envoy as with [`MeshBuilder::with_gateway`], with `patch` merged into its
+    /// plugin's configuration; the first shows it a certificate for `caller`, a SPIFFE id.
+    pub fn gateway_called_by(mut self, caller: &str, patch: Value) -> MeshBuilder {
+        self.caller = Some(caller.to_string());
+        self.gateway_plugin = patch;
+        self.with_gateway()
+    }
+
     /// Calls pass a second Envoy on their way to the provider, with the plugin as shipped.
     pub fn with_gateway(mut self) -> MeshBuilder {
         self.has_gateway = true;
@@ -320,18 +352,24 @@ impl MeshBuilder {
             handle,
         )?;
         let (chaos, ingest) = self.ingest(&runtime, &aggregator)?;
-        let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value| {
+        let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value, hop: Patch<'_>| {
             std::fs::create_dir_all(folder)?;
-            let config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
+            let mut config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
+            hop(&mut config);
             Envoy::start(&artifacts.envoy, &config, self.n_workers, folder, handle)
         };
         let upstream = self.provider_at.unwrap_or_else(|| provider.address());
+        let hop = self.caller.as_deref();
+        let hop = hop.map(|caller| Hop::by(caller, dir.path())).transpose()?;
+        let takes = |config: &mut Value| hop.iter().for_each(|hop| hop.takes(config));
+        let calls = |config: &mut Value| hop.iter().for_each(|hop| hop.calls(config));
+        let folder = dir.path().join("gateway");
         let gateway = self
             .has_gateway
-            .then(|| start_envoy(upstream, &dir.path().join("gateway"), &Value::Null))
+            .then(|| start_envoy(upstream, &folder, &self.gateway_plugin, &takes))
             .transpose()?;
         let upstream = gateway.as_ref().map_or(upstream, Envoy::listener);
-        let envoy = start_envoy(upstream, dir.path(), &self.plugin)?;
+        let envoy = start_envoy(upstream, dir.path(), &self.plugin, &calls)?;
         let operator = aggregator.operator();
         let aggregator = Mutex::new(aggregator);
         Ok(Mesh {
@@ -387,6 +425,8 @@ impl MeshBuilder {
         };
         envoy_config::fill_in(&mut config, &places)?;
         envoy_config::patch_routes(&mut config, &self.routes);
+        envoy_config::patch_hosts(&mut config, &self.hosts);
+        envoy_config::put_first(&mut config, &self.filter_before);
         if !self.logs_access {
             envoy_config::without_access_logs(&mut config);
         }

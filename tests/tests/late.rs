@@ -110,3 +110,53 @@ fn an_assistants_run_is_charged_when_it_is_looked_at() {
     assert_eq!(row.text("cost_usd"), Some("0.0075"), "{}", row.0);
     assert_eq!(row.text("response_id"), Some("run_late"), "{}", row.0);
 }
+
+#[test]
+fn a_batch_of_messages_is_charged_by_its_results() {
+    let answer = json!({
+        "id": "msgbatch_late", "type": "message_batch", "processing_status": "in_progress",
+        "request_counts": { "processing": 1 }, "results_url": null
+    });
+    let begun = Exchange::post(
+        "api.anthropic.com",
+        "/v1/messages/batches",
+        r#"{"requests":[]}"#,
+    )
+    .answered("application/json", answer.to_string());
+    let usage = json!({
+        "input_tokens": 1000, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "output_tokens": 500, "service_tier": "batch"
+    });
+    let line = json!({ "custom_id": "0", "result": { "type": "succeeded", "message": {
+        "id": "msg_1", "type": "message", "model": "claude-haiku-4-5-20251001", "usage": usage
+    } } });
+    let path = "/v1/messages/batches/msgbatch_late/results";
+    let mut look = Exchange::post("api.anthropic.com", path, "")
+        .answered("application/x-jsonl", format!("{line}\n"));
+    look.ask.method = "GET".to_string();
+
+    let Some(mesh) = Mesh::built().workers(1).start() else {
+        return;
+    };
+    let client = mesh.client("red");
+    let answer = client.call(&begun);
+    let waiting = mesh.ledger().row_of(&answer);
+    assert_eq!(waiting.text("response_id"), Some("msgbatch_late"));
+    let looks = [client.call(&look), client.call(&look)];
+    let row = eventually("the row is completed", || {
+        let row = mesh.ledger().row_of(&answer);
+        match row.text("usage_source") {
+            Some("reported") => Ok(row),
+            _ => Err(row.0.to_string()),
+        }
+    });
+    // 1 and 5 dollars a million tokens, half of it in a batch,
+    // https://platform.claude.com/docs/en/about-claude/pricing.
+    assert_eq!(row.text("cost_usd"), Some("0.00175"), "{}", row.0);
+    // A later call's row comes after all that the second look could change.
+    mesh.ledger().row_of(&client.call(&begun));
+    for look in &looks {
+        mesh.ledger().hops_of(look, 0);
+    }
+    assert_eq!(mesh.ledger().row_of(&answer), row, "charged more than once");
+}

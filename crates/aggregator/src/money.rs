@@ -30,6 +30,9 @@ pub struct AmountTooLarge {
 }
 
 impl PicoUsd {
+    /// Decimal places of a dollar that a pico-dollar keeps.
+    pub const PLACES: u32 = PICO_PLACES;
+
     /// No money.
     pub const ZERO: PicoUsd = PicoUsd(0);
 

@@ -345,6 +345,19 @@ impl Rows {
             .map_err(|error| error.into_error().into())
     }
 
+    /// Whether a column of that name has numbers.
+    pub fn is_number(column: &str) -> bool {
+        let ends = [
+            "requests",
+            "_requests",
+            "_tokens",
+            "_usd",
+            "_ms",
+            "_percent",
+        ];
+        ends.iter().any(|end| column.ends_with(end))
+    }
+
     /// The cells of each row as text, in the columns' order.
     pub fn cells(&self) -> impl Iterator<Item = Vec<String>> {
         let columns = &self.columns;
@@ -371,19 +384,22 @@ fn text_of(value: Option<&Value>) -> String {
     }
 }
 
-/// A number is none, also where it is negative. Formulas begin with `=`, `+`, `-` or `@`, also after a tab or a carriage return
-/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
-fn harmless(text: &str) -> String {
+/// A text as a cell of CSV that no spreadsheet runs. Formulas begin with `=`, `+`, `-` or `@`, in
+/// full width too, also after a tab, a carriage return or a line feed
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>). A negative number is none.
+pub fn harmless(text: &str) -> String {
     match text.chars().next() {
-        Some('+' | '-') if is_number(text) => text.to_owned(),
-        Some('=' | '+' | '-' | '@' | '\t' | '\r') => format!("'{text}"),
+        Some('-') if is_number(text) => text.to_owned(),
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
+            format!("'{text}")
+        }
         _ => text.to_owned(),
     }
 }
 
 /// Whether it is a plain decimal number.
 fn is_number(text: &str) -> bool {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     all_digits(whole) && all_digits(fraction)
@@ -398,12 +414,16 @@ mod tests {
         for (text, written) in [
             ("plain", "plain"),
             ("-0.0125", "-0.0125"),
-            ("+3", "+3"),
+            ("+3", "'+3"),
             ("-1.", "'-1."),
             ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
             ("=1", "'=1"),
             ("@SUM(1)", "'@SUM(1)"),
             ("\t=1", "'\t=1"),
+            ("\r=1", "'\r=1"),
+            ("\n=1", "'\n=1"),
+            ("＝1", "'＝1"),
+            ("a=1", "a=1"),
         ] {
             assert_eq!(cell(Some(&json!(text))), written);
         }

@@ -73,6 +73,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
+    if config.budgets.is_some() {
+        tracing::warn!("budgets are compared with in reports, and enforced by nothing");
+    }
     let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;

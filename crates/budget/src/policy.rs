@@ -119,6 +119,21 @@ pub enum PolicyError {
     },
 }
 
+impl Action {
+    /// The word for it in `budgets.toml`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Action::Warn => "warn",
+            Action::Header => "header",
+            Action::CapOutput { .. } => "cap_output",
+            Action::Downgrade { .. } => "downgrade",
+            Action::Throttle { .. } => "throttle",
+            Action::Shed => "shed",
+            Action::Deny => "deny",
+        }
+    }
+}
+
 impl Policy {
     /// Whether its tiers rise from above nothing.
     pub fn check(&self) -> Result<(), PolicyError> {

@@ -66,6 +66,7 @@ fn main() {
             &site,
             Input::RequestHead {
                 headers: &headers,
+                peer: None,
                 ends: false,
             },
             now,

@@ -81,7 +81,7 @@ fn without_port(authority: &str) -> &str {
 }
 
 /// Whether a pattern, in which `*` stands for any run of characters, fits the whole text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else {
         return pattern == text;
     };

@@ -25,6 +25,10 @@ pub enum Counter {
     DeniedRequests,
     /// Tags that were not text or too many, and tag values that were cut.
     TagsRefused,
+    /// Tags for which a request claims something else than the mesh knows of its caller.
+    TagConflicts,
+    /// Calls without a tag that is required.
+    UntaggedRequests,
     /// Usage events that we asked for and could not cut out of the answer.
     UsageEventsLeft,
     /// Plugin configurations that could not be used; such a filter meters nothing.
@@ -35,7 +39,7 @@ pub enum Counter {
     Trouble(Trouble),
 }
 
-const PLAIN: [Counter; 12] = [
+const PLAIN: [Counter; 14] = [
     Counter::EventsQueued,
     Counter::EventsSent,
     Counter::BatchesResent,
@@ -45,6 +49,8 @@ const PLAIN: [Counter; 12] = [
     Counter::UnmeteredProviderCalls,
     Counter::DeniedRequests,
     Counter::TagsRefused,
+    Counter::TagConflicts,
+    Counter::UntaggedRequests,
     Counter::UsageEventsLeft,
     Counter::BadConfigurations,
     Counter::Faults,
@@ -70,6 +76,8 @@ impl Counter {
             Counter::UnmeteredProviderCalls => "unmetered_provider_calls",
             Counter::DeniedRequests => "denied_requests",
             Counter::TagsRefused => "tags_refused",
+            Counter::TagConflicts => "tag_conflicts",
+            Counter::UntaggedRequests => "untagged_requests",
             Counter::UsageEventsLeft => "usage_events_left",
             Counter::BadConfigurations => "bad_configurations",
             Counter::Faults => "faults",

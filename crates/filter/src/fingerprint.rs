@@ -3,7 +3,7 @@
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
-use tollmesh_wire::plugin::FingerprintKey;
+use tollmesh_wire::plugin::SecretKey;
 
 /// The keyed hash of a body as it streams by: SipHash-2-4 with 128 bits, a pseudo-random function
 /// (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012). Without the key nobody can
@@ -15,7 +15,7 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// The fingerprint of no bytes yet.
-    pub fn new(key: &FingerprintKey) -> Fingerprint {
+    pub fn new(key: &SecretKey) -> Fingerprint {
         Fingerprint {
             hasher: SipHasher24::new_with_key(&key.0),
             is_whole: false,
@@ -42,8 +42,7 @@ mod tests {
 
     use super::*;
 
-    const KEY: FingerprintKey =
-        FingerprintKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    const KEY: SecretKey = SecretKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
     fn of(pieces: &[&[u8]]) -> Option<String> {
         let mut fingerprint = Fingerprint::new(&KEY);
@@ -69,7 +68,7 @@ mod tests {
 
     #[test]
     fn another_key_gives_another_fingerprint() {
-        let mut other = Fingerprint::new(&FingerprintKey([7; 16]));
+        let mut other = Fingerprint::new(&SecretKey([7; 16]));
         other.push(b"body", true);
         assert_ne!(other.finish(), of(&[b"body"]));
     }

@@ -6,6 +6,7 @@
 mod call;
 mod live;
 mod outcome;
+mod refusal;
 mod request;
 mod response;
 
@@ -17,6 +18,7 @@ use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
 use crate::ids::EventIds;
+use crate::tags::impostors;
 
 use call::Call;
 use live::Conversation;
@@ -50,6 +52,12 @@ impl Site {
             decoders: DecoderPool::default(),
         }
     }
+
+    /// Whether tags hang on who calls, so that the peer's identity is worth asking the host for
+    /// before the request leaves.
+    pub fn tags_by_caller(&self) -> bool {
+        !self.config.tags.by_workload.is_empty()
+    }
 }
 
 /// One thing that the proxy says about a call.
@@ -59,6 +67,8 @@ pub enum Input<'a> {
     RequestHead {
         /// The headers.
         headers: &'a Headers<'a>,
+        /// The peer's identity by its certificate; asked for only where [`Site::tags_by_caller`].
+        peer: Option<&'a str>,
         /// Whether no body follows.
         ends: bool,
     },
@@ -225,9 +235,14 @@ impl Session {
 
 fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, Effects) {
     match (phase, input) {
-        (Phase::Fresh, Input::RequestHead { headers, ends }) => {
-            request::head(site, headers, ends, now)
-        }
+        (
+            Phase::Fresh,
+            Input::RequestHead {
+                headers,
+                peer,
+                ends,
+            },
+        ) => request::head(site, headers, peer, ends, now),
         (Phase::Fresh | Phase::Unmetered | Phase::Closed, Input::End(_)) => {
             (Phase::Closed, Effects::default())
         }
@@ -306,11 +321,20 @@ fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
     if is_no_call(&event) {
         return (Phase::Closed, effects);
     }
+    effects.note_impostors(&event);
     effects.take(&event);
     (Phase::Closed, effects)
 }
 
 impl Effects {
+    /// Counts tags that pass themselves off as an identity other than the one known.
+    fn note_impostors(&mut self, event: &tollmesh_wire::Event) {
+        let n = impostors(&event.tags, &event.source);
+        if n > 0 {
+            self.counts.push((Counter::TagConflicts, n));
+        }
+    }
+
     /// Takes an event, and counts what was wrong with its scan.
     fn take(&mut self, event: &tollmesh_wire::Event) {
         let trouble = tollmesh_usage::Trouble::ALL

@@ -28,10 +28,16 @@ impl NodeFacts {
     /// The source of calls whose peer shows no certificate.
     ///
     /// What the configuration says comes first. A sidecar's calls come from its own workload; a
-    /// gateway's or a waypoint's do not, so of their node only the place is taken.
+    /// gateway's or a waypoint's do not, so of their node only the place is taken. An Envoy that no
+    /// Istio runs may be either: the id and the cluster that its node is configured with
+    /// (<https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/core/v3/base.proto#config-core-v3-node>)
+    /// say the place, where its metadata does not.
     pub fn source(&self, configured: &Source) -> Source {
         let is_shared = self.id.starts_with("router~") || self.id.starts_with("waypoint~");
         let own = |fact: &Option<String>| fact.clone().filter(|_| !is_shared);
+        let is_istio = is_shared || self.id.starts_with("sidecar~");
+        let plain = |text: &String| Some(text.clone()).filter(|t| !is_istio && !t.is_empty());
+        let place = |fact: &Option<String>, text| fact.clone().or_else(|| plain(text));
         let first = |set: &Option<String>, fact: Option<String>| set.clone().or(fact);
         Source {
             namespace: first(&configured.namespace, own(&self.namespace)),
@@ -39,8 +45,8 @@ impl NodeFacts {
             service_account: first(&configured.service_account, own(&self.service_account)),
             principal: None,
             pod: first(&configured.pod, own(&self.name)),
-            node: first(&configured.node, self.node_name.clone()),
-            cluster: first(&configured.cluster, self.cluster_id.clone()),
+            node: first(&configured.node, place(&self.node_name, &self.id)),
+            cluster: first(&configured.cluster, place(&self.cluster_id, &self.cluster)),
         }
     }
 }
@@ -106,6 +112,27 @@ mod tests {
         };
         let plain = node("plain-envoy").source(&configured);
         assert_eq!(plain.namespace.as_deref(), Some("plain"));
+    }
+
+    #[test]
+    fn an_envoy_without_istio_has_the_place_that_its_node_names() {
+        let bare = NodeFacts {
+            id: "edge-7".to_owned(),
+            cluster: "edge".to_owned(),
+            ..NodeFacts::default()
+        };
+        let source = bare.source(&Source::default());
+        assert_eq!(source.node.as_deref(), Some("edge-7"));
+        assert_eq!(source.cluster.as_deref(), Some("edge"));
+        assert_eq!((source.workload, source.pod), (None, None));
+        let nameless = NodeFacts::default().source(&Source::default());
+        assert_eq!(nameless, Source::default());
+        let sidecar = NodeFacts {
+            id: "sidecar~10.0.0.1~a.shop~shop.svc".to_owned(),
+            ..bare
+        };
+        let source = sidecar.source(&Source::default());
+        assert_eq!((source.node, source.cluster), (None, None));
     }
 
     #[test]

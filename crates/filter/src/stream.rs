@@ -10,7 +10,7 @@ use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
 use crate::host;
-use crate::session::{Denial, Effects, Ending, Input, Session};
+use crate::session::{Denial, Effects, Ending, Input, Session, Site};
 use crate::worker::{Worker, now};
 
 /// The host's side of one [`Session`].
@@ -43,13 +43,16 @@ impl Stream {
         effects
     }
 
-    fn head(&mut self, map: MapType, input: for<'a> fn(&'a Headers<'a>) -> Input<'a>) -> Action {
-        let Ok(serialised) = host::header_map(map) else {
+    fn headers(&self, map: MapType) -> Option<Vec<u8>> {
+        let serialised = host::header_map(map);
+        if serialised.is_err() {
             self.worker.counters.count(Counter::Faults);
-            return Action::Continue;
-        };
-        let headers = Headers::parse(&serialised);
-        let effects = self.step(input(&headers));
+        }
+        serialised.ok()
+    }
+
+    fn head(&mut self, map: MapType, input: Input<'_>) -> Action {
+        let effects = self.step(input);
         match &effects.denial {
             Some(denial) => self.deny(denial),
             None => {
@@ -95,10 +98,7 @@ impl Stream {
     /// Asks the host what it knows about the call by now.
     fn with_ending(&mut self, step: impl FnOnce(&mut Stream, Ending<'_>) -> Effects) {
         let number = |path| host::property(path).ok().and_then(little_endian);
-        let principal = host::property("connection\0uri_san_peer_certificate").ok();
-        let principal = principal
-            .as_deref()
-            .and_then(|p| std::str::from_utf8(p).ok());
+        let principal = principal();
         let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
         let response_flags = match self.session.ended_well() {
             true => 0,
@@ -107,7 +107,7 @@ impl Stream {
         let ending = Ending {
             response_flags,
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-            principal: principal.filter(|p| !p.is_empty()),
+            principal: principal.as_deref(),
         };
         step(self, ending);
     }
@@ -134,16 +134,19 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
-        match ends {
-            true => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
-                headers,
-                ends: true,
-            }),
-            false => self.head(MapType::HttpRequestHeaders, |headers| Input::RequestHead {
-                headers,
-                ends: false,
-            }),
-        }
+        let Some(serialised) = self.headers(MapType::HttpRequestHeaders) else {
+            return Action::Continue;
+        };
+        let site = self.worker.site.borrow();
+        let tags_by_caller = site.as_ref().is_some_and(Site::tags_by_caller);
+        drop(site);
+        let peer = tags_by_caller.then(principal).flatten();
+        let input = Input::RequestHead {
+            headers: &Headers::parse(&serialised),
+            peer: peer.as_deref(),
+            ends,
+        };
+        self.head(MapType::HttpRequestHeaders, input)
     }
 
     fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
@@ -155,20 +158,14 @@ impl HttpContext for Stream {
         if !self.session.is_metered() {
             return Action::Continue;
         }
-        let action = match ends {
-            true => self.head(MapType::HttpResponseHeaders, |headers| {
-                Input::ResponseHead {
-                    headers,
-                    ends: true,
-                }
-            }),
-            false => self.head(MapType::HttpResponseHeaders, |headers| {
-                Input::ResponseHead {
-                    headers,
-                    ends: false,
-                }
-            }),
+        let Some(serialised) = self.headers(MapType::HttpResponseHeaders) else {
+            return Action::Continue;
         };
+        let input = Input::ResponseHead {
+            headers: &Headers::parse(&serialised),
+            ends,
+        };
+        let action = self.head(MapType::HttpResponseHeaders, input);
         if self.session.is_upgraded() {
             self.with_ending(|stream, known| stream.step(Input::Upgraded(known)));
         }
@@ -193,6 +190,12 @@ impl HttpContext for Stream {
         }
         self.with_ending(|stream, ending| stream.step(Input::End(ending)));
     }
+}
+
+/// The peer's identity by its certificate, where it shows one.
+fn principal() -> Option<String> {
+    let uri = host::property("connection\0uri_san_peer_certificate").ok()?;
+    String::from_utf8(uri).ok().filter(|uri| !uri.is_empty())
 }
 
 /// Properties that are numbers come as eight bytes, little endian.

@@ -67,6 +67,8 @@ apis! {
     AnthropicComplete = "anthropic.complete",
     /// `POST /v1/messages/count_tokens`
     AnthropicCountTokens = "anthropic.count_tokens",
+    /// `POST /v1/messages/batches`
+    AnthropicBatches = "anthropic.batches",
     /// `GET /v1/messages/batches/{id}/results`
     AnthropicBatchResults = "anthropic.batch_results",
     /// `POST …:generateContent`
@@ -136,6 +138,11 @@ impl Api {
                 | Api::GeminiCountTokens
                 | Api::BedrockCountTokens
         )
+    }
+
+    /// Whether the usage may come with a later answer, and is charged where it is told.
+    pub(crate) const fn is_told_later(self) -> bool {
+        matches!(self, Api::OpenAiAssistantsRun | Api::AnthropicBatches)
     }
 
     /// Whether the answer repeats usage of an earlier call.
@@ -234,6 +241,8 @@ pub struct Target {
     pub provider: String,
     /// The model, where the path names it.
     pub path_model: Option<String>,
+    /// The response that is looked at, where the path names it and the answer does not.
+    pub path_response_id: Option<String>,
     /// Whether `stream_options.include_usage` may be asked for where the app did not.
     pub may_include_usage: bool,
     /// False for endpoints that charge nothing (token counting, retrievals).
@@ -251,8 +260,9 @@ impl Target {
             api,
             provider: provider.to_owned(),
             path_model: None,
+            path_response_id: None,
             may_include_usage: false,
-            billable: !api.counts_only() && !api.is_retrieval(),
+            billable: !api.counts_only() && !api.is_retrieval() && !api.is_told_later(),
             is_retrieval: api.is_retrieval(),
             pricing_context: BTreeMap::new(),
         }
@@ -261,6 +271,7 @@ impl Target {
     fn from_captures(api: Api, provider: &str, captures: &Captures<'_>) -> Target {
         let mut target = Target::new(api, provider);
         target.path_model = captures.model.map(pattern::percent_decoded);
+        target.path_response_id = captures.response_id.map(pattern::percent_decoded);
         if let Some(location) = captures.location {
             let location = pattern::percent_decoded(location);
             target
@@ -670,6 +681,26 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_batch_is_told_by_its_results() {
+        let of = |path, method| match detect("api.anthropic.com", path, method) {
+            Detection::Metered(target) => target,
+            other => panic!("{other:?}"),
+        };
+        let batch = of("/v1/messages/batches", "POST");
+        assert_eq!(batch.api, Api::AnthropicBatches);
+        assert!(!batch.billable && !batch.is_retrieval);
+        let results = of("/v1/messages/batches/msgbatch_1/results", "GET");
+        assert!(results.is_retrieval);
+        assert_eq!(results.path_response_id.as_deref(), Some("msgbatch_1"));
+        let look = detect(
+            "api.anthropic.com",
+            "/v1/messages/batches/msgbatch_1",
+            "GET",
+        );
+        assert_eq!(look, Detection::NotOurs);
     }
 
     #[test]

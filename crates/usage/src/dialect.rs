@@ -134,11 +134,13 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(target: &Target) -> Reader {
+        let mut findings = Findings::default();
+        findings.response_id.clone_from(&target.path_response_id);
         Reader {
             dialect: dialect_of(target.api),
             api: target.api,
             quirks: Quirks::of(&target.provider, target.api),
-            findings: Findings::default(),
+            findings,
             call_at: 0,
             outline: Vec::new(),
             is_outlining: false,
@@ -322,6 +324,7 @@ fn dialect_of(api: Api) -> Dialect {
         Api::AnthropicMessages
         | Api::AnthropicComplete
         | Api::AnthropicCountTokens
+        | Api::AnthropicBatches
         | Api::AnthropicBatchResults => Dialect::Anthropic(Box::default()),
         Api::GeminiGenerate
         | Api::GeminiStreamGenerate

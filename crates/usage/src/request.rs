@@ -125,7 +125,8 @@ impl RequestBody {
     }
 
     /// Takes the next bytes; `Some` are the bytes to send in their place. Of a value that may have
-    /// to be replaced, at most 256 bytes are withheld until its end is known.
+    /// to be replaced, at most 1,538 bytes are withheld until its end is known: as many as a text
+    /// of 256 bytes may take.
     pub fn push(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
         let base = self.facts.body_bytes;
         self.facts.body_bytes += chunk.len() as u64;

@@ -46,7 +46,8 @@ impl ResponseHead {
 
 /// Reads usage out of one response body, chunk by chunk, in bounded memory.
 ///
-/// The result depends on the bytes alone, never on where they were cut.
+/// The result depends on the bytes alone, never on where they were cut. With one exception: how
+/// much is read of a broken compressed body before its breach.
 #[derive(Debug)]
 pub struct UsageScanner {
     api: Api,
@@ -125,7 +126,7 @@ impl UsageScanner {
         self.reader.scan(Known {
             is_billable: self.is_billable,
             is_retrieval: self.is_retrieval,
-            is_told_later: self.api == Api::OpenAiAssistantsRun,
+            is_told_later: self.api.is_told_later(),
             is_error_status: self.is_error_status,
             complete,
             is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),

@@ -178,6 +178,9 @@ pub struct Event {
     /// What the headers claim about the call.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Tags that the filter was told to require and that the call does not have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_tags: Vec<String>,
     /// What the mesh knows about the caller.
     pub source: Source,
     /// The reservation that this event settles.

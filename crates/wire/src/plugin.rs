@@ -3,11 +3,15 @@
 //! The filter and `tollmesh check --filter-config` read it with this same code, so what passes the
 //! check runs. Unlike the wire, which has programs for authors, it refuses what it does not know.
 
+mod origins;
 mod read;
 mod reader;
+mod tags;
 
-use std::collections::BTreeMap;
 use std::fmt;
+
+pub use origins::{STANDARD_TAGS, TagOrigin, standard_tag};
+pub use tags::{OnMissing, TagAlias, TagShape, TagSources, WorkloadTags};
 
 /// How long a call to the aggregator may take, unless the configuration says otherwise.
 pub const AGGREGATOR_TIMEOUT_MS_DEFAULT: u32 = 1_000;
@@ -22,8 +26,8 @@ pub const TAG_NAME_BYTES_MAX: usize = 128;
 /// The longest value of a tag that an event carries, in bytes.
 pub const TAG_VALUE_BYTES_MAX: usize = 256;
 
-/// What the key of the fingerprints has, in bytes: that of SipHash.
-pub const FINGERPRINT_KEY_BYTES: usize = 16;
+/// What the key of a keyed hash has, in bytes: that of SipHash.
+pub const SECRET_KEY_BYTES: usize = 16;
 
 /// The API families that a host of the operator's own can speak.
 pub const API_FAMILIES: &[&str] = &[
@@ -37,6 +41,9 @@ pub const API_FAMILIES: &[&str] = &[
     "ollama",
     "watsonx",
     "writer",
+    "mistral",
+    "dashscope",
+    "databricks",
 ];
 
 /// What the filter was told to do.
@@ -53,7 +60,7 @@ pub struct PluginConfig {
     /// How calls are admitted.
     pub admission: Admission,
     /// The key of the fingerprints of request bodies; `None`: there are none.
-    pub fingerprint: Option<FingerprintKey>,
+    pub fingerprint: Option<SecretKey>,
     /// The operator's own API hosts, first match first.
     pub apis: Vec<ApiRule>,
     /// What is known of the caller where Envoy's node does not say it.
@@ -67,34 +74,6 @@ pub struct AggregatorPeer {
     pub cluster: String,
     /// The longest wait for an answer, milliseconds.
     pub timeout_ms: u32,
-}
-
-/// `tags`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TagSources {
-    /// Tag name to header name (lower case).
-    pub headers: BTreeMap<String, String>,
-    /// Every header that starts so (lower case) is a tag named by its rest; `None`: no such tags.
-    pub header_prefix: Option<String>,
-    /// Tag name to key of a W3C baggage member.
-    pub baggage: BTreeMap<String, String>,
-    /// Values of tags that the request does not carry.
-    pub defaults: BTreeMap<String, String>,
-    /// Tags that every call should carry.
-    pub required: Vec<String>,
-    /// What to do with a call that lacks one of them.
-    pub on_missing: OnMissing,
-    /// Whether tags are taken out of the request before it leaves.
-    pub strip: bool,
-}
-
-/// `tags.on_missing`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnMissing {
-    /// The call is metered without the tag.
-    Record,
-    /// The call is refused.
-    Deny,
 }
 
 /// `include_usage`
@@ -133,9 +112,10 @@ pub enum OnUnavailable {
     Deny,
 }
 
-/// `fingerprint.key`: the secret without which a fingerprint says nothing about a body.
+/// The secret of a keyed hash (`fingerprint.key`, `tags.hash_key`), without which the hash says
+/// nothing about what was hashed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct FingerprintKey(pub [u8; FINGERPRINT_KEY_BYTES]);
+pub struct SecretKey(pub [u8; SECRET_KEY_BYTES]);
 
 /// One entry of `apis`: a host of the operator's own that speaks a known API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,12 +213,18 @@ pub enum Problem {
         /// The header.
         header: &'static str,
     },
-    /// A text that is not a key of fingerprints.
+    /// A text that is not the key of a hash.
     #[error(
-        "expected {} hexadecimal digits; make a key with `openssl rand -hex {FINGERPRINT_KEY_BYTES}`",
-        2 * FINGERPRINT_KEY_BYTES
+        "expected {} hexadecimal digits; make a key with `openssl rand -hex {SECRET_KEY_BYTES}`",
+        2 * SECRET_KEY_BYTES
     )]
     Key,
+    /// A selector that selects nothing.
+    #[error("selects no workload; name at least one of {}", list(.expected))]
+    NoSelector {
+        /// What can be selected by.
+        expected: &'static [&'static str],
+    },
     /// A tag's value that is too long.
     #[error("too long; a tag's value has at most {TAG_VALUE_BYTES_MAX} bytes")]
     TooLong,
@@ -269,20 +255,6 @@ impl PluginConfig {
     }
 }
 
-impl Default for TagSources {
-    fn default() -> TagSources {
-        TagSources {
-            headers: BTreeMap::new(),
-            header_prefix: Some(HEADER_PREFIX_DEFAULT.to_owned()),
-            baggage: BTreeMap::new(),
-            defaults: BTreeMap::new(),
-            required: Vec::new(),
-            on_missing: OnMissing::Record,
-            strip: true,
-        }
-    }
-}
-
 impl Default for Admission {
     fn default() -> Admission {
         Admission {
@@ -292,20 +264,20 @@ impl Default for Admission {
     }
 }
 
-impl FingerprintKey {
+impl SecretKey {
     /// Reads a key as the configuration has it.
-    fn parse(text: &str) -> Option<FingerprintKey> {
-        let is_hex = text.len() == 2 * FINGERPRINT_KEY_BYTES
-            && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    fn parse(text: &str) -> Option<SecretKey> {
+        let is_hex =
+            text.len() == 2 * SECRET_KEY_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = u128::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
-        Some(FingerprintKey(number.to_be_bytes()))
+        Some(SecretKey(number.to_be_bytes()))
     }
 }
 
 /// Never the key itself: what is printed for people ends in logs.
-impl fmt::Debug for FingerprintKey {
+impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FingerprintKey(..)")
+        f.write_str("SecretKey(..)")
     }
 }
 

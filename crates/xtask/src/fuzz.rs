@@ -5,20 +5,22 @@
 //! `cargo-fuzz` is needed, only a C++ compiler for libFuzzer itself. There is no address sanitizer
 //! (that one does need a nightly): the code under test has no `unsafe`.
 
+mod outcome;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::cli::Fuzz;
 use crate::steps::shown;
 use crate::workshop::Workshop;
+use outcome::{Finding, Outcome, Stats, Table};
 
 /// Where the targets are, from the root of the checkout.
 const TARGETS: &str = "crates/usage/fuzz/fuzz_targets";
@@ -107,12 +109,11 @@ fn chosen(known: &[String], asked: &[String]) -> Result<Vec<String>> {
 /// Builds every target; answers the folder of the programs.
 fn build(workshop: &Workshop, room: &Path) -> Result<PathBuf> {
     let host = host(workshop)?;
-    let mut cargo = workshop.cargo("build", &["--release", "--manifest-path", MANIFEST]);
+    let args = ["--release", "--manifest-path", MANIFEST];
+    let mut cargo = workshop.cargo_into(room, "build", &args);
     // With a target named, the flags do not reach build scripts and macros.
     cargo.arg("--target").arg(&host);
-    cargo
-        .env("CARGO_TARGET_DIR", room)
-        .env("RUSTFLAGS", COVERAGE);
+    cargo.env("RUSTFLAGS", COVERAGE);
     workshop
         .steps
         .run("building the fuzz targets", &mut cargo)
@@ -205,153 +206,9 @@ fn run_one(workshop: &Workshop, rooms: &Rooms, target: &str, seconds: u32) -> Re
     })
 }
 
-/// What libFuzzer tells of a run.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Stats {
-    n_executions: u64,
-    /// Edges of the code that were reached.
-    n_edges: u64,
-    /// Edges and how often, and what was compared with what.
-    n_features: u64,
-    /// The file with the input that failed.
-    artefact: Option<PathBuf>,
-}
-
-impl Stats {
-    fn read(log: &str) -> Stats {
-        let mut stats = Stats::default();
-        for line in log.lines() {
-            if let Some(n) = line.strip_prefix("stat::number_of_executed_units:") {
-                stats.n_executions = n.trim().parse().unwrap_or(0);
-            }
-            if let Some((_, path)) = line.split_once("Test unit written to ") {
-                stats.artefact = Some(PathBuf::from(path.trim()));
-            }
-            let number = |name: &str| {
-                let (_, rest) = line.split_once(name)?;
-                rest.split_whitespace().next()?.parse::<u64>().ok()
-            };
-            if line.starts_with('#')
-                && let Some(n_edges) = number(" cov: ")
-            {
-                stats.n_edges = n_edges;
-                stats.n_features = number(" ft: ").unwrap_or(0);
-            }
-        }
-        stats
-    }
-}
-
-/// What came of one target.
-struct Outcome {
-    target: String,
-    took: Duration,
-    stats: Stats,
-    finding: Option<Finding>,
-}
-
-struct Finding {
-    program: PathBuf,
-    artefact: Option<PathBuf>,
-    log: PathBuf,
-}
-
-impl Outcome {
-    /// What to do about the finding; nothing where there is none.
-    fn report(&self) -> String {
-        let Some(finding) = &self.finding else {
-            return String::new();
-        };
-        let log = finding.log.display();
-        let Some(artefact) = &finding.artefact else {
-            return format!("{}: failed without an input; see {log}\n", self.target);
-        };
-        format!(
-            "{}: a finding; see {log}, and replay it with\n  {} {}\n",
-            self.target,
-            finding.program.display(),
-            artefact.display()
-        )
-    }
-}
-
-struct Table<'a>(&'a [Outcome]);
-
-impl fmt::Display for Table<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:<12} {:>7} {:>12} {:>9} {:>7} {:>9} {:>9}",
-            "target", "seconds", "executions", "per s", "edges", "features", "findings"
-        )?;
-        for outcome in self.0 {
-            let (stats, seconds) = (&outcome.stats, outcome.took.as_secs());
-            write!(
-                f,
-                "\n{:<12} {:>7} {:>12} {:>9} {:>7} {:>9} {:>9}",
-                outcome.target,
-                seconds,
-                stats.n_executions,
-                stats.n_executions / seconds.max(1),
-                stats.n_edges,
-                stats.n_features,
-                u8::from(outcome.finding.is_some())
-            )?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LOG: &str = "\
-INFO: Running with entropic power schedule (0xFF, 100).
-#2\tINITED cov: 30 ft: 40 corp: 1/1b exec/s: 0 rss: 25Mb
-#512\tNEW    cov: 31 ft: 41 corp: 2/2b lim: 4 exec/s: 0 rss: 25Mb L: 1/1 MS: 1 ChangeByte-
-Test unit written to findings/sse/crash-0a
-stat::number_of_executed_units: 513
-";
-
-    fn outcome() -> Outcome {
-        Outcome {
-            target: "sse".to_owned(),
-            took: Duration::from_millis(2900),
-            stats: Stats::read(LOG),
-            finding: Some(Finding {
-                program: PathBuf::from("release/sse"),
-                artefact: Some(PathBuf::from("findings/sse/crash-0a")),
-                log: PathBuf::from("logs/sse.log"),
-            }),
-        }
-    }
-
-    #[test]
-    fn the_last_word_of_the_log_counts() {
-        let stats = Stats::read(LOG);
-        assert_eq!(
-            (stats.n_executions, stats.n_edges, stats.n_features),
-            (513, 31, 41)
-        );
-        assert_eq!(Stats::read("no such thing"), Stats::default());
-    }
-
-    #[test]
-    fn a_finding_is_told_with_how_to_replay_it() {
-        let outcome = outcome();
-        assert_eq!(
-            outcome.report(),
-            "sse: a finding; see logs/sse.log, and replay it with\n  \
-             release/sse findings/sse/crash-0a\n"
-        );
-        let table = Table(&[outcome]).to_string();
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .map(|l| l.split_whitespace().collect())
-            .collect();
-        assert_eq!(rows[1], ["sse", "2", "513", "256", "31", "41", "1"]);
-    }
 
     #[test]
     fn targets_are_those_of_the_folder() {

@@ -53,12 +53,17 @@ impl Workshop {
 
     /// A cargo that works on this checkout: `cargo("build", &["--release"])`.
     pub fn cargo(&self, subcommand: &str, args: &[&str]) -> Command {
+        self.cargo_into(&self.target, subcommand, args)
+    }
+
+    /// The same, with its output in another folder: what is built with flags of its own.
+    pub fn cargo_into(&self, target: &Path, subcommand: &str, args: &[&str]) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&self.root)
             .arg(subcommand)
             .arg("--target-dir")
-            .arg(&self.target);
+            .arg(target);
         if !self.steps.are_told() {
             cargo.arg("--quiet");
         }

@@ -4,24 +4,29 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tollmesh_wire::plugin::PluginConfig;
+use tollmesh_wire::plugin::{PluginConfig, TagSources};
 
+use super::late_tags::late_tags;
 use super::progress::Progress;
 use super::{Files, Outcome};
-use crate::config::{Config, Listen, Problem};
+use crate::config::{Config, Listen, Problem, budgets};
 use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
 use crate::prices::{Prices, PricesError};
 
 /// Tell every mistake in every file, with place and remedy.
 ///
-/// Looks at the configuration, the price files that it names, and those named here. Ends with 0
+/// Looks at the configuration, the price files and budgets that it names, and those named here. Ends with 0
 /// where all is well, 1 where there is something to consider, 2 where a file cannot be used.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The filter's configuration, as JSON.
     #[arg(long, value_name = "FILE")]
     filter_config: Option<PathBuf>,
+    /// What Envoy's admin interface shows at `/config_dump`: tells tags that its routes set, which
+    /// the filter does not see and the provider does.
+    #[arg(long, value_name = "FILE")]
+    config_dump: Option<PathBuf>,
     /// Price files or folders of them; may be given several times.
     #[arg(long, value_name = "DIR")]
     pricing: Vec<PathBuf>,
@@ -56,14 +61,23 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
             }
             pricing.extend(config.pricing);
             overrides = config.overrides;
+            if let Some(file) = &config.budgets {
+                findings.check_budgets(file);
+            }
         }
         Err(problems) => {
             let problems = problems.0.iter().map(Problem::to_string);
             findings.mistakes.extend(problems);
         }
     }
-    if let Some(file) = &arguments.filter_config {
-        findings.check_filter(file);
+    let mut tags = TagSources::default();
+    if let Some(file) = &arguments.filter_config
+        && let Some(filter) = findings.check_filter(file)
+    {
+        tags = filter.tags;
+    }
+    if let Some(file) = &arguments.config_dump {
+        findings.check_routes(file, &tags);
     }
     findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
@@ -120,18 +134,55 @@ impl Findings {
         }
     }
 
-    fn check_filter(&mut self, file: &Path) {
-        self.n_files += 1;
+    fn check_filter(&mut self, file: &Path) -> Option<PluginConfig> {
+        let json = self.read(file)?;
+        let config = PluginConfig::parse(&json);
+        if let Err(mistakes) = &config {
+            let name = file.display();
+            let mistakes = mistakes.iter().map(|mistake| format!("{name}: {mistake}"));
+            self.mistakes.extend(mistakes);
+        }
+        config.ok()
+    }
+
+    fn check_routes(&mut self, file: &Path, tags: &TagSources) {
+        let Some(json) = self.read(file) else {
+            return;
+        };
         let name = file.display();
-        match std::fs::read(file) {
-            Ok(json) => {
-                let mistakes = PluginConfig::parse(&json).err().unwrap_or_default();
-                let mistakes = mistakes.iter().map(|mistake| format!("{name}: {mistake}"));
-                self.mistakes.extend(mistakes);
+        match late_tags(&json, tags) {
+            Ok(late) => {
+                let late = late.iter().map(|late| format!("{name}: {late}"));
+                self.warnings.extend(late);
             }
-            Err(error) => self
-                .mistakes
-                .push(format!("{name}: cannot be read: {error}")),
+            Err(error) => self.mistakes.push(format!(
+                "{name}: not JSON: {error}; write here what /config_dump answers"
+            )),
+        }
+    }
+
+    fn read(&mut self, file: &Path) -> Option<Vec<u8>> {
+        self.n_files += 1;
+        let bytes = std::fs::read(file);
+        if let Err(error) = &bytes {
+            let name = file.display();
+            self.mistakes
+                .push(format!("{name}: cannot be read: {error}"));
+        }
+        bytes.ok()
+    }
+
+    fn check_budgets(&mut self, file: &Path) {
+        self.n_files += 1;
+        match budgets::load(file) {
+            Ok(_) => self.warnings.push(format!(
+                "{}: budgets are compared with in `tollmesh report daily`, and enforced by nothing",
+                file.display()
+            )),
+            Err(problems) => {
+                let problems = problems.0.iter().map(Problem::to_string);
+                self.mistakes.extend(problems);
+            }
         }
     }
 

@@ -65,7 +65,7 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
         table.add_row(row.map(|(_, cell)| if cell.is_empty() { "-".into() } else { cell }));
     }
     for (n, name) in shown.iter().enumerate() {
-        if is_number(name)
+        if Rows::is_number(name)
             && let Some(column) = table.column_mut(n)
         {
             column.set_cell_alignment(CellAlignment::Right);
@@ -92,12 +92,6 @@ fn pad(amount: &mut String, places: usize) {
         amount.push('.');
     }
     amount.extend(std::iter::repeat_n('0', places - digits.unwrap_or(0)));
-}
-
-fn is_number(column: &str) -> bool {
-    ["requests", "_requests", "_tokens", "_usd", "_ms"]
-        .iter()
-        .any(|end| column.ends_with(end))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tollmesh_usage::{Bucket, Usage};
 use tollmesh_wire::Timestamp;
 
 use super::output::{self, Format};
-use super::{Files, Outcome};
+use super::{Files, Outcome, prices_import};
 use crate::pricelist::{self, Wanted};
 use crate::prices::{self, Prices, PricesError};
 use crate::{clock, question};
@@ -34,6 +34,8 @@ enum Command {
     Show(Show),
     /// What differs between two tables; ends with 1 where something does.
     Diff(Diff),
+    /// Propose rows out of a list that another project publishes, as a diff to review.
+    Import(prices_import::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +86,7 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     match &arguments.command {
         Command::Show(show) => run_show(files, show),
         Command::Diff(diff) => run_diff(diff),
+        Command::Import(arguments) => prices_import::run(arguments),
     }
 }
 

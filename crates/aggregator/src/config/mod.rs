@@ -1,5 +1,6 @@
 //! The settings of the aggregator: `tollmesh.toml`, every key optional, no surprise accepted.
 
+pub mod budgets;
 mod limits;
 mod listen;
 mod problem;
@@ -28,6 +29,8 @@ pub struct Config {
     pub pricing: Vec<PathBuf>,
     /// `overrides`: the operator's own terms over those tables. Default: none.
     pub overrides: Option<PathBuf>,
+    /// `budgets`: limits on spend, which daily reports compare with. Default: none.
+    pub budgets: Option<PathBuf>,
     /// `drain`: the longest that ingest goes on after SIGTERM. Default 10 s.
     pub drain: Duration,
     /// `ingest.listen`: the filter's side. Default `127.0.0.1:4100`.
@@ -101,13 +104,14 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["budgets", "redis", "postgres", "alerts", "otlp"];
+const NOT_AVAILABLE: &[&str] = &["redis", "postgres", "alerts", "otlp"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
     let state_dir = state_dir.map(Path::to_owned).or(written);
     let pricing = root.texts("pricing").unwrap_or_default();
     let overrides = root.parsed("overrides", limits::absolute_path);
+    let budgets = root.parsed("budgets", limits::absolute_path);
     let drain = root.parsed("drain", limits::drain);
     let ingest = read_ingest(root.section("ingest"));
     let operator = read_operator(root.section("operator"));
@@ -131,6 +135,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         state_dir,
         pricing: pricing.into_iter().map(PathBuf::from).collect(),
         overrides,
+        budgets,
         drain: drain.unwrap_or(limits::DRAIN_DEFAULT),
         ingest,
         operator,

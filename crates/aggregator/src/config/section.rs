@@ -1,6 +1,7 @@
 //! Reading of one TOML table, key by key, so that every mistake in it is told at once.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
@@ -79,6 +80,43 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The tables in the list under that key; none where the file has no such list.
+    pub fn tables(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let tables = value.as_array().and_then(|items| {
+            let tables = items.iter().map(|item| item.as_table().cloned());
+            tables.collect::<Option<Vec<_>>>()
+        });
+        if tables.is_none() {
+            self.refuse(key, wrong_kind("a list of tables", &value));
+        }
+        let path = self.path_of(key);
+        let numbered = tables.into_iter().flatten().enumerate();
+        let section = |(n, table)| Section {
+            sink: self.sink,
+            path: format!("{path}[{n}]"),
+            table,
+            known: Vec::new(),
+        };
+        numbered.map(section).collect()
+    }
+
+    /// The strings by name under that key.
+    pub fn words(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
+        let value = self.take(key)?;
+        let words = value.as_table().and_then(|table| {
+            let words = table.iter();
+            let words = words.map(|(name, word)| Some((name.clone(), word.as_str()?.to_owned())));
+            words.collect::<Option<BTreeMap<_, _>>>()
+        });
+        if words.is_none() {
+            self.refuse(key, wrong_kind("a table of strings", &value));
+        }
+        words
+    }
+
     /// The text under that key.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
@@ -139,6 +177,13 @@ impl<'a> Section<'a> {
         self.sink.refuse(self.path_of(key), what);
     }
 
+    /// Whether something at that key was refused already.
+    pub fn has_refused(&self, key: &str) -> bool {
+        let path = self.path_of(key);
+        let problems = self.sink.problems.borrow();
+        problems.iter().any(|problem| problem.key == path)
+    }
+
     /// Refuses every key that was not asked for.
     pub fn finish(self) {
         for key in self.table.keys() {
@@ -159,6 +204,8 @@ impl<'a> Section<'a> {
     fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
+        } else if key.is_empty() {
+            self.path.clone()
         } else {
             format!("{}.{key}", self.path)
         }

@@ -148,8 +148,8 @@ fn every_mistake_has_its_message() {
             "tollmesh.toml: retention.days: found 0; expected a number of days from 1 to 3660",
         ),
         (
-            "budgets = \"/etc/tollmesh/budgets.toml\"",
-            "tollmesh.toml: budgets: not available in this version; remove it",
+            "budgets = \"budgets.toml\"",
+            "tollmesh.toml: budgets: \"budgets.toml\" is a relative path; expected an absolute one",
         ),
         (
             "[redis]\nurl = \"redis://x\"",

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::ledger::rollup;
 
 /// Hourly groups that one step folds: some ten milliseconds of work.
-pub const FOLD_GROUPS_MAX: i64 = 1_000;
+pub const FOLD_GROUPS_MAX: i64 = 250;
 
 /// The place before which all hourly sums are folded. Within its hour, tag sets with smaller
 /// numbers are.

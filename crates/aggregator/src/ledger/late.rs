@@ -9,7 +9,7 @@ use tollmesh_usage::UsageSource;
 use tollmesh_wire::Event;
 
 use crate::ledger::checked::Checked;
-use crate::ledger::codes;
+use crate::ledger::codes::{self, Coded as _};
 use crate::ledger::entry::Entry;
 use crate::ledger::row;
 use crate::ledger::stored::{self, Stored};
@@ -37,7 +37,7 @@ pub fn find(connection: &Connection, late: &Checked<'_>) -> rusqlite::Result<Fou
     let Some(response_id) = &event.response_id else {
         return Ok(Found::Nothing);
     };
-    let may_replace: &[i64] = match late.usage_source {
+    let may_replace: &[i64] = match told(event, late.usage_source) {
         UsageSource::Reported => &[codes::ABSENT, codes::ESTIMATED],
         UsageSource::Estimated => &[codes::ABSENT],
         UsageSource::Absent => &[],
@@ -48,6 +48,15 @@ pub fn find(connection: &Connection, late: &Checked<'_>) -> rusqlite::Result<Fou
         }
     }
     Ok(Found::Nothing)
+}
+
+/// Where the late usage comes from. The results of a batch have none of their own: each of their
+/// models' is told apart.
+fn told(late: &Event, own: UsageSource) -> UsageSource {
+    match own {
+        UsageSource::Absent if !late.extra_usage.is_empty() => UsageSource::Reported,
+        own => own,
+    }
 }
 
 /// The oldest row of that response whose usage comes from there. The source stands in the statement
@@ -81,6 +90,10 @@ pub fn note(connection: &Connection, late: &Event, row: i64) -> rusqlite::Result
 /// The row's entry with the late usage and its cost in it; who called, when and how it ended stays.
 pub fn merge(waiting: &Entry, late: &Entry) -> Entry {
     let (call, seen) = (waiting.event.clone(), late.event.clone());
+    let usage_source = match UsageSource::from_name(&seen.usage_source) {
+        Some(own) => told(&seen, own).name().to_owned(),
+        None => seen.usage_source,
+    };
     let mut pricing_context = call.pricing_context;
     pricing_context.extend(seen.pricing_context);
     Entry {
@@ -89,7 +102,7 @@ pub fn merge(waiting: &Entry, late: &Entry) -> Entry {
             service_tier: seen.service_tier.or(call.service_tier),
             usage: seen.usage,
             billed_usage: seen.billed_usage,
-            usage_source: seen.usage_source,
+            usage_source,
             estimate_basis: seen.estimate_basis,
             billable: true,
             extra_usage: seen.extra_usage,

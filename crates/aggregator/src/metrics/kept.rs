@@ -42,8 +42,7 @@ const COUNTER: Family = Family {
 /// `tollmesh_cost_usd_total`
 pub const COST: Family = Family {
     name: "tollmesh_cost_usd_total",
-    help: "US dollars that the provider charges for calls, by our price tables as of when each call \
-           was first priced.",
+    help: "US dollars that the provider charges for calls, by the tables that priced each first.",
     places: PICO,
     kind: |_| Some(Kind::Cost),
     ..COUNTER
@@ -87,7 +86,7 @@ pub const PROVIDER_COST: Family = Family {
 /// `tollmesh_cost_drift_usd_total`
 pub const DRIFT: Family = Family {
     name: "tollmesh_cost_drift_usd_total",
-    help: "US dollars by which a stated cost is above or below ours, over calls that have both.",
+    help: "US dollars by which stated costs are above or below ours, over calls that have both.",
     places: PICO,
     own: &["direction"],
     kind: drift_kind,
@@ -97,7 +96,7 @@ pub const DRIFT: Family = Family {
 /// `tollmesh_untagged_requests_total`
 pub const UNTAGGED: Family = Family {
     name: "tollmesh_untagged_requests_total",
-    help: "Calls without that tag, of the tags in metrics.labels.",
+    help: "Calls without that tag, of the tags in metrics.labels and of those that filters require.",
     own: &["tag"],
     ..COUNTER
 };

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tollmesh_usage::UsageSource;
 use tollmesh_wire::event::{Event, Outcome};
+use tollmesh_wire::plugin::is_tag_name;
 
 use super::Metrics;
 use super::kept::{self, Family};
@@ -100,7 +101,9 @@ impl Tally<'_> {
         let kind = Kind::Requests(event.outcome, source);
         self.add(&kept::REQUESTS, kind, &own, 1);
         let is_missing = |tag: &&String| event.tags.get(*tag).is_none_or(String::is_empty);
-        for tag in tags.iter().filter(is_missing) {
+        let is_other = |tag: &&String| !tags.contains(tag) && is_tag_name(tag);
+        let required = event.missing_tags.iter().filter(is_other);
+        for tag in tags.iter().filter(is_missing).chain(required) {
             let mut series = String::new();
             push_pair(&mut series, "tag", tag);
             self.increments.add(kept::UNTAGGED.name, &series, 1);
@@ -297,6 +300,29 @@ mod tests {
         };
         let n_observed = increments.histograms().count();
         (sum(kept::TOKENS.name), sum(kept::COST.name), n_observed)
+    }
+
+    #[test]
+    fn a_missing_tag_is_counted_once_by_its_name() {
+        let labels = vec!["team".to_owned()];
+        let book = SeriesBook::new(&config::Metrics {
+            labels: labels.clone(),
+            max_values_per_label: 10,
+            max_series: 100,
+        });
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut meter = LabelMeter::new(Arc::new(Mutex::new(book)), labels, metrics);
+        let mut increments = Increments::default();
+        let mut untagged = entry(20, 40);
+        untagged.event.missing_tags = vec!["team".to_owned(), "tier".to_owned(), "\"".to_owned()];
+        meter.measure(&untagged, Occasion::New, &mut increments);
+        let counters = increments.counters();
+        let mut told: Vec<(&str, i128)> = counters
+            .filter(|(name, ..)| *name == kept::UNTAGGED.name)
+            .map(|(_, series, n)| (series, n))
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [("tag=\"team\"", 1), ("tag=\"tier\"", 1)]);
     }
 
     #[test]

@@ -166,6 +166,25 @@ fn check_tells_every_mistake_in_every_file() {
     let filter = file("filter.json", r#"{"agregator":{"cluster":"x"}}"#);
     let prices = file("prices.toml", "provider = 3\n");
     insta::assert_debug_snapshot!("warnings", check(&["--config", &open]));
+    let dump = file(
+        "dump.json",
+        r#"{"virtual_hosts":[{"name":"openai","request_headers_to_add":
+            [{"header":{"key":"x-team"}},{"header":{"key":"x-llm-tag-tier"}}]}]}"#,
+    );
+    let tags = r#"{"aggregator":{"cluster":"x"},"tags":{"headers":{"team":"x-team"}}}"#;
+    let named = file("named.json", tags);
+    let late = |header: &str| {
+        format!(
+            "warning: DIR/dump.json: \"openai\" adds {header:?} after the filters: the call has no \
+             such tag, and the provider sees the header; set it by tags.by_workload or \
+             tags.defaults, or by header_mutation before the filter\n"
+        )
+    };
+    let (team, tier) = (late("x-team"), late("x-llm-tag-tier"));
+    let dump = ["--config-dump", &dump];
+    assert_eq!(check(&dump), (Some(1), tier.clone()));
+    let both = [&["--filter-config", &named], &dump[..]].concat();
+    assert_eq!(check(&both), (Some(1), tier + &team));
     insta::assert_debug_snapshot!(
         "mistakes",
         check(&[
@@ -346,4 +365,41 @@ fn tables_are_compared_row_by_row() {
     let (code, told) = diff("shipped", "shipped");
     assert_eq!((code, told.as_str()), (Some(0), ""));
     assert_eq!(diff(&before, "/no/such/file").0, Some(2));
+}
+
+#[test]
+fn lists_of_others_are_proposed_as_a_diff_and_nothing_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list.json");
+    let text = r#"{ "no-such-model-yet": { "litellm_provider": "cohere", "mode": "chat",
+        "input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07 } }"#;
+    std::fs::write(&list, text).unwrap();
+    let (list, into) = (list.to_str().unwrap(), dir.path().join("into"));
+    let import = |more: &[&str]| {
+        let arguments = ["prices", "import", "--from", "litellm", list];
+        tollmesh(&[&arguments, more].concat(), "")
+    };
+    let output = import(&[]);
+    let diff = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(diff.starts_with("--- a/pricing/cohere.toml\n"), "{diff}");
+    assert!(
+        diff.contains("+  { input = \"0.15\", output = \"0.6\", src = "),
+        "{diff}"
+    );
+    let n_files = || std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(n_files(), 1);
+
+    let into = ["--into", into.to_str().unwrap()];
+    assert_eq!(import(&into).status.code(), Some(0));
+    let written = std::fs::read_to_string(dir.path().join("into/cohere.toml")).unwrap();
+    assert!(written.contains("id    = \"no-such-model-yet\""));
+    let again = import(&into);
+    assert_eq!(again.status.code(), Some(2));
+    let told = String::from_utf8(again.stderr).unwrap();
+    assert!(told.contains("is there already"), "{told}");
+    assert!(import(&["--provider", "openai"]).stdout.is_empty());
+
+    let not_theirs = tollmesh(&["prices", "import", "--from", "genai-prices", list], "");
+    assert_eq!(not_theirs.status.code(), Some(2));
 }

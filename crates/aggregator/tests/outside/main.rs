@@ -13,6 +13,8 @@ mod ledger;
 mod refusals;
 /// Price files that change while events arrive.
 mod reload;
+/// Reports for people, over a ledger of nine days.
+mod reports;
 /// Calls priced anew, through a running process and without one.
 mod reprice;
 /// What filters send, what operators are answered, what survives.

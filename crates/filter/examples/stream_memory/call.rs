@@ -56,7 +56,11 @@ impl Call {
             ("x-llm-tag-feature", "summary"),
         ]);
         let (headers, ends) = (&headers, false);
-        call.step(Input::RequestHead { headers, ends });
+        call.step(Input::RequestHead {
+            headers,
+            peer: None,
+            ends,
+        });
         let chunk = framing.ask.as_bytes();
         call.step(Input::RequestBody { chunk, ends: true });
         let mut head = vec![(":status", "200"), ("content-type", framing.content_type)];

@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub request_id: Option<String>,
     pub trace: Option<Trace>,
     pub tags: BTreeMap<String, String>,
+    /// Required tags that are not among them.
+    pub missing_tags: Vec<String>,
     pub body: RequestBody,
     /// Absent where the operator wants none.
     pub fingerprint: Option<Fingerprint>,
@@ -107,6 +109,7 @@ impl Call {
             response_flags: ending.response_flags,
             attempts: ending.attempts,
             tags: self.tags,
+            missing_tags: self.missing_tags,
             source: source(&site.source, ending.principal),
             ..Event::default()
         }

@@ -67,6 +67,7 @@ pub(super) fn step(
         Input::Upgraded(known) => {
             talk.template.attempts = known.attempts;
             talk.template.source = source(&site.source, known.principal);
+            effects.note_impostors(&talk.template);
         }
         Input::End(ending) => return talk.end(site, ending, now_ms),
         Input::ResponseTrailers => {}

@@ -1,19 +1,23 @@
 //! The request's side of a call: recognised, relieved of its tags, prepared, relayed.
 
+use std::borrow::Cow;
+
 use tollmesh_usage::detect::WEBSOCKET;
 use tollmesh_usage::{Edits, RequestBody, Target};
-use tollmesh_wire::Timestamp;
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing};
+use tollmesh_wire::{Source, Timestamp};
 
 use super::call::Call;
-use super::{Denial, Effects, Phase, Site};
+use super::refusal::untagged;
+use super::{Effects, Phase, Site};
 use crate::config::{Verdict, verdict};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::fingerprint::Fingerprint;
 use crate::headers::Headers;
 use crate::signature::Signature;
-use crate::tags::{missing, tags};
+use crate::source::source;
+use crate::tags::{Tagged, missing, tags};
 use crate::trace::trace;
 
 /// The most of a host name that an event carries (RFC 1035 allows 255 bytes).
@@ -24,6 +28,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) fn head(
     site: &Site,
     headers: &Headers<'_>,
+    peer: Option<&str>,
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
@@ -41,7 +46,7 @@ pub(super) fn head(
             false => unreadable(site, headers),
         },
         Verdict::Metered { target, is_gateway } => {
-            metered(site, headers, target, is_gateway, ends, now)
+            metered(site, headers, peer, target, is_gateway, ends, now)
         }
     }
 }
@@ -62,6 +67,14 @@ pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
     }
 }
 
+/// Who calls, as far as tags hang on it.
+fn caller<'a>(site: &'a Site, peer: Option<&str>) -> Cow<'a, Source> {
+    match site.tags_by_caller() {
+        true => Cow::Owned(source(&site.source, peer)),
+        false => Cow::Borrowed(&site.source),
+    }
+}
+
 /// gRPC carries the APIs in a framing that is not read.
 fn is_grpc(headers: &Headers<'_>) -> bool {
     let content_type = headers.get("content-type").unwrap_or_default();
@@ -76,7 +89,8 @@ fn is_websocket(headers: &Headers<'_>) -> bool {
 
 /// Tags are for us, also where there is nothing to put them on.
 fn unreadable(site: &Site, headers: &Headers<'_>) -> (Phase, Effects) {
-    let tagged = tags(&site.config.tags, headers, &Signature::of(headers));
+    let caller = Source::default();
+    let tagged = tags(&site.config.tags, headers, &Signature::of(headers), &caller);
     let effects = Effects {
         edits: tagged.edits,
         counts: vec![(Counter::UnmeteredProviderCalls, 1)],
@@ -88,23 +102,21 @@ fn unreadable(site: &Site, headers: &Headers<'_>) -> (Phase, Effects) {
 fn metered(
     site: &Site,
     headers: &Headers<'_>,
+    peer: Option<&str>,
     target: Target,
     is_gateway: bool,
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
     let signature = Signature::of(headers);
-    let tagged = tags(&site.config.tags, headers, &signature);
+    let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
+    let missing_tags = missing(&site.config.tags, &tagged.tags);
     let mut effects = Effects {
+        counts: counts(&tagged, &missing_tags),
         // The gateway's event is the one that costs, so the tags are for the gateway's filter.
         edits: if is_gateway { Vec::new() } else { tagged.edits },
         ..Effects::default()
     };
-    if tagged.n_refused > 0 {
-        effects
-            .counts
-            .push((Counter::TagsRefused, tagged.n_refused));
-    }
     let edits = body_edits(site, headers, &target, &signature);
     let is_read = !is_gateway || edits.include_usage;
     if site.config.accept_encoding == AcceptEncoding::Narrow && is_read {
@@ -121,10 +133,8 @@ fn metered(
         let length = HeaderEdit::Remove("content-length".into());
         effects.edits.push(length);
     }
-    let lacking = missing(&site.config.tags, &tagged.tags);
-    effects.denial = lacking
-        .filter(|_| site.config.tags.on_missing == OnMissing::Deny)
-        .map(untagged);
+    let is_denied = site.config.tags.on_missing == OnMissing::Deny && !missing_tags.is_empty();
+    effects.denial = is_denied.then(|| untagged(&site.config.tags, target.api, &missing_tags));
     let call = Box::new(Call {
         event_id: site.ids.next(),
         started: now,
@@ -134,6 +144,7 @@ fn metered(
         request_id: kept(headers, "x-request-id", REQUEST_ID_BYTES_MAX),
         trace: trace(headers),
         tags: tagged.tags,
+        missing_tags,
         body,
         fingerprint: site.config.fingerprint.as_ref().map(Fingerprint::new),
         status: effects.denial.as_ref().map(|denial| denial.status),
@@ -145,6 +156,17 @@ fn metered(
         return (Phase::Denied(call), effects);
     }
     (Phase::Requesting(call), effects)
+}
+
+/// What is to be counted about the tags of a call.
+fn counts(tagged: &Tagged, missing_tags: &[String]) -> Vec<(Counter, u64)> {
+    let n_untagged = u64::from(!missing_tags.is_empty());
+    let counts = [
+        (Counter::TagsRefused, tagged.n_refused),
+        (Counter::TagConflicts, tagged.n_conflicts),
+        (Counter::UntaggedRequests, n_untagged),
+    ];
+    counts.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
 /// What may be changed in the body of this request.
@@ -201,26 +223,6 @@ fn offers_gzip(accept_encoding: &[u8]) -> bool {
         }
     }
     star
-}
-
-/// The refusal of a call that lacks a required tag.
-fn untagged(tag: &str) -> Denial {
-    let message = format!("this call must carry the tag {tag:?}; see the mesh's tagging rules");
-    let error = serde_json::json!({"error": {
-        "message": message,
-        "type": "invalid_request_error",
-        "param": null,
-        "code": "tollmesh_missing_tag",
-    }});
-    Denial {
-        status: 400,
-        details: "tollmesh_missing_tag",
-        headers: vec![
-            ("content-type", "application/json".to_owned()),
-            ("x-should-retry", "false".to_owned()),
-        ],
-        body: error.to_string(),
-    }
 }
 
 fn kept(headers: &Headers<'_>, name: &str, bytes_max: usize) -> Option<String> {

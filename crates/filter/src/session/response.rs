@@ -2,6 +2,7 @@
 
 use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
 use tollmesh_wire::Timestamp;
+use tollmesh_wire::plugin::OnMissing;
 
 use super::call::{Call, elapsed_ms};
 use super::{Answer, Effects, Phase, Relay, Site, live};
@@ -16,6 +17,9 @@ const EVENT_HEADER: &str = "x-tollmesh-event";
 /// RFC 9110, 15.2.2.
 const SWITCHING_PROTOCOLS: u16 = 101;
 
+/// Names the required tags that the call lacks, for whoever can add them.
+const MISSING_TAGS_HEADER: &str = "x-tollmesh-missing-tags";
+
 pub(super) fn head(
     site: &Site,
     mut call: Box<Call>,
@@ -27,6 +31,11 @@ pub(super) fn head(
     call.is_stream = is_stream(headers);
     let mut effects = Effects::default();
     let cutter = cutter(&call, headers, &mut effects);
+    if site.config.tags.on_missing == OnMissing::Header && !call.missing_tags.is_empty() {
+        let names = call.missing_tags.join(", ").into_bytes();
+        let edit = HeaderEdit::Set(MISSING_TAGS_HEADER.into(), names);
+        effects.edits.push(edit);
+    }
     if call.is_gateway || headers.has(EVENT_HEADER) {
         let relay = Relay {
             call: *call,

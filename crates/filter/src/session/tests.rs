@@ -5,7 +5,7 @@ use crate::edit::HeaderEdit;
 use crate::fingerprint::Fingerprint;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tollmesh_wire::plugin::FingerprintKey;
+use tollmesh_wire::plugin::SecretKey;
 
 mod live;
 
@@ -82,6 +82,7 @@ impl Play {
         let ends = false;
         self.step(Input::RequestHead {
             headers: &headers,
+            peer: None,
             ends,
         })
     }
@@ -196,7 +197,7 @@ fn a_fingerprint_is_of_the_body_that_the_app_sent() {
         play.end(0).0["fingerprint"].clone()
     };
     // What is spliced into the body on its way is none of the app's.
-    let mut sent = Fingerprint::new(&FingerprintKey(std::array::from_fn(|i| i as u8)));
+    let mut sent = Fingerprint::new(&SecretKey(std::array::from_fn(|i| i as u8)));
     sent.push(STREAM_BODY, true);
     assert_eq!(print(key, true), json!(sent.finish().expect("whole")));
     assert_eq!(print(key, false), Value::Null);
@@ -542,7 +543,8 @@ fn a_call_without_a_required_tag_can_be_refused() {
     let mut play =
         Play::with(r#"{"tags":{"required":["team"],"on_missing":"deny","header_prefix":"t-"}}"#);
     let effects = play.request(&[CHAT]);
-    assert_eq!(effects.counts, [(Counter::DeniedRequests, 1)]);
+    let both = [(Counter::UntaggedRequests, 1), (Counter::DeniedRequests, 1)];
+    assert_eq!(effects.counts, both);
     let denial = effects.denial.expect("a denial");
     assert_eq!(
         (denial.status, denial.details),
@@ -560,10 +562,58 @@ fn a_call_without_a_required_tag_can_be_refused() {
     let (event, _) = play.end(0);
     assert_eq!(event["outcome"], "denied");
     assert_eq!(event["status"], 400);
+    assert_eq!(event["missing_tags"], json!(["team"]));
 
     let mut play = Play::with(r#"{"tags":{"required":["team"],"on_missing":"deny"}}"#);
     let tagged = play.request(&[CHAT, &[("x-llm-tag-team", "red")]]);
     assert_eq!(tagged.denial, None);
+}
+
+#[test]
+fn a_call_without_required_tags_can_be_told_so() {
+    let mut play =
+        Play::with(r#"{"tags":{"required":["team","tier","user"],"on_missing":"header"}}"#);
+    let effects = play.request(&[CHAT, &[("x-llm-tag-tier", "gold")]]);
+    assert_eq!(effects.counts, [(Counter::UntaggedRequests, 1)]);
+    assert_eq!(
+        play.response(&[JSON_HEAD]).edits,
+        [
+            set("x-tollmesh-missing-tags", "team, user"),
+            set("x-tollmesh-event", "vm-0"),
+        ]
+    );
+    assert_eq!(play.end(0).0["missing_tags"], json!(["team", "user"]));
+
+    let mut play = Play::with(r#"{"tags":{"required":["team"]}}"#);
+    play.request(&[CHAT]);
+    let edits = play.response(&[JSON_HEAD]).edits;
+    assert_eq!(edits, [set("x-tollmesh-event", "vm-0")]);
+    assert_eq!(play.end(0).0["missing_tags"], json!(["team"]));
+}
+
+#[test]
+fn who_calls_says_tags_that_no_header_overrules() {
+    let mut play = Play::with(
+        r#"{"tags":{"by_workload":[{"namespace":"shop","tags":{"team":"checkout"}}],
+            "precedence":{"team":["by_workload","header_prefix"]}}}"#,
+    );
+    assert!(play.site.tags_by_caller());
+    let claim = &[("x-llm-tag-team", "red"), ("x-llm-tag-namespace", "bank")];
+    let headers = headers(&[CHAT, claim]);
+    let effects = play.step(Input::RequestHead {
+        headers: &headers,
+        peer: Some("spiffe://cluster.local/ns/shop/sa/checkout"),
+        ends: false,
+    });
+    assert_eq!(effects.counts, [(Counter::TagConflicts, 1)]);
+    let effects = play.step(Input::End(Ending {
+        principal: Some("spiffe://cluster.local/ns/shop/sa/checkout"),
+        ..Ending::default()
+    }));
+    let event: Value = serde_json::from_str(&effects.events[0]).unwrap();
+    assert_eq!(event["tags"]["team"], "checkout");
+    assert_eq!(event["source"]["namespace"], "shop");
+    assert_eq!(effects.counts, [(Counter::TagConflicts, 1)], "a namespace");
 }
 
 #[test]

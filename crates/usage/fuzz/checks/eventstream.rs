@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
-use tollmesh_usage::Api;
+use tollmesh_usage::{Api, Scan, Target};
 
 use super::Input;
 use super::read::{self, CONTENT_TYPES};
@@ -61,27 +61,24 @@ pub fn check(input: &[u8]) {
         assert_ne!(whole.complete, Some(true));
         return;
     }
-    let are_short = |(headers, _): &(&[u8], &[u8])| headers.len() <= HEADER_BYTES_MAX;
-    if !messages.whole.iter().all(are_short) {
+    compare(&messages, &target, whole);
+}
+
+/// A body that is whole scans like its payloads, one a line.
+fn compare(messages: &Messages<'_>, target: &Target, whole: Scan) {
+    let headers = || messages.whole.iter().map(|(headers, _)| *headers);
+    if headers().any(|headers| headers.len() > HEADER_BYTES_MAX) {
         return;
     }
-    let is_failed = messages
-        .whole
-        .iter()
-        .any(|(headers, _)| is_exception(headers));
+    let is_failed = headers().any(is_exception);
     assert!(whole.is_error || !is_failed, "an exception went unnoticed");
-    let payloads = messages.whole.iter().map(|(_, payload)| payload);
-    let documents = match api {
-        Api::BedrockInvokeStream => payloads.map(|payload| unwrapped(payload)).collect(),
-        _ => payloads
-            .filter(|p| !p.is_empty())
-            .map(|p| Some(p.to_vec()))
-            .collect(),
+    let payloads = messages.whole.iter().map(|(_, payload)| *payload);
+    let documents: Option<Vec<Vec<u8>>> = match target.api {
+        Api::BedrockInvokeStream => payloads.map(unwrapped).collect(),
+        _ => Some(payloads.filter(|p| !p.is_empty()).map(Vec::from).collect()),
     };
-    let documents: Option<Vec<Vec<u8>>> = documents;
-    let documents = documents.filter(|documents| read::are_documents(documents));
-    if let Some(documents) = documents {
-        let mut expected = read::scan_lines(&target, &documents);
+    if let Some(documents) = documents.filter(|documents| read::are_documents(documents)) {
+        let mut expected = read::scan_lines(target, &documents);
         expected.is_error |= is_failed;
         assert_eq!(read::said(whole), expected);
     }

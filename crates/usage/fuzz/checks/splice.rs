@@ -2,6 +2,7 @@
 
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tollmesh_usage::json::SCALAR_BYTES_MAX;
 use tollmesh_usage::{Api, Edits, RequestBody, RequestFacts, Target};
 
 use super::Input;
@@ -62,7 +63,9 @@ fn is_object(text: &str) -> bool {
 }
 
 fn edited(mut body: Value, edits: &Edits) -> Value {
-    if body["model"].is_string()
+    // A longer one is not read, and passes as it is.
+    let is_read = |model: &str| model.len() <= SCALAR_BYTES_MAX;
+    if body["model"].as_str().is_some_and(is_read)
         && let Some(model) = &edits.model
     {
         body["model"] = json!(model);

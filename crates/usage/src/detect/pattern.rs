@@ -1,14 +1,15 @@
 //! Patterns of hosts and paths.
 //!
-//! A path pattern is a list of segments: a literal, `*` for any one, `{model}`, `{model}:verb` and
-//! `{location}` which are captured, and a leading `**` for any number of them. Empty segments of
-//! the path are ignored, its query is never looked at.
+//! A path pattern is a list of segments: a literal, `*` for any one, `{model}`, `{model}:verb`,
+//! `{location}` and `{response}` which are captured, and a leading `**` for any number of them.
+//! Empty segments of the path are ignored, its query is never looked at.
 
 /// What a path named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Captures<'a> {
     pub(super) model: Option<&'a str>,
     pub(super) location: Option<&'a str>,
+    pub(super) response_id: Option<&'a str>,
 }
 
 /// The host without its port and in lower case.
@@ -58,6 +59,7 @@ fn match_segments<'a>(
         match wanted.strip_prefix("{model}") {
             Some(verb) => captures.model = Some(without_verb(segment, verb)?),
             None if wanted == "{location}" => captures.location = Some(segment),
+            None if wanted == "{response}" => captures.response_id = Some(segment),
             None if wanted == "*" || wanted == segment => {}
             None => return None,
         }
@@ -147,7 +149,7 @@ mod tests {
         let model = |m| {
             Some(Captures {
                 model: Some(m),
-                location: None,
+                ..Captures::default()
             })
         };
         for (pattern, path, captures) in [

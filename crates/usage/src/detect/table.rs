@@ -661,8 +661,11 @@ pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"]
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[
     post("**/v1/messages", Api::AnthropicMessages),
     post("**/v1/messages/count_tokens", Api::AnthropicCountTokens),
+    // https://platform.claude.com/docs/en/build-with-claude/batch-processing: what a batch used is
+    // told by its results, a line a request, and by nothing else.
+    post("**/v1/messages/batches", Api::AnthropicBatches),
     get(
-        "**/v1/messages/batches/*/results",
+        "**/v1/messages/batches/{response}/results",
         Api::AnthropicBatchResults,
     ),
     post("**/v1/complete", Api::AnthropicComplete),

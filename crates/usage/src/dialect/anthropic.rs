@@ -133,6 +133,7 @@ const BATCH_USAGE: Node<Field> = Node::object(&[
     ("cache_creation", CACHE_CREATION),
     ("output_tokens", count(Count::Output)),
     ("output_tokens_details", OUTPUT_DETAILS),
+    ("service_tier", Node::leaf(Field::Tier)),
 ]);
 
 /// The kind under which a batch's lines are summed, a model each.

@@ -73,6 +73,7 @@ impl Form {
             | Api::DashScopeGenerate
             | Api::GeminiLive
             | Api::AnthropicCountTokens
+            | Api::AnthropicBatches
             | Api::AnthropicBatchResults
             | Api::GeminiEmbed
             | Api::GeminiPredict

@@ -5,12 +5,15 @@
 
 use std::mem;
 
-use crate::json::Span;
 use crate::json::grammar::Grammar;
+use crate::json::{SCALAR_BYTES_MAX, Span};
 
-/// The longest value that is replaced, in bytes, quotes included; it is withheld for that. Models
-/// and numbers are far shorter; a longer value passes as it is.
-pub(super) const WITHHELD_BYTES_MAX: usize = 256;
+/// What a byte of text may take in JSON, as `\u0061` does.
+const ESCAPED_BYTES_MAX: usize = 6;
+
+/// The longest value that is replaced, in bytes, quotes included; it is withheld for that. Every
+/// value that can be read is within it, so that nobody keeps a model by writing it in escapes.
+pub(super) const WITHHELD_BYTES_MAX: usize = 2 + ESCAPED_BYTES_MAX * SCALAR_BYTES_MAX;
 
 /// What lasts from chunk to chunk.
 pub(super) struct Splicer {

@@ -243,7 +243,7 @@ fn models_are_replaced_where_the_body_names_one() {
         model: Some("mini \"4\"\n".to_owned()),
         ..Edits::default()
     };
-    let long = format!(r#"{{"model":"{}"}}"#, "m".repeat(255));
+    let long = format!(r#"{{"model":"{}"}}"#, "m".repeat(257));
     for (body, sent) in [
         (
             r#"{"model":"gpt-4o","x":{"model":"y"}}"#,
@@ -532,6 +532,35 @@ fn reasoning_is_asked_for_in_several_ways() {
     ] {
         let (_, facts) = relay_whole(api, &Edits::default(), body);
         assert_eq!(facts.asks_reasoning, asks_reasoning, "{body}");
+    }
+}
+
+#[test]
+fn every_model_that_is_read_is_replaced() {
+    let edits = Edits {
+        model: Some("mini".to_owned()),
+        ..Edits::default()
+    };
+    let escaped = |n_letters: usize| r"\u0061".repeat(n_letters);
+    for (model, is_read) in [
+        (escaped(60), true),
+        (escaped(256), true),
+        ("a".repeat(256), true),
+        ("a".repeat(257), false),
+        (escaped(257), false),
+    ] {
+        let body = format!(r#"{{"model":"{model}"}}"#);
+        let expected = if is_read {
+            r#"{"model":"mini"}"#
+        } else {
+            &body
+        };
+        for n_chunk in [1, 7, 300, body.len()] {
+            let chunks: Vec<&[u8]> = body.as_bytes().chunks(n_chunk).collect();
+            let (sent, _, facts) = relay(body_of(Api::OpenAiChat, &edits), &chunks);
+            assert_eq!(String::from_utf8(sent).unwrap(), expected, "by {n_chunk}");
+            assert_eq!(facts.model.is_some(), is_read);
+        }
     }
 }
 

@@ -5,8 +5,7 @@ use serde_json::Value;
 use super::reader::{Reader, Table};
 use super::{
     AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
-    ApiRule, FingerprintKey, IncludeUsage, Mistake, OnMissing, OnUnavailable, PluginConfig,
-    Problem, Role, TagSources,
+    ApiRule, IncludeUsage, Mistake, OnUnavailable, PluginConfig, Problem, Role, SecretKey,
 };
 use crate::Source;
 
@@ -26,7 +25,7 @@ pub(super) fn parse(json: &[u8]) -> Result<PluginConfig, Vec<Mistake>> {
     }
 }
 
-/// The configuration's parts, in the order of the documentation.
+/// The configuration's parts, in the order of the documentation; `tags` has a file of its own.
 impl Reader {
     fn config(&mut self, document: &Value) -> Option<PluginConfig> {
         const KEYS: &[&str] = &[
@@ -87,38 +86,6 @@ impl Reader {
         })
     }
 
-    fn tags(&mut self, path: String, value: &Value) -> Option<TagSources> {
-        const KEYS: &[&str] = &[
-            "headers",
-            "header_prefix",
-            "baggage",
-            "defaults",
-            "required",
-            "on_missing",
-            "strip",
-        ];
-        const ON_MISSING: &[(&str, OnMissing)] =
-            &[("record", OnMissing::Record), ("deny", OnMissing::Deny)];
-        let table = self.table(path, value, KEYS)?;
-        let mut tags = TagSources {
-            headers: self.tag_map(&table, "headers", Reader::header_name),
-            ..TagSources::default()
-        };
-        if let Some((key, value)) = table.get("header_prefix") {
-            tags.header_prefix = self.header_prefix(key, value);
-        }
-        tags.baggage = self.tag_map(&table, "baggage", Reader::non_empty);
-        tags.defaults = self.tag_map(&table, "defaults", Reader::tag_value);
-        tags.required = self.tag_names(&table, "required");
-        if let Some(on_missing) = self.word(&table, "on_missing", ON_MISSING) {
-            tags.on_missing = on_missing;
-        }
-        if let Some(strip) = self.truth(&table, "strip") {
-            tags.strip = strip;
-        }
-        Some(tags)
-    }
-
     fn admission(&mut self, path: String, value: &Value) -> Option<Admission> {
         const KEYS: &[&str] = &["timeout_ms", "on_unavailable"];
         const ON_UNAVAILABLE: &[(&str, OnUnavailable)] = &[
@@ -134,19 +101,11 @@ impl Reader {
         Some(admission)
     }
 
-    fn fingerprint(&mut self, path: String, value: &Value) -> Option<FingerprintKey> {
+    fn fingerprint(&mut self, path: String, value: &Value) -> Option<SecretKey> {
         const KEYS: &[&str] = &["key"];
         let table = self.table(path, value, KEYS)?;
-        if table.get("key").is_none() {
-            let remedy = "a key made with `openssl rand -hex 16`, the same in every proxy";
-            self.note(table.key("key"), Problem::Missing { remedy });
-        }
-        let text = self.text(&table, "key")?;
-        let key = FingerprintKey::parse(&text);
-        if key.is_none() {
-            self.note(table.key("key"), Problem::Key);
-        }
-        key
+        self.demand_key(&table, "key");
+        self.secret_key(&table, "key")
     }
 
     fn apis(&mut self, root: &Table<'_>) -> Vec<ApiRule> {
@@ -230,6 +189,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::OnMissing;
     use super::*;
 
     fn mistakes(json: &str) -> Vec<String> {
@@ -277,7 +237,7 @@ mod tests {
         assert_eq!(config.admission.on_unavailable, OnUnavailable::Deny);
         let key = config.fingerprint.expect("a key");
         assert_eq!(key.0, std::array::from_fn(|i| i as u8));
-        assert_eq!(format!("{key:?}"), "FingerprintKey(..)");
+        assert_eq!(format!("{key:?}"), "SecretKey(..)");
         assert_eq!(config.source.cluster.as_deref(), Some("eu-1"));
         assert_eq!(config.apis.len(), 3);
         assert_eq!(config.apis[0].host, "llm.internal");
@@ -314,7 +274,7 @@ mod tests {
             ),
             (
                 r#""tags":{"on_missing":"drop"}"#,
-                r#"tags.on_missing: unknown value "drop"; expected "record" or "deny""#,
+                r#"tags.on_missing: unknown value "drop"; expected "record", "header" or "deny""#,
             ),
             (
                 r#""tags":{"strip":"yes"}"#,
@@ -359,7 +319,7 @@ mod tests {
             ),
             (
                 r#""apis":[{"host":"a","api":"cobol"}]"#,
-                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "watsonx" or "writer""#,
+                r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "watsonx", "writer", "mistral", "dashscope" or "databricks""#,
             ),
             (
                 r#""apis":[{"host":"a"}]"#,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Mistake, Problem, TAG_VALUE_BYTES_MAX, TIMEOUT_MS_MAX, is_tag_name};
+use super::{Mistake, Problem, SecretKey, TAG_VALUE_BYTES_MAX, TIMEOUT_MS_MAX, is_tag_name};
 
 /// Headers that no tag may read or strip: credentials, and what frames or routes the message.
 const RESERVED_HEADERS: &[&str] = &[
@@ -14,6 +14,9 @@ const RESERVED_HEADERS: &[&str] = &[
     "api-key",
     "x-goog-api-key",
     "x-amz-security-token",
+    "helicone-auth",
+    "x-portkey-api-key",
+    "x-litellm-api-key",
     "cookie",
     "host",
     "content-length",
@@ -100,6 +103,65 @@ impl Reader {
             self.note(table.key(name), Problem::Word { got, expected });
         }
         known.map(|(_, meaning)| *meaning)
+    }
+
+    /// A list of words, without what is written twice.
+    pub fn words<T: Copy + PartialEq>(
+        &mut self,
+        table: &Table<'_>,
+        name: &str,
+        words: &'static [(&'static str, T)],
+    ) -> Vec<T> {
+        match table.get(name) {
+            Some((path, value)) => self.word_list(path, value, words),
+            None => Vec::new(),
+        }
+    }
+
+    pub fn word_list<T: Copy + PartialEq>(
+        &mut self,
+        path: String,
+        value: &Value,
+        words: &'static [(&'static str, T)],
+    ) -> Vec<T> {
+        let Some(entries) = value.as_array() else {
+            let expected = "a list of words";
+            self.note(path, Problem::Kind { expected });
+            return Vec::new();
+        };
+        let mut known = Vec::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let key = format!("{path}[{i}]");
+            let Some(got) = self.non_empty(key.clone(), entry) else {
+                continue;
+            };
+            match words.iter().find(|(word, _)| *word == got) {
+                Some((_, meaning)) if known.contains(meaning) => {}
+                Some((_, meaning)) => known.push(*meaning),
+                None => {
+                    let expected = words.iter().map(|(word, _)| *word).collect();
+                    self.note(key, Problem::Word { got, expected });
+                }
+            }
+        }
+        known
+    }
+
+    /// Notes that a hash has no key.
+    pub fn demand_key(&mut self, table: &Table<'_>, name: &str) {
+        if table.get(name).is_none() {
+            let remedy = "a key made with `openssl rand -hex 16`, the same in every proxy";
+            self.note(table.key(name), Problem::Missing { remedy });
+        }
+    }
+
+    pub fn secret_key(&mut self, table: &Table<'_>, name: &str) -> Option<SecretKey> {
+        let text = self.text(table, name)?;
+        let key = SecretKey::parse(&text);
+        if key.is_none() {
+            self.note(table.key(name), Problem::Key);
+        }
+        key
     }
 
     pub fn text(&mut self, table: &Table<'_>, name: &str) -> Option<String> {

@@ -1,6 +1,9 @@
 //! The commands `extract` and `price` over recorded exchanges and decided costs, where such lie
 //! beside the project: every unambiguous case must come out right, in every field.
 
+/// Our cost beside the one that providers state.
+mod stated;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
