@@ -47,16 +47,24 @@ pub enum Trouble {
     Lost(#[from] tokio::task::JoinError),
 }
 
-/// Looks after the ledger until it is closed.
-pub async fn keep(ledger: Ledger, retention: Retention, metrics: Arc<Metrics>) {
-    loop {
-        match look_after(&ledger, retention, clock::now(), &metrics).await {
-            Ok(()) => {}
-            Err(Trouble::Write(AppendError::Closed)) => return,
-            // A ledger that cannot be written is told where events are refused.
-            Err(error) => tracing::debug!(%error, "housekeeping is put off"),
+/// Looks after the ledger until it is closed. Its counters are there at once.
+pub fn keep(
+    ledger: Ledger,
+    retention: Retention,
+    metrics: Arc<Metrics>,
+) -> impl Future<Output = ()> + Send {
+    deleted(&metrics, "age", 0);
+    deleted(&metrics, "size", 0);
+    async move {
+        loop {
+            match look_after(&ledger, retention, clock::now(), &metrics).await {
+                Ok(()) => {}
+                Err(Trouble::Write(AppendError::Closed)) => return,
+                // A ledger that cannot be written is told where events are refused.
+                Err(error) => tracing::debug!(%error, "housekeeping is put off"),
+            }
+            tokio::time::sleep(EVERY).await;
         }
-        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -160,9 +160,9 @@ mod tests {
             told: Timestamp::from_unix_ms(7),
         };
         let one = r#"{"request_id":"r-1","outcome":"accepted"}"#;
-        assert_eq!(read(one).unwrap(), [accepted.clone()]);
+        assert_eq!(read(one).unwrap(), std::slice::from_ref(&accepted));
         let aliased = r#"{"request_id":"r-1","outcome_label":"accepted"}"#;
-        assert_eq!(read(aliased).unwrap(), [accepted.clone()]);
+        assert_eq!(read(aliased).unwrap(), std::slice::from_ref(&accepted));
         let several = format!(r#"[{one},{{"trace_id":"t","outcome":"edited"}}]"#);
         let outcomes = read(&several).unwrap();
         assert_eq!(outcomes[0], accepted);
