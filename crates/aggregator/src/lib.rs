@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod feed;
 pub mod forward;
+pub mod housekeeping;
 pub mod http;
 pub mod import;
 pub mod ingest;

@@ -82,6 +82,11 @@ impl PicoSum {
         self.0
     }
 
+    /// The sum divided by that number, to the nearest pico-dollar, ties to even; by one for 0.
+    pub fn per(self, n: u64) -> PicoSum {
+        PicoSum(divide_half_even(self.0, i128::from(n.max(1))))
+    }
+
     /// Adds an amount.
     pub fn add(&mut self, amount: PicoUsd) {
         self.0 += i128::from(amount.0);

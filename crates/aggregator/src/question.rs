@@ -2,12 +2,18 @@
 
 use tollmesh_wire::Timestamp;
 
-use crate::ledger::query::{Column, Dimension, Filter, RequestsQuery, Sort, Span, SpendQuery};
+use crate::ledger::query::{
+    Column, ComparisonQuery, Dimension, Filter, OutcomesQuery, RequestsQuery, Sort, Span,
+    SpendQuery, Unit, UnitSort, UnitsQuery,
+};
+use crate::rows;
 
 /// Dimensions in one question; more make rows that nobody reads.
 const DIMENSIONS_MAX: usize = 8;
 /// Conditions in one question.
 const FILTERS_MAX: usize = 16;
+/// Tags that hold a session's id, where nobody says which; a call's first counts.
+const SESSION_TAGS: [&str; 3] = ["session_id", "session", "conversation_id"];
 /// Rows on a page, where nobody says.
 pub const LIMIT_DEFAULT: usize = 50;
 /// Rows on a page at most, as the ledger has it; a cursor leads to the next.
@@ -44,6 +50,10 @@ pub struct Parts {
     pub cursor: Option<String>,
     /// Whether nothing is to be written, `true` or `false`.
     pub dry_run: Option<String>,
+    /// Another period to compare with.
+    pub compare: Option<String>,
+    /// Tags that hold a session's id, separated by commas.
+    pub tag: Option<String>,
 }
 
 // === impl Parts ===
@@ -72,6 +82,8 @@ impl Parts {
                 "sort" => parts.sort = Some(value),
                 "limit" => parts.limit = Some(value),
                 "dry_run" => parts.dry_run = Some(value),
+                "compare" => parts.compare = Some(value),
+                "tag" => parts.tag = Some(value),
                 _ => parts.cursor = Some(value),
             }
         }
@@ -94,6 +106,108 @@ impl Parts {
             span: self.span(now)?,
             filters: self.filters()?,
             sort: self.sort()?,
+            limit: self.limit()?,
+            cursor: self.cursor.clone(),
+        })
+    }
+
+    /// The question for the difference to another period.
+    pub fn comparison(&self, now: Timestamp) -> Result<ComparisonQuery, BadQuestion> {
+        let text = self.compare.as_deref().unwrap_or("previous");
+        if self.interval.is_some() {
+            let what = "cannot be had together with compare; leave one of them out";
+            return Err(bad("interval", what.to_owned()));
+        }
+        let after = self.span(now)?;
+        let before = match text.split_once('/') {
+            Some((from, to)) => {
+                let (from, to) = (instant("compare", from, now)?, instant("compare", to, now)?);
+                if from >= to {
+                    return Err(bad("compare", format!("{to} is not after {from}")));
+                }
+                Span {
+                    from: Some(from),
+                    to: Some(to),
+                }
+            }
+            None if text == "previous" => self.previous(after, now)?,
+            None => {
+                let what = format!("{text:?}; expected previous or FROM/TO");
+                return Err(bad("compare", what));
+            }
+        };
+        Ok(ComparisonQuery {
+            by: self.dimensions()?,
+            filters: self.filters()?,
+            before,
+            after,
+        })
+    }
+
+    /// The period of the same length that ends where this one begins.
+    fn previous(&self, span: Span, now: Timestamp) -> Result<Span, BadQuestion> {
+        let Some(from) = span.from else {
+            let what = "previous needs from, such as from=7d, or write compare=FROM/TO";
+            return Err(bad("compare", what.to_owned()));
+        };
+        let to = span.to.unwrap_or(now);
+        let length_ms = to.as_unix_ms().saturating_sub(from.as_unix_ms()).max(1);
+        Ok(Span {
+            from: Some(Timestamp::from_unix_ms(
+                from.as_unix_ms().saturating_sub(length_ms),
+            )),
+            to: Some(from),
+        })
+    }
+
+    /// The question for what became of calls.
+    pub fn outcomes(&self, now: Timestamp) -> Result<OutcomesQuery, BadQuestion> {
+        let by = self.dimensions()?;
+        for name in rows::OUTCOME_COLUMNS {
+            if by.iter().any(|dimension| dimension.name() == *name) {
+                let what = format!("{name:?} is in the answer already; group by a tag or a column");
+                return Err(bad("by", what));
+            }
+        }
+        Ok(OutcomesQuery {
+            by,
+            span: self.span(now)?,
+            filters: self.filters()?,
+        })
+    }
+
+    /// The question for traces.
+    pub fn traces(&self, now: Timestamp) -> Result<UnitsQuery, BadQuestion> {
+        self.units(now, Unit::Trace)
+    }
+
+    /// The question for sessions.
+    pub fn sessions(&self, now: Timestamp) -> Result<UnitsQuery, BadQuestion> {
+        let tags: Vec<String> = match &self.tag {
+            None => SESSION_TAGS.map(str::to_owned).to_vec(),
+            Some(tags) => {
+                let tags = tags.split(',').map(str::trim);
+                let tags = tags.filter(|tag| !tag.is_empty());
+                tags.map(str::to_owned).collect()
+            }
+        };
+        if tags.is_empty() || tags.len() > DIMENSIONS_MAX {
+            let what = format!("expected the names of 1 to {DIMENSIONS_MAX} tags");
+            return Err(bad("tag", what));
+        }
+        self.units(now, Unit::Tags(tags))
+    }
+
+    fn units(&self, now: Timestamp, unit: Unit) -> Result<UnitsQuery, BadQuestion> {
+        Ok(UnitsQuery {
+            unit,
+            span: self.span(now)?,
+            filters: self.filters()?,
+            sort: one_of_orders(
+                &self.sort,
+                UnitSort::parse,
+                &UnitSort::ALL.map(UnitSort::name),
+            )?,
             limit: self.limit()?,
             cursor: self.cursor.clone(),
         })
@@ -159,7 +273,8 @@ impl Parts {
             if names[..n].contains(name) {
                 return Err(bad("by", format!("{name:?} stands twice; remove one")));
             }
-            if crate::rows::SPEND_COLUMNS.contains(name) {
+            let sums = [rows::SPEND_COLUMNS, rows::COMPARED_COLUMNS];
+            if sums.iter().any(|sums| sums.contains(name)) {
                 let what = format!("{name:?} is a sum of the answer; group by a tag or a column");
                 return Err(bad("by", what));
             }
@@ -181,16 +296,7 @@ impl Parts {
     }
 
     fn sort(&self) -> Result<Sort, BadQuestion> {
-        let Some(text) = &self.sort else {
-            return Ok(Sort::default());
-        };
-        Sort::parse(text).ok_or_else(|| {
-            let names = Sort::ALL.map(Sort::name).join(", ");
-            bad(
-                "sort",
-                format!("unknown order {text:?}; expected one of {names}"),
-            )
-        })
+        one_of_orders(&self.sort, Sort::parse, &Sort::ALL.map(Sort::name))
     }
 
     fn limit(&self) -> Result<usize, BadQuestion> {
@@ -206,6 +312,21 @@ impl Parts {
             )),
         }
     }
+}
+
+fn one_of_orders<T: Default>(
+    text: &Option<String>,
+    parse: fn(&str) -> Option<T>,
+    names: &[&str],
+) -> Result<T, BadQuestion> {
+    let Some(text) = text else {
+        return Ok(T::default());
+    };
+    parse(text).ok_or_else(|| {
+        let names = names.join(", ");
+        let what = format!("unknown order {text:?}; expected one of {names}");
+        bad("sort", what)
+    })
 }
 
 fn bad(part: &'static str, what: String) -> BadQuestion {
@@ -224,7 +345,6 @@ fn filter(text: &str) -> Result<Filter, BadQuestion> {
     }
 }
 
-/// `2026-11-22T04:00:00Z`, `2026-11-22` (midnight UTC) or an age such as `24h`.
 /// Reads an instant such as `2026-11-22T04:00:00Z`, a day, or an age such as `24h`.
 pub fn instant(part: &'static str, text: &str, now: Timestamp) -> Result<Timestamp, BadQuestion> {
     if let Some(age_ms) = age_ms(text) {

@@ -1,5 +1,7 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
+mod grouped;
+
 use std::cmp::Reverse;
 
 use serde_json::{Map, Value, json};
@@ -9,6 +11,8 @@ use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
 use crate::ledger::reprice::Change;
 use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
+
+pub use grouped::{COMPARED_COLUMNS, OUTCOME_COLUMNS, compared, outcomes, units};
 
 /// Rows, and the columns in which they are shown.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,6 +85,7 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "attempts",
     "trouble",
     "fingerprint",
+    "outcome_label",
     "tags",
     "source",
 ];
@@ -114,12 +119,7 @@ pub fn spend(by: &[Dimension], has_interval: bool, rows: &[SpendRow]) -> Rows {
 }
 
 fn spend_row(by: &[Dimension], row: &SpendRow) -> Map<String, Value> {
-    let mut usage = Usage::new();
-    for (bucket, n_tokens) in Bucket::ALL.into_iter().zip(row.tokens) {
-        if n_tokens > 0 {
-            usage.set(bucket, u64::try_from(n_tokens).unwrap_or(u64::MAX));
-        }
-    }
+    let usage = usage_of(&row.tokens);
     let mut item = Map::new();
     if let Some(start) = row.start {
         item.insert("start".into(), json!(start));
@@ -145,6 +145,17 @@ fn spend_row(by: &[Dimension], row: &SpendRow) -> Map<String, Value> {
     item.insert("drift_usd".into(), json!(stated(row.drift)));
     item.insert("buckets".into(), json!(usage));
     item
+}
+
+/// Sums of tokens by bucket as a usage.
+fn usage_of(tokens: &[u128; Bucket::ALL.len()]) -> Usage {
+    let mut usage = Usage::new();
+    for (bucket, n_tokens) in Bucket::ALL.into_iter().zip(tokens) {
+        if *n_tokens > 0 {
+            usage.set(bucket, u64::try_from(*n_tokens).unwrap_or(u64::MAX));
+        }
+    }
+    usage
 }
 
 /// One page of calls.
@@ -178,6 +189,7 @@ fn request_row(row: &RequestRow) -> Map<String, Value> {
     let provider_cost = row.provider_cost.map(|cost| cost.to_string());
     item.insert("provider_cost_usd".into(), json!(provider_cost));
     put_original(&mut item, row.original.as_ref());
+    item.insert("outcome_label".into(), json!(row.outcome_label));
     item
 }
 

@@ -12,14 +12,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tollmesh_wire::Timestamp;
 
-use crate::clock;
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
+use crate::housekeeping::{self, Retention};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
-use crate::ledger::{AppendError, Ledger, LedgerOptions};
+use crate::ledger::{Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
 use crate::prices::Prices;
@@ -30,8 +29,6 @@ const IDLE: Duration = Duration::from_secs(2);
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// The ledger deletes whole hours.
-const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// A token is a line; more is a wrong file.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -119,7 +116,12 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
     tokio::spawn(prices.watch());
-    tokio::spawn(forget(ledger.clone(), config.retention_days));
+    let retention = Retention {
+        days: config.retention_days,
+        bytes_max: config.retention_bytes_max,
+    };
+    let metrics = Arc::clone(&operator.metrics);
+    tokio::spawn(housekeeping::keep(ledger.clone(), retention, metrics));
     let stop = watch::Sender::new(false);
     let servers = vec![
         tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),
@@ -132,22 +134,6 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         servers,
         forwarding,
     })
-}
-
-/// Deletes single calls that are older than `days`, now and every hour.
-async fn forget(ledger: Ledger, days: u32) {
-    loop {
-        let age_ms = i64::from(days) * 86_400_000;
-        let before = clock::now().as_unix_ms().saturating_sub(age_ms);
-        match ledger.prune(Timestamp::from_unix_ms(before)).await {
-            Ok(0) => {}
-            Ok(n_rows) => tracing::info!(n_rows, days, "deleted calls beyond retention.days"),
-            Err(AppendError::Closed) => return,
-            // A ledger that cannot be written is told where events are refused.
-            Err(error) => tracing::debug!(%error, "retention is put off"),
-        }
-        tokio::time::sleep(FORGET_EVERY).await;
-    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {

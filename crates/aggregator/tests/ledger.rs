@@ -642,7 +642,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 4; run the \
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 5; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let text = dir.path().join("text");
@@ -1073,12 +1073,16 @@ fn old_rows_go_and_their_sums_stay() {
     assert_eq!(page.unwrap().items[0].row, 4_511);
 }
 
+/// Hours of calls since [`START_MS`], where a month begins: before and after the ends of hours, days
+/// and months.
+const HOURS: [i64; 6] = [-1, 0, 5, 23, 24, 35 * 24];
+
 /// A random call, small in variety so that groups and ids collide.
 fn any_entry() -> impl Strategy<Value = Entry> {
     let what = (
         0..3_usize,
         0..3_usize,
-        0..5_i64,
+        0..HOURS.len(),
         0..5_usize,
         0..3_usize,
         0..40_u32,
@@ -1100,7 +1104,12 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         let sources = ["reported", "estimated", "absent"];
         let mut event = Event {
             kind: if is_late { Kind::LateUsage } else { Kind::Call },
-            time: Timestamp::from_unix_ms(START_MS + hour * HOUR_MS + i64::from(id)),
+            time: Timestamp::from_unix_ms(START_MS + HOURS[hour] * HOUR_MS + i64::from(id)),
+            source: Source {
+                namespace: Some("shop".into()),
+                pod: Some(format!("pod-{}", id % 2)),
+                ..Source::default()
+            },
             tags: match ["", "checkout", "search"][team] {
                 "" => BTreeMap::new(),
                 name => tags(&[("team", name)]),
@@ -1132,6 +1141,8 @@ fn value_of(event: &Event, cost: &CostRecord, name: &str) -> Option<String> {
         "outcome" => Some(event.outcome.name().to_owned()),
         "usage_source" => Some(event.usage_source.clone()),
         "cost_status" => Some(cost.status.name().to_owned()),
+        "namespace" => event.source.namespace.clone(),
+        "pod" => event.source.pod.clone(),
         tag => event.tags.get(tag).cloned(),
     }
 }
@@ -1206,13 +1217,31 @@ fn sums_of_ledger(reader: &Reader, query: &SpendQuery) -> Sums {
     sums
 }
 
+/// An hour since [`START_MS`] at which something begins, or next to one.
+fn any_hour() -> impl Strategy<Value = i64> {
+    let edges = [
+        -24,
+        -1,
+        0,
+        5,
+        23,
+        24,
+        48,
+        30 * 24,
+        35 * 24,
+        36 * 24,
+        61 * 24,
+    ];
+    (prop::sample::select(edges.to_vec()), 0..2_i64).prop_map(|(hour, more)| hour + more)
+}
+
 /// The begin or end of a span: none, on the hour, or anywhere near the events.
 fn any_instant() -> impl Strategy<Value = Option<Timestamp>> {
     let at = |ms: i64| Timestamp::from_unix_ms(START_MS + ms);
     prop_oneof![
         Just(None),
-        (-1..6_i64).prop_map(move |hour| Some(at(hour * HOUR_MS))),
-        (0..6_i64, 0..41_i64).prop_map(move |(hour, ms)| Some(at(hour * HOUR_MS + ms))),
+        any_hour().prop_map(move |hour| Some(at(hour * HOUR_MS))),
+        (any_hour(), 0..41_i64).prop_map(move |(hour, ms)| Some(at(hour * HOUR_MS + ms))),
     ]
 }
 
@@ -1230,14 +1259,21 @@ proptest! {
 
     #[test]
     fn spend_is_the_sum_of_the_rows(
-        batches in prop::collection::vec(prop::collection::vec(any_entry(), 0..12), 1..6),
-        spans in prop::collection::vec((any_instant(), any_instant()), 4),
+        batches in prop::collection::vec(
+            (prop::collection::vec(any_entry(), 0..12), prop::option::of(any_hour())),
+            1..6,
+        ),
+        spans in prop::collection::vec((any_instant(), any_instant()), 6),
         repriced in prop::collection::vec((any_instant(), any_instant()), 0..3),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let ledger = open(dir.path());
-        for batch in batches {
+        for (batch, folded) in batches {
             append(&ledger, batch);
+            if let Some(hour) = folded {
+                let before = Timestamp::from_unix_ms(START_MS + hour * HOUR_MS);
+                block_on(ledger.fold(before)).unwrap();
+            }
         }
         for (n, (from, to)) in repriced.into_iter().enumerate() {
             let repricing = Repricing {
@@ -1253,9 +1289,12 @@ proptest! {
             vec!["team"],
             vec!["model", "outcome", "cost_status"],
             vec!["usage_source", "team", "no_such_tag"],
+            vec!["namespace", "model"],
+            vec!["pod"],
         ];
         for ((from, to), by) in spans.into_iter().zip(by) {
-            for interval_ms in [None, Some(2 * HOUR_MS), Some(HOUR_MS), Some(7)] {
+            for interval_ms in [0, 7, HOUR_MS, 2 * HOUR_MS, 24 * HOUR_MS, 48 * HOUR_MS] {
+                let interval_ms = Some(interval_ms).filter(|ms| *ms > 0);
                 let query = SpendQuery {
                     by: by.iter().map(|name| Dimension::parse(name)).collect(),
                     interval_ms,
@@ -1268,5 +1307,6 @@ proptest! {
                 );
             }
         }
+        prop_assert_eq!(ledger.reader().audit(&mut |_| {}).unwrap().findings, vec![]);
     }
 }

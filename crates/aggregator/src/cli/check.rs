@@ -7,9 +7,12 @@ use clap::Args;
 use tollmesh_wire::plugin::{PluginConfig, TagSources};
 
 use super::late_tags::late_tags;
+use super::progress::Progress;
 use super::{Files, Outcome};
 use crate::config::{Config, Listen, Problem, budgets};
 use crate::forward::Place;
+use crate::ledger::QueryError;
+use crate::ledger::query::Reader;
 use crate::prices::{Prices, PricesError};
 
 /// Tell every mistake in every file, with place and remedy.
@@ -28,6 +31,10 @@ pub struct Arguments {
     /// Price files or folders of them; may be given several times.
     #[arg(long, value_name = "DIR")]
     pricing: Vec<PathBuf>,
+    /// Look through the ledger in state_dir, too: its pages, and whether every sum is that of its
+    /// calls. Takes some seconds for a million calls; `tollmesh serve` goes on meanwhile.
+    #[arg(long)]
+    ledger: bool,
 }
 
 /// What was found.
@@ -49,6 +56,9 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
         Ok(config) => {
             if let Some(file) = &files.config {
                 findings.consider(&config, file);
+            }
+            if arguments.ledger {
+                findings.check_ledger(&config.state_dir);
             }
             pricing.extend(config.pricing);
             overrides = config.overrides;
@@ -72,6 +82,29 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
+}
+
+/// What is wrong with the ledger in that directory.
+fn audit(state_dir: &Path) -> Result<Vec<String>, QueryError> {
+    let reader = Reader::open(state_dir)?;
+    let file = reader.path().display().to_string();
+    let mut progress = Progress::new();
+    let audit = reader.audit(&mut |hours| progress.tell(|| format!("{file}: {hours} hours")));
+    progress.clear();
+    let audit = audit?;
+    let findings = audit.findings.iter();
+    let mut mistakes: Vec<String> = findings.map(|found| format!("{file}: {found}")).collect();
+    // Each call that is in a sum was counted once; a ledger that took the place of a damaged one
+    // counts on from it, so there may be more.
+    let counted = reader.counted("tollmesh_requests_total")?;
+    if counted.is_some_and(|counted| counted < i128::from(audit.summed_requests)) {
+        mistakes.push(format!(
+            "{file}: tollmesh_requests_total is {}, less than the {} calls in its sums",
+            counted.unwrap_or(0),
+            audit.summed_requests
+        ));
+    }
+    Ok(mistakes)
 }
 
 impl Findings {
@@ -172,6 +205,14 @@ impl Findings {
                 let problems = problems.0.iter().map(Problem::to_string);
                 self.mistakes.extend(problems);
             }
+        }
+    }
+
+    fn check_ledger(&mut self, state_dir: &Path) {
+        self.n_files += 1;
+        match audit(state_dir) {
+            Ok(mistakes) => self.mistakes.extend(mistakes),
+            Err(error) => self.mistakes.push(error.to_string()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which file does it.
 
+mod backup;
 mod check;
 mod completions;
 mod extract;
@@ -72,6 +73,8 @@ enum Command {
     Reprice(reprice::Arguments),
     /// Fold in what an access log holds and the ledger does not.
     Import(import::Arguments),
+    /// Copy the ledger into a new file, also while it is written.
+    Backup(backup::Arguments),
     /// A completion script for a shell.
     Completions(completions::Arguments),
 }
@@ -112,6 +115,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Prices(arguments) => prices::run(&files, &arguments),
         Command::Reprice(arguments) => reprice::run(&files, arguments),
         Command::Import(arguments) => import::run(&files, &arguments),
+        Command::Backup(arguments) => backup::run(&files, &arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }
 }

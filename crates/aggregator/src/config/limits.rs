@@ -23,6 +23,8 @@ pub const RETENTION_MONTHS: (u64, u64) = (1, 120);
 pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 /// Below a tenth of a second visits would outnumber calls; beyond an hour nobody would wait.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// The sums of a year with a hundred teams need some tens of megabytes, whatever is deleted.
+const SIZE_BYTES_MIN: u64 = 64_000_000;
 
 /// What most teams ask for; anything that grows with users must not be here.
 pub const LABELS_DEFAULT: [&str; 3] = ["team", "feature", "environment"];
@@ -100,6 +102,30 @@ pub fn interval(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(interval)
+}
+
+/// Reads `500 MB`, `10 GB` or `10 GiB`, in bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: u64 = match text.get(digits.len()..).unwrap_or_default().trim() {
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => 0,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    match bytes {
+        Some(bytes) if bytes >= SIZE_BYTES_MIN => Ok(bytes),
+        Some(_) if unit > 0 => Err(format!(
+            "{text:?} is too small; expected at least \"64 MB\""
+        )),
+        _ => Err(format!(
+            "unknown size {text:?}; expected such as \"500 MB\", \"10 GB\" or \"10 GiB\""
+        )),
+    }
 }
 
 /// Reads `250ms`, `10s`, `5m` or `1h`.

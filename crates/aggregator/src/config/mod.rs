@@ -45,6 +45,9 @@ pub struct Config {
     pub retention_days: u32,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
+    /// earlier where it would grow beyond. Default: no bound.
+    pub retention_bytes_max: Option<u64>,
 }
 
 /// `[operator]`: the side of people and Prometheus.
@@ -118,6 +121,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let metrics = read_metrics(root.section("metrics"));
     let mut retention = root.section("retention");
     let days = retention.number("days", limits::RETENTION_DAYS, "days");
+    let bytes_max = retention.parsed("max_size", limits::size);
     retention.finish();
     let postgres = read_postgres(root.section("postgres"));
     for key in NOT_AVAILABLE {
@@ -140,6 +144,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         ingest,
         operator,
         metrics,
+        retention_bytes_max: bytes_max,
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
         postgres,
     })

@@ -22,6 +22,7 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.metrics.max_values_per_label, 100);
     assert_eq!(config.metrics.max_series, 10_000);
     assert_eq!(config.retention_days, 90);
+    assert_eq!(config.retention_bytes_max, None);
     assert_eq!(config.overrides, None);
 }
 
@@ -43,6 +44,7 @@ fn a_full_file_is_taken() {
         max_series = 200
         [retention]
         days = 7
+        max_size = "10 GB"
         [postgres]
         url = "postgres://tollmesh@db.example:6432/costs"
         password_file = "/etc/tollmesh/password"
@@ -55,6 +57,7 @@ fn a_full_file_is_taken() {
     assert_eq!(config.drain, Duration::from_millis(500));
     assert!(config.metrics.labels.is_empty());
     assert_eq!(config.retention_days, 7);
+    assert_eq!(config.retention_bytes_max, Some(10_000_000_000));
     let overrides = config.overrides.as_deref();
     assert_eq!(overrides, Some(Path::new("/etc/tollmesh/overrides.toml")));
     let postgres = config.postgres.unwrap();
@@ -114,6 +117,16 @@ fn every_mistake_has_its_message() {
         (
             "[operator]\ntoken = \"s3cret\"",
             "tollmesh.toml: operator.token: unknown key; expected \"listen\" or \"token_file\"",
+        ),
+        (
+            "[retention]\nmax_size = \"10 GP\"",
+            "tollmesh.toml: retention.max_size: unknown size \"10 GP\"; expected such as \
+             \"500 MB\", \"10 GB\" or \"10 GiB\"",
+        ),
+        (
+            "[retention]\nmax_size = \"63 MB\"",
+            "tollmesh.toml: retention.max_size: \"63 MB\" is too small; expected at least \
+             \"64 MB\"",
         ),
         (
             "[metrics]\nlabels = [\"model\"]",

@@ -9,7 +9,15 @@ use crate::forward::place::Place;
 use crate::forward::schema;
 use crate::ledger::QueryError;
 use crate::ledger::query::postgres::{self, Statement};
-use crate::ledger::query::{Page, RequestsQuery, SpendQuery, SpendRow};
+use crate::ledger::query::{Column, Dimension, Page, RequestsQuery, SpendQuery, SpendRow};
+
+/// Refuses what only a sidecar's own ledger knows.
+fn knows<'a>(mut dimensions: impl Iterator<Item = &'a Dimension>) -> Result<(), ForwardError> {
+    match dimensions.any(|d| *d == Dimension::Column(Column::OutcomeLabel)) {
+        true => Err(ForwardError::NoOutcomes),
+        false => Ok(()),
+    }
+}
 
 /// A connection for questions.
 pub struct Asked {
@@ -30,6 +38,12 @@ impl Asked {
 
     /// The sums, ordered by interval and then by cost, the highest first.
     pub async fn spend(&mut self, query: &SpendQuery) -> Result<Vec<SpendRow>, ForwardError> {
+        knows(
+            query
+                .by
+                .iter()
+                .chain(query.filters.iter().map(|f| &f.dimension)),
+        )?;
         let max = postgres::GROUPS_MAX;
         let mut rows = Vec::new();
         for statement in postgres::spend(query) {
@@ -47,6 +61,7 @@ impl Asked {
 
     /// One page of calls.
     pub async fn requests(&mut self, query: &RequestsQuery) -> Result<Page, ForwardError> {
+        knows(query.filters.iter().map(|filter| &filter.dimension))?;
         let cursor = || QueryError::Cursor(query.cursor.clone().unwrap_or_default());
         let statement = postgres::requests(query).ok_or_else(cursor)?;
         let found = self.ask(&statement).await?;

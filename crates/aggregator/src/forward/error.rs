@@ -10,6 +10,11 @@ use crate::ledger::{AppendError, QueryError};
 /// A failure on the way to the store. No variant shows a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
+    /// What became of calls stays where it was told.
+    #[error(
+        "outcome_label: outcomes are not forwarded; ask the ledger of the sidecar that was told"
+    )]
+    NoOutcomes,
     /// The server does not answer, or refuses us.
     #[error("cannot connect to {server}")]
     Connect {

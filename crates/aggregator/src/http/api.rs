@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::Operator;
 use crate::clock;
 use crate::ledger::QueryError;
-use crate::ledger::query::{CoverageQuery, Reader};
+use crate::ledger::query::{CoverageQuery, Reader, UnitsQuery};
 use crate::pricelist::{self, Wanted};
 use crate::problem::Problem;
 use crate::question::{BadQuestion, Parts};
@@ -19,20 +19,74 @@ use crate::rows::{self, Rows};
 /// The parameters of a URL; a name may come several times.
 pub type Pairs = Query<Vec<(String, String)>>;
 
-/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v`
+/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v`, or with
+/// `compare=previous` or `compare=FROM/TO` in place of the interval
 pub async fn spend(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let query = Parts::from_pairs(pairs, &["by", "interval", "from", "to", "where"])
-        .and_then(|parts| parts.spend(clock::now()))
-        .map_err(bad_question)?;
+    let allowed = &["by", "interval", "from", "to", "where", "compare"];
+    let parts = Parts::from_pairs(pairs, allowed).map_err(bad_question)?;
+    if parts.compare.is_some() {
+        return compare(&operator, &headers, &parts).await;
+    }
+    let query = parts.spend(clock::now()).map_err(bad_question)?;
     let rows = ask(&operator, move |reader| {
         let sums = reader.spend(&query)?;
         Ok(rows::spend(&query.by, query.interval_ms.is_some(), &sums))
     });
     respond(&headers, &rows.await?)
+}
+
+async fn compare(
+    operator: &Operator,
+    headers: &HeaderMap,
+    parts: &Parts,
+) -> Result<Response, Problem> {
+    let query = parts.comparison(clock::now()).map_err(bad_question)?;
+    let rows = ask(operator, move |reader| {
+        Ok(rows::compared(&query.by, &reader.compare(&query)?))
+    });
+    respond(headers, &rows.await?)
+}
+
+/// `GET /api/v1/traces?sort=cost&limit=50&cursor=&from=&to=&where=k:v`
+pub async fn traces(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let allowed = &["sort", "limit", "cursor", "from", "to", "where"];
+    let query = Parts::from_pairs(pairs, allowed)
+        .and_then(|parts| parts.traces(clock::now()))
+        .map_err(bad_question)?;
+    units(&operator, &headers, query).await
+}
+
+/// `GET /api/v1/sessions?tag=session_id&sort=cost&limit=50&cursor=&from=&to=&where=k:v`
+pub async fn sessions(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let allowed = &["tag", "sort", "limit", "cursor", "from", "to", "where"];
+    let query = Parts::from_pairs(pairs, allowed)
+        .and_then(|parts| parts.sessions(clock::now()))
+        .map_err(bad_question)?;
+    units(&operator, &headers, query).await
+}
+
+async fn units(
+    operator: &Operator,
+    headers: &HeaderMap,
+    query: UnitsQuery,
+) -> Result<Response, Problem> {
+    let rows = ask(operator, move |reader| {
+        let page = reader.units(&query)?;
+        Ok(rows::units(&query.unit, &page.items, page.next_cursor))
+    });
+    respond(headers, &rows.await?)
 }
 
 /// `GET /api/v1/requests?sort=cost&limit=50&cursor=&from=&to=&where=k:v`
@@ -82,7 +136,7 @@ pub async fn prices(
 }
 
 /// Asks where blocking is allowed.
-async fn ask(
+pub async fn ask(
     operator: &Operator,
     question: impl FnOnce(&Reader) -> Result<Rows, QueryError> + Send + 'static,
 ) -> Result<Rows, Problem> {

@@ -3,6 +3,7 @@
 mod api;
 mod guard;
 mod health;
+mod outcomes;
 mod reprice;
 
 use std::sync::{Arc, Mutex};
@@ -48,6 +49,12 @@ pub fn router(operator: Operator) -> Router {
         .route("/", get(index))
         .route("/api/v1/spend", get(api::spend))
         .route("/api/v1/requests", get(api::requests))
+        .route("/api/v1/traces", get(api::traces))
+        .route("/api/v1/sessions", get(api::sessions))
+        .route(
+            "/api/v1/outcomes",
+            get(outcomes::outcomes).post(outcomes::tell),
+        )
         .route("/api/v1/coverage", get(api::coverage))
         .route("/api/v1/prices", get(api::prices))
         .route("/api/v1/reprice", post(reprice::reprice))
@@ -68,7 +75,12 @@ pub fn router(operator: Operator) -> Router {
 async fn index() -> Response {
     const TEXT: &str = "Tollmesh\n\n\
         /api/v1/spend?by=team,model&interval=1h&from=24h   sums of cost, tokens and requests\n\
+        /api/v1/spend?by=team&from=7d&compare=previous     the same, beside an earlier period\n\
         /api/v1/requests?sort=cost&limit=50                single calls\n\
+        /api/v1/traces?sort=cost                           calls of a trace together\n\
+        /api/v1/sessions?tag=session_id                    calls of a session together\n\
+        /api/v1/outcomes?by=feature                        what accepted answers cost\n\
+        POST /api/v1/outcomes                              tells outcomes; needs the token\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
         /api/v1/prices?model=gpt-4o                        the price rows in force, with source\n\
         POST /api/v1/reprice?from=2026-11-01&dry_run=true  calls priced anew; needs the token\n\

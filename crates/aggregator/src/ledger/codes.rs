@@ -23,6 +23,10 @@ const USAGE_SOURCES: [UsageSource; 3] = [
 /// Cost statuses by their code.
 const COST_STATUSES: [Status; 3] = [Status::Exact, Status::Assumed, Status::Unpriced];
 
+/// The code of [`Outcome::Error`] in SQL.
+pub const ERROR: i64 = Outcome::Error as i64;
+/// The code of [`Outcome::Aborted`] in SQL.
+pub const ABORTED: i64 = Outcome::Aborted as i64;
 /// The code of [`Outcome::Denied`] in SQL.
 pub const DENIED: i64 = Outcome::Denied as i64;
 /// The code of [`Outcome::Relayed`] in SQL.

@@ -162,6 +162,7 @@ fn source(connection: &Connection, source: &Source) -> rusqlite::Result<i64> {
     if let Some(id) = find(connection, "SELECT id FROM sources WHERE body = ?1", &body)? {
         return Ok(id);
     }
+    let owner = owner_of(connection, source)?;
     let values = std::iter::once(Some(&*body)).chain(source_facts(source));
     connection
         .prepare_cached(
@@ -169,7 +170,26 @@ fn source(connection: &Connection, source: &Source) -> rusqlite::Result<i64> {
                                   cluster) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params_from_iter(values))?;
-    Ok(connection.last_insert_rowid())
+    let id = connection.last_insert_rowid();
+    if let Some(owner) = owner {
+        connection
+            .prepare_cached("UPDATE sources SET owner_id = ?2 WHERE id = ?1")?
+            .execute([id, owner])?;
+    }
+    Ok(id)
+}
+
+/// The id of the same source without pod and node; `None` where it has neither.
+fn owner_of(connection: &Connection, of: &Source) -> rusqlite::Result<Option<i64>> {
+    if of.pod.is_none() && of.node.is_none() {
+        return Ok(None);
+    }
+    let owner = Source {
+        pod: None,
+        node: None,
+        ..of.clone()
+    };
+    source(connection, &owner).map(Some)
 }
 
 fn model(connection: &Connection, event: &Event) -> rusqlite::Result<i64> {

@@ -9,9 +9,11 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::outbox::Note;
+use crate::ledger::outcomes::{CallOutcome, Told};
 use crate::ledger::query::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::reprice::{Changes, Repricing};
+use crate::ledger::rollup::HOUR_MS;
 use crate::ledger::totals::{Meter, NoMeter, Totals};
 use crate::ledger::writer::{self, Shared};
 
@@ -136,6 +138,27 @@ impl Ledger {
     /// Notes what has become of rows on their way to another store; returns after the commit.
     pub async fn note(&self, note: Note) -> Result<(), AppendError> {
         let answer = self.queue.note(note)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Folds the sums of all whole hours before that instant into days and months, which makes long
+    /// questions quick. What comes late for an hour before it goes into its day and month, too.
+    /// Other batches are committed in between.
+    pub async fn fold(&self, before: Timestamp) -> Result<(), AppendError> {
+        let before_hour = before.as_unix_ms().div_euclid(HOUR_MS);
+        loop {
+            let answer = self.queue.fold(before_hour)?;
+            let has_more = answer.await.map_err(|_| AppendError::Closed)??;
+            if !has_more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes what became of calls, durably, all or none, with one answer for each. The last word
+    /// on a subject holds; telling it again changes nothing.
+    pub async fn tell(&self, outcomes: Vec<CallOutcome>) -> Result<Vec<Told>, AppendError> {
+        let answer = self.queue.tell(outcomes)?;
         answer.await.map_err(|_| AppendError::Closed)?
     }
 

@@ -10,6 +10,7 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::AppendError;
 use crate::ledger::outbox::Note;
+use crate::ledger::outcomes::{CallOutcome, Told};
 use crate::ledger::reprice::{Place, Repricing, Step};
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it
@@ -21,6 +22,9 @@ pub type Answer = Result<Appended, AppendError>;
 
 /// The answer to one step of repricing.
 pub type Repriced = Result<Step, AppendError>;
+
+/// The answer to something else that the writer does in one step.
+pub type Stepped<T> = Result<T, AppendError>;
 
 /// One batch that waits.
 pub struct Batch {
@@ -34,6 +38,8 @@ pub enum Message {
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
     Note(Note, oneshot::Sender<Result<(), AppendError>>),
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
+    Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
+    Fold(i64, oneshot::Sender<Stepped<bool>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -57,6 +63,8 @@ pub enum After {
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
     Note(Note, oneshot::Sender<Result<(), AppendError>>),
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
+    Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
+    Fold(i64, oneshot::Sender<Stepped<bool>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -137,6 +145,28 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for outcomes to be written; the answers are in their order.
+    pub fn tell(
+        &self,
+        outcomes: Vec<CallOutcome>,
+    ) -> Result<oneshot::Receiver<Stepped<Vec<Told>>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Tell(outcomes, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Asks for one step of folding hours before that one; the answer says whether there may be
+    /// more.
+    pub fn fold(&self, before_hour: i64) -> Result<oneshot::Receiver<Stepped<bool>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Fold(before_hour, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Events that wait.
     pub fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
@@ -177,6 +207,14 @@ impl Group {
                 }
                 Message::Reprice(repricing, place, answer) => {
                     group.after = Some(After::Reprice(repricing, place, answer));
+                    return group;
+                }
+                Message::Tell(outcomes, answer) => {
+                    group.after = Some(After::Tell(outcomes, answer));
+                    return group;
+                }
+                Message::Fold(before_hour, answer) => {
+                    group.after = Some(After::Fold(before_hour, answer));
                     return group;
                 }
                 Message::Close(done) => {

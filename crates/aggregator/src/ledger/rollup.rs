@@ -1,13 +1,16 @@
-//! Hourly sums of the rows, gathered over a transaction and written at its end.
+//! Sums of the rows by hour, gathered over a transaction and written at its end; hours that are
+//! folded into days and months already change those, too.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use rusqlite::{Connection, params_from_iter};
 use tollmesh_usage::Bucket;
 
 use crate::ledger::checked::Checked;
-use crate::ledger::codes::Coded;
+use crate::ledger::codes::{self, Coded};
 use crate::ledger::dictionary::Ids;
+use crate::ledger::fold::{self, Folded};
 use crate::ledger::wide::Wide;
 
 /// Milliseconds in an hour.
@@ -90,28 +93,18 @@ impl Rollup {
 
     /// Adds all to the file. Groups that lost their last call go.
     pub fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(&upsert_sql())?;
+        if self.groups.is_empty() {
+            return Ok(());
+        }
+        let folded = Folded::read(connection)?;
+        let [hourly, daily, monthly] = &*TABLES;
         for (key, sums) in &self.groups {
-            let key = key.columns();
-            let counts = [sums.requests, sums.ttft_count, sums.stated_requests];
-            let wide = [
-                sums.cost_pico,
-                sums.duration_ms,
-                sums.ttft_ms,
-                sums.provider_cost_pico,
-                sums.compared_cost_pico,
-            ];
-            let narrow = key.into_iter().chain(counts).map(i128::from);
-            let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
-            upsert.execute(params_from_iter(values))?;
-            if sums.requests <= 0 {
-                connection
-                    .prepare_cached(
-                        "DELETE FROM hourly WHERE hour = ?1 AND tag_set = ?2 AND source_id = ?3
-                         AND model_id = ?4 AND outcome = ?5 AND usage_source = ?6
-                         AND cost_status = ?7 AND requests = 0",
-                    )?
-                    .execute(params_from_iter(key))?;
+            hourly.add(connection, *key, sums)?;
+            if folded.holds(key.hour, key.tag_set) {
+                let source = fold::owner(connection, key.source)?;
+                let key = Key { source, ..*key };
+                daily.add(connection, key, sums)?;
+                monthly.add(connection, key, sums)?;
             }
         }
         Ok(())
@@ -133,36 +126,122 @@ impl Key {
     }
 }
 
-/// The statement that adds one group; its values are the key's, the counts, and the wide sums.
-fn upsert_sql() -> String {
-    let counts = ["requests", "ttft_count", "stated_requests"];
-    let wide = [
-        "cost_pico",
-        "duration_ms",
-        "ttft_ms",
-        "provider_cost_pico",
-        "compared_cost_pico",
-    ];
-    let wide: Vec<&str> = wide
-        .into_iter()
-        .chain(Bucket::ALL.map(Bucket::name))
+/// The groups that the rows of an hour, `?1`, should have: the key's columns, then those of
+/// [`sum_names`].
+pub static OF_ROWS: LazyLock<String> = LazyLock::new(|| {
+    let is_stated = format!(
+        "t.provider_cost_pico IS NOT NULL AND t.billable AND t.outcome NOT IN ({}, {})",
+        codes::DENIED,
+        codes::RELAYED
+    );
+    let sums: Vec<String> = sum_names()
+        .map(|name| match name {
+            "requests" => "count(*)".to_owned(),
+            "ttft_count" => "count(t.ttft_ms)".to_owned(),
+            "stated_requests" => format!("count(CASE WHEN {is_stated} THEN 1 END)"),
+            "provider_cost_pico" => {
+                format!("sum128(CASE WHEN {is_stated} THEN t.provider_cost_pico END)")
+            }
+            "compared_cost_pico" => format!("sum128(CASE WHEN {is_stated} THEN t.cost_pico END)"),
+            column => format!("sum128(t.{column})"),
+        })
         .collect();
-    let sets: Vec<String> = counts
-        .iter()
-        .map(|name| format!("{name} = {name} + excluded.{name}"))
-        .chain(
-            wide.iter()
-                .map(|name| format!("{name} = add128({name}, excluded.{name})")),
-        )
-        .collect();
-    let places = vec!["?"; 7 + counts.len() + wide.len()].join(", ");
     format!(
-        "INSERT INTO hourly (hour, tag_set, source_id, model_id, outcome, usage_source,
-                             cost_status, {}, {})
-         VALUES ({places})
-         ON CONFLICT DO UPDATE SET {}",
-        counts.join(", "),
-        wide.join(", "),
-        sets.join(", ")
+        "SELECT ?1, t.tag_set, t.source_id, t.model_id, t.outcome, t.usage_source, t.cost_status,
+                {}
+         FROM events t
+         WHERE t.time_ms >= ?1 * {HOUR_MS} AND t.time_ms < (?1 + 1) * {HOUR_MS}
+         GROUP BY 2, 3, 4, 5, 6, 7",
+        sums.join(", ")
     )
+});
+
+/// The statements that change a group of one table of sums. Their values are the key's, then those
+/// of [`sum_names`].
+struct SumTable {
+    upsert: String,
+    delete_empty: String,
+}
+
+/// Hours, days, months.
+static TABLES: LazyLock<[SumTable; 3]> = LazyLock::new(|| {
+    [
+        SumTable::new("hourly", "?1"),
+        SumTable::new("daily", &fold::day_of("?1")),
+        SumTable::new("monthly", &fold::month_of("?1")),
+    ]
+});
+
+impl SumTable {
+    /// The table's hour is that expression of the key's.
+    fn new(table: &str, hour: &str) -> SumTable {
+        let names: Vec<&str> = sum_names().collect();
+        let places: Vec<String> = (2..8 + names.len()).map(|i| format!("?{i}")).collect();
+        SumTable {
+            upsert: format!(
+                "INSERT INTO {table} (hour, tag_set, source_id, model_id, outcome, usage_source,
+                                      cost_status, {})
+                 VALUES ({hour}, {})
+                 ON CONFLICT DO UPDATE SET {}",
+                names.join(", "),
+                places.join(", "),
+                adding_up()
+            ),
+            delete_empty: format!(
+                "DELETE FROM {table} WHERE hour = {hour} AND tag_set = ?2 AND source_id = ?3
+                 AND model_id = ?4 AND outcome = ?5 AND usage_source = ?6
+                 AND cost_status = ?7 AND requests = 0"
+            ),
+        }
+    }
+
+    /// Adds these sums to their group, which goes when it lost its last call.
+    fn add(&self, connection: &Connection, key: Key, sums: &Sums) -> rusqlite::Result<()> {
+        let counts = [sums.requests, sums.ttft_count, sums.stated_requests];
+        let wide = [
+            sums.cost_pico,
+            sums.duration_ms,
+            sums.ttft_ms,
+            sums.provider_cost_pico,
+            sums.compared_cost_pico,
+        ];
+        let narrow = key.columns().into_iter().chain(counts).map(i128::from);
+        let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
+        connection
+            .prepare_cached(&self.upsert)?
+            .execute(params_from_iter(values))?;
+        if sums.requests <= 0 {
+            connection
+                .prepare_cached(&self.delete_empty)?
+                .execute(params_from_iter(key.columns()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The counts of a group, which fit an integer.
+pub const COUNTS: [&str; 3] = ["requests", "ttft_count", "stated_requests"];
+
+/// The sums of a group beside its tokens, which may outgrow one.
+pub const WIDE: [&str; 5] = [
+    "cost_pico",
+    "duration_ms",
+    "ttft_ms",
+    "provider_cost_pico",
+    "compared_cost_pico",
+];
+
+/// The columns of a group after those of its key: counts, then wide sums, then tokens.
+pub fn sum_names() -> impl Iterator<Item = &'static str> {
+    let tokens = Bucket::ALL.into_iter().map(Bucket::name);
+    COUNTS.into_iter().chain(WIDE).chain(tokens)
+}
+
+/// What adds up a group that is there already.
+pub fn adding_up() -> String {
+    let sets = sum_names().map(|name| match COUNTS.contains(&name) {
+        true => format!("{name} = {name} + excluded.{name}"),
+        false => format!("{name} = add128({name}, excluded.{name})"),
+    });
+    sets.collect::<Vec<_>>().join(", ")
 }

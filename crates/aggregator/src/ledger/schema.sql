@@ -1,4 +1,4 @@
--- Version 4. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 5. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
@@ -22,6 +22,7 @@ CREATE TABLE tags (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tags_by_value ON tags (tag, value);
 
+-- owner_id: the same without pod and node, which long sums do without; NULL where it has neither.
 CREATE TABLE sources (
     id              INTEGER PRIMARY KEY,
     body            TEXT NOT NULL UNIQUE,
@@ -31,7 +32,8 @@ CREATE TABLE sources (
     principal       TEXT,
     pod             TEXT,
     node            TEXT,
-    cluster         TEXT
+    cluster         TEXT,
+    owner_id        INTEGER REFERENCES sources (id)
 ) STRICT;
 
 CREATE TABLE models (
@@ -171,6 +173,79 @@ CREATE TABLE hourly (
     compared_cost_pico ANY NOT NULL DEFAULT 0,
     PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
 ) STRICT, WITHOUT ROWID;
+
+-- Sums of UTC days and months, of hours that are folded: those before the place that `meta` holds
+-- as folded_hour and folded_tag_set. hour: the first of the day or month; source_id: an owner's.
+CREATE TABLE daily (
+    hour             INTEGER NOT NULL,
+    tag_set          INTEGER NOT NULL,
+    source_id        INTEGER NOT NULL,
+    model_id         INTEGER NOT NULL,
+    outcome          INTEGER NOT NULL,
+    usage_source     INTEGER NOT NULL,
+    cost_status      INTEGER NOT NULL,
+    requests         INTEGER NOT NULL,
+    cost_pico        ANY NOT NULL,
+    input            ANY NOT NULL,
+    cache_read       ANY NOT NULL,
+    cache_write      ANY NOT NULL,
+    cache_write_1h   ANY NOT NULL,
+    audio_input      ANY NOT NULL,
+    cache_read_audio ANY NOT NULL,
+    image_input      ANY NOT NULL,
+    output           ANY NOT NULL,
+    reasoning        ANY NOT NULL,
+    audio_output     ANY NOT NULL,
+    image_output     ANY NOT NULL,
+    duration_ms      ANY NOT NULL,
+    ttft_ms          ANY NOT NULL,
+    ttft_count       INTEGER NOT NULL,
+    stated_requests    INTEGER NOT NULL,
+    provider_cost_pico ANY NOT NULL,
+    compared_cost_pico ANY NOT NULL,
+    PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE monthly (
+    hour             INTEGER NOT NULL,
+    tag_set          INTEGER NOT NULL,
+    source_id        INTEGER NOT NULL,
+    model_id         INTEGER NOT NULL,
+    outcome          INTEGER NOT NULL,
+    usage_source     INTEGER NOT NULL,
+    cost_status      INTEGER NOT NULL,
+    requests         INTEGER NOT NULL,
+    cost_pico        ANY NOT NULL,
+    input            ANY NOT NULL,
+    cache_read       ANY NOT NULL,
+    cache_write      ANY NOT NULL,
+    cache_write_1h   ANY NOT NULL,
+    audio_input      ANY NOT NULL,
+    cache_read_audio ANY NOT NULL,
+    image_input      ANY NOT NULL,
+    output           ANY NOT NULL,
+    reasoning        ANY NOT NULL,
+    audio_output     ANY NOT NULL,
+    image_output     ANY NOT NULL,
+    duration_ms      ANY NOT NULL,
+    ttft_ms          ANY NOT NULL,
+    ttft_count       INTEGER NOT NULL,
+    stated_requests    INTEGER NOT NULL,
+    provider_cost_pico ANY NOT NULL,
+    compared_cost_pico ANY NOT NULL,
+    PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
+) STRICT, WITHOUT ROWID;
+
+-- What became of calls, as whoever can judge tells it. subject_kind: 0 event id, 1 request id, 2
+-- trace id; the first of them that is told speaks for a call.
+CREATE TABLE outcomes (
+    subject_kind INTEGER NOT NULL,
+    subject      TEXT NOT NULL,
+    label        TEXT NOT NULL,
+    told_ms      INTEGER NOT NULL,
+    PRIMARY KEY (subject_kind, subject)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outcomes_by_time ON outcomes (told_ms);
 
 -- Counters, and the sums of histograms. Written with the rows, never derived from them.
 CREATE TABLE metric_totals (

@@ -12,13 +12,14 @@ use crate::ledger::entry::{Appended, Entry, Recorded};
 use crate::ledger::error::LedgerError;
 use crate::ledger::late::{self, Found};
 use crate::ledger::outbox::{self, Note};
+use crate::ledger::outcomes::{self, CallOutcome, Told};
 use crate::ledger::queue::Batch;
 use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row;
 use crate::ledger::stored::Stored;
 use crate::ledger::totals::{Increments, Meter, Occasion, Totals};
-use crate::ledger::{counters, prune, quarantine, schema};
+use crate::ledger::{counters, fold, prune, quarantine, schema};
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it
 /// knows may be of a transaction that never was.
@@ -131,6 +132,7 @@ impl Store {
         let prune = |connection: &mut Connection, mut count: RowCount| {
             let transaction = begin(connection)?;
             let n = prune::delete_some(&transaction, before, forwards)?;
+            outcomes::forget_some(&transaction, before)?;
             count.rows -= n;
             count.write(&transaction)?;
             transaction.commit()?;
@@ -179,6 +181,35 @@ impl Store {
         };
         reprice(&mut self.connection)
             .map_err(schema::failed(&self.path, "rows cannot be priced anew"))
+    }
+
+    /// Writes what became of calls, with one answer for each.
+    pub fn tell(&mut self, outcomes: &[CallOutcome]) -> Result<Vec<Told>, LedgerError> {
+        let tell = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            let told = outcomes
+                .iter()
+                .map(|outcome| outcomes::tell(&transaction, outcome))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            transaction.commit()?;
+            Ok(told)
+        };
+        tell(&mut self.connection).map_err(schema::failed(&self.path, "outcomes cannot be written"))
+    }
+
+    /// Folds some sums of the hours before that one into their days and months; says whether there
+    /// may be more.
+    pub fn fold(&mut self, before_hour: i64, groups_max: i64) -> Result<bool, LedgerError> {
+        let fold = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            let has_more = fold::fold_some(&transaction, before_hour, groups_max)?;
+            transaction.commit()?;
+            Ok(has_more)
+        };
+        fold(&mut self.connection).map_err(schema::failed(
+            &self.path,
+            "hours cannot be folded into days",
+        ))
     }
 
     /// Finds out whether the file can be written, by a commit that changes nothing that matters.

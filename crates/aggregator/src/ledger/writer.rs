@@ -12,6 +12,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
+use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
 use crate::ledger::outbox::Note;
@@ -119,6 +120,13 @@ impl Writer {
                 Some(After::Reprice(repricing, place, answer)) => {
                     let _ = answer.send(self.reprice(&repricing, place));
                 }
+                Some(After::Tell(outcomes, answer)) => {
+                    let _ = answer.send(self.step(|store| store.tell(&outcomes)));
+                }
+                Some(After::Fold(before_hour, answer)) => {
+                    let _ =
+                        answer.send(self.step(|store| store.fold(before_hour, FOLD_GROUPS_MAX)));
+                }
                 Some(After::Close(done)) => {
                     self.end();
                     // The lock goes before the answer.
@@ -210,6 +218,19 @@ impl Writer {
             Ok(step)
         });
         repriced.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
+    /// One step that changes neither rows nor counters.
+    fn step<T>(
+        &mut self,
+        step: impl FnOnce(&mut Store) -> Result<T, LedgerError>,
+    ) -> Result<T, AppendError> {
+        let done = self.take_store().and_then(|mut store| {
+            let done = step(&mut store)?;
+            self.store = Some(store);
+            Ok(done)
+        });
+        done.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it

@@ -72,6 +72,10 @@ metrics! {
         pub label_overflows_total: IntCounterVec ["label"],
         /// Request-level rows in the ledger.
         pub ledger_rows: IntGauge,
+        /// The size of the ledger's file, without its write-ahead log.
+        pub ledger_bytes: IntGauge,
+        /// Single calls that retention deleted: for their "age", or for the file's "size".
+        pub ledger_deleted_rows_total: IntCounterVec ["reason"],
         /// Whether the last commit succeeded.
         pub ledger_writable: IntGauge,
         /// Damaged ledger files that were set aside since the process began; alert on any.

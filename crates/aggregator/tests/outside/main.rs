@@ -7,6 +7,8 @@ mod process;
 mod commands;
 /// Recovery from access logs.
 mod import;
+/// Outcomes, traces, sessions and periods over the API; backup and check of a live ledger.
+mod ledger;
 /// Starts that cannot succeed: one clear line each, and exit code 2.
 mod refusals;
 /// Price files that change while events arrive.

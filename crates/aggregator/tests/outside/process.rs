@@ -103,6 +103,13 @@ impl Process {
         ask(stream, "POST", path, &headers, "")
     }
 
+    /// Posts that body to the operator's side, or asks it, with that token.
+    pub fn with_token(&self, method: &str, path: &str, token: &str, body: &str) -> Answer {
+        let stream = TcpStream::connect(&self.operator).unwrap();
+        let headers = format!("host: localhost\r\nauthorization: Bearer {token}\r\n");
+        ask(stream, method, path, &headers, body)
+    }
+
     /// Asks as a browser on this machine would.
     pub fn get(&self, path: &str) -> Answer {
         self.ask(path, "host: localhost\r\n")

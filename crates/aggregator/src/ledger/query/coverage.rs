@@ -5,8 +5,9 @@ use rusqlite::{Connection, params_from_iter};
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
+use crate::ledger::query::parts::{self, Part};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{self, Dialect, Scope, Table};
+use crate::ledger::query::scope::Scope;
 
 /// Which calls to look at.
 #[derive(Clone, Debug, Default)]
@@ -40,11 +41,10 @@ impl Reader {
     /// The counts.
     pub fn coverage(&self, query: &CoverageQuery) -> Result<Coverage, QueryError> {
         let filtered = query.filters.iter().map(|filter| &filter.dimension);
-        let parts = scope::parts(query.span, None, filtered);
         self.ask(|connection| {
             let mut coverage = Coverage::default();
-            for (table, span) in parts {
-                coverage.take_in(counts(connection, query, table, span)?);
+            for part in parts::parts(connection, query.span, None, filtered)? {
+                coverage.take_in(counts(connection, query, &part)?);
             }
             Ok(coverage)
         })
@@ -71,11 +71,9 @@ impl Coverage {
 fn counts(
     connection: &Connection,
     query: &CoverageQuery,
-    table: Table,
-    span: Span,
+    part: &Part,
 ) -> rusqlite::Result<Coverage> {
-    let mut scope =
-        Scope::new(Dialect::Sqlite, table, span, &query.filters).without_relayed(&query.filters);
+    let mut scope = Scope::of(part, &query.filters).without_relayed(&query.filters);
     let mut conditions = vec![
         "TRUE".to_owned(),
         format!("t.cost_status = {}", codes::UNPRICED),

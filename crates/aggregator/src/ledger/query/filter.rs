@@ -62,6 +62,8 @@ pub enum Column {
     Trouble,
     /// The keyed hash of the request's body.
     Fingerprint,
+    /// What became of the call, as it was told: accepted, rejected, or any other word.
+    OutcomeLabel,
 }
 
 /// A condition: the dimension has that value. An empty value asks for the calls without any.
@@ -84,7 +86,7 @@ pub struct Span {
 
 impl Column {
     /// Every column, in the order in which they are documented.
-    pub const ALL: [Column; 24] = [
+    pub const ALL: [Column; 25] = [
         Column::Provider,
         Column::Api,
         Column::Host,
@@ -109,6 +111,7 @@ impl Column {
         Column::FinishReason,
         Column::Trouble,
         Column::Fingerprint,
+        Column::OutcomeLabel,
     ];
 
     /// The name in queries and answers.
@@ -138,12 +141,18 @@ impl Column {
             Column::FinishReason => "finish_reason",
             Column::Trouble => "trouble",
             Column::Fingerprint => "fingerprint",
+            Column::OutcomeLabel => "outcome_label",
         }
     }
 
     /// The column of that name, or `None`.
     pub fn parse(name: &str) -> Option<Column> {
         Column::ALL.into_iter().find(|c| c.name() == name)
+    }
+
+    /// Whether sums of days and months leave it out, which hourly ones know.
+    pub const fn is_of_hours_only(self) -> bool {
+        matches!(self, Column::Pod | Column::Node)
     }
 
     /// Whether only rows know it, not the hourly sums.

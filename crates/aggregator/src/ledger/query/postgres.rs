@@ -3,8 +3,9 @@
 use rusqlite::types::{Value, ValueRef};
 
 use crate::ledger::query::Dimension;
+use crate::ledger::query::parts::{self, Part};
 use crate::ledger::query::requests::{PAGE_ROWS_MAX, RequestRow, RequestsQuery, Sort, sort_key};
-use crate::ledger::query::scope::{self, Dialect, Scope, Table};
+use crate::ledger::query::scope::{Dialect, Scope, Table};
 use crate::ledger::query::spend::{self, SpendQuery, SpendRow};
 use crate::ledger::{row, stored};
 
@@ -26,9 +27,9 @@ pub struct Statement {
 pub fn spend(query: &SpendQuery) -> Vec<Statement> {
     let filtered = query.filters.iter().map(|filter| &filter.dimension);
     let dimensions = query.by.iter().chain(filtered);
-    let parts = scope::parts(query.span, query.interval_ms, dimensions);
-    let statement = |(table, span)| {
-        let (sql, values) = spend::statement(query, table, span, Dialect::Postgres);
+    let parts = parts::of_hours(query.span, query.interval_ms, dimensions);
+    let statement = |part: Part| {
+        let (sql, values) = spend::statement(query, part.table, part.span, Dialect::Postgres);
         Statement::new(&sql, values)
     };
     parts.into_iter().map(statement).collect()
@@ -104,6 +105,8 @@ pub fn request_row(cells: Cells<'_, '_>) -> rusqlite::Result<RequestRow> {
         cost: stored.entry.cost,
         provider_cost: stored.provider_cost,
         original: stored.original,
+        // Outcomes stay where they were told.
+        outcome_label: None,
     })
 }
 

@@ -8,6 +8,7 @@ use tollmesh_wire::Event;
 
 use crate::ledger::entry::{CostRecord, Original};
 use crate::ledger::error::QueryError;
+use crate::ledger::outcomes;
 use crate::ledger::query::filter::{Filter, Span};
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{self, Dialect, Scope, Table};
@@ -60,6 +61,8 @@ pub struct RequestRow {
     pub provider_cost: Option<PicoUsd>,
     /// Its first price, where it was priced anew.
     pub original: Option<Original>,
+    /// What became of it, where that was told.
+    pub outcome_label: Option<String>,
 }
 
 /// One page.
@@ -121,11 +124,12 @@ fn page(
     // The page's rows are chosen by narrow columns first, so that no wide row is ever sorted.
     let sql = format!(
         "WITH page AS (SELECT t.id AS id, {key} AS k {} ORDER BY k DESC, t.id DESC LIMIT {})
-         SELECT {}, page.k FROM page JOIN events e ON e.id = page.id {}
+         SELECT {}, page.k, {} AS outcome_label FROM page JOIN events e ON e.id = page.id {}
          ORDER BY page.k DESC, e.id DESC",
         scope.sql(),
         limit + 1,
         row::select(),
+        outcomes::label_of("e"),
         row::JOINS,
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -149,6 +153,7 @@ fn page(
             cost: stored.entry.cost,
             provider_cost: stored.provider_cost,
             original: stored.original,
+            outcome_label: row.get("outcome_label")?,
         });
     }
     Ok(page)

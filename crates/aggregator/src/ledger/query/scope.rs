@@ -1,17 +1,26 @@
 //! The part of a query that says which calls: tables, joins and conditions, with their values.
 
+use std::sync::LazyLock;
+
+use rusqlite::params_from_iter;
 use rusqlite::types::Value;
 use tollmesh_pricing::Status;
 use tollmesh_usage::UsageSource;
 use tollmesh_wire::{Outcome, Timestamp};
 
 use crate::ledger::codes::{self, Coded};
+use crate::ledger::outcomes;
 use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
+use crate::ledger::query::parts::Part;
 use crate::ledger::rollup::HOUR_MS;
 
 /// What answers a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
+    /// Sums of months that are folded.
+    Monthly,
+    /// Sums of days that are folded.
+    Daily,
     /// Hourly sums.
     Hourly,
     /// The rows themselves.
@@ -42,41 +51,6 @@ pub struct Scope {
     n_tag_joins: usize,
 }
 
-/// Which table answers for which part of a span. Whole hours are read from their sums; what sticks
-/// out before and after them, and whatever the sums do not know, from the rows.
-pub fn parts<'a>(
-    span: Span,
-    interval_ms: Option<i64>,
-    dimensions: impl IntoIterator<Item = &'a Dimension>,
-) -> Vec<(Table, Span)> {
-    let is_known = |d: &Dimension| !matches!(d, Dimension::Column(c) if c.is_of_rows_only());
-    let first_hour = span.from.map(|at| at_hour(at, HOUR_MS - 1));
-    let last_hour = span.to.map(|at| at_hour(at, 0));
-    let has_hours = match (first_hour, last_hour) {
-        (Some(first), Some(last)) => first < last,
-        _ => true,
-    };
-    let fits = interval_ms.is_none_or(|ms| ms % HOUR_MS == 0);
-    if !has_hours || !fits || !dimensions.into_iter().all(is_known) {
-        return vec![(Table::Events, span)];
-    }
-    let part = |table, from, to| (table, Span { from, to });
-    let mut parts = vec![part(Table::Hourly, first_hour, last_hour)];
-    if span.from != first_hour {
-        parts.push(part(Table::Events, span.from, first_hour));
-    }
-    if span.to != last_hour {
-        parts.push(part(Table::Events, last_hour, span.to));
-    }
-    parts
-}
-
-/// The full hour at or before that many milliseconds after the instant.
-fn at_hour(at: Timestamp, later_ms: i64) -> Timestamp {
-    let ms = at.as_unix_ms().saturating_add(later_ms);
-    Timestamp::from_unix_ms(ms - ms.rem_euclid(HOUR_MS))
-}
-
 impl Scope {
     /// All calls in the span that meet the filters.
     pub fn new(dialect: Dialect, table: Table, span: Span, filters: &[Filter]) -> Scope {
@@ -101,6 +75,16 @@ impl Scope {
         if (dialect, table) == (Dialect::Postgres, Table::Events) {
             // The mark of a partition is no call.
             scope.add_condition("t.event_id <> ''", []);
+        }
+        scope
+    }
+
+    /// All calls in a part of a span that meet the filters.
+    pub fn of(part: &Part, filters: &[Filter]) -> Scope {
+        let mut scope = Scope::new(Dialect::Sqlite, part.table, part.span, filters);
+        if let Some(folded) = part.after {
+            let values = [folded.hour.into(), folded.tag_set.into()];
+            scope.add_condition("(t.hour, t.tag_set) >= (?, ?)", values);
         }
         scope
     }
@@ -159,8 +143,8 @@ impl Scope {
     /// The number of calls that one line of the table stands for.
     pub fn weight(&self) -> &'static str {
         match self.table {
-            Table::Hourly => "t.requests",
             Table::Events => "1",
+            _ => "t.requests",
         }
     }
 
@@ -172,14 +156,16 @@ impl Scope {
 
     fn time_ms(&self) -> String {
         match (self.table, self.dialect) {
-            (Table::Hourly, _) => format!("(t.hour * {HOUR_MS})"),
             (Table::Events, dialect) => time_ms(dialect).to_owned(),
+            _ => format!("(t.hour * {HOUR_MS})"),
         }
     }
 
     /// `FROM ... WHERE ...`
     pub fn sql(&self) -> String {
         let table = match self.table {
+            Table::Monthly => "monthly",
+            Table::Daily => "daily",
             Table::Hourly => "hourly",
             Table::Events => "events",
         };
@@ -199,8 +185,8 @@ impl Scope {
 
     fn add_time_condition(&mut self, comparison: &str, at: Timestamp) {
         let (column, value) = match self.table {
-            Table::Hourly => ("t.hour", at.as_unix_ms() / HOUR_MS),
             Table::Events => ("t.time_ms", at.as_unix_ms()),
+            _ => ("t.hour", at.as_unix_ms().div_euclid(HOUR_MS)),
         };
         let condition = match (self.table, self.dialect) {
             (Table::Events, Dialect::Postgres) => {
@@ -255,6 +241,9 @@ pub const fn time_ms(dialect: Dialect) -> &'static str {
     }
 }
 
+/// What became of a call, as an SQL expression.
+static LABEL: LazyLock<String> = LazyLock::new(|| outcomes::label_of("t"));
+
 /// Where a column stands, as an SQL expression.
 enum Place {
     Models(&'static str),
@@ -290,6 +279,7 @@ impl Place {
             Column::FinishReason => Place::Own("t.finish_reason"),
             Column::Trouble => Place::Own("t.trouble"),
             Column::Fingerprint => Place::Own("t.fingerprint"),
+            Column::OutcomeLabel => Place::Own(&LABEL),
         }
     }
 
@@ -297,6 +287,48 @@ impl Place {
         match self {
             Place::Models(sql) | Place::Sources(sql) | Place::Own(sql) => sql,
         }
+    }
+}
+
+/// How what an id of a line stands for is found.
+pub struct Lookup {
+    /// The line's column that holds the id.
+    pub column: &'static str,
+    /// The question for it, unless the id is the value itself.
+    pub sql: Option<String>,
+    tag: Option<String>,
+}
+
+impl Lookup {
+    /// For a dimension that sums know.
+    pub fn of(dimension: &Dimension) -> Lookup {
+        let column = match dimension {
+            Dimension::Tag(tag) => {
+                let sql = "SELECT value FROM tags WHERE tag_set = ? AND tag = ?";
+                return Lookup {
+                    column: "tag_set",
+                    sql: Some(sql.to_owned()),
+                    tag: Some(tag.clone()),
+                };
+            }
+            Dimension::Column(column) => *column,
+        };
+        let (column, sql) = match Place::of(column) {
+            Place::Models(value) => ("model_id", Some(("models m WHERE m.id = ?", value))),
+            Place::Sources(value) => ("source_id", Some(("sources s WHERE s.id = ?", value))),
+            Place::Own(column) => (column.trim_start_matches("t."), None),
+        };
+        Lookup {
+            column,
+            sql: sql.map(|(place, value)| format!("SELECT {value} FROM {place}")),
+            tag: None,
+        }
+    }
+
+    /// The values of the question.
+    pub fn values(&self, id: i64) -> impl rusqlite::Params {
+        let tag = self.tag.clone().map(Value::Text);
+        params_from_iter([Value::Integer(id)].into_iter().chain(tag))
     }
 }
 
@@ -323,51 +355,5 @@ pub fn word(dimension: &Dimension, value: Value) -> Option<String> {
         }),
         (_, Value::Text(text)) => Some(text),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_hours_are_read_from_their_sums() {
-        let minutes = |n: i64| Timestamp::from_unix_ms(n * 60_000);
-        let span = |from: Option<i64>, to: Option<i64>| Span {
-            from: from.map(minutes),
-            to: to.map(minutes),
-        };
-        let hourly = |from, to| (Table::Hourly, span(from, to));
-        let rows = |from, to| (Table::Events, span(from, to));
-        for (from, to, expected) in [
-            (None, None, vec![hourly(None, None)]),
-            (Some(60), Some(180), vec![hourly(Some(60), Some(180))]),
-            (
-                Some(59),
-                Some(181),
-                vec![
-                    hourly(Some(60), Some(180)),
-                    rows(Some(59), Some(60)),
-                    rows(Some(180), Some(181)),
-                ],
-            ),
-            (
-                Some(61),
-                None,
-                vec![hourly(Some(120), None), rows(Some(61), Some(120))],
-            ),
-            (Some(61), Some(179), vec![rows(Some(61), Some(179))]),
-            (Some(60), Some(60), vec![rows(Some(60), Some(60))]),
-        ] {
-            assert_eq!(
-                parts(span(from, to), None, &[]),
-                expected,
-                "{from:?} {to:?}"
-            );
-        }
-        let all = span(None, None);
-        assert_eq!(parts(all, Some(HOUR_MS / 2), &[]), [rows(None, None)]);
-        let of_rows = [Dimension::Column(Column::Status)];
-        assert_eq!(parts(all, Some(HOUR_MS), &of_rows), [rows(None, None)]);
     }
 }

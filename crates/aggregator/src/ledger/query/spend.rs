@@ -8,9 +8,11 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
+use crate::ledger::query::parts;
 use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{self, Dialect, Scope, Table, word};
+use crate::ledger::query::scope::{Dialect, Scope, Table, word};
+use crate::ledger::query::tally;
 use crate::ledger::stored::take;
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
@@ -67,19 +69,22 @@ pub struct SpendRow {
 impl Reader {
     /// The sums, ordered by interval and then by cost, the highest first.
     ///
-    /// Hourly sums answer for whole hours, rows for what sticks out at the ends of the span, for
-    /// shorter intervals, and for dimensions that only rows know.
+    /// Sums of months, days and hours answer for whole ones, rows for what sticks out at the ends of
+    /// the span, for shorter intervals, and for dimensions that only rows know.
     pub fn spend(&self, query: &SpendQuery) -> Result<Vec<SpendRow>, QueryError> {
         if let Some(interval_ms) = query.interval_ms.filter(|ms| *ms <= 0) {
             return Err(QueryError::Interval(interval_ms));
         }
         let filtered = query.filters.iter().map(|filter| &filter.dimension);
         let dimensions = query.by.iter().chain(filtered);
-        let parts = scope::parts(query.span, query.interval_ms, dimensions);
         let rows = self.ask(|connection| {
+            let parts = parts::parts(connection, query.span, query.interval_ms, dimensions)?;
             let mut rows = Vec::new();
-            for (table, span) in parts {
-                rows.extend(sums(connection, query, table, span)?);
+            for part in parts {
+                rows.extend(match part.table {
+                    Table::Events => sums(connection, query, part.span)?,
+                    _ => tally::sums(connection, query, &part)?,
+                });
             }
             Ok(rows)
         })?;
@@ -124,13 +129,13 @@ impl SpendRow {
     }
 }
 
+/// Sums of rows.
 fn sums(
     connection: &Connection,
     query: &SpendQuery,
-    table: Table,
     span: Span,
 ) -> Result<Vec<SpendRow>, QueryError> {
-    let (sql, values) = statement(query, table, span, Dialect::Sqlite);
+    let (sql, values) = statement(query, Table::Events, span, Dialect::Sqlite);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(params_from_iter(values))?;
     let mut rows = Vec::new();
@@ -190,8 +195,8 @@ fn sum_columns(scope: &Scope) -> String {
         only("cost_status", codes::UNPRICED),
         only("usage_source", codes::ESTIMATED),
         match scope.table {
-            Table::Hourly => "sum(t.ttft_count)".to_owned(),
             Table::Events => "count(t.ttft_ms)".to_owned(),
+            _ => "sum(t.ttft_count)".to_owned(),
         },
         format!("sum({requests})"),
     ]
@@ -233,15 +238,15 @@ impl Stated {
         );
         let is_stated = format!("t.provider_cost_pico IS NOT NULL AND {is_charged}");
         match table {
-            Table::Hourly => Stated {
-                requests: "t.stated_requests".to_owned(),
-                provider: "t.provider_cost_pico".to_owned(),
-                ours: "t.compared_cost_pico".to_owned(),
-            },
             Table::Events => Stated {
                 requests: format!("CASE WHEN {is_stated} THEN 1 ELSE 0 END"),
                 provider: format!("CASE WHEN {is_charged} THEN t.provider_cost_pico END"),
                 ours: format!("CASE WHEN {is_stated} THEN t.cost_pico END"),
+            },
+            _ => Stated {
+                requests: "t.stated_requests".to_owned(),
+                provider: "t.provider_cost_pico".to_owned(),
+                ours: "t.compared_cost_pico".to_owned(),
             },
         }
     }

@@ -1,0 +1,119 @@
+//! What became of calls: accepted, edited, rejected, or any other short word that is told later.
+//!
+//! An outcome names a call, a request or a trace, and may come before the event or long after it.
+//! Rows do not change; questions look outcomes up.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tollmesh_wire::Timestamp;
+
+/// What an outcome is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One call, by its event's id.
+    Event(String),
+    /// All calls of one request, by `x-request-id`.
+    Request(String),
+    /// All calls of one trace.
+    Trace(String),
+}
+
+/// An outcome of one subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallOutcome {
+    /// What it is about.
+    pub subject: Subject,
+    /// The word for it.
+    pub label: String,
+    /// When it was told.
+    pub told: Timestamp,
+}
+
+/// What telling an outcome did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The subject had none.
+    New,
+    /// The subject had the same; nothing was written.
+    Already,
+    /// The subject had this other one, which is forgotten.
+    Replaced(String),
+}
+
+/// The label of a row of `events` under that name, as an SQL expression: the call's own, or else
+/// its request's, or else its trace's.
+pub fn label_of(row: &str) -> String {
+    first_told(row, "o.label", "o.label", "o.label")
+}
+
+/// What that label is about, as one text that no other subject has.
+pub fn subject_of(row: &str) -> String {
+    let of = |kind: char| format!("'{kind}' || o.subject");
+    first_told(row, &of('e'), &of('r'), &of('t'))
+}
+
+fn first_told(row: &str, of_event: &str, of_request: &str, of_trace: &str) -> String {
+    format!(
+        "coalesce(
+             (SELECT {of_event} FROM outcomes o
+              WHERE o.subject_kind = 0 AND o.subject = {row}.event_id),
+             (SELECT {of_request} FROM outcomes o
+              WHERE o.subject_kind = 1 AND o.subject = {row}.request_id),
+             (SELECT {of_trace} FROM outcomes o
+              WHERE o.subject_kind = 2 AND o.subject = {row}.trace_id))"
+    )
+}
+
+/// Outcomes that one step of retention deletes.
+const FORGET_OUTCOMES_MAX: i64 = 10_000;
+
+/// Writes an outcome. The last word on a subject holds. Within a transaction.
+pub fn tell(connection: &Connection, outcome: &CallOutcome) -> rusqlite::Result<Told> {
+    let (kind, subject) = outcome.subject.columns();
+    let before: Option<String> = connection
+        .prepare_cached("SELECT label FROM outcomes WHERE subject_kind = ?1 AND subject = ?2")?
+        .query_row(params![kind, subject], |row| row.get(0))
+        .optional()?;
+    if before.as_ref() == Some(&outcome.label) {
+        return Ok(Told::Already);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO outcomes (subject_kind, subject, label, told_ms) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET label = excluded.label, told_ms = excluded.told_ms",
+        )?
+        .execute(params![
+            kind,
+            subject,
+            outcome.label,
+            outcome.told.as_unix_ms()
+        ])?;
+    Ok(match before {
+        None => Told::New,
+        Some(label) => Told::Replaced(label),
+    })
+}
+
+/// Deletes outcomes that were told before that instant, the oldest first. Their calls are older
+/// still, or never came.
+pub fn forget_some(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM outcomes WHERE (subject_kind, subject) IN
+                 (SELECT subject_kind, subject FROM outcomes WHERE told_ms < ?1
+                  ORDER BY told_ms LIMIT ?2)",
+        )?
+        .execute(params![before.as_unix_ms(), FORGET_OUTCOMES_MAX])?;
+    Ok(())
+}
+
+// === impl Subject ===
+
+impl Subject {
+    fn columns(&self) -> (i64, &str) {
+        match self {
+            Subject::Event(id) => (0, id),
+            Subject::Request(id) => (1, id),
+            Subject::Trace(id) => (2, id),
+        }
+    }
+}
