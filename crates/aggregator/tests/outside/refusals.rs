@@ -83,7 +83,12 @@ fn a_ledger_that_somebody_writes() {
 fn a_file_that_is_no_ledger() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("state")).unwrap();
-    std::fs::write(dir.path().join("state/ledger.db"), "x".repeat(8192)).unwrap();
+    // What is no database at all is taken for a damaged ledger, and set aside; this is somebody's.
+    let other = rusqlite::Connection::open(dir.path().join("state/ledger.db")).unwrap();
+    other
+        .execute_batch("CREATE TABLE t (x); PRAGMA application_id = 4660;")
+        .unwrap();
+    drop(other);
     let file = config(dir.path(), "127.0.0.1:0", "127.0.0.1:0", "");
     let (code, message) = refusal(dir.path(), &serve(&file));
     assert_eq!(code, 2);
