@@ -21,6 +21,9 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tollmesh_tests::artifacts::{self, Artifacts};
 
+/// The load of which only the aggregator knows.
+const AGGREGATOR_ALONE: &str = "ingest";
+
 /// Measures the filter's cost in Envoy against an empty filter and Envoy's own, and the
 /// aggregator's intake.
 #[derive(Debug, Parser)]
@@ -32,7 +35,8 @@ struct Options {
     /// How long each measurement lasts
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
-    /// Only the loads of the filter whose name contains this, and nothing of the aggregator
+    /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
+    /// "ingest" the aggregator alone
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
 }
@@ -50,9 +54,13 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.rounds > 0, "--rounds: at least one");
     ensure!(options.seconds > 0, "--seconds: at least one");
+    let span = Duration::from_secs(options.seconds.into());
+    if options.load.as_deref() == Some(AGGREGATOR_ALONE) {
+        let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
+        return ingest::measure(&tollmesh, options.rounds, span);
+    }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     let noop = noop_filter()?;
-    let span = Duration::from_secs(options.seconds.into());
     let only = options.load.as_deref().unwrap_or_default();
     filter_cost::measure(&artifacts, &noop, options.rounds, span, only)?;
     match options.load {
