@@ -1,5 +1,6 @@
 //! A real aggregator: `tollmesh serve` on a state directory of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use crate::{fact, http, ports};
 /// How long the aggregator may take to bind and to open its ledger.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
+/// The state directory in the directory of a mesh.
+pub const STATE_DIR: &str = "state";
+
 /// The aggregator: its files and addresses, which outlive each of its processes.
 #[derive(Debug)]
 pub struct Aggregator {
@@ -25,12 +29,25 @@ pub struct Aggregator {
     ingest: Ingest,
     operator: SocketAddr,
     runtime: Handle,
+    environment: Vec<(&'static str, OsString)>,
     running: Option<Running>,
 }
 
 impl Aggregator {
     /// Writes a configuration into `dir` (`more` is TOML, appended) and starts on it.
     pub fn start(
+        binary: &Path,
+        dir: &Path,
+        on_unix_socket: bool,
+        more: &str,
+        runtime: &Handle,
+    ) -> anyhow::Result<Aggregator> {
+        Aggregator::start_in(Vec::new(), binary, dir, on_unix_socket, more, runtime)
+    }
+
+    /// The same, with these variables in the environment of each of its processes.
+    pub fn start_in(
+        environment: Vec<(&'static str, OsString)>,
         binary: &Path,
         dir: &Path,
         on_unix_socket: bool,
@@ -44,7 +61,7 @@ impl Aggregator {
         };
         let operator = ports::free();
         let config = dir.join("tollmesh.toml");
-        let state_dir = dir.join("state");
+        let state_dir = dir.join(STATE_DIR);
         fs::create_dir_all(&state_dir)?;
         fs::write(&config, config_text(&state_dir, &ingest, operator, more))
             .with_context(|| format!("cannot write {}", config.display()))?;
@@ -55,6 +72,7 @@ impl Aggregator {
             ingest,
             operator,
             runtime: runtime.clone(),
+            environment,
             running: None,
         };
         aggregator.restart()?;
@@ -88,6 +106,7 @@ impl Aggregator {
         self.kill();
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(&self.config);
+        command.envs(self.environment.iter().cloned());
         let log = self.dir.join("tollmesh.log");
         self.running = Some(Running::start("tollmesh", command, &log)?);
         Ok(())
@@ -144,6 +163,23 @@ impl Aggregator {
         self.running.as_ref()
     }
 
+    /// Where its ledger, its lock and its outbox lie.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join(STATE_DIR)
+    }
+
+    /// The process, to be stopped.
+    pub fn process_mut(&mut self) -> Option<&mut Running> {
+        self.running.as_mut()
+    }
+
+    /// Status and body of `/readyz`; the error says why there is none.
+    pub fn readiness(&self) -> Result<(u16, String), String> {
+        let reply = self.runtime.block_on(http::get(self.operator, "/readyz"));
+        let reply = reply.map_err(|error| format!("{error:#}"))?;
+        Ok((reply.status, reply.text().trim().to_string()))
+    }
+
     /// What `/metrics` says.
     pub fn metrics(&self) -> anyhow::Result<Metrics> {
         let reply = self
@@ -153,16 +189,10 @@ impl Aggregator {
     }
 
     fn is_ready(&self) -> Result<(), String> {
-        let reply = self.runtime.block_on(http::get(self.operator, "/readyz"));
-        let reply = reply.map_err(|error| format!("{error:#}"))?;
-        if reply.status == 200 {
-            return Ok(());
+        match self.readiness()? {
+            (200, _) => Ok(()),
+            (status, body) => Err(format!("/readyz says {status} {body}")),
         }
-        Err(format!(
-            "/readyz says {} {}",
-            reply.status,
-            reply.text().trim()
-        ))
     }
 }
 

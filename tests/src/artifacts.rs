@@ -46,6 +46,27 @@ const TOLLMESH: Component = Component {
     remedy: "cargo build --release -p tollmesh-aggregator",
 };
 
+const POSTGRES: Component = Component {
+    name: "PostgreSQL",
+    variable: "TOLLMESH_POSTGRES",
+    // Newest first; a path from the root that is absolute is that path.
+    places: &[
+        "/usr/lib/postgresql/18/bin/postgres",
+        "/usr/lib/postgresql/17/bin/postgres",
+        "/usr/lib/postgresql/16/bin/postgres",
+        "/usr/lib/postgresql/15/bin/postgres",
+        "/usr/lib/postgresql/14/bin/postgres",
+    ],
+    remedy: "cargo xtask setup",
+};
+
+const PROMETHEUS: Component = Component {
+    name: "Prometheus",
+    variable: "TOLLMESH_PROMETHEUS",
+    places: &["target/tools/debian-prometheus/usr/bin/prometheus"],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -89,6 +110,16 @@ pub fn root() -> &'static Path {
 /// The aggregator alone.
 pub fn tollmesh() -> Result<PathBuf, String> {
     locate(&TOLLMESH)
+}
+
+/// PostgreSQL's server.
+pub fn postgres() -> Result<PathBuf, String> {
+    locate(&POSTGRES)
+}
+
+/// Prometheus; promtool lies beside it.
+pub fn prometheus() -> Result<PathBuf, String> {
+    locate(&PROMETHEUS)
 }
 
 /// Says aloud that a test was skipped, and why.

@@ -1,5 +1,6 @@
 //! A real Envoy: started on ports of its own, asked through its admin interface.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,34 +20,51 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
+    launch: Launch,
     running: Running,
     runtime: Handle,
     admin: SocketAddr,
     listener: SocketAddr,
 }
 
+/// How an Envoy is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// Its configuration.
+    pub config: Value,
+    /// Worker threads.
+    pub n_workers: usize,
+    /// Gets the configuration, the log and the admin address.
+    pub dir: PathBuf,
+    /// Variables of its environment.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// Whether and as which of several Envoys it takes part in hot restarts.
+    pub hot_restart: Option<HotRestart>,
+}
+
+/// The place of an Envoy in a row of hot restarts.
+/// <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/operations/hot_restart>
+#[derive(Clone, Copy, Debug)]
+pub struct HotRestart {
+    /// Tells the row from others on the machine.
+    pub base_id: u32,
+    /// 0 for the first; each successor has one more.
+    pub epoch: u32,
+    /// Seconds in which an Envoy with a successor closes its connections.
+    pub drain_seconds: u32,
+    /// Seconds after which it is told to end.
+    pub parent_shutdown_seconds: u32,
+}
+
 impl Envoy {
-    /// Starts Envoy on `config` with that many workers, and waits until it is live.
-    ///
-    /// `dir` gets the configuration, the log and the admin address.
-    pub fn start(
-        envoy: &Path,
-        config: &Value,
-        n_workers: usize,
-        dir: &Path,
-        runtime: &Handle,
-    ) -> anyhow::Result<Envoy> {
-        let file = write_config(config, dir)?;
-        let admin_file = dir.join("admin-address");
-        let mut command = Command::new(envoy);
-        command
-            .arg("--config-path")
-            .arg(&file)
-            .arg("--admin-address-path")
-            .arg(&admin_file);
-        command.args(["--disable-hot-restart", "--log-level", "info"]);
-        command.args(["--concurrency", &n_workers.to_string()]);
-        let mut running = Running::start("envoy", command, &dir.join("envoy.log"))?;
+    /// Starts Envoy and waits until it is live.
+    pub fn start(launch: Launch, runtime: &Handle) -> anyhow::Result<Envoy> {
+        let file = write_config(&launch.config, &launch.dir)?;
+        let admin_file = launch.admin_file();
+        let log = launch.log_file();
+        let mut running = Running::start("envoy", launch.command(&file), &log)?;
         let live = fact::until(START_PATIENCE, || {
             if let Some(status) = running.ended() {
                 return Ok(Err(status));
@@ -64,11 +82,21 @@ impl Envoy {
             Err(seen) => return Err(anyhow!("Envoy is not live {seen}\n{}", running.log_tail())),
         };
         Ok(Envoy {
+            launch,
             running,
             runtime: runtime.clone(),
             admin,
             listener,
         })
+    }
+
+    /// Starts the successor of this one in its row of hot restarts: it takes over the listeners,
+    /// and this one drains and ends.
+    pub fn start_successor(&self) -> anyhow::Result<Envoy> {
+        let mut launch = self.launch.clone();
+        let place = launch.hot_restart.as_mut();
+        place.context("it takes no part in hot restarts")?.epoch += 1;
+        Envoy::start(launch, &self.runtime)
     }
 
     /// Whether Envoy takes the configuration, as `--mode validate` says; the error is its words.
@@ -100,6 +128,19 @@ impl Envoy {
     /// The admin interface.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// The logs, access log included, of this one and of those whose successor it is.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let epoch = self.launch.hot_restart.map_or(0, |place| place.epoch);
+        let of = |epoch| {
+            let mut launch = self.launch.clone();
+            if let Some(place) = launch.hot_restart.as_mut() {
+                place.epoch = epoch;
+            }
+            launch.log_file()
+        };
+        (0..=epoch).map(of).collect()
     }
 
     /// The process.
@@ -138,6 +179,58 @@ impl Envoy {
             .iter()
             .filter_map(|stat| Some((stat["name"].as_str()?.to_string(), stat["value"].as_u64()?)))
             .collect()
+    }
+}
+
+impl Launch {
+    /// A start that `dir` is for and that leaves no mark elsewhere.
+    pub fn new(program: &Path, config: Value, n_workers: usize, dir: &Path) -> Launch {
+        Launch {
+            program: program.to_path_buf(),
+            config,
+            n_workers,
+            dir: dir.to_path_buf(),
+            environment: Vec::new(),
+            hot_restart: None,
+        }
+    }
+
+    /// Of each Envoy of a row its own: a successor must not be taken for live by its parent's.
+    fn admin_file(&self) -> PathBuf {
+        let epoch = self.hot_restart.map_or(0, |place| place.epoch);
+        self.dir.join(format!("admin-address-{epoch}"))
+    }
+
+    /// Of each its own too: lines of two processes in one file would get into each other.
+    fn log_file(&self) -> PathBuf {
+        match self.hot_restart.map_or(0, |place| place.epoch) {
+            0 => self.dir.join("envoy.log"),
+            epoch => self.dir.join(format!("envoy-{epoch}.log")),
+        }
+    }
+
+    fn command(&self, config: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .envs(self.environment.iter().cloned())
+            .arg("--config-path")
+            .arg(config)
+            .arg("--admin-address-path")
+            .arg(self.admin_file())
+            .args(["--log-level", "info"])
+            // The access log is a record that tests read; by itself it is written every ten seconds.
+            .args(["--file-flush-interval-msec", "200"])
+            .args(["--concurrency", &self.n_workers.to_string()]);
+        match self.hot_restart {
+            None => command.arg("--disable-hot-restart"),
+            Some(place) => command
+                .args(["--base-id", &place.base_id.to_string()])
+                .args(["--restart-epoch", &place.epoch.to_string()])
+                .args(["--drain-time-s", &place.drain_seconds.to_string()])
+                .arg("--parent-shutdown-time-s")
+                .arg(place.parent_shutdown_seconds.to_string()),
+        };
+        command
     }
 }
 

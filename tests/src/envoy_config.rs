@@ -81,6 +81,14 @@ pub fn fill_in(config: &mut Value, places: &Places<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives the listener a port of its own; a successor asks its parent for the listener by it.
+pub fn listen_at(config: &mut Value, address: SocketAddr) -> anyhow::Result<()> {
+    for listener in array(config, "/static_resources/listeners")? {
+        listener["address"] = socket_address(address);
+    }
+    Ok(())
+}
+
 /// Sets the wasm's path, merges the plugin's configuration, and gives back what it is then.
 fn patch_plugin(config: &mut Value, places: &Places<'_>) -> anyhow::Result<Value> {
     let mut plugin = None;

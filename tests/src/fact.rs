@@ -9,6 +9,15 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long something is away in tests of absence: long enough for filters to wait their longest
+/// between two tries. A whole minute where `TOLLMESH_FAULTS` is `full`.
+pub fn absence() -> Duration {
+    match std::env::var_os("TOLLMESH_FAULTS").is_some_and(|how| how == "full") {
+        true => Duration::from_secs(60),
+        false => Duration::from_secs(6),
+    }
+}
+
 /// Looks until `look` finds what it wants, or says what was seen last.
 ///
 /// `look` answers `Ok` with the fact, or `Err` with what it saw instead.

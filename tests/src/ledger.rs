@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use rust_decimal::Decimal;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -116,6 +117,19 @@ impl Ledger {
                 row.0
             );
         }
+    }
+
+    /// All calls and dollars, as the hourly sums have them.
+    pub fn spend(&self) -> anyhow::Result<(u64, Decimal)> {
+        let sums = self.items("/api/v1/spend?by=outcome")?;
+        let groups = sums["items"].as_array().context("the reply has no items")?;
+        groups
+            .iter()
+            .try_fold((0, Decimal::ZERO), |(n, usd), group| {
+                let requests = group["requests"].as_u64().context("no requests")?;
+                let cost = group["cost_usd"].as_str().context("no cost_usd")?;
+                Ok((n + requests, usd + Decimal::from_str_exact(cost)?))
+            })
     }
 
     /// Rows by request id, those without one left out.

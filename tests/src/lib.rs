@@ -6,6 +6,7 @@
 
 pub mod aggregator;
 pub mod artifacts;
+pub mod books;
 pub mod chaos;
 pub mod client;
 pub mod dialect;
@@ -13,6 +14,7 @@ pub mod envoy;
 pub mod envoy_config;
 pub mod exchange;
 pub mod fact;
+pub mod fault;
 pub mod fixture;
 pub mod hop;
 pub mod http;
@@ -20,18 +22,22 @@ pub mod ledger;
 pub mod literal;
 pub mod mesh;
 pub mod ports;
+pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod recorded;
 pub mod replay;
 pub mod reply;
 pub mod score;
 pub mod shared;
+pub mod small_disk;
 pub mod tls;
 pub mod usage;
 pub mod vm_memory;
 pub mod websocket;
 
+pub use books::Books;
 pub use client::{Answer, Client, Ended};
 pub use exchange::{Exchange, Payload};
 pub use mesh::{Mesh, MeshBuilder};

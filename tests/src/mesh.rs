@@ -9,16 +9,23 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::aggregator::Aggregator;
+use crate::aggregator::{Aggregator, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
 use crate::client::Client;
-use crate::envoy::Envoy;
+use crate::envoy::{Envoy, HotRestart, Launch};
 use crate::envoy_config::{self, Ingest, Places};
+use crate::fact;
+use crate::fault::Faults;
 use crate::hop::Hop;
 use crate::ledger::Ledger;
+use crate::ports;
 use crate::provider::Provider;
+use crate::small_disk::SmallDisk;
 use crate::tls::Identity;
+
+/// What each event in an access log has, as it stands there: within a text of JSON.
+const EVENT_KEY: &str = r#"\"event_id\""#;
 
 /// Everything that runs; all of it goes when this is dropped.
 #[derive(Debug)]
@@ -28,9 +35,11 @@ pub struct Mesh {
     gateway: Option<Envoy>,
     aggregator: Mutex<Aggregator>,
     chaos: Option<Chaos>,
+    faults: Option<Faults>,
     provider: Arc<Provider>,
     operator: SocketAddr,
     runtime: Runtime,
+    small_disk: Option<SmallDisk>,
     dir: TempDir,
 }
 
@@ -43,6 +52,9 @@ pub struct MeshBuilder {
     is_upstream_http2: bool,
     routes_every_host: bool,
     has_chaos: bool,
+    has_faults: bool,
+    small_disk: Option<&'static str>,
+    hot_restart: Option<HotRestart>,
     on_unix_socket: bool,
     calls_real_providers: bool,
     provider_at: Option<SocketAddr>,
@@ -77,6 +89,9 @@ impl Mesh {
             is_upstream_http2: false,
             routes_every_host: false,
             has_chaos: false,
+            has_faults: false,
+            small_disk: None,
+            hot_restart: None,
             on_unix_socket: false,
             calls_real_providers: false,
             provider_at: None,
@@ -114,6 +129,11 @@ impl Mesh {
     /// Envoy.
     pub fn envoy(&self) -> &Envoy {
         &self.envoy
+    }
+
+    /// Envoy, to be stopped or replaced.
+    pub fn envoy_mut(&mut self) -> &mut Envoy {
+        &mut self.envoy
     }
 
     /// The aggregator; the guard keeps others from restarting it meanwhile.
@@ -174,6 +194,28 @@ impl Mesh {
         }
     }
 
+    /// The faults of the aggregator's disk and clock.
+    ///
+    /// # Panics
+    /// Where the mesh was built without them.
+    pub fn faults(&self) -> &Faults {
+        match &self.faults {
+            Some(faults) => faults,
+            None => panic!("this mesh was built without faults"),
+        }
+    }
+
+    /// The small disk that the aggregator's state lies on.
+    ///
+    /// # Panics
+    /// Where the mesh was built without one.
+    pub fn small_disk(&self) -> &SmallDisk {
+        match &self.small_disk {
+            Some(disk) => disk,
+            None => panic!("this mesh was built without a small disk"),
+        }
+    }
+
     /// Where people and Prometheus look.
     pub fn operator(&self) -> SocketAddr {
         self.operator
@@ -182,6 +224,37 @@ impl Mesh {
     /// What everything runs on.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// Brings back what the ledger lacks from Envoy's access log, through the running aggregator, once
+    /// the log has that many events.
+    ///
+    /// # Panics
+    /// Where that does not succeed.
+    #[track_caller]
+    pub fn import_access_log(&self, n_calls: usize) {
+        fact::eventually("a line of the access log for each call", || {
+            let logs = self.envoy.logs().into_iter().map(std::fs::read_to_string);
+            let counts = logs.map(|log| log.unwrap_or_default().matches(EVENT_KEY).count());
+            match counts.sum::<usize>() {
+                n if n == n_calls => Ok(()),
+                n => Err(format!("{n} lines for {n_calls} calls")),
+            }
+        });
+        let aggregator = self.aggregator();
+        let to = match aggregator.ingest() {
+            Ingest::Tcp(address) => address.to_string(),
+            Ingest::Unix(path) => format!("unix:{}", path.display()),
+        };
+        let mut arguments = vec!["import".to_string(), "--to".to_string(), to];
+        for log in self.envoy.logs() {
+            arguments.extend(["--access-log".to_string(), log.display().to_string()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = aggregator.command(&arguments);
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "import: {said}");
     }
 
     /// The directory with the configurations, the logs and the ledger.
@@ -249,6 +322,24 @@ impl MeshBuilder {
     /// A chaos proxy stands between Envoy and the aggregator.
     pub fn with_chaos(mut self) -> MeshBuilder {
         self.has_chaos = true;
+        self
+    }
+
+    /// Envoy can have a successor, on the same port.
+    pub fn hot_restarts(mut self, place: HotRestart) -> MeshBuilder {
+        self.hot_restart = Some(place);
+        self
+    }
+
+    /// The aggregator's disk can be made to fail, and its clock and Envoy's to be off.
+    pub fn with_faults(mut self) -> MeshBuilder {
+        self.has_faults = true;
+        self
+    }
+
+    /// The aggregator's state lies on a file system of that size (`4m`); takes a user who may mount.
+    pub fn on_small_disk(mut self, size: &'static str) -> MeshBuilder {
+        self.small_disk = Some(size);
         self
     }
 
@@ -344,7 +435,19 @@ impl MeshBuilder {
         };
         let tls = identity.as_ref().map(|identity| identity.acceptor.clone());
         let provider = Arc::new(runtime.block_on(Provider::start_with(tls))?);
-        let aggregator = Aggregator::start(
+        let state_dir = dir.path().join(STATE_DIR);
+        std::fs::create_dir_all(&state_dir)?;
+        let small_disk = self
+            .small_disk
+            .map(|size| SmallDisk::over(&state_dir, size))
+            .transpose()?;
+        let faults = self
+            .has_faults
+            .then(|| Faults::below(&state_dir, dir.path()))
+            .transpose()?;
+        let environment = faults.as_ref().map(Faults::environment).unwrap_or_default();
+        let aggregator = Aggregator::start_in(
+            environment.clone(),
             &artifacts.tollmesh,
             dir.path(),
             self.on_unix_socket,
@@ -356,7 +459,13 @@ impl MeshBuilder {
             std::fs::create_dir_all(folder)?;
             let mut config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
             hop(&mut config);
-            Envoy::start(&artifacts.envoy, &config, self.n_workers, folder, handle)
+            let launch = Launch {
+                // One machine has one clock.
+                environment: environment.clone(),
+                hot_restart: self.hot_restart,
+                ..Launch::new(&artifacts.envoy, config, self.n_workers, folder)
+            };
+            Envoy::start(launch, handle)
         };
         let upstream = self.provider_at.unwrap_or_else(|| provider.address());
         let hop = self.caller.as_deref();
@@ -377,9 +486,11 @@ impl MeshBuilder {
             gateway,
             aggregator,
             chaos,
+            faults,
             provider,
             operator,
             runtime,
+            small_disk,
             dir,
         })
     }
@@ -424,6 +535,9 @@ impl MeshBuilder {
             plugin,
         };
         envoy_config::fill_in(&mut config, &places)?;
+        if self.hot_restart.is_some() {
+            envoy_config::listen_at(&mut config, ports::free())?;
+        }
         envoy_config::patch_routes(&mut config, &self.routes);
         envoy_config::patch_hosts(&mut config, &self.hosts);
         envoy_config::put_first(&mut config, &self.filter_before);

@@ -62,9 +62,20 @@ impl Running {
         let _ = self.child.wait();
     }
 
+    /// SIGTERM, without a wait.
+    pub fn tell_to_end(&self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .with_context(|| format!("cannot signal {}", self.name))
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
+        self.end_by(Signal::TERM, patience)
+    }
+
+    /// A signal that ends it, and waits for the end.
+    pub fn end_by(&mut self, signal: Signal, patience: Duration) -> anyhow::Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.child), signal)
             .with_context(|| format!("cannot signal {}", self.name))?;
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
@@ -74,7 +85,7 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
         bail!(
-            "{} still runs {} s after SIGTERM",
+            "{} still runs {} s after a signal to end",
             self.name,
             patience.as_secs()
         )

@@ -12,6 +12,10 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 pub struct Identity {
     /// The CA's certificate in PEM: what Envoy has to trust.
     pub ca_pem: String,
+    /// The certificate in PEM, for servers that read files.
+    pub certificate_pem: String,
+    /// Its key in PEM.
+    pub key_pem: String,
     /// Takes connections under the certificate; offers HTTP/2 and HTTP/1.1 by ALPN.
     pub acceptor: TlsAcceptor,
 }
@@ -31,6 +35,7 @@ impl Identity {
         let key = KeyPair::generate()?;
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let certificate = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+        let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
@@ -39,6 +44,8 @@ impl Identity {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Identity {
             ca_pem,
+            certificate_pem,
+            key_pem,
             acceptor: TlsAcceptor::from(Arc::new(config)),
         })
     }

@@ -6,6 +6,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod feed;
+pub mod forward;
 pub mod http;
 pub mod import;
 pub mod ingest;

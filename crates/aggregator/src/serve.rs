@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -16,6 +16,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::clock;
 use crate::config::{Config, Listen};
+use crate::forward::{self, Courier};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
 use crate::ledger::{AppendError, Ledger, LedgerOptions};
@@ -25,6 +26,8 @@ use crate::prices::Prices;
 
 /// After SIGTERM filters that drain send on; this long without a word means that none does.
 const IDLE: Duration = Duration::from_secs(2);
+/// What forwarding gets after SIGTERM, even if filters sent to the last.
+const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The ledger deletes whole hours.
@@ -48,6 +51,14 @@ struct Running {
     activity: Arc<Activity>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
+    forwarding: Option<Forwarding>,
+}
+
+/// The forwarding of rows, which goes on when the servers have ended.
+struct Forwarding {
+    stop: watch::Sender<bool>,
+    courier: JoinHandle<()>,
+    status: Arc<Mutex<forward::Status>>,
 }
 
 /// Serves until SIGTERM or SIGINT. An error means that it never was ready.
@@ -92,8 +103,13 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         Arc::clone(&metrics),
         Arc::clone(&activity),
     );
+    let forwarding = config
+        .postgres
+        .as_ref()
+        .map(|settings| Forwarding::start(ledger.clone(), settings.clone(), Arc::clone(&metrics)));
     let operator = Operator {
         ledger: ledger.clone(),
+        forwarding: forwarding.as_ref().map(|f| Arc::clone(&f.status)),
         prices: Arc::clone(&prices),
         metrics,
         exposition,
@@ -114,6 +130,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         activity,
         stop,
         servers,
+        forwarding,
     })
 }
 
@@ -143,7 +160,9 @@ pub async fn open_ledger(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Ledger, Exposition)> {
     let (meter, slots) = metrics::meter(&config.metrics, metrics);
-    let options = LedgerOptions::new(config.state_dir.clone()).meter(meter);
+    let options = LedgerOptions::new(config.state_dir.clone())
+        .meter(meter)
+        .forwards(config.postgres.is_some());
     let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
     let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(metrics)));
     Ok((ledger, exposition))
@@ -191,8 +210,37 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+impl Forwarding {
+    fn start(ledger: Ledger, settings: forward::Settings, metrics: Arc<Metrics>) -> Forwarding {
+        tracing::info!(to = %settings.place, "calls are forwarded");
+        let courier = Courier::new(ledger, settings, metrics);
+        let stop = watch::Sender::new(false);
+        Forwarding {
+            status: courier.status(),
+            courier: tokio::spawn(courier.run(stop.subscribe())),
+            stop,
+        }
+    }
+
+    /// Forwards what is left, at most for `patience`; says what is left then.
+    async fn finish(self, patience: Duration) {
+        self.stop.send_replace(true);
+        // One that is still on its way has brought whole parcels only.
+        let in_time = tokio::time::timeout(patience, self.courier).await;
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = status.pending;
+        if in_time.is_err() || pending > 0 {
+            tracing::warn!(
+                pending,
+                "calls were not forwarded; they are when this state_dir is served again"
+            );
+        }
+    }
+}
+
 impl Running {
-    /// Takes events until none has come for [`IDLE`], at most for `drain`; then closes.
+    /// Takes events until none has come for [`IDLE`], at most for `drain`; forwards what is left in
+    /// what remains of that time, and [`FORWARD_TIME_MIN`] at least; then closes.
     async fn stop(self, drain: Duration) {
         let begun = Instant::now();
         self.activity.stop();
@@ -208,6 +256,10 @@ impl Running {
         for server in self.servers {
             // A panic in it was logged by the runtime; the ledger is closed all the same.
             let _ = server.await;
+        }
+        if let Some(forwarding) = self.forwarding {
+            let remaining = drain.saturating_sub(begun.elapsed());
+            forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
         }
         self.ledger.close().await;
     }

@@ -625,15 +625,6 @@ fn refusals_to_open_say_file_reason_and_remedy() {
         let message = refusal(&dir);
         message.replace(dir.to_str().unwrap(), "DIR")
     };
-    assert_eq!(
-        with_file("text", &|file| std::fs::write(
-            file,
-            "not a database, but text"
-        )
-        .unwrap()),
-        "DIR/ledger.db: not a ledger (no SQLite database); move the file away, or name another \
-         state_dir"
-    );
     let database = |sql: &'static str| {
         move |file: &Path| {
             let connection = rusqlite::Connection::open(file).unwrap();
@@ -651,10 +642,21 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 3; run the \
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 4; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
-    let file = dir.path().join("text/ledger.db");
+    let text = dir.path().join("text");
+    std::fs::create_dir(&text).unwrap();
+    std::fs::write(text.join("ledger.db"), "not a database, but text").unwrap();
+    assert_eq!(
+        Reader::open(&text).err().map(|error| error.to_string()),
+        Some(format!(
+            "{}/ledger.db: not a ledger (no SQLite database); move the file away, or name another \
+             state_dir",
+            text.display()
+        ))
+    );
+    let file = text.join("ledger.db");
     assert_eq!(
         refusal(&file),
         format!(
@@ -917,6 +919,20 @@ fn a_failing_ledger_says_so_and_recovers_by_itself() {
     assert_eq!(append(&ledger, batch()).accepted(), 2);
     assert_eq!(total_spend(ledger.reader()), (3, PicoSum::from_pico(6)));
     assert_eq!(counter(&ledger, "cost", "checkout"), 6);
+}
+
+#[test]
+fn what_is_no_database_at_the_start_is_set_aside_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "not a database, but text";
+    std::fs::write(dir.path().join("ledger.db"), text).unwrap();
+    let ledger = open(dir.path());
+    let health = ledger.health();
+    assert_eq!((health.rows, health.set_aside), (0, 1));
+    assert!(health.failing.is_none());
+    let aside = std::fs::read_to_string(dir.path().join("ledger.db.damaged-1"));
+    assert_eq!(aside.unwrap(), text);
+    assert_eq!(append(&ledger, vec![entry(event("a"), 5)]).accepted(), 1);
 }
 
 /// A file system of its own, so that it can be full; gone when dropped.

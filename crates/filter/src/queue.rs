@@ -126,7 +126,7 @@ impl Queue {
 
     /// The body of the batch that is due, if one is: the unacknowledged one again, or the next.
     pub fn next(&mut self, node: &Node, now_ms: i64) -> Option<Vec<u8>> {
-        if self.batch.is_on_the_way || now_ms < self.backoff.not_before_ms {
+        if self.batch.is_on_the_way || self.backoff.is_waiting(now_ms) {
             return None;
         }
         if self.batch.lengths.is_empty() {
@@ -284,6 +284,13 @@ impl Batch {
 }
 
 impl Backoff {
+    /// Whether the pause is not over. The host's clock is the wall's: one that was set back would
+    /// make a pause of hours, so a longer one than there are is taken for that.
+    fn is_waiting(&self, now_ms: i64) -> bool {
+        let left_ms = self.not_before_ms.saturating_sub(now_ms);
+        (1..=BACKOFF_MS_MAX.cast_signed()).contains(&left_ms)
+    }
+
     /// Half of the doubled pause is left to chance, so that workers do not come back together.
     fn fail(&mut self, now_ms: i64, retry_after_ms: Option<u64>) {
         let doubled = BACKOFF_MS_MIN << self.n_failures.min(10);
@@ -379,6 +386,17 @@ mod tests {
         queue.settle(&Answer::Away { retry_after_ms }, now_ms);
         assert!(next(&mut queue, now_ms + 4_999).is_none());
         assert!(next(&mut queue, now_ms + 5_000).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let mut queue = Queue::new(1);
+        queue.push("1");
+        let hour_ms = 3_600_000;
+        assert!(next(&mut queue, hour_ms).is_some());
+        queue.settle(&AWAY, hour_ms);
+        assert!(next(&mut queue, hour_ms).is_none());
+        assert_eq!(events(next(&mut queue, 0)), ["1"]);
     }
 
     #[test]

@@ -11,12 +11,13 @@ use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
 use crate::host;
 use crate::session::{Denial, Effects, Ending, Input, Session, Site};
-use crate::worker::{Worker, now};
+use crate::worker::{StreamClock, Worker};
 
 /// The host's side of one [`Session`].
 pub struct Stream {
     worker: Rc<Worker>,
     session: Session,
+    clock: StreamClock,
 }
 
 impl Stream {
@@ -25,6 +26,7 @@ impl Stream {
         Stream {
             worker,
             session: Session::default(),
+            clock: StreamClock::default(),
         }
     }
 
@@ -34,7 +36,7 @@ impl Stream {
             return Effects::default();
         };
         let now = match self.session.needs_time(&input) {
-            true => now(),
+            true => self.clock.now(),
             false => Timestamp::default(),
         };
         let is_connection = self.session.is_upgraded();

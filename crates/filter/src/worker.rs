@@ -1,6 +1,7 @@
 //! What all contexts of one plugin instance share: the site, the queue, the counts.
 
 use std::cell::{Cell, RefCell};
+use std::time::Instant;
 
 use tollmesh_wire::Timestamp;
 
@@ -91,6 +92,20 @@ impl Worker {
                 let _ = host::increment_counter(id, n);
             }
         }
+    }
+}
+
+/// The time of one stream: the wall clock's at its first look, and from there on by a clock that
+/// nobody sets, so that no call takes an hour because the machine's clock was set.
+#[derive(Debug, Default)]
+pub struct StreamClock(Option<(Timestamp, Instant)>);
+
+impl StreamClock {
+    /// Now.
+    pub fn now(&mut self) -> Timestamp {
+        let (began, since) = *self.0.get_or_insert_with(|| (now(), Instant::now()));
+        let ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_unix_ms(began.as_unix_ms().saturating_add(ms))
     }
 }
 

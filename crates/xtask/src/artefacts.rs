@@ -46,20 +46,21 @@ pub fn driver(workshop: &Workshop, name: &str, profile: Profile) -> Result<PathB
 
 /// Builds the program that drives the filter's session natively and counts its heap.
 pub fn stream_memory(workshop: &Workshop) -> Result<PathBuf> {
-    const NAME: &str = "stream_memory";
-    let args = [
-        "--profile",
-        "driver",
-        "-p",
-        "tollmesh-filter",
-        "--example",
-        NAME,
-    ];
+    example(workshop, "tollmesh-filter", "stream_memory")
+}
+
+/// Builds the program that forwards as a thousand sidecars do.
+pub fn forward_load(workshop: &Workshop) -> Result<PathBuf> {
+    example(workshop, "tollmesh-aggregator", "forward_load")
+}
+
+fn example(workshop: &Workshop, package: &str, name: &str) -> Result<PathBuf> {
+    let args = ["--profile", "driver", "-p", package, "--example", name];
     workshop.steps.run(
-        &format!("building the {NAME}"),
+        &format!("building the {name}"),
         &mut workshop.cargo("build", &args),
     )?;
-    there(workshop.target.join("driver/examples").join(NAME))
+    there(workshop.target.join("driver/examples").join(name))
 }
 
 /// How a driver is built.

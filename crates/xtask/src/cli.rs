@@ -114,9 +114,13 @@ pub struct Bench {
     /// How long each measurement lasts
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u32>,
-    /// Only the loads of the filter whose name contains this, and nothing of the aggregator
+    /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
+    /// "ingest" the aggregator alone
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
+    /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
+    #[arg(long, conflicts_with = "load")]
+    pub postgres: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -124,15 +128,17 @@ pub struct Bench {
 impl Bench {
     /// The options that the benchmark itself reads, as it reads them.
     pub fn forwarded(&self) -> Vec<OsString> {
-        [
+        let values = [
             ("--rounds", self.rounds.map(|n| n.to_string())),
             ("--seconds", self.seconds.map(|n| n.to_string())),
             ("--load", self.load.clone()),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some([name.into(), value?.into()]))
-        .flatten()
-        .collect()
+        ];
+        values
+            .into_iter()
+            .filter_map(|(name, value)| Some([name.into(), value?.into()]))
+            .flatten()
+            .chain(self.postgres.then(|| "--postgres".into()))
+            .collect()
     }
 }
 
@@ -167,6 +173,9 @@ pub struct Soak {
     /// How many requests to send; 200,000 where nothing is said
     #[arg(long, value_name = "N")]
     pub requests: Option<u64>,
+    /// Instead, the tests of faults at full length: absences last a minute
+    #[arg(long, conflicts_with = "requests")]
+    pub faults: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -233,7 +242,7 @@ mod tests {
 
     #[test]
     fn options_are_forwarded_as_they_were_given() {
-        let cases: [(&[&str], &[&str]); 10] = [
+        let cases: [(&[&str], &[&str]); 11] = [
             (&["demo"], &[]),
             (&["demo", "--once"], &["--once"]),
             (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
@@ -258,6 +267,10 @@ mod tests {
             ),
             (&["bench", "--seconds", "2"], &["--seconds", "2"]),
             (&["bench", "--load", "64 KB"], &["--load", "64 KB"]),
+            (
+                &["bench", "--postgres", "--seconds", "9"],
+                &["--seconds", "9", "--postgres"],
+            ),
             (&["memory"], &[]),
             (
                 &["memory", "--longest", "64", "--streams", "9"],
@@ -281,8 +294,13 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        for typed in [["demo", "--live", "--once"], ["demo", "--chunk", "1"]] {
-            assert!(Cli::try_parse_from(["cargo xtask"].iter().chain(&typed)).is_err());
+        let cases: [&[&str]; 3] = [
+            &["demo", "--live", "--once"],
+            &["demo", "--chunk", "1"],
+            &["soak", "--faults", "--requests", "9"],
+        ];
+        for typed in cases {
+            assert!(Cli::try_parse_from(["cargo xtask"].iter().chain(typed)).is_err());
         }
     }
 }

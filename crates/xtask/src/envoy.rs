@@ -164,7 +164,7 @@ fn release(version: &str, os: &str, arch: &str) -> Result<&'static Release> {
 }
 
 /// Every program of that name in `PATH`, in order.
-fn in_path(name: &str) -> Vec<PathBuf> {
+pub fn in_path(name: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .map(|folder| folder.join(name))

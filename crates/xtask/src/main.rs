@@ -10,6 +10,8 @@ mod tally;
 mod tools;
 
 mod envoy;
+mod postgres;
+mod prometheus;
 mod toolchain;
 
 mod wheel;

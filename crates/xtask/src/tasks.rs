@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::artefacts::{self, Profile, Variables};
 use crate::cli::{Bench, Demo, Memory, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
-use crate::tools;
+use crate::tools::{self, For};
 use crate::workshop::Workshop;
 use crate::{fuzz, steps};
 
@@ -20,6 +20,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Test(test) => run_tests(&workshop, &test),
         Task::Bench(bench) => run_bench(&workshop, &bench),
         Task::Memory(memory) => run_memory(&workshop, &memory),
+        Task::Soak(soak) if soak.faults => soak_in_faults(&workshop, &soak),
         Task::Soak(soak) => run_soak(&workshop, &soak),
         Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
@@ -27,7 +28,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
 }
 
 fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
-    let variables = made_ready(workshop, &demo.pinned)?;
+    let variables = made_ready(workshop, &demo.pinned, For::Running)?;
     let program = artefacts::driver(workshop, "demo", Profile::Quick)?;
     hand_over(
         workshop,
@@ -37,8 +38,16 @@ fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
 }
 
 fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
-    let mut variables = made_ready(workshop, &bench.pinned)?;
-    variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
+    let whom = match bench.postgres {
+        true => For::All,
+        false => For::Running,
+    };
+    let mut variables = made_ready(workshop, &bench.pinned, whom)?;
+    if bench.postgres {
+        variables.push(("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?));
+    } else {
+        variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
+    }
     let program = artefacts::driver(workshop, "bench", Profile::Fast)?;
     hand_over(
         workshop,
@@ -48,7 +57,7 @@ fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
 }
 
 fn run_memory(workshop: &Workshop, memory: &Memory) -> Result<ExitCode> {
-    let mut variables = made_ready(workshop, &memory.pinned)?;
+    let mut variables = made_ready(workshop, &memory.pinned, For::Running)?;
     variables.push((
         "TOLLMESH_STREAM_MEMORY",
         artefacts::stream_memory(workshop)?,
@@ -62,7 +71,7 @@ fn run_memory(workshop: &Workshop, memory: &Memory) -> Result<ExitCode> {
 }
 
 fn run_soak(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
-    let variables = made_ready(workshop, &soak.pinned)?;
+    let variables = made_ready(workshop, &soak.pinned, For::Running)?;
     let program = artefacts::driver(workshop, "soak", Profile::Fast)?;
     hand_over(
         workshop,
@@ -71,9 +80,26 @@ fn run_soak(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
     )
 }
 
+/// Runs the tests of faults as long as they are meant to be; none may be skipped.
+fn soak_in_faults(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
+    let variables = made_ready(workshop, &soak.pinned, For::All)?;
+    let tests = ["-p", "tollmesh-tests", "--test", "faults_*"];
+    let mut cargo = workshop.cargo("test", &["--no-fail-fast"]);
+    cargo.args(tests).args(["--test", "recovery"]);
+    cargo
+        .envs(variables)
+        .env("TOLLMESH_REQUIRE", "1")
+        .env("TOLLMESH_FAULTS", "full");
+    tallied(workshop, &mut cargo)
+}
+
 /// Runs every test of the workspace; its last line of output are the counts.
 fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
-    let variables = made_ready(workshop, &test.pinned)?;
+    let whom = match steps::runs_in_ci() {
+        true => For::All,
+        false => For::Tests,
+    };
+    let variables = made_ready(workshop, &test.pinned, whom)?;
     // One failure must not hide the next one.
     let mut cargo = workshop.cargo("test", &["--no-fail-fast"]);
     match test.narrowed.as_slice() {
@@ -84,8 +110,13 @@ fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
     if steps::runs_in_ci() {
         cargo.env("TOLLMESH_REQUIRE", "1");
     }
+    tallied(workshop, &mut cargo)
+}
+
+/// Runs tests; the last line of output are their counts.
+fn tallied(workshop: &Workshop, cargo: &mut Command) -> Result<ExitCode> {
     let mut tally = Tally::default();
-    let status = workshop.steps.tee(&mut cargo, |line| tally.read(line))?;
+    let status = workshop.steps.tee(cargo, |line| tally.read(line))?;
     println!("\n{tally}");
     Ok(if status.success() && tally.is_good() {
         ExitCode::SUCCESS
@@ -95,15 +126,15 @@ fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
 }
 
 fn set_up(workshop: &Workshop, pinned: &Pinned) -> Result<ExitCode> {
-    for found in tools::find_all(workshop, pinned)? {
+    for found in tools::find_all(workshop, pinned, For::All)? {
         println!("{:<16} {}", found.what, found.path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sets up and builds; answers the environment of whoever drives the artefacts.
-fn made_ready(workshop: &Workshop, pinned: &Pinned) -> Result<Variables> {
-    let found = tools::find_all(workshop, pinned)?;
+fn made_ready(workshop: &Workshop, pinned: &Pinned, whom: For) -> Result<Variables> {
+    let found = tools::find_all(workshop, pinned, whom)?;
     let mut variables = artefacts::build(workshop)?;
     variables.extend(
         found

@@ -9,6 +9,7 @@ use tollmesh_wire::plugin::{PluginConfig, TagSources};
 use super::late_tags::late_tags;
 use super::{Files, Outcome};
 use crate::config::{Config, Listen, Problem, budgets};
+use crate::forward::Place;
 use crate::prices::{Prices, PricesError};
 
 /// Tell every mistake in every file, with place and remedy.
@@ -98,6 +99,27 @@ impl Findings {
             && let Err(error) = crate::serve::read_token(token_file)
         {
             self.mistakes.push(format!("{file}: {error:#}"));
+        }
+        if let Some(postgres) = &config.postgres {
+            self.consider_store(&postgres.place, file);
+        }
+    }
+
+    fn consider_store(&mut self, place: &Place, file: impl std::fmt::Display) {
+        if let Err(error) = place.check_files() {
+            self.mistakes.push(format!("{file}: {}", error.chain()));
+        }
+        if place.has_password() {
+            self.warnings.push(format!(
+                "{file}: postgres.url: whoever reads this file reads the password; put it into a \
+                 file of its own, and name that as postgres.password_file"
+            ));
+        }
+        if place.may_be_read_on_the_way() {
+            self.warnings.push(format!(
+                "{file}: postgres.url: {place} may be reached without encryption; name its \
+                 authority as postgres.ca_file, or add sslmode=require"
+            ));
         }
     }
 

@@ -14,6 +14,7 @@ mod progress;
 mod report;
 mod reprice;
 mod serve;
+mod store;
 mod top;
 
 use std::path::PathBuf;

@@ -8,9 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::output::{self, Format};
+use super::store::Asks;
 use super::{Files, Outcome};
 use crate::clock;
-use crate::ledger::query::{Dimension, Reader, SpendQuery, SpendRow};
+use crate::ledger::query::{Dimension, SpendQuery, SpendRow};
 use crate::question::Parts;
 use crate::report::{self, CHARGED_BY, Focus, Store};
 use crate::rows::{self, Rows};
@@ -63,6 +64,8 @@ struct Sums {
     /// With --format focus: the BillingAccountId; the provider's name where not given.
     #[arg(long, value_name = "ID")]
     billing_account: Option<String>,
+    #[command(flatten)]
+    store: Asks,
     /// How rows are written.
     #[arg(long, value_enum, default_value_t)]
     format: Written,
@@ -116,11 +119,11 @@ fn run_sums(files: &Files, sums: Sums) -> anyhow::Result<Outcome> {
         "--format focus has its own rows; remove --by, --chargeback and --interval"
     );
     let query = parts.spend(clock::now())?;
-    let reader = Reader::open(&files.load()?.state_dir)?;
+    let ledger = sums.store.open(files)?;
     if is_focus {
-        return run_focus(&reader, query, sums.billing_account);
+        return run_focus(&ledger, query, sums.billing_account);
     }
-    let found = Store::spend(&reader, &query)?;
+    let found = ledger.spend(&query)?;
     let has_interval = query.interval_ms.is_some();
     let mut rows = rows_of(&query.by, has_interval, &found, sums.chargeback);
     let format = match sums.format {
@@ -133,7 +136,7 @@ fn run_sums(files: &Files, sums: Sums) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     if rows.items.len() > 1 {
-        rows.items.extend(total(&reader, &query, sums.chargeback)?);
+        rows.items.extend(total(&ledger, &query, sums.chargeback)?);
     }
     if sums.format == Written::Html {
         write_page(&query, rows)?;

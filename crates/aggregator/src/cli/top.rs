@@ -3,10 +3,11 @@
 use clap::{Args, ValueEnum};
 
 use super::output::{self, Format};
+use super::store::Asks;
 use super::{Files, Outcome};
 use crate::clock;
-use crate::ledger::query::Reader;
 use crate::question::Parts;
+use crate::report::Store;
 use crate::rows;
 
 /// The calls that stand out.
@@ -29,6 +30,8 @@ pub struct Arguments {
     /// How many.
     #[arg(long, value_name = "N", default_value = "20")]
     limit: String,
+    #[command(flatten)]
+    store: Asks,
     /// How rows are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -79,8 +82,7 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         ..Parts::default()
     };
     let query = parts.requests(clock::now())?;
-    let reader = Reader::open(&files.load()?.state_dir)?;
-    let page = reader.requests(&query)?;
+    let page = arguments.store.open(files)?.requests(&query)?;
     let rows = rows::requests(&page.items, page.next_cursor);
     output::write(&rows, arguments.format, COLUMNS)?;
     Ok(Outcome::Done)

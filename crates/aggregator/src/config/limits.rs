@@ -13,6 +13,17 @@ pub const RETENTION_DAYS_DEFAULT: u64 = 90;
 /// From a day to ten years.
 pub const RETENTION_DAYS: (u64, u64) = (1, 3660);
 
+/// A year to compare with, beside the present month.
+pub const RETENTION_MONTHS_DEFAULT: u64 = 13;
+/// From a month to ten years.
+pub const RETENTION_MONTHS: (u64, u64) = (1, 120);
+
+/// Between two visits of one sidecar to the shared ledger. What a visit costs the server is mostly
+/// the making of a connection; a thousand sidecars then make some thirty a second.
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+/// Below a tenth of a second visits would outnumber calls; beyond an hour nobody would wait.
+const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+
 /// What most teams ask for; anything that grows with users must not be here.
 pub const LABELS_DEFAULT: [&str; 3] = ["team", "feature", "environment"];
 /// Each further label multiplies series.
@@ -78,6 +89,17 @@ pub fn drain(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is too long; expected at most \"1h\""));
     }
     Ok(drain)
+}
+
+/// Reads `postgres.interval`.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < INTERVAL.0 || interval > INTERVAL.1 {
+        return Err(format!(
+            "{text:?} is out of bounds; expected from \"100ms\" to \"1h\""
+        ));
+    }
+    Ok(interval)
 }
 
 /// Reads `250ms`, `10s`, `5m` or `1h`.

@@ -10,6 +10,7 @@ mod state_dir;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::forward::{Place, Settings};
 pub use listen::Listen;
 pub use problem::{Problem, Problems};
 use section::{Section, Sink};
@@ -42,6 +43,8 @@ pub struct Config {
     /// `retention.days`: how long single calls are kept; hourly sums and counters stay.
     /// Default 90.
     pub retention_days: u32,
+    /// `[postgres]`: the cluster's shared ledger. Default: none.
+    pub postgres: Option<Settings>,
 }
 
 /// `[operator]`: the side of people and Prometheus.
@@ -101,7 +104,7 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["redis", "postgres", "alerts", "otlp"];
+const NOT_AVAILABLE: &[&str] = &["redis", "alerts", "otlp"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
@@ -116,6 +119,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let mut retention = root.section("retention");
     let days = retention.number("days", limits::RETENTION_DAYS, "days");
     retention.finish();
+    let postgres = read_postgres(root.section("postgres"));
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -137,6 +141,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         operator,
         metrics,
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
+        postgres,
     })
 }
 
@@ -169,6 +174,32 @@ fn read_metrics(mut section: Section<'_>) -> Metrics {
         max_values_per_label: values.unwrap_or(limits::VALUES_PER_LABEL_DEFAULT) as usize,
         max_series: series.unwrap_or(limits::SERIES_DEFAULT) as usize,
     }
+}
+
+/// `postgres.url` with what belongs to it: `password_file`, `ca_file`, `interval` (30 s) and
+/// `retention_months` (13).
+fn read_postgres(mut section: Section<'_>) -> Option<Settings> {
+    let lacks_url = !section.is_empty() && !section.has("url");
+    let place = section.parsed("url", Place::parse);
+    let password_file = section.parsed("password_file", limits::absolute_path);
+    let ca_file = section.parsed("ca_file", limits::absolute_path);
+    let interval = section.parsed("interval", limits::interval);
+    let months = section.number("retention_months", limits::RETENTION_MONTHS, "months");
+    if lacks_url {
+        section.refuse("url", "missing; name the database, or remove the section");
+    }
+    if place.as_ref().is_some_and(Place::has_password) && password_file.is_some() {
+        section.refuse(
+            "password_file",
+            "the URL holds a password too; remove that one",
+        );
+    }
+    section.finish();
+    Some(Settings {
+        place: place?.password_file(password_file).ca_file(ca_file),
+        interval: interval.unwrap_or(limits::INTERVAL_DEFAULT),
+        retention_months: months.unwrap_or(limits::RETENTION_MONTHS_DEFAULT) as u32,
+    })
 }
 
 /// The parser's words on one line, with the place as people count.

@@ -165,6 +165,16 @@ impl<'a> Section<'a> {
         texts
     }
 
+    /// Whether the file says nothing here that is yet to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Whether the file has that key, and it is yet to be taken.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Refuses that key, if it is there, with these words.
     pub fn not_available(&mut self, key: &'static str) {
         if self.table.remove(key).is_some() {

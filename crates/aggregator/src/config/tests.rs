@@ -43,6 +43,12 @@ fn a_full_file_is_taken() {
         max_series = 200
         [retention]
         days = 7
+        [postgres]
+        url = "postgres://tollmesh@db.example:6432/costs"
+        password_file = "/etc/tollmesh/password"
+        ca_file = "/etc/tollmesh/ca.pem"
+        interval = "1m"
+        retention_months = 25
     "#;
     let config = Config::parse("tollmesh.toml", text, None).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
@@ -51,6 +57,13 @@ fn a_full_file_is_taken() {
     assert_eq!(config.retention_days, 7);
     let overrides = config.overrides.as_deref();
     assert_eq!(overrides, Some(Path::new("/etc/tollmesh/overrides.toml")));
+    let postgres = config.postgres.unwrap();
+    assert_eq!(
+        postgres.place.to_string(),
+        "postgres://db.example:6432/costs"
+    );
+    assert_eq!(postgres.interval, Duration::from_secs(60));
+    assert_eq!(postgres.retention_months, 25);
     let over = Config::parse("tollmesh.toml", text, Some(Path::new("/s"))).unwrap();
     assert_eq!(over.state_dir, Path::new("/s"));
 }
@@ -139,6 +152,29 @@ fn every_mistake_has_its_message() {
             "tollmesh.toml: budgets: \"budgets.toml\" is a relative path; expected an absolute one",
         ),
         (
+            "[postgres]\nurl = \"db.example\"",
+            "tollmesh.toml: postgres.url: not a URL of PostgreSQL; expected such as \
+             \"postgres://tollmesh@db.example:5432/tollmesh\"",
+        ),
+        (
+            "[postgres]\ninterval = \"1m\"",
+            "tollmesh.toml: postgres.url: missing; name the database, or remove the section",
+        ),
+        (
+            "[postgres]\nurl = \"postgres://u:secret@db/x\"\npassword_file = \"/p\"",
+            "tollmesh.toml: postgres.password_file: the URL holds a password too; remove that one",
+        ),
+        (
+            "[postgres]\nurl = \"postgres://u@db/x\"\ninterval = \"2h\"",
+            "tollmesh.toml: postgres.interval: \"2h\" is out of bounds; expected from \"100ms\" \
+             to \"1h\"",
+        ),
+        (
+            "[postgres]\nurl = \"postgres://u@db/x\"\nretention_months = 0",
+            "tollmesh.toml: postgres.retention_months: found 0; expected a number of months from 1 \
+             to 120",
+        ),
+        (
             "[redis]\nurl = \"redis://x\"",
             "tollmesh.toml: redis: not available in this version; remove it",
         ),
@@ -159,7 +195,7 @@ fn all_mistakes_are_told_at_once() {
         .lines()
         .map(|line| line.split(": ").nth(1).unwrap_or_default().to_owned())
         .collect();
-    assert_eq!(keys, ["drain", "ingest.port", "postgres", "colour"]);
+    assert_eq!(keys, ["drain", "ingest.port", "postgres.url", "colour"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! For probes and scrapers: whether the process lives, is ready, and what it counts.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Operator;
 use crate::clock;
+use crate::forward::Status;
 use crate::problem::Problem;
 
 /// The process answers, whatever else is wrong: a restart would not help a full disk.
@@ -32,12 +33,13 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
     });
     let broken = operator.prices.broken().map(|error| error.to_string());
     let tables = operator.prices.tables();
-    let detail: Value = json!({
+    let mut detail: Value = json!({
         "ready": failing.is_none(),
         "ledger": {
             "failing": failing,
             "queued_events": health.queued_events,
             "rows": health.rows,
+            "set_aside": health.set_aside,
         },
         "prices": {
             "pricing_version": &*tables.version,
@@ -45,6 +47,17 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
             "refused": broken,
         },
     });
+    // A store that is away delays what it is told, and harms nobody: it is a detail.
+    if let Some(forwarding) = operator.forwarding() {
+        detail["forwarding"] = json!({
+            "pending_rows": forwarding.pending,
+            "lag_seconds": forwarding.lag_seconds(clock::now()),
+            "failing": forwarding.failing.map(|failing| json!({
+                "error": failing.error,
+                "since_seconds": failing.since.elapsed().as_secs(),
+            })),
+        });
+    }
     (status, Json(detail)).into_response()
 }
 
@@ -63,14 +76,33 @@ pub async fn metrics(State(operator): State<Arc<Operator>>) -> Result<Response, 
 }
 
 impl Operator {
+    /// How forwarding is, where it is set up.
+    fn forwarding(&self) -> Option<Status> {
+        let status = self.forwarding.as_ref()?;
+        Some(
+            status
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+
     /// Brings gauges up to this instant; between scrapes nobody looks at them.
     fn observe(&self) {
         let health = self.ledger.health();
         let metrics = &self.metrics;
         metrics.ledger_rows.set(saturate(health.rows));
+        metrics.ledger_set_aside.set(saturate(health.set_aside));
         metrics
             .ledger_writable
             .set(i64::from(health.failing.is_none()));
+        if let Some(forwarding) = self.forwarding() {
+            let lag = forwarding.lag_seconds(clock::now());
+            metrics.forward_lag_seconds.set(saturate(lag));
+            metrics
+                .forward_pending_rows
+                .set(saturate(forwarding.pending));
+        }
         let is_current = self.prices.broken().is_none();
         metrics.price_reload_successful.set(i64::from(is_current));
         if let Some(age) = self.prices.age(clock::now()) {

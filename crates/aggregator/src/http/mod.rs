@@ -5,7 +5,7 @@ mod guard;
 mod health;
 mod reprice;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::header;
@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::StatusCode;
 
+use crate::forward::Status;
 use crate::ledger::Ledger;
 use crate::metrics::{Exposition, Metrics};
 use crate::prices::Prices;
@@ -24,6 +25,8 @@ pub use guard::Guard;
 pub struct Operator {
     /// The ledger.
     pub ledger: Ledger,
+    /// How forwarding is, where it is set up.
+    pub forwarding: Option<Arc<Mutex<Status>>>,
     /// The price tables.
     pub prices: Arc<Prices>,
     /// The process's metrics.

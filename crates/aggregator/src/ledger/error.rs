@@ -86,6 +86,20 @@ pub enum LedgerError {
         /// The journal mode that SQLite offers.
         journal: String,
     },
+    /// The file's structure is damaged.
+    #[error("{}: damaged: {found}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found.
+        found: String,
+    },
+    /// A reader keeps the write-ahead log from being begun anew after a failure.
+    #[error("{}: a reader holds the write-ahead log", path.display())]
+    LogHeld {
+        /// The file.
+        path: PathBuf,
+    },
     /// SQLite refused.
     #[error("{}: {doing}", path.display())]
     Sqlite {

@@ -8,6 +8,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError};
+use crate::ledger::outbox::Note;
 use crate::ledger::query::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::reprice::{Changes, Repricing};
@@ -29,6 +30,8 @@ pub struct LedgerOptions {
     pub meter: Box<dyn Meter>,
     /// Events that may wait for the writer.
     pub queue_events_max: usize,
+    /// Whether another store is to have every row, so that retention spares those that it has not.
+    pub forwards: bool,
 }
 
 /// A ledger open for writing. Clones are handles to the same one.
@@ -69,12 +72,19 @@ impl LedgerOptions {
             dir: dir.into(),
             meter: Box::new(NoMeter),
             queue_events_max: QUEUE_EVENTS_MAX,
+            forwards: false,
         }
     }
 
     /// The same with that meter.
     pub fn meter(mut self, meter: impl Meter) -> LedgerOptions {
         self.meter = Box::new(meter);
+        self
+    }
+
+    /// The same, sparing rows from retention that are yet to be forwarded.
+    pub fn forwards(mut self, forwards: bool) -> LedgerOptions {
+        self.forwards = forwards;
         self
     }
 }
@@ -89,8 +99,8 @@ impl Ledger {
         let (queue, shared) = writer::start(options)?;
         Ok(Ledger {
             queue: Arc::new(queue),
+            reader: Reader::new(path, Arc::clone(&shared.suspected)),
             shared,
-            reader: Reader::new(path),
         })
     }
 
@@ -121,6 +131,12 @@ impl Ledger {
                 n => deleted += n,
             }
         }
+    }
+
+    /// Notes what has become of rows on their way to another store; returns after the commit.
+    pub async fn note(&self, note: Note) -> Result<(), AppendError> {
+        let answer = self.queue.note(note)?;
+        answer.await.map_err(|_| AppendError::Closed)?
     }
 
     /// Prices rows anew and says what changed. Other batches are committed in between.

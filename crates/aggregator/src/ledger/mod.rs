@@ -10,7 +10,7 @@
 //! adds to which series. It asks for no wall clock.
 
 mod checked;
-mod codes;
+pub(crate) mod codes;
 mod counters;
 mod dictionary;
 mod entry;
@@ -19,6 +19,7 @@ mod handle;
 mod late;
 mod lines;
 mod lock;
+pub mod outbox;
 mod prune;
 mod quarantine;
 pub mod query;

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::outbox;
 use crate::ledger::rollup::HOUR_MS;
 
 /// The key in `meta` under which the end of the newest deleted hour stands, in milliseconds.
@@ -15,15 +16,24 @@ pub const PRUNE_ROWS_MAX: i64 = 2_000;
 const SHRINK_PAGES_MAX: u32 = 1_024;
 
 /// Deletes the oldest rows of whole hours before that instant, at most [`PRUNE_ROWS_MAX`]. Whole
-/// hours, since the sums of an hour and its rows are to agree for as long as there are rows.
-pub fn delete_some(connection: &Connection, before: Timestamp) -> rusqlite::Result<i64> {
+/// hours, since the sums of an hour and its rows are to agree for as long as there are rows. Where
+/// the ledger `forwards`, rows that another store is yet to have stay, however old.
+pub fn delete_some(
+    connection: &Connection,
+    before: Timestamp,
+    forwards: bool,
+) -> rusqlite::Result<i64> {
     let ms = before.as_unix_ms();
     let hour_ms = ms - ms.rem_euclid(HOUR_MS);
+    let spared = match forwards {
+        true => format!("AND {}", outbox::not_pending()),
+        false => String::new(),
+    };
     let n = connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "DELETE FROM events WHERE id IN
-                 (SELECT id FROM events WHERE time_ms < ?1 ORDER BY time_ms LIMIT ?2)",
-        )?
+                 (SELECT id FROM events WHERE time_ms < ?1 {spared} ORDER BY time_ms LIMIT ?2)"
+        ))?
         .execute(params![hour_ms, PRUNE_ROWS_MAX])?;
     if n > 0 {
         note(connection, hour_ms)?;
@@ -33,6 +43,9 @@ pub fn delete_some(connection: &Connection, before: Timestamp) -> rusqlite::Resu
             "DELETE FROM late_usage
              WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = late_usage.row)",
         )?
+        .execute([])?;
+    connection
+        .prepare_cached("DELETE FROM changes WHERE row NOT IN (SELECT id FROM events)")?
         .execute([])?;
     Ok(i64::try_from(n).unwrap_or(i64::MAX))
 }

@@ -9,6 +9,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::AppendError;
+use crate::ledger::outbox::Note;
 use crate::ledger::reprice::{Place, Repricing, Step};
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it
@@ -31,6 +32,7 @@ pub struct Batch {
 pub enum Message {
     Append(Batch, oneshot::Sender<Answer>),
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Note(Note, oneshot::Sender<Result<(), AppendError>>),
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Close(oneshot::Sender<()>),
 }
@@ -53,6 +55,7 @@ pub struct Group {
 /// What follows a transaction.
 pub enum After {
     Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Note(Note, oneshot::Sender<Result<(), AppendError>>),
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Close(oneshot::Sender<()>),
 }
@@ -109,6 +112,18 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for a step of forwarding to be noted.
+    pub fn note(
+        &self,
+        note: Note,
+    ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Note(note, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Asks for one step of repricing, after that place.
     pub fn reprice(
         &self,
@@ -154,6 +169,10 @@ impl Group {
                 }
                 Message::Prune(before, answer) => {
                     group.after = Some(After::Prune(before, answer));
+                    return group;
+                }
+                Message::Note(note, answer) => {
+                    group.after = Some(After::Note(note, answer));
                     return group;
                 }
                 Message::Reprice(repricing, place, answer) => {

@@ -16,7 +16,7 @@ use crate::ledger::codes::Coded;
 use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{CostRecord, Entry};
 use crate::ledger::lines;
-use crate::ledger::query::scope::{Scope, Table};
+use crate::ledger::query::scope::{Dialect, Scope, Table};
 use crate::ledger::query::{Filter, Span};
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row;
@@ -184,7 +184,7 @@ fn rows(
 }
 
 fn scope(repricing: &Repricing, after: Option<Place>, filters: &[Filter]) -> Scope {
-    let mut scope = Scope::new(Table::Events, repricing.span, filters);
+    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, repricing.span, filters);
     scope.add_condition("t.id <= ?", [repricing.last_row.into()]);
     if let Some(place) = after {
         scope.add_condition("(t.time_ms, t.id) > (?, ?)", place.values());

@@ -66,7 +66,8 @@ pub const JOINS: &str = "JOIN models m ON m.id = e.model_id JOIN tag_sets g ON g
     JOIN sources s ON s.id = e.source_id JOIN prices p ON p.id = e.price_id
     LEFT JOIN prices o ON o.id = e.original_price_id";
 
-fn columns() -> impl Iterator<Item = &'static str> {
+/// All of them, in the order in which [`bind`] gives them.
+pub fn columns() -> impl Iterator<Item = &'static str> {
     let buckets = Bucket::ALL.into_iter().map(Bucket::name);
     BEFORE_BUCKETS
         .into_iter()
@@ -94,7 +95,12 @@ pub fn update_sql() -> String {
 
 /// The columns that [`read`](crate::ledger::stored::read) reads, of `events e` with [`JOINS`].
 pub fn select() -> String {
-    let own: Vec<String> = columns().map(|name| format!("e.{name}")).collect();
+    select_as(|name| format!("e.{name}"))
+}
+
+/// The same with each column of `events e` as the expression that is answered for it.
+pub fn select_as(expression: impl Fn(&str) -> String) -> String {
+    let own: Vec<String> = columns().map(expression).collect();
     format!("{}, {JOINED}", own.join(", "))
 }
 

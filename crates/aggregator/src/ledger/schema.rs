@@ -13,16 +13,18 @@ use crate::ledger::wide;
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
     // anew, and hourly sums of what providers state; it finds estimated calls whose usage is
     // retrieved later.
     include_str!("schema_2_to_3.sql"),
+    // Version 4 counts the alterations of rows, and notes which are to be forwarded again.
+    include_str!("schema_3_to_4.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
@@ -59,6 +61,7 @@ pub fn open_writable(path: &Path) -> Result<Connection, LedgerError> {
         migrate(&mut connection).map_err(&failed)?;
     }
     check(path, &connection)?;
+    check_length(path, &connection)?;
     let journal: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(&failed)?;
@@ -114,7 +117,7 @@ pub fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> L
 /// Whether the error means that the file's content is damaged, so that no later try can succeed.
 pub fn is_damage(error: &LedgerError) -> bool {
     match error {
-        LedgerError::NotADatabase { .. } => true,
+        LedgerError::NotADatabase { .. } | LedgerError::Damaged { .. } => true,
         LedgerError::Sqlite { source, .. } => {
             source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
         }
@@ -214,6 +217,27 @@ fn check(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
         });
     }
     Ok(())
+}
+
+/// Refuses a file that ends before its last page. SQLite reads zeros where a page should be, and in a
+/// page of text nothing would tell them from what was there. While there is a log, the missing pages
+/// may well be in it.
+fn check_length(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        return Ok(());
+    }
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = number("page_count").and_then(|n| Ok(n * number("page_size")?));
+    let wanted = pages.map_err(failed(path, "cannot be read"))?;
+    match fs::metadata(path) {
+        Ok(file) if file.len() < wanted.unsigned_abs() => Err(LedgerError::Damaged {
+            path: path.to_owned(),
+            found: format!("{} bytes of {wanted}", file.len()),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn application_id(path: &Path, connection: &Connection) -> Result<u32, LedgerError> {

@@ -1,10 +1,12 @@
--- Version 3. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 4. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
 ) STRICT, WITHOUT ROWID;
+-- What a store that this ledger is forwarded to knows it by.
+INSERT INTO meta VALUES ('ledger_id', lower(hex(randomblob(16))));
 
 -- body: the tags as one JSON object with sorted keys.
 CREATE TABLE tag_sets (
@@ -106,7 +108,8 @@ CREATE TABLE events (
     fingerprint        TEXT,
     estimate_basis     TEXT,
     original_cost_pico INTEGER,
-    original_price_id  INTEGER REFERENCES prices (id)
+    original_price_id  INTEGER REFERENCES prices (id),
+    revision           INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX events_by_event_id ON events (event_id);
 CREATE INDEX events_by_time ON events (time_ms);
@@ -116,6 +119,19 @@ CREATE INDEX events_without_usage ON events (response_id)
 -- Calls whose usage may still be corrected: cut streams of responses that can be retrieved.
 CREATE INDEX events_estimated ON events (response_id)
     WHERE usage_source = 1 AND response_id IS NOT NULL;
+
+-- Rows that were altered, how often, and those of them that a store they were forwarded to is yet to
+-- have as they are now.
+CREATE INDEX events_revised ON events (id) WHERE revision > 0;
+CREATE TABLE changes (
+    row INTEGER PRIMARY KEY
+) STRICT;
+CREATE TRIGGER note_revision AFTER UPDATE ON events WHEN new.revision = old.revision
+BEGIN
+    UPDATE events SET revision = old.revision + 1 WHERE id = new.id;
+    INSERT OR IGNORE INTO changes (row)
+        SELECT new.id WHERE new.id <= (SELECT value FROM meta WHERE key = 'forwarded_row');
+END;
 
 -- Late usage that completed a row, so that its resending is recognised.
 CREATE TABLE late_usage (

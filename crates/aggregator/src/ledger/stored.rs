@@ -16,6 +16,7 @@ use crate::ledger::codes::Coded;
 use crate::ledger::dictionary::Ids;
 use crate::ledger::entry::{CostRecord, Entry, Original};
 use crate::ledger::lines;
+use crate::ledger::query::postgres::Cells;
 use crate::money::PicoUsd;
 
 /// A row as it stands in the ledger.
@@ -36,15 +37,15 @@ impl Stored {
 }
 
 /// Takes a row's values, from the first on.
-struct Take<'r, 's> {
-    row: &'r Row<'s>,
+struct Take<'c, 'v> {
+    cells: Cells<'c, 'v>,
     at: usize,
 }
 
 impl Take<'_, '_> {
     fn take<T: FromSql>(&mut self) -> rusqlite::Result<T> {
         self.at += 1;
-        self.row.get(self.at - 1)
+        take(self.cells, self.at - 1)
     }
 
     fn take_code<T: Coded>(&mut self) -> rusqlite::Result<T> {
@@ -75,6 +76,14 @@ fn damaged(at: usize, source: impl std::error::Error + Send + Sync + 'static) ->
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(source))
 }
 
+/// What a cell holds.
+pub fn take<T: FromSql>(cells: Cells<'_, '_>, at: usize) -> rusqlite::Result<T> {
+    let cell = cells(at)?;
+    T::column_result(cell).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, cell.data_type(), Box::new(error))
+    })
+}
+
 /// A cost line that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("cost_lines is no list of cost lines")]
@@ -82,7 +91,12 @@ struct BadLines;
 
 /// Reads what [`row::select`](crate::ledger::row::select) selects.
 pub fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let take = &mut Take { row, at: 0 };
+    read_cells(&|at| row.get_ref(at))
+}
+
+/// Reads the same from cells, wherever they come from.
+pub fn read_cells(cells: Cells<'_, '_>) -> rusqlite::Result<Stored> {
+    let take = &mut Take { cells, at: 0 };
     let row = take.take()?;
     let mut event = Event {
         event_id: take.take()?,

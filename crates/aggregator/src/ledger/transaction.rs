@@ -11,6 +11,7 @@ use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{Appended, Entry, Recorded};
 use crate::ledger::error::LedgerError;
 use crate::ledger::late::{self, Found};
+use crate::ledger::outbox::{self, Note};
 use crate::ledger::queue::Batch;
 use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
 use crate::ledger::rollup::Rollup;
@@ -124,11 +125,12 @@ impl Store {
     }
 
     /// Deletes some of the rows of hours before that instant, the oldest first, and gives their
-    /// pages back to the file system; says how many. Hourly sums and counters stay.
-    pub fn prune(&mut self, before: Timestamp) -> Result<u64, LedgerError> {
+    /// pages back to the file system; says how many. Hourly sums and counters stay; where the ledger
+    /// `forwards`, rows that are yet to be forwarded do too.
+    pub fn prune(&mut self, before: Timestamp, forwards: bool) -> Result<u64, LedgerError> {
         let prune = |connection: &mut Connection, mut count: RowCount| {
             let transaction = begin(connection)?;
-            let n = prune::delete_some(&transaction, before)?;
+            let n = prune::delete_some(&transaction, before, forwards)?;
             count.rows -= n;
             count.write(&transaction)?;
             transaction.commit()?;
@@ -139,6 +141,19 @@ impl Store {
             .map_err(schema::failed(&self.path, "old rows cannot be deleted"))?;
         self.count = count;
         Ok(n.unsigned_abs())
+    }
+
+    /// Notes what has become of rows on their way to another store.
+    pub fn note(&mut self, note: &Note) -> Result<(), LedgerError> {
+        let take = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            outbox::take(&transaction, note)?;
+            transaction.commit()
+        };
+        take(&mut self.connection).map_err(schema::failed(
+            &self.path,
+            "the progress of forwarding cannot be noted",
+        ))
     }
 
     /// Prices some rows anew, those after that place, and leaves in `increments` what the meter
@@ -181,6 +196,41 @@ impl Store {
         };
         write(&mut self.connection, self.count)
             .map_err(schema::failed(&self.path, "cannot be written"))
+    }
+
+    /// Moves all that the write-ahead log holds into the file, and begins the log anew.
+    ///
+    /// For after a failure: the kernel forgets which pages of a file it could not write, and says
+    /// so only once. Commits after pages of the log that never reached the disk would be lost with
+    /// them in a crash, however well they were synced themselves.
+    pub fn write_out(&self) -> Result<(), LedgerError> {
+        let is_held = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let held = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], is_held);
+        match held {
+            Ok(0) => Ok(()),
+            // A reader was at work for all of the busy time-out; the next try is soon.
+            Ok(_) => Err(LedgerError::LogHeld {
+                path: self.path.clone(),
+            }),
+            Err(error) => Err(schema::failed(&self.path, "cannot be written out")(error)),
+        }
+    }
+
+    /// Looks for damage in the structure of the whole file: takes seconds for a million rows.
+    pub fn examine(&self) -> Result<(), LedgerError> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(schema::failed(&self.path, "cannot be examined"))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(LedgerError::Damaged {
+                path: self.path.clone(),
+                found,
+            }),
+        }
     }
 
     /// Folds the write-ahead log into the file. What cannot be folded now, for a reader's sake, is

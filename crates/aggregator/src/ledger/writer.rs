@@ -1,7 +1,7 @@
 //! The writer thread, which commits what waits and answers it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
@@ -14,6 +14,7 @@ use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::outbox::Note;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::reprice::{Place, Repricing};
 use crate::ledger::schema;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub totals: RwLock<Totals>,
     /// Set while commits fail.
     pub failing: RwLock<Option<Failing>>,
+    /// Set when a reader found the file damaged; the writer looks for itself.
+    pub suspected: Arc<AtomicBool>,
     rows: AtomicU64,
     set_aside: AtomicU64,
 }
@@ -42,10 +45,11 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         path: options.dir.join(LEDGER_FILE),
         store: None,
         meter: options.meter,
+        forwards: options.forwards,
         shared: Arc::clone(&shared),
         _lock: lock,
     };
-    writer.store = Some(writer.take_store()?);
+    writer.store = Some(writer.first_store()?);
     let (queue, receiver, events) = queue::bounded(options.queue_events_max);
     thread::Builder::new()
         .name("ledger".into())
@@ -59,6 +63,8 @@ struct Writer {
     /// The open file, unless the last use of it failed.
     store: Option<Store>,
     meter: Box<dyn Meter>,
+    /// Whether retention spares rows that are yet to be forwarded.
+    forwards: bool,
     shared: Arc<Shared>,
     _lock: Lock,
 }
@@ -88,6 +94,9 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 impl Writer {
     fn run(mut self, receiver: &Receiver<Message>, events: &AtomicUsize) {
         loop {
+            if self.shared.suspected.swap(false, Ordering::AcqRel) {
+                self.examine();
+            }
             let first = match receiver.recv_timeout(PROBE_INTERVAL) {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Timeout) => {
@@ -103,6 +112,9 @@ impl Writer {
                 Some(After::Prune(before, answer)) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.prune(before));
+                }
+                Some(After::Note(note, answer)) => {
+                    let _ = answer.send(self.note(&note));
                 }
                 Some(After::Reprice(repricing, place, answer)) => {
                     let _ = answer.send(self.reprice(&repricing, place));
@@ -169,12 +181,22 @@ impl Writer {
     /// One step of deletion.
     fn prune(&mut self, before: Timestamp) -> Result<u64, AppendError> {
         let pruned = self.take_store().and_then(|mut store| {
-            let n = store.prune(before)?;
+            let n = store.prune(before, self.forwards)?;
             self.shared.rows.store(store.rows(), Ordering::Relaxed);
             self.store = Some(store);
             Ok(n)
         });
         pruned.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
+    /// One step of forwarding.
+    fn note(&mut self, note: &Note) -> Result<(), AppendError> {
+        let taken = self.take_store().and_then(|mut store| {
+            store.note(note)?;
+            self.store = Some(store);
+            Ok(())
+        });
+        taken.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
     /// One step of repricing.
@@ -197,16 +219,47 @@ impl Writer {
             return Ok(store);
         }
         let mut store = Store::open(&self.path)?;
+        if self.ails() {
+            store.write_out()?;
+        }
         let mut totals = write(&self.shared.totals);
         *totals = store.restore_totals(&totals)?;
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
         Ok(store)
     }
 
+    /// The store at the start. A damaged file must not keep the process from starting.
+    fn first_store(&mut self) -> Result<Store, LedgerError> {
+        match self.take_store() {
+            Err(error) if schema::is_damage(&error) => {
+                drop(self.ail(error));
+                let store = self.take_store()?;
+                self.recover();
+                Ok(store)
+            }
+            other => other,
+        }
+    }
+
+    /// Looks through a file that a reader found damaged; a sound one is gone on with.
+    fn examine(&mut self) {
+        let examined = self.take_store().and_then(|store| {
+            store.examine()?;
+            Ok(store)
+        });
+        match examined {
+            Ok(store) => self.store = Some(store),
+            Err(error) => drop(self.ail(error)),
+        }
+    }
+
+    fn ails(&self) -> bool {
+        write(&self.shared.failing).is_some()
+    }
+
     /// Tries an ailing ledger with a write that changes nothing else.
     fn probe(&mut self) {
-        let ails = write(&self.shared.failing).is_some();
-        if !ails {
+        if !self.ails() {
             return;
         }
         let tried = self.take_store().and_then(|mut store| {
@@ -255,8 +308,7 @@ impl Writer {
     }
 
     fn recover(&mut self) {
-        let ails = write(&self.shared.failing).is_some();
-        if ails {
+        if self.ails() {
             tracing::info!("the ledger can be written again");
             *write(&self.shared.failing) = None;
         }

@@ -74,12 +74,24 @@ metrics! {
         pub ledger_rows: IntGauge,
         /// Whether the last commit succeeded.
         pub ledger_writable: IntGauge,
+        /// Damaged ledger files that were set aside since the process began; alert on any.
+        pub ledger_set_aside: IntGauge,
         /// From the begin of a ledger transaction to its durability.
         pub ledger_commit_seconds: Histogram,
         /// Since the newest date on which a price in force was checked.
         pub price_table_age_seconds: IntGauge,
         /// Whether the newest price files are in force; 0 where they are bad and the old ones stay.
         pub price_reload_successful: IntGauge,
+        /// Age of the oldest call that is yet to be forwarded to postgres.url; 0 where none waits.
+        pub forward_lag_seconds: IntGauge,
+        /// Calls that are yet to be forwarded, new ones and altered ones.
+        pub forward_pending_rows: IntGauge,
+        /// Calls that postgres.url has taken, each as often as it was sent.
+        pub forwarded_rows_total: IntCounter,
+        /// Visits to postgres.url that failed; what was to be forwarded waits in the ledger.
+        pub forward_failures_total: IntCounter,
+        /// Calls that postgres.url does not keep, by reason: refused, or outside_retention.
+        pub forward_skipped_rows_total: IntCounterVec ["reason"],
         /// 1, with what is running.
         pub build_info: IntGaugeVec ["version"],
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tokio::runtime::Runtime;
 use tollmesh_tests::artifacts::Artifacts;
-use tollmesh_tests::envoy::Envoy;
+use tollmesh_tests::envoy::{Envoy, Launch};
 use tollmesh_tests::envoy_config::Ingest;
 
 use crate::load::{LOADS, Sending};
@@ -38,7 +38,7 @@ pub fn measure(
         let dir = dir.path().join(format!("{setup:?}"));
         std::fs::create_dir(&dir)?;
         let config = setup.config(&artifacts.wasm, noop, &ingest, upstream)?;
-        let envoy = Envoy::start(&artifacts.envoy, &config, 1, &dir, handle);
+        let envoy = Envoy::start(Launch::new(&artifacts.envoy, config, 1, &dir), handle);
         envoys.push(envoy.with_context(|| setup.name())?);
     }
     let idle: Vec<u64> = resident(&envoys)?;

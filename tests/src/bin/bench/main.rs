@@ -6,6 +6,7 @@
 //! generator too. So does latency, but for a paced load, under which nobody waits in a queue.
 
 mod filter_cost;
+mod forward;
 mod ingest;
 mod load;
 mod setups;
@@ -39,6 +40,9 @@ struct Options {
     /// "ingest" the aggregator alone
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
+    /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
+    #[arg(long)]
+    postgres: bool,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +58,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.rounds > 0, "--rounds: at least one");
     ensure!(options.seconds > 0, "--seconds: at least one");
+    if options.postgres {
+        return forward::measure(options.seconds);
+    }
     let span = Duration::from_secs(options.seconds.into());
     if options.load.as_deref() == Some(AGGREGATOR_ALONE) {
         let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;

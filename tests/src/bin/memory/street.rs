@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tollmesh_tests::aggregator::Aggregator;
 use tollmesh_tests::artifacts::Artifacts;
-use tollmesh_tests::envoy::Envoy;
+use tollmesh_tests::envoy::{Envoy, Launch};
 use tollmesh_tests::envoy_config::{self, Places};
 use tollmesh_tests::mesh::shipped_envoy_config;
 use tollmesh_tests::{fact, vm_memory};
@@ -89,7 +89,7 @@ impl Street {
         let clusters = config.pointer_mut("/static_resources/clusters");
         let clusters = clusters.and_then(Value::as_array_mut).into_iter().flatten();
         clusters.for_each(lift_limits);
-        let envoy = Envoy::start(&artifacts.envoy, &config, 1, dir.path(), handle)?;
+        let envoy = Envoy::start(Launch::new(&artifacts.envoy, config, 1, dir.path()), handle)?;
         Ok(Street {
             envoy,
             aggregator,

@@ -6,7 +6,7 @@ use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{self, Scope, Table};
+use crate::ledger::query::scope::{self, Dialect, Scope, Table};
 
 /// Which calls to look at.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,8 @@ fn counts(
     table: Table,
     span: Span,
 ) -> rusqlite::Result<Coverage> {
-    let mut scope = Scope::new(table, span, &query.filters).without_relayed(&query.filters);
+    let mut scope =
+        Scope::new(Dialect::Sqlite, table, span, &query.filters).without_relayed(&query.filters);
     let mut conditions = vec![
         "TRUE".to_owned(),
         format!("t.cost_status = {}", codes::UNPRICED),

@@ -3,6 +3,7 @@
 mod coverage;
 mod filter;
 mod forgotten;
+pub mod postgres;
 mod quarantined;
 mod reader;
 mod repeats;

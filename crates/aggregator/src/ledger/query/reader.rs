@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::ledger::error::{LedgerError, QueryError};
 use crate::ledger::schema;
@@ -20,6 +21,8 @@ const IDLE_CONNECTIONS_MAX: usize = 2;
 pub struct Reader {
     path: Arc<Path>,
     idle: Arc<Mutex<Vec<Open>>>,
+    /// Set when an answer failed because the file is damaged.
+    suspects: Arc<AtomicBool>,
 }
 
 /// A connection with the file that it was opened on.
@@ -34,15 +37,18 @@ type FileId = (u64, u64);
 impl Reader {
     /// Reads the ledger in that directory, which another process may be writing.
     pub fn open(dir: &Path) -> Result<Reader, LedgerError> {
-        let reader = Reader::new(dir.join(super::super::handle::LEDGER_FILE));
+        let path = dir.join(super::super::handle::LEDGER_FILE);
+        let reader = Reader::new(path, Arc::default());
         reader.keep(reader.connect()?);
         Ok(reader)
     }
 
-    pub(in crate::ledger) fn new(path: PathBuf) -> Reader {
+    /// Tells of damage by setting `suspects`.
+    pub(in crate::ledger) fn new(path: PathBuf, suspects: Arc<AtomicBool>) -> Reader {
         Reader {
             path: path.into(),
             idle: Arc::default(),
+            suspects,
         }
     }
 
@@ -57,7 +63,18 @@ impl Reader {
     }
 
     /// Asks within one read transaction, so that all answers are of the same instant.
-    pub(super) fn ask<T>(
+    pub(in crate::ledger) fn ask<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, QueryError>,
+    ) -> Result<T, QueryError> {
+        let answer = self.try_ask(question);
+        if answer.as_ref().is_err_and(tells_of_damage) {
+            self.suspects.store(true, Ordering::Release);
+        }
+        answer
+    }
+
+    fn try_ask<T>(
         &self,
         question: impl FnOnce(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
@@ -93,6 +110,18 @@ impl Reader {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Open>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the file, and not the question, is what was wrong.
+fn tells_of_damage(error: &QueryError) -> bool {
+    match error {
+        QueryError::Ledger(error) => schema::is_damage(error),
+        QueryError::Sqlite(error) => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
+        _ => false,
     }
 }
 

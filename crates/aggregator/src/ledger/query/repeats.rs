@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::Dimension;
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{Scope, Table, word};
+use crate::ledger::query::scope::{Dialect, Scope, Table, word};
 use crate::ledger::query::spend::{GROUPS_MAX, SpendQuery};
 use crate::ledger::rollup::HOUR_MS;
 
@@ -25,8 +25,8 @@ impl Reader {
     /// in it; the query's interval is not looked at.
     pub fn repeats(&self, query: &SpendQuery) -> Result<Vec<Repeats>, QueryError> {
         let table = Table::Events;
-        let mut scope =
-            Scope::new(table, query.span, &query.filters).without_relayed(&query.filters);
+        let mut scope = Scope::new(Dialect::Sqlite, table, query.span, &query.filters)
+            .without_relayed(&query.filters);
         scope.add_condition("t.fingerprint IS NOT NULL", []);
         let by = query.by.iter();
         let groups: Vec<String> = by.map(|dimension| scope.expression(dimension)).collect();

@@ -10,7 +10,7 @@ use crate::ledger::entry::{CostRecord, Original};
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Filter, Span};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{Scope, Table};
+use crate::ledger::query::scope::{self, Dialect, Scope, Table};
 use crate::ledger::row;
 use crate::ledger::stored;
 use crate::money::PicoUsd;
@@ -112,8 +112,8 @@ fn page(
     cursor: Option<Cursor>,
 ) -> rusqlite::Result<Page> {
     let limit = query.limit.clamp(1, PAGE_ROWS_MAX);
-    let key = sort_key(query.sort);
-    let mut scope = Scope::new(Table::Events, query.span, &query.filters);
+    let key = sort_key(query.sort, Dialect::Sqlite);
+    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, query.span, &query.filters);
     if let Some(cursor) = cursor {
         let values = [cursor.key.into(), cursor.row.into()];
         scope.add_condition(format!("({key}, t.id) < (?, ?)"), values);
@@ -155,9 +155,9 @@ fn page(
 }
 
 /// What rows `t` are sorted by: an integer, never `NULL`.
-fn sort_key(sort: Sort) -> String {
+pub(super) fn sort_key(sort: Sort, dialect: Dialect) -> String {
     match sort {
-        Sort::Time => "t.time_ms".to_owned(),
+        Sort::Time => scope::time_ms(dialect).to_owned(),
         Sort::Cost => format!("coalesce(t.cost_pico, {})", i64::MIN),
         Sort::Duration => "t.duration_ms".to_owned(),
         Sort::Tokens => Bucket::ALL

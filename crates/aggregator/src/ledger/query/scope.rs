@@ -18,9 +18,20 @@ pub enum Table {
     Events,
 }
 
+/// Whose SQL it is. The tables have the same names and columns in both, but for instants, which are
+/// integers of milliseconds in the one and timestamps in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// A sidecar's own ledger.
+    Sqlite,
+    /// The cluster's shared one.
+    Postgres,
+}
+
 /// SQL under construction: `FROM ... WHERE ...` over one table, which is called `t`.
 #[derive(Debug)]
 pub struct Scope {
+    pub dialect: Dialect,
     pub table: Table,
     joins: String,
     conditions: Vec<String>,
@@ -68,8 +79,9 @@ fn at_hour(at: Timestamp, later_ms: i64) -> Timestamp {
 
 impl Scope {
     /// All calls in the span that meet the filters.
-    pub fn new(table: Table, span: Span, filters: &[Filter]) -> Scope {
+    pub fn new(dialect: Dialect, table: Table, span: Span, filters: &[Filter]) -> Scope {
         let mut scope = Scope {
+            dialect,
             table,
             joins: String::new(),
             conditions: Vec::new(),
@@ -86,6 +98,10 @@ impl Scope {
             scope.add_time_condition("<", to);
         }
         filters.iter().for_each(|filter| scope.add_filter(filter));
+        if (dialect, table) == (Dialect::Postgres, Table::Events) {
+            // The mark of a partition is no call.
+            scope.add_condition("t.event_id <> ''", []);
+        }
         scope
     }
 
@@ -155,9 +171,9 @@ impl Scope {
     }
 
     fn time_ms(&self) -> String {
-        match self.table {
-            Table::Hourly => format!("(t.hour * {HOUR_MS})"),
-            Table::Events => "t.time_ms".to_owned(),
+        match (self.table, self.dialect) {
+            (Table::Hourly, _) => format!("(t.hour * {HOUR_MS})"),
+            (Table::Events, dialect) => time_ms(dialect).to_owned(),
         }
     }
 
@@ -186,7 +202,13 @@ impl Scope {
             Table::Hourly => ("t.hour", at.as_unix_ms() / HOUR_MS),
             Table::Events => ("t.time_ms", at.as_unix_ms()),
         };
-        self.add_condition(format!("{column} {comparison} ?"), [value.into()]);
+        let condition = match (self.table, self.dialect) {
+            (Table::Events, Dialect::Postgres) => {
+                format!("t.time {comparison} timestamptz 'epoch' + ? * interval '1 millisecond'")
+            }
+            _ => format!("{column} {comparison} ?"),
+        };
+        self.add_condition(condition, [value.into()]);
     }
 
     fn add_filter(&mut self, filter: &Filter) {
@@ -222,6 +244,14 @@ impl Scope {
             Place::Own(_) => format!("{expression} {test}"),
         };
         self.add_condition(sql, value);
+    }
+}
+
+/// A row's instant in milliseconds since 1970.
+pub const fn time_ms(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "t.time_ms",
+        Dialect::Postgres => "(extract(epoch FROM t.time) * 1000)::bigint",
     }
 }
 

@@ -1,15 +1,17 @@
 //! Sums of cost, tokens and requests over a span, by any dimensions.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 use tollmesh_usage::Bucket;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
+use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{self, Scope, Table, word};
+use crate::ledger::query::scope::{self, Dialect, Scope, Table, word};
+use crate::ledger::stored::take;
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
 
@@ -74,24 +76,29 @@ impl Reader {
         let filtered = query.filters.iter().map(|filter| &filter.dimension);
         let dimensions = query.by.iter().chain(filtered);
         let parts = scope::parts(query.span, query.interval_ms, dimensions);
-        let mut rows = self.ask(|connection| {
+        let rows = self.ask(|connection| {
             let mut rows = Vec::new();
             for (table, span) in parts {
                 rows.extend(sums(connection, query, table, span)?);
             }
             Ok(rows)
         })?;
-        rows.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
-        rows.dedup_by(|next, row| row.takes_in(next));
-        rows.sort_by(|a, b| {
-            let by_cost = b.cost.cmp(&a.cost).then(b.requests.cmp(&a.requests));
-            a.start
-                .cmp(&b.start)
-                .then(by_cost)
-                .then_with(|| a.key.cmp(&b.key))
-        });
-        Ok(rows)
+        Ok(in_order(rows))
     }
+}
+
+/// Parts of the same group become one row; rows are ordered by interval and then by cost.
+pub fn in_order(mut rows: Vec<SpendRow>) -> Vec<SpendRow> {
+    rows.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
+    rows.dedup_by(|next, row| row.takes_in(next));
+    rows.sort_by(|a, b| {
+        let by_cost = b.cost.cmp(&a.cost).then(b.requests.cmp(&a.requests));
+        a.start
+            .cmp(&b.start)
+            .then(by_cost)
+            .then_with(|| a.key.cmp(&b.key))
+    });
+    rows
 }
 
 impl SpendRow {
@@ -123,15 +130,36 @@ fn sums(
     table: Table,
     span: Span,
 ) -> Result<Vec<SpendRow>, QueryError> {
-    let mut scope = Scope::new(table, span, &query.filters).without_relayed(&query.filters);
+    let (sql, values) = statement(query, table, span, Dialect::Sqlite);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query(params_from_iter(values))?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        if rows.len() == GROUPS_MAX {
+            return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
+        }
+        rows.push(read_row(&|at| row.get_ref(at), &query.by)?);
+    }
+    Ok(rows)
+}
+
+/// The statement whose rows [`read_row`] reads, with its values.
+pub(super) fn statement(
+    query: &SpendQuery,
+    table: Table,
+    span: Span,
+    dialect: Dialect,
+) -> (String, Vec<Value>) {
+    let mut scope = Scope::new(dialect, table, span, &query.filters);
+    scope = scope.without_relayed(&query.filters);
     let groups: Vec<String> = std::iter::once(match query.interval_ms {
         Some(interval_ms) => scope.interval_start(interval_ms),
-        None => "NULL".to_owned(),
+        None => "CAST(NULL AS bigint)".to_owned(),
     })
     .chain(query.by.iter().map(|dimension| scope.expression(dimension)))
     .collect();
     let sql = format!(
-        "SELECT {}, {} {} GROUP BY {} LIMIT {}",
+        "SELECT {}, {} {} GROUP BY {} HAVING sum({}) > 0 LIMIT {}",
         groups.join(", "),
         sum_columns(&scope),
         scope.sql(),
@@ -139,18 +167,10 @@ fn sums(
             .map(|i| i.to_string())
             .collect::<Vec<_>>()
             .join(", "),
+        scope.weight(),
         GROUPS_MAX + 1
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(params_from_iter(scope.into_values()))?;
-    let mut rows = Vec::new();
-    while let Some(row) = found.next()? {
-        if rows.len() == GROUPS_MAX {
-            return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
-        }
-        rows.push(read_row(row, &query.by)?);
-    }
-    Ok(rows)
+    (sql, scope.into_values())
 }
 
 /// The sums, in the order in which [`read_row`] reads them.
@@ -174,16 +194,21 @@ fn sum_columns(scope: &Scope) -> String {
             Table::Events => "count(t.ttft_ms)".to_owned(),
         },
         format!("sum({requests})"),
-    ];
+    ]
+    .map(|sum| format!("CAST({sum} AS bigint)"));
+    let sum = |terms: &str| match scope.dialect {
+        Dialect::Sqlite => format!("sum128({terms})"),
+        Dialect::Postgres => format!("coalesce(sum({terms}), 0)::text"),
+    };
     let stated = [
-        format!("sum128({provider})"),
-        format!("sum128(CASE WHEN {is_priced} THEN {provider} END)"),
-        format!("sum128({ours})"),
+        sum(&provider),
+        sum(&format!("CASE WHEN {is_priced} THEN {provider} END")),
+        sum(&ours),
     ];
     let wide = ["cost_pico", "duration_ms", "ttft_ms"]
         .into_iter()
         .chain(Bucket::ALL.map(Bucket::name))
-        .map(|name| format!("sum128(t.{name})"));
+        .map(|name| sum(&format!("t.{name}")));
     narrow
         .into_iter()
         .chain(stated)
@@ -202,7 +227,7 @@ struct Stated {
 impl Stated {
     fn of(table: Table) -> Stated {
         let is_charged = format!(
-            "t.billable AND t.outcome NOT IN ({}, {})",
+            "t.billable <> 0 AND t.outcome NOT IN ({}, {})",
             codes::DENIED,
             codes::RELAYED
         );
@@ -214,7 +239,7 @@ impl Stated {
                 ours: "t.compared_cost_pico".to_owned(),
             },
             Table::Events => Stated {
-                requests: format!("({is_stated})"),
+                requests: format!("CASE WHEN {is_stated} THEN 1 ELSE 0 END"),
                 provider: format!("CASE WHEN {is_charged} THEN t.provider_cost_pico END"),
                 ours: format!("CASE WHEN {is_stated} THEN t.cost_pico END"),
             },
@@ -222,20 +247,20 @@ impl Stated {
     }
 }
 
-fn read_row(row: &Row<'_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
+pub(super) fn read_row(cells: Cells<'_, '_>, by: &[Dimension]) -> rusqlite::Result<SpendRow> {
     let key = (1..).zip(by).map(|(at, dimension)| {
-        let value: Value = row.get(at)?;
+        let value: Value = take(cells, at)?;
         Ok(word(dimension, value))
     });
     let at = by.len() + 1;
-    let count = |i: usize| row.get(at + i).map(i64::unsigned_abs);
-    let wide = |i: usize| row.get(at + i).map(|sum: Wide| sum.0);
+    let count = |i: usize| take(cells, at + i).map(i64::unsigned_abs);
+    let wide = |i: usize| take(cells, at + i).map(|sum: Wide| sum.0);
     let mut tokens = [0; Bucket::ALL.len()];
     for (i, slot) in tokens.iter_mut().enumerate() {
         *slot = wide(11 + i)?.unsigned_abs();
     }
     Ok(SpendRow {
-        start: row.get::<_, Option<i64>>(0)?.map(Timestamp::from_unix_ms),
+        start: take::<Option<i64>>(cells, 0)?.map(Timestamp::from_unix_ms),
         key: key.collect::<rusqlite::Result<_>>()?,
         requests: count(0)?,
         unpriced: count(1)?,

@@ -1,0 +1,579 @@
+//! One ledger for the cluster: what sidecars forward to a real PostgreSQL is what they hold, whatever
+//! happens to either side on the way.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tollmesh_tests::aggregator::Aggregator;
+use tollmesh_tests::envoy_config::Ingest;
+use tollmesh_tests::fact::eventually;
+use tollmesh_tests::postgres::{Postgres, Setup};
+use tollmesh_tests::{artifacts, http};
+
+/// Sums that must agree; means and identities of intervals are no sums.
+const REPORT: &[&str] = &["report", "--by", "team,model,namespace", "--format", "csv"];
+
+/// A server, and sidecars that forward to it.
+struct Cluster {
+    sidecars: Vec<Sidecar>,
+    server: Postgres,
+    runtime: Runtime,
+}
+
+/// An aggregator in a folder of its own.
+struct Sidecar {
+    aggregator: Aggregator,
+    name: String,
+    n_sent: u64,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// So many sidecars that visit the server every so often; all start at once.
+    fn start(n_sidecars: usize, interval: &str) -> Option<Cluster> {
+        let runtime = Runtime::new().expect("a runtime");
+        let server = Postgres::start(runtime.handle())?;
+        let tollmesh = binary()?;
+        let mut cluster = Cluster {
+            sidecars: Vec::new(),
+            server,
+            runtime,
+        };
+        let section = format!(
+            "[postgres]\nurl = \"{}\"\ninterval = \"{interval}\"\n",
+            cluster.server.url()
+        );
+        for n in 0..n_sidecars {
+            cluster.add(&tollmesh, n, &section);
+        }
+        Some(cluster)
+    }
+
+    fn add(&mut self, tollmesh: &Path, n: usize, section: &str) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let runtime = self.runtime.handle();
+        let aggregator = Aggregator::start(tollmesh, dir.path(), false, section, runtime);
+        self.sidecars.push(Sidecar {
+            aggregator: aggregator.expect("it starts"),
+            name: format!("s{n}"),
+            n_sent: 0,
+            dir,
+        });
+    }
+
+    /// Each sidecar takes so many more events.
+    fn send(&mut self, n_events: u64) {
+        for sidecar in &mut self.sidecars {
+            let first = sidecar.n_sent;
+            sidecar.n_sent += n_events;
+            let events = (first..sidecar.n_sent).map(|n| event(&sidecar.name, n));
+            let events: Vec<Value> = events.collect();
+            sidecar.post(&self.runtime, &events);
+        }
+    }
+
+    /// The report of the shared ledger.
+    fn shared(&self, arguments: &[&str]) -> Result<String, String> {
+        let url = self.server.url();
+        let store = [arguments, &["--store", &url]].concat();
+        self.sidecars[0].ask(&store)
+    }
+
+    /// Waits until the shared ledger says what the sidecars' ledgers together say, row for row.
+    #[track_caller]
+    fn agrees(&self) {
+        let mut want: Vec<String> = Vec::new();
+        for sidecar in &self.sidecars {
+            // A namespace is one sidecar's alone, so the reports' lines together are the sum.
+            let report = sidecar.ask(REPORT).expect("a report");
+            want.extend(report.lines().skip(1).map(str::to_owned));
+        }
+        want.sort();
+        assert!(!want.is_empty(), "nothing to compare");
+        eventually("the shared ledger agrees", || {
+            let report = self.shared(REPORT)?;
+            let mut got: Vec<String> = report.lines().skip(1).map(str::to_owned).collect();
+            got.sort();
+            if got == want {
+                return Ok(());
+            }
+            let differing = want.iter().find(|line| !got.contains(line));
+            Err(format!(
+                "{} lines instead of {}, such as without {differing:?}",
+                got.len(),
+                want.len()
+            ))
+        });
+        // The sums above are kept by the hour; these are of the rows.
+        let n_want: u64 = self.sidecars.iter().map(|sidecar| sidecar.n_sent).sum();
+        let n_rows = "SELECT count(*) FROM tollmesh.calls";
+        assert_eq!(
+            self.server.ask(n_rows).expect("a count"),
+            n_want.to_string()
+        );
+        let drift =
+            "SELECT coalesce(sum(cost_pico), 0) - (SELECT sum(cost_pico) FROM tollmesh.hourly)
+                     FROM tollmesh.events";
+        assert_eq!(self.server.ask(drift).expect("a sum"), "0");
+    }
+}
+
+impl Sidecar {
+    fn post(&self, runtime: &Runtime, events: &[Value]) {
+        let Ingest::Tcp(address) = *self.aggregator.ingest() else {
+            panic!("it listens on TCP")
+        };
+        let batch = json!({
+            "v": 1, "node": { "id": "n", "cluster": "c", "vm": self.name }, "events": events
+        });
+        let body = batch.to_string().into();
+        let reply = runtime.block_on(http::post(address, "/v1/events", body));
+        let reply = reply.expect("an answer").json().expect("JSON");
+        assert_eq!(reply["rejected"], json!([]), "{reply}");
+    }
+
+    /// What a command prints.
+    fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.aggregator.command(arguments);
+        let output = output.map_err(|error| format!("{error:#}"))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// `/readyz`, in full.
+    fn readiness(&self, runtime: &Runtime) -> Value {
+        let reply = runtime.block_on(http::get(self.aggregator.operator(), "/readyz"));
+        reply.expect("an answer").json().expect("JSON")
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        self.aggregator.metrics().expect("a scrape").sum(name, &[])
+    }
+
+    fn log(&self) -> String {
+        let path: PathBuf = self.dir.path().join("tollmesh.log");
+        std::fs::read_to_string(path).expect("a log")
+    }
+}
+
+fn binary() -> Option<PathBuf> {
+    match artifacts::tollmesh() {
+        Ok(path) => Some(path),
+        Err(missing) => {
+            artifacts::skip(&missing);
+            None
+        }
+    }
+}
+
+/// Today's noon in milliseconds, or a little before now where it is not noon yet: partitions are made
+/// for the months around today.
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("a clock after 1970").as_millis() as u64 - 3_600_000
+}
+
+/// An instant as the wire writes it.
+fn rfc3339(ms: u64) -> String {
+    let days = ms / 86_400_000;
+    // Civil from days, by the calendar of 400 years (146,097 days) that begins in March.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (h, m, s) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z",
+        ms % 1_000
+    )
+}
+
+/// The n-th event of a sidecar: no two use the same, tags recur, and some text is hostile.
+fn event(sidecar: &str, n: u64) -> Value {
+    let model = ["gpt-4o", "gpt-4o-mini", "no-such-model"][(n % 3) as usize];
+    json!({
+        "event_id": format!("{sidecar}-{n}"), "time": rfc3339(now_ms() + n), "request_id": format!("r{n}"),
+        "provider": "openai", "api": "openai.chat", "host": "api.openai.com",
+        "model": model, "model_requested": model, "response_id": format!("c-{sidecar}-{n}"),
+        "stream": n.is_multiple_of(2), "status": 200, "outcome": "success", "billable": true,
+        "usage": { "input": 100 + n, "cache_read": n % 7, "output": 10 + n % 90, "web_searches": n % 2 },
+        "usage_source": "reported", "attempts": 1, "duration_ms": 800 + n, "ttft_ms": 200,
+        "finish_reason": "st\u{0}op",
+        "tags": { "team": format!("t{}", n % 5), "odd": "quote\" back\\slash \u{0} \u{1f600}" },
+        "source": { "namespace": sidecar, "pod": format!("{sidecar}-pod") }
+    })
+}
+
+#[test]
+fn the_shared_ledger_is_the_sum_of_twenty() {
+    let Some(mut cluster) = Cluster::start(20, "300ms") else {
+        return;
+    };
+    cluster.send(150);
+    cluster.agrees();
+    cluster.send(7);
+    cluster.agrees();
+    // The dearest calls of all, from wherever they came.
+    let top = |arguments: &[&str]| {
+        let top = ["top", "--by", "cost", "--limit", "5", "--format", "json"];
+        let text = cluster.shared(&[&top, arguments].concat()).expect("calls");
+        serde_json::from_str::<Value>(&text).expect("JSON")["items"].clone()
+    };
+    let own = cluster.sidecars[3].ask(&["top", "--by", "cost", "--limit", "5", "--format", "json"]);
+    let own: Value = serde_json::from_str(&own.expect("calls")).expect("JSON");
+    let shared = top(&["--where", "namespace:s3"]);
+    let without_nul = own["items"].to_string().replace("\\u0000", "\u{fffd}");
+    assert_eq!(
+        shared,
+        serde_json::from_str::<Value>(&without_nul).expect("JSON")
+    );
+    // FOCUS goes through single calls, page by page.
+    let focus = ["report", "--format", "focus", "--where", "namespace:s3"];
+    let printed = |sidecar: &Sidecar, more: &[&str]| {
+        let output = sidecar.aggregator.command(&[&focus, more].concat());
+        let text = String::from_utf8(output.expect("it runs").stdout).expect("text");
+        text.replace("\\u0000", "\u{fffd}")
+    };
+    let url = cluster.server.url();
+    let shared = printed(&cluster.sidecars[0], &["--store", &url]);
+    assert!(shared.lines().count() > 5, "{shared}");
+    assert_eq!(shared, printed(&cluster.sidecars[3], &[]));
+    let hourly = [
+        "report",
+        "--by",
+        "provider",
+        "--interval",
+        "1h",
+        "--format",
+        "csv",
+    ];
+    let minutes = [
+        "report",
+        "--by",
+        "provider",
+        "--interval",
+        "30m",
+        "--format",
+        "csv",
+    ];
+    for report in [hourly, minutes] {
+        let report = cluster.shared(&report).expect("a report");
+        let n_requests: u64 = report
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split(',').nth(2)?.parse::<u64>().ok())
+            .sum();
+        assert_eq!(n_requests, 20 * 157, "{report}");
+    }
+}
+
+#[test]
+fn a_server_away_costs_disk_and_nothing_else() {
+    let Some(mut cluster) = Cluster::start(2, "200ms") else {
+        return;
+    };
+    cluster.send(50);
+    cluster.agrees();
+    cluster.server.stop().expect("it stops");
+    cluster.send(1_200);
+    let runtime = &cluster.runtime;
+    let sidecar = &cluster.sidecars[0];
+    eventually("the failure is told", || {
+        let detail = sidecar.readiness(runtime);
+        match detail["forwarding"]["failing"]["error"].as_str() {
+            Some(_) if detail["ready"] == json!(true) => Ok(()),
+            _ => Err(detail.to_string()),
+        }
+    });
+    assert!(sidecar.metric("tollmesh_forward_failures_total") > 0.0);
+    assert_eq!(sidecar.metric("tollmesh_forward_pending_rows"), 1_200.0);
+    assert!(sidecar.metric("tollmesh_forward_lag_seconds") >= 3_590.0);
+    // One side restarts while the other is away.
+    cluster.sidecars[1]
+        .aggregator
+        .restart()
+        .expect("it starts again");
+    cluster.server.restart().expect("it starts again");
+    cluster.agrees();
+    let sidecar = &cluster.sidecars[0];
+    eventually("the end of the failure is told", || {
+        let detail = sidecar.readiness(&cluster.runtime);
+        match detail["forwarding"]["failing"].is_null() {
+            true => Ok(()),
+            false => Err(detail.to_string()),
+        }
+    });
+    assert_eq!(sidecar.metric("tollmesh_forward_lag_seconds"), 0.0);
+}
+
+#[test]
+fn killed_on_either_side_under_load_loses_and_doubles_nothing() {
+    let Some(mut cluster) = Cluster::start(3, "100ms") else {
+        return;
+    };
+    for round in 0..6 {
+        cluster.send(400);
+        match round % 3 {
+            0 => cluster.server.restart().expect("it starts again"),
+            1 => cluster.sidecars[0]
+                .aggregator
+                .restart()
+                .expect("it starts again"),
+            _ => cluster.sidecars[2]
+                .aggregator
+                .restart()
+                .expect("it starts again"),
+        }
+    }
+    cluster.agrees();
+}
+
+#[test]
+fn what_the_server_loses_comes_again() {
+    let Some(mut cluster) = Cluster::start(3, "100ms") else {
+        return;
+    };
+    cluster.send(300);
+    cluster.agrees();
+    let partition = "SELECT relid::regclass FROM pg_partition_tree('tollmesh.events')
+                     WHERE isleaf ORDER BY pg_relation_size(relid) DESC LIMIT 1";
+    let partition = cluster.server.ask(partition).expect("a partition");
+    for loss in [
+        format!("TRUNCATE {partition}"),
+        format!("DELETE FROM {partition}"),
+        format!("DROP TABLE {partition}"),
+        "DROP SCHEMA tollmesh CASCADE".to_owned(),
+    ] {
+        cluster
+            .server
+            .run(&loss)
+            .unwrap_or_else(|error| panic!("{loss}: {error:#}"));
+        cluster.send(20);
+        cluster.agrees();
+    }
+}
+
+#[test]
+fn a_server_restored_from_a_backup_is_brought_up_to_date() {
+    let Some(mut cluster) = Cluster::start(2, "100ms") else {
+        return;
+    };
+    cluster.send(100);
+    cluster.agrees();
+    let admin = "CREATE SCHEMA backup;
+                 CREATE TABLE backup.events AS TABLE tollmesh.events;
+                 CREATE TABLE backup.hourly AS TABLE tollmesh.hourly;
+                 CREATE TABLE backup.ledgers AS TABLE tollmesh.ledgers";
+    cluster.server.run(admin).expect("a backup");
+    cluster.send(100);
+    cluster.agrees();
+    let restore = "BEGIN; LOCK tollmesh.ledgers, tollmesh.events, tollmesh.hourly;
+                   DELETE FROM tollmesh.events; INSERT INTO tollmesh.events TABLE backup.events;
+                   DELETE FROM tollmesh.hourly; INSERT INTO tollmesh.hourly TABLE backup.hourly;
+                   UPDATE tollmesh.ledgers l SET forwarded_row = b.forwarded_row, parcels = b.parcels
+                   FROM backup.ledgers b WHERE b.n = l.n; COMMIT";
+    cluster.server.run(restore).expect("a restored backup");
+    cluster.send(1);
+    cluster.agrees();
+}
+
+#[test]
+fn an_altered_row_is_forwarded_again_and_the_newest_state_wins() {
+    let Some(mut cluster) = Cluster::start(1, "100ms") else {
+        return;
+    };
+    let mut waiting = event("s0", 0);
+    waiting["usage"] = json!({});
+    waiting["usage_source"] = json!("absent");
+    waiting["model"] = json!("gpt-4o");
+    cluster.sidecars[0].post(&cluster.runtime, &[waiting.clone()]);
+    cluster.sidecars[0].n_sent = 1;
+    cluster.agrees();
+    let mut late = waiting;
+    late["event_id"] = json!("late");
+    late["kind"] = json!("late_usage");
+    late["usage"] = json!({ "input": 1_000_000, "output": 5 });
+    late["usage_source"] = json!("reported");
+    cluster.sidecars[0].post(&cluster.runtime, &[late]);
+    cluster.agrees();
+    let state = "SELECT revision || ' ' || input || ' ' || usage_source FROM tollmesh.events
+                 WHERE event_id = 's0-0'";
+    assert_eq!(cluster.server.ask(state).expect("a row"), "1 1000000 0");
+    // An import on a later day brings its first state again, which is no news.
+    cluster
+        .server
+        .run("UPDATE tollmesh.ledgers SET forwarded_row = 0")
+        .expect("done");
+    cluster.send(1);
+    cluster.agrees();
+    assert_eq!(cluster.server.ask(state).expect("a row"), "1 1000000 0");
+}
+
+#[test]
+fn a_stop_forwards_what_is_left() {
+    let Some(mut cluster) = Cluster::start(2, "1h") else {
+        return;
+    };
+    cluster.send(321);
+    let none = cluster.shared(REPORT).expect_err("no visit was made yet");
+    assert!(none.contains("no ledger in this database"), "{none}");
+    cluster.sidecars[0].aggregator.stop().expect("exit code 0");
+    cluster.sidecars[1].aggregator.stop().expect("exit code 0");
+    cluster.agrees();
+    // And what cannot be is counted and told.
+    cluster.server.stop().expect("it stops");
+    let sidecar = &mut cluster.sidecars[0];
+    sidecar.aggregator.restart().expect("it starts again");
+    cluster.send_to_first(12);
+    let sidecar = &mut cluster.sidecars[0];
+    sidecar.aggregator.stop().expect("exit code 0");
+    let log = sidecar.log();
+    assert!(log.contains("calls were not forwarded"), "{log}");
+    assert!(log.contains("pending=12"), "{log}");
+}
+
+impl Cluster {
+    fn send_to_first(&mut self, n_events: u64) {
+        let sidecar = &mut self.sidecars[0];
+        let first = sidecar.n_sent;
+        sidecar.n_sent += n_events;
+        let events: Vec<Value> = (first..sidecar.n_sent)
+            .map(|n| event(&sidecar.name, n))
+            .collect();
+        sidecar.post(&self.runtime, &events);
+    }
+}
+
+#[test]
+fn a_password_is_read_from_its_file_and_a_certificate_is_verified() {
+    const PASSWORD: &str = "corr3ct-horse";
+    let runtime = Runtime::new().expect("a runtime");
+    let Some(tollmesh) = binary() else { return };
+    let program = match artifacts::postgres() {
+        Ok(program) => program,
+        Err(missing) => return artifacts::skip(&missing),
+    };
+    let setup = Setup {
+        password: Some(PASSWORD.into()),
+        is_encrypted: true,
+        ..Setup::default()
+    };
+    let server = Postgres::set_up(&program, &setup, runtime.handle()).expect("it starts");
+    let files = tempfile::tempdir().expect("a folder");
+    let password_file = files.path().join("password");
+    std::fs::write(&password_file, format!("{PASSWORD}\n")).expect("written");
+    let mut cluster = Cluster {
+        sidecars: Vec::new(),
+        server,
+        runtime,
+    };
+    let url = cluster.server.url();
+    let plain = format!("[postgres]\nurl = \"{url}\"\ninterval = \"100ms\"\n");
+    let with_password = format!("{plain}password_file = {password_file:?}\n");
+    let ca_file = cluster.server.ca_file();
+    cluster.add(
+        &tollmesh,
+        0,
+        &format!("{with_password}ca_file = {ca_file:?}\n"),
+    );
+    cluster.add(&tollmesh, 1, &with_password);
+    let with_both = plain.replace("tollmesh@", &format!("tollmesh:{PASSWORD}-wrong@"));
+    cluster.add(&tollmesh, 2, &format!("{with_both}ca_file = {ca_file:?}\n"));
+    cluster.send(10);
+    for (n, word) in [(1, "UnknownIssuer"), (2, "password authentication failed")] {
+        let sidecar = &cluster.sidecars[n];
+        eventually("the refusal is told", || {
+            let detail = sidecar.readiness(&cluster.runtime)["forwarding"].to_string();
+            if detail.contains(word) {
+                Ok(())
+            } else {
+                Err(detail)
+            }
+        });
+    }
+    eventually("rows come in", || {
+        let n = cluster.server.ask("SELECT count(*) FROM tollmesh.calls");
+        match n.map_err(|error| format!("{error:#}"))?.as_str() {
+            "10" => Ok(()),
+            n => Err(n.to_owned()),
+        }
+    });
+    // The store of the configuration, with its files.
+    let report = [REPORT, &["--store", "postgres"]].concat();
+    let shared = cluster.sidecars[0].ask(&report).expect("a report");
+    assert_eq!(shared, cluster.sidecars[0].ask(REPORT).expect("a report"));
+    for sidecar in &cluster.sidecars {
+        assert!(!sidecar.log().contains(PASSWORD), "{}", sidecar.log());
+        let metrics = sidecar.aggregator.metrics().expect("a scrape").0;
+        assert!(!metrics.contains(PASSWORD));
+        assert!(
+            !sidecar
+                .readiness(&cluster.runtime)
+                .to_string()
+                .contains(PASSWORD)
+        );
+    }
+}
+
+#[test]
+fn months_are_made_ahead_and_dropped_by_retention() {
+    let Some(mut cluster) = Cluster::start(1, "100ms") else {
+        return;
+    };
+    let mut ancient = event("s0", 9_999);
+    ancient["time"] = json!("2019-05-05T00:00:00Z");
+    cluster.sidecars[0].post(&cluster.runtime, &[ancient]);
+    cluster.send(5);
+    eventually("rows come in", || {
+        let n = cluster.server.ask("SELECT count(*) FROM tollmesh.calls");
+        match n.map_err(|error| format!("{error:#}"))?.as_str() {
+            "5" => Ok(()),
+            n => Err(n.to_owned()),
+        }
+    });
+    eventually("what is not kept is counted", || {
+        match cluster.sidecars[0].metric("tollmesh_forward_skipped_rows_total") {
+            1.0 => Ok(()),
+            n => Err(n.to_string()),
+        }
+    });
+    let ahead = "SELECT count(*) FROM tollmesh.months WHERE month > now()";
+    assert_eq!(cluster.server.ask(ahead).expect("a count"), "2");
+    // A month of the year before last, as an older release or a longer retention left it.
+    cluster
+        .server
+        .run(
+            "CREATE TABLE tollmesh.events_2020_01 PARTITION OF tollmesh.events
+                 FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2020-02-01 00:00:00+00');
+             ALTER TABLE tollmesh.events_2020_01 OWNER TO tollmesh;
+             INSERT INTO tollmesh.months VALUES ('2020-01-01')",
+        )
+        .expect("an old month");
+    cluster.send(5);
+    eventually("the old month is dropped", || {
+        let left = "SELECT coalesce(to_regclass('tollmesh.events_2020_01')::text, 'none')";
+        match cluster
+            .server
+            .ask(left)
+            .map_err(|error| format!("{error:#}"))?
+            .as_str()
+        {
+            "none" => Ok(()),
+            left => Err(left.to_owned()),
+        }
+    });
+    let left = "SELECT count(*) FROM tollmesh.months WHERE month < now() - interval '20 months'";
+    assert_eq!(cluster.server.ask(left).expect("a count"), "0");
+}
