@@ -1,14 +1,17 @@
 //! The price tables in force: shipped, then configured, re-read when their files change.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use notify::Watcher;
 use tokio::sync::Notify;
-use tollmesh_pricing::{Book, Problem, SourceFile};
+use tollmesh_pricing::{Book, Problem, ReadFile, SourceFile};
 use tollmesh_wire::Timestamp;
 
 /// How often files are looked at although nothing was notified: network file systems and some
@@ -18,6 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A price table is text that people review; more is a wrong file.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Files read at a time. The largest file bounds what more threads would gain.
+const READERS_MAX: usize = 4;
 
 /// Why price files could not be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -261,13 +267,47 @@ fn source((name, text): &(String, String)) -> SourceFile {
 fn read_book(files: &Files) -> Result<Book, PricesError> {
     let mut sources = Book::shipped().to_vec();
     sources.extend(files.tables.iter().map(source));
-    let book = Book::load(&sources).map_err(PricesError::Invalid)?;
+    let book = load(&sources).map_err(PricesError::Invalid)?;
     match &files.overrides {
         Some(overrides) => book
             .with_overrides(&source(overrides))
             .map_err(PricesError::Invalid),
         None => Ok(book),
     }
+}
+
+/// Reads files side by side, since a start waits for them.
+fn load(sources: &[SourceFile]) -> Result<Book, Vec<Problem>> {
+    let n_threads = thread::available_parallelism().map_or(1, usize::from);
+    let n_threads = n_threads.min(READERS_MAX).min(sources.len());
+    if n_threads < 2 {
+        return Book::load(sources);
+    }
+    let next = AtomicUsize::new(0);
+    let read_some = || {
+        let mut read = Vec::new();
+        while let Some((n, source)) = next_of(sources, &next) {
+            read.push((n, ReadFile::new(source)));
+        }
+        read
+    };
+    let mut read = thread::scope(|scope| {
+        let others: Vec<_> = (1..n_threads).map(|_| scope.spawn(read_some)).collect();
+        let mut read = read_some();
+        for other in others {
+            read.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        read
+    });
+    read.sort_unstable_by_key(|(n, _)| *n);
+    let parts = read.into_iter().map(|(_, part)| part).collect();
+    Book::put_together(sources, parts)
+}
+
+/// The next file that nobody reads yet, with its place.
+fn next_of<'s>(sources: &'s [SourceFile], next: &AtomicUsize) -> Option<(usize, &'s SourceFile)> {
+    let n = next.fetch_add(1, Ordering::Relaxed);
+    sources.get(n).map(|source| (n, source))
 }
 
 /// Every file of those paths: folders in their given order, files within by name.

@@ -35,6 +35,22 @@ pub struct Problem {
     pub what: String,
 }
 
+/// A price file, read and checked by itself, with its mistakes. That is most of the work of loading
+/// and needs no other file, so a caller may have several read at a time.
+#[derive(Debug)]
+pub struct ReadFile {
+    file: Option<PriceFile>,
+    problems: Vec<Problem>,
+}
+
+impl ReadFile {
+    /// Reads that file.
+    pub fn new(source: &SourceFile) -> ReadFile {
+        let (file, problems) = file::read(source);
+        ReadFile { file, problems }
+    }
+}
+
 /// Price tables.
 #[derive(Debug, Default)]
 pub struct Book {
@@ -50,12 +66,16 @@ impl Book {
     /// Reads all files; on any mistake tells all of them. Later files override earlier ones of
     /// the same provider, name by name: a model name is looked up in the last file first.
     pub fn load(files: &[SourceFile]) -> Result<Book, Vec<Problem>> {
+        Book::put_together(files, files.iter().map(ReadFile::new).collect())
+    }
+
+    /// The same of files that are read already: `parts` has one for each of `files`, in their order.
+    pub fn put_together(files: &[SourceFile], parts: Vec<ReadFile>) -> Result<Book, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut read = Vec::new();
-        for source in files {
-            let (file, found) = file::read(source);
-            problems.extend(found);
-            read.extend(file);
+        for part in parts {
+            problems.extend(part.problems);
+            read.extend(part.file);
         }
         let mut book = Book {
             version: digest(files),

@@ -24,7 +24,7 @@ mod shipped;
 mod table;
 
 pub use amount::Rate;
-pub use book::{Book, Problem, SourceFile};
+pub use book::{Book, Problem, ReadFile, SourceFile};
 pub use case::Case;
 pub use cost::{Call, Line, Priced, Reason, Status, Usd};
 pub use file::Model;

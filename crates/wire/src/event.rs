@@ -230,11 +230,16 @@ impl EventBatch {
         struct Version {
             v: u64,
         }
+        // Nearly all batches are of our version, and then one pass over them is enough.
+        let read = serde_json::from_slice(bytes);
+        if let Ok(EventBatch { v: VERSION, .. }) = &read {
+            return Ok(read?);
+        }
         let Version { v: got } = serde_json::from_slice(bytes)?;
         if got != u64::from(VERSION) {
             return Err(WireError::Version { got });
         }
-        Ok(serde_json::from_slice(bytes)?)
+        Ok(read?)
     }
 }
 

@@ -114,7 +114,8 @@ pub struct Bench {
     /// How long each measurement lasts
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u32>,
-    /// Only the loads of the filter whose name contains this, and nothing of the aggregator
+    /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
+    /// "ingest" the aggregator alone
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL

@@ -91,7 +91,7 @@ impl Ingest {
         // The semaphore is never closed, so this only waits.
         let _room = self.room.acquire().await;
         let body = collect(request, BATCH_BYTES_MAX).await?;
-        let reply = self.take(&body).await?;
+        let reply = self.take(body).await?;
         json(StatusCode::OK, &reply)
     }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use tollmesh_wire::Event;
-use tollmesh_wire::event::{EventBatch, EventsReply, Rejected};
+use tollmesh_wire::event::{EventBatch, EventsReply, Node, Rejected};
 
 use super::{Ingest, busy, read};
 use crate::charge::Bill;
@@ -25,10 +26,10 @@ struct Prepared {
 
 impl Ingest {
     /// Takes a batch; an `Err` means that nothing of it was taken.
-    pub(super) async fn take(&self, body: &[u8]) -> Result<EventsReply, Problem> {
-        let batch = EventBatch::parse(body)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, chain(&error)))?;
-        let prepared = self.prepare(&batch);
+    pub(super) async fn take(&self, body: Bytes) -> Result<EventsReply, Problem> {
+        let (node, prepared) = self.read(&body)?;
+        // Who waits for the disk holds the events and not their text, too.
+        drop(body);
         let mut rejected = prepared.rejected;
         let appended = self
             .ledger
@@ -37,9 +38,15 @@ impl Ingest {
             .map_err(|error| self.deferred(&error))?;
         self.taken();
         rejected.extend(refusals(&appended, &prepared.ids));
-        self.metrics
-            .dropped(&batch.node.vm, batch.node.dropped_total);
+        self.metrics.dropped(&node.vm, node.dropped_total);
         Ok(self.counted(&appended, rejected))
+    }
+
+    fn read(&self, body: &[u8]) -> Result<(Node, Prepared), Problem> {
+        let batch = EventBatch::parse(body)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, chain(&error)))?;
+        let prepared = self.prepare(&batch);
+        Ok((batch.node, prepared))
     }
 
     fn prepare(&self, batch: &EventBatch) -> Prepared {

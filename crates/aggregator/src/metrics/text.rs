@@ -12,14 +12,19 @@ pub fn push_pair(set: &mut String, name: &str, value: &str) {
     }
     set.push_str(name);
     set.push_str("=\"");
-    for c in value.chars() {
-        match c {
-            '\\' => set.push_str("\\\\"),
-            '"' => set.push_str("\\\""),
-            '\n' => set.push_str("\\n"),
-            c => set.push(c),
-        }
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        let (plain, special) = rest.split_at(at);
+        set.push_str(plain);
+        set.push('\\');
+        set.push(match special.as_bytes().first() {
+            Some(b'\n') => 'n',
+            Some(b'"') => '"',
+            _ => '\\',
+        });
+        rest = special.get(1..).unwrap_or_default();
     }
+    set.push_str(rest);
     set.push('"');
 }
 

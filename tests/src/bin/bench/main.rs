@@ -22,6 +22,9 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tollmesh_tests::artifacts::{self, Artifacts};
 
+/// The load of which only the aggregator knows.
+const AGGREGATOR_ALONE: &str = "ingest";
+
 /// Measures the filter's cost in Envoy against an empty filter and Envoy's own, and the
 /// aggregator's intake.
 #[derive(Debug, Parser)]
@@ -33,7 +36,8 @@ struct Options {
     /// How long each measurement lasts
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
-    /// Only the loads of the filter whose name contains this, and nothing of the aggregator
+    /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
+    /// "ingest" the aggregator alone
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
@@ -57,9 +61,13 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if options.postgres {
         return forward::measure(options.seconds);
     }
+    let span = Duration::from_secs(options.seconds.into());
+    if options.load.as_deref() == Some(AGGREGATOR_ALONE) {
+        let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
+        return ingest::measure(&tollmesh, options.rounds, span);
+    }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     let noop = noop_filter()?;
-    let span = Duration::from_secs(options.seconds.into());
     let only = options.load.as_deref().unwrap_or_default();
     filter_cost::measure(&artifacts, &noop, options.rounds, span, only)?;
     match options.load {
