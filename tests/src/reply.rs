@@ -4,11 +4,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Sleep;
 
 use crate::exchange::{Cut, Ending, Payload, Pieces, Reply};
+
+/// How long a reply that breaks off lets what it sent go its way. A reset over HTTP/2 takes back
+/// what waits in the connection, headers included, and then there was no reply to break off.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// How far a reply got.
 #[derive(Debug, Default)]
@@ -41,6 +47,8 @@ pub struct ScriptedBody {
     ending: Ending,
     /// Whether the piece before was given away in the last poll; then this poll lets it be flushed.
     flushes: bool,
+    /// The pause before a reset.
+    pause: Option<Pin<Box<Sleep>>>,
     progress: Arc<Progress>,
 }
 
@@ -59,17 +67,22 @@ impl ScriptedBody {
             trailers: trailers(reply),
             ending: reply.ending,
             flushes: false,
+            pause: None,
             progress,
         }
     }
 
-    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         if let Some(trailers) = self.trailers.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         match self.ending {
             Ending::Proper => Poll::Ready(None),
-            Ending::Reset => Poll::Ready(Some(Err(BrokenOff))),
+            Ending::Reset => {
+                let pause = || Box::pin(tokio::time::sleep(BEFORE_RESET));
+                let pause = self.pause.get_or_insert_with(pause);
+                pause.as_mut().poll(context).map(|()| Some(Err(BrokenOff)))
+            }
             // No waker is kept: the connection's end drops the body.
             Ending::Silence => Poll::Pending,
         }
@@ -91,7 +104,7 @@ impl Body for ScriptedBody {
             return Poll::Pending;
         }
         let Some(piece) = this.next.take() else {
-            return this.end();
+            return this.end(context);
         };
         this.next = this.pieces.next();
         this.flushes = this.next.is_some() || this.ending != Ending::Proper;
