@@ -26,9 +26,9 @@ const GZIP_STREAM_BYTES_MAX: u64 = 64 << 10;
 const POOL_BYTES_MAX: u64 = 64 << 20;
 /// Streams under `gzip` for whose decoders there is room in what they share.
 const GZIP_STREAMS_MAX: usize = 1000;
-/// What a long body may leave in a VM: the largest piece that Envoy hands over, which its connection
-/// buffers hold to 1 MiB, once as it came and once as it goes on; and the stream, in whole pages.
-const LONG_LINEAR_BYTES_MAX: u64 = (2 << 20) + (256 << 10);
+/// What a long body may leave in a VM: one stream and Envoy's largest read, rounded up to pages. A
+/// stream whose usage event is cut out has been seen to leave 2 MiB, the read and its copy.
+const LONG_LINEAR_BYTES_MAX: u64 = 1 << 20;
 /// What a long body may leave in Envoy: the slack of a heap that gives pages back late.
 const LONG_RESIDENT_BYTES_MAX: u64 = 16 << 20;
 const MIB: f64 = (1 << 20) as f64;
