@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod literal;
 pub mod mesh;
 pub mod monitoring;
+pub mod otlp_receiver;
 pub mod ports;
 pub mod postgres;
 pub mod process;

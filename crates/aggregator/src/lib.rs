@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod money;
 pub mod net;
+pub mod otlp;
 pub mod pricelist;
 pub mod prices;
 pub mod problem;

@@ -3,6 +3,7 @@
 pub mod budgets;
 mod limits;
 mod listen;
+mod otlp_section;
 mod problem;
 mod section;
 mod state_dir;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::forward::{Place, Settings};
+use crate::otlp;
 pub use listen::Listen;
 pub use problem::{Problem, Problems};
 use section::{Section, Sink};
@@ -45,6 +47,8 @@ pub struct Config {
     pub retention_days: u32,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `[otlp]`: a receiver of telemetry. Default: none.
+    pub otlp: Option<otlp::Settings>,
     /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
     /// earlier where it would grow beyond. Default: no bound.
     pub retention_bytes_max: Option<u64>,
@@ -107,7 +111,7 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["redis", "alerts", "otlp"];
+const NOT_AVAILABLE: &[&str] = &["redis", "alerts"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
@@ -124,6 +128,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let bytes_max = retention.parsed("max_size", limits::size);
     retention.finish();
     let postgres = read_postgres(root.section("postgres"));
+    let otlp = otlp_section::read(root.section("otlp"));
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -147,6 +152,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         retention_bytes_max: bytes_max,
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
         postgres,
+        otlp,
     })
 }
 

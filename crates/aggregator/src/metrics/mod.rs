@@ -96,6 +96,16 @@ metrics! {
         pub forward_failures_total: IntCounter,
         /// Calls that postgres.url does not keep, by reason: refused, or outside_retention.
         pub forward_skipped_rows_total: IntCounterVec ["reason"],
+        /// Age of the oldest call that otlp.endpoint is yet to be told of; 0 where none waits.
+        pub otlp_lag_seconds: IntGauge,
+        /// Calls that otlp.endpoint is yet to be told of.
+        pub otlp_pending_rows: IntGauge,
+        /// Calls that otlp.endpoint was told of, by signal.
+        pub otlp_exported_rows_total: IntCounterVec ["signal"],
+        /// Visits to otlp.endpoint that failed; what it is to be told of waits in the ledger.
+        pub otlp_failures_total: IntCounter,
+        /// Calls that otlp.endpoint never takes, by signal and reason: refused, or rejected.
+        pub otlp_skipped_rows_total: IntCounterVec ["signal", "reason"],
         /// 1, with what is running.
         pub build_info: IntGaugeVec ["version"],
     }
