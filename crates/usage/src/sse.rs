@@ -127,20 +127,17 @@ impl Sse {
         }
     }
 
-    /// Passes over an event that says nothing new.
+    /// Passes over events that say nothing new.
     fn pass_over(&mut self, bytes: &[u8], reader: &mut Reader) -> Option<usize> {
         if !self.is_between || self.after_cr {
             return None;
         }
-        let fit = self.outline.fit(bytes)?;
-        if fit.n_text_bytes > 0 {
-            let findings = &mut reader.findings;
-            findings.has_content = true;
-            let kind = self.outline.kind();
-            findings.relayed.add(kind, fit.n_text_bytes as u64);
-            findings.end_document();
+        let run = self.outline.run(bytes)?;
+        if run.n_pieces > 0 {
+            let (kind, findings) = (self.outline.kind(), &mut reader.findings);
+            findings.pieces(kind, run.n_pieces, run.n_text_bytes as u64);
         }
-        Some(fit.n_bytes)
+        Some(run.n_bytes)
     }
 
     /// Scans the bytes up to the end of the event at hand; learns it where that is possible.

@@ -53,11 +53,20 @@ impl Default for Outline {
     }
 }
 
-/// How much of the input fits the outline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fit {
+/// Events, one behind the other, that fit the outline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
     pub(super) n_bytes: usize,
     pub(super) n_text_bytes: usize,
+    /// How many of them brought text.
+    pub(super) n_pieces: u64,
+}
+
+/// How much of the input fits the outline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fit {
+    n_bytes: usize,
+    n_text_bytes: usize,
 }
 
 impl Outline {
@@ -109,8 +118,21 @@ impl Outline {
         self.kind
     }
 
+    /// The events of this outline with which the bytes begin; `None` where they begin otherwise.
+    pub(super) fn run(&mut self, bytes: &[u8]) -> Option<Run> {
+        let mut run = Run::default();
+        let mut rest = bytes;
+        while let Some(fit) = self.fit(rest) {
+            run.n_bytes += fit.n_bytes;
+            run.n_text_bytes += fit.n_text_bytes;
+            run.n_pieces += u64::from(fit.n_text_bytes > 0);
+            rest = rest.get(fit.n_bytes..)?;
+        }
+        (run.n_bytes > 0).then_some(run)
+    }
+
     /// Whether the bytes begin with an event of this outline.
-    pub(super) fn fit(&mut self, bytes: &[u8]) -> Option<Fit> {
+    fn fit(&mut self, bytes: &[u8]) -> Option<Fit> {
         if self.event.is_empty() {
             return None;
         }
