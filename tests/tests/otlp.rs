@@ -142,11 +142,10 @@ fn a_call_that_fails_says_so() {
     let Some(mesh) = mesh_telling(&receiver, "") else {
         return;
     };
-    let used = usage("gpt-4o").input(10).output(1_000);
-    let aborted = mesh
-        .client("red")
-        .hangs_up_after(200)
-        .call(&Dialect::OpenAiChat.streamed(&used).chunks_of(50));
+    let whole = Dialect::OpenAiChat.streamed(&usage("gpt-4o").input(10).output(60));
+    let half = whole.reply.body.n_bytes() as usize / 2;
+    let client = mesh.client("red").hangs_up_after(half as u64);
+    let aborted = client.call(&whole.silent_after(half));
     let seen = are_told(&receiver, std::slice::from_ref(&aborted));
     let ToldSpan {
         attributes, span, ..
