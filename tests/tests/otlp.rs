@@ -144,7 +144,7 @@ fn a_call_that_fails_says_so() {
     };
     let whole = Dialect::OpenAiChat.streamed(&usage("gpt-4o").input(10).output(60));
     let half = whole.reply.body.n_bytes() as usize / 2;
-    let client = mesh.client("red").hangs_up_after(half as u64);
+    let client = mesh.client("red").hangs_up_after(1);
     let aborted = client.call(&whole.silent_after(half));
     let seen = are_told(&receiver, std::slice::from_ref(&aborted));
     let ToldSpan {
