@@ -66,6 +66,7 @@ pub struct MeshBuilder {
     gateway_plugin: Value,
     caller: Option<String>,
     logs_access: bool,
+    envoy_patch: fn(&mut Value),
 }
 
 /// What one of the Envoys has that others have not.
@@ -103,6 +104,7 @@ impl Mesh {
             gateway_plugin: Value::Null,
             caller: None,
             logs_access: true,
+            envoy_patch: |_| {},
         }
     }
 
@@ -400,6 +402,12 @@ impl MeshBuilder {
         self
     }
 
+    /// Changes Envoy's whole configuration, after all else.
+    pub fn envoy(mut self, patch: fn(&mut Value)) -> MeshBuilder {
+        self.envoy_patch = patch;
+        self
+    }
+
     /// Envoy writes no access log: for runs whose log would fill a disk.
     pub fn without_access_log(mut self) -> MeshBuilder {
         self.logs_access = false;
@@ -544,6 +552,7 @@ impl MeshBuilder {
         if !self.logs_access {
             envoy_config::without_access_logs(&mut config);
         }
+        (self.envoy_patch)(&mut config);
         Ok(config)
     }
 }

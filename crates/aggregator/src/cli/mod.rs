@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod completions;
+mod doctor;
 mod extract;
 mod import;
 mod late_tags;
@@ -59,6 +60,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Tell every mistake in every file, with place and remedy.
     Check(check::Arguments),
+    /// Why traffic is not seen: look through Envoy and the aggregator.
+    Doctor(doctor::Arguments),
     /// Read usage out of recorded exchanges.
     Extract(extract::Arguments),
     /// Price usage.
@@ -108,6 +111,7 @@ pub fn run() -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Serve(arguments) => serve::run(&files, arguments),
         Command::Check(arguments) => check::run(&files, &arguments),
+        Command::Doctor(arguments) => doctor::run(&files, &arguments),
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Price(arguments) => price::run(&arguments),
         Command::Report(arguments) => report::run(&files, arguments),

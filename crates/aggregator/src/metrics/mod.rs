@@ -5,7 +5,7 @@ mod meter;
 mod series;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
@@ -31,6 +31,7 @@ macro_rules! metrics {
         pub struct $name {
             registry: Registry,
             drops: Mutex<Drops>,
+            releases: Mutex<HashSet<String>>,
             $( $(#[doc = $help])+ pub $field: $kind, )+
         }
 
@@ -47,6 +48,7 @@ macro_rules! metrics {
                     )?, )+
                     registry,
                     drops: Mutex::default(),
+                    releases: Mutex::default(),
                 })
             }
         }
@@ -68,6 +70,12 @@ metrics! {
         pub late_usage_unmatched_total: IntCounter,
         /// Batches that were not taken because the ledger could not keep up; they come again.
         pub batches_deferred_total: IntCounter,
+        /// Batches that could not be read: of another wire version, or not a filter's.
+        pub batches_refused_total: IntCounter,
+        /// Batches that were taken, by the release of the filter that sent them.
+        pub filter_batches_total: IntCounterVec ["version"],
+        /// When the last batch was taken, in seconds since 1970; 0 where none was since the start.
+        pub last_batch_timestamp_seconds: IntGauge,
         /// Values and series that a cap turned into __other__, by label; "series" is max_series.
         pub label_overflows_total: IntCounterVec ["label"],
         /// Request-level rows in the ledger.
@@ -120,6 +128,11 @@ struct Drops {
 /// VMs remembered; beyond it all are forgotten, so that a restart storm costs no memory. A VM that
 /// is still there would then have its drops counted twice, which errs on the side of alarm.
 const VMS_MAX: usize = 4096;
+
+/// Releases of filters that are told apart: a rollout has two. Whoever reaches the ingest listener
+/// could name any.
+const RELEASES_MAX: usize = 16;
+const RELEASE_BYTES_MAX: usize = 32;
 
 /// Commits take a fraction of a millisecond on a good disk and a second on a bad one.
 const COMMIT_SECONDS: &[f64] = &[
@@ -175,6 +188,24 @@ impl Metrics {
     /// Counts what a cap turned into `__other__`.
     fn overflowed(&self, label: &str) {
         self.label_overflows_total.with_label_values(&[label]).inc();
+    }
+
+    /// Notes that a filter of that release was heard, at that time.
+    pub fn heard(&self, version: &str, now_seconds: i64) {
+        self.last_batch_timestamp_seconds.set(now_seconds);
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ".-+".contains(letter);
+        let is_release = version.len() <= RELEASE_BYTES_MAX && version.chars().all(is_plain);
+        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_release && (releases.len() < RELEASES_MAX || releases.contains(version)) {
+            releases.insert(version.to_owned());
+            self.filter_batches_total
+                .with_label_values(&[version])
+                .inc();
+        } else {
+            self.filter_batches_total
+                .with_label_values(&["other"])
+                .inc();
+        }
     }
 
     /// Takes a filter's word on how many events it has dropped since its VM started.
