@@ -4,6 +4,7 @@
 //! which tier a spend has reached ([`Policy::tier_at`]). Time comes in as an argument; nothing here
 //! reads a clock, a file or a store, and nothing knows what a request is.
 
+pub mod lease;
 pub mod limit;
 pub mod policy;
 pub mod window;
