@@ -152,6 +152,15 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The `true` or `false` under that key.
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        if value.as_bool().is_none() {
+            self.refuse(key, wrong_kind("true or false", &value));
+        }
+        value.as_bool()
+    }
+
     /// The strings under that key.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.take(key)?;
