@@ -4,10 +4,11 @@
 //! account, and hears of it after the commit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tollmesh_wire::Outcome;
+use tollmesh_wire::{Outcome, Timestamp};
 
 use crate::ledger::Entry;
 use crate::ledger::error::QueryError;
@@ -55,15 +56,32 @@ pub struct Spend {
     pub denied: u64,
     /// The most that the store has let this ledger spend, in the store's units.
     pub granted: u64,
+    /// What the charger wants to know of the store after a restart; empty for nothing.
+    pub memory: String,
 }
 
-/// A reservation that an event has brought to its end.
+/// How much the store lets this ledger spend from one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The account.
+    pub at: SpendKey,
+    /// The first instant after the window, in milliseconds since 1970.
+    pub end_ms: i64,
+    /// In the store's units.
+    pub granted: u64,
+    /// What the charger wants to know of the store after a restart.
+    pub memory: String,
+}
+
+/// An event that charges something, or that ends a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// The event.
     pub event_id: String,
     /// The reservation, where the event names it.
     pub reservation_id: Option<String>,
+    /// Which of [`Charges::charges`] are its own.
+    pub charges: Range<usize>,
 }
 
 /// What a budget did to a call.
@@ -86,7 +104,7 @@ pub struct Denial {
 pub struct Charges {
     /// What they charge.
     pub charges: Vec<Charge>,
-    /// The reservations that they end, also where nothing is charged.
+    /// The events, those that end a reservation and charge nothing among them.
     pub settled: Vec<Settled>,
     /// What budgets did to them.
     pub denials: Vec<Denial>,
@@ -180,7 +198,8 @@ pub struct Past {
     pub window_ms: i64,
     /// The first instant after it.
     pub end_ms: i64,
-    /// What was spent in it so far: by the account's keys, and by the outcome behind them.
+    /// What was spent in it so far: by the account's keys, and by the outcome behind them. Where it
+    /// asks for intervals, each of them is a window.
     pub query: SpendQuery,
 }
 
@@ -196,7 +215,7 @@ pub struct Identity {
 /// A step of the budgets' own.
 pub enum Step {
     /// Notes how much the store lets this ledger spend.
-    Grants(Vec<(SpendKey, i64, u64)>),
+    Grants(Vec<Grant>),
     /// Deletes accounts of windows that ended before that instant, in milliseconds since 1970.
     Forget(i64),
 }
@@ -261,7 +280,7 @@ pub fn set_ids(connection: &Connection, adopted: &[Adopted]) -> rusqlite::Result
 
 /// The accounts that sums of rows make.
 pub fn of_rows(budget: &Adopted, past: &Past, rows: &[SpendRow]) -> Vec<Spend> {
-    let mut amounts: BTreeMap<String, i128> = BTreeMap::new();
+    let mut amounts: BTreeMap<(i64, String), i128> = BTreeMap::new();
     for row in rows {
         let (outcome, key) = row.key.split_last().unwrap_or((&None, &[]));
         if outcome.as_deref().is_some_and(is_not_ours) {
@@ -275,18 +294,21 @@ pub fn of_rows(budget: &Adopted, past: &Past, rows: &[SpendRow]) -> Vec<Spend> {
                 .iter()
                 .fold(0_i128, |sum, n| sum.saturating_add_unsigned(*n)),
         };
-        *amounts.entry(key_text(key)).or_default() += amount;
+        let window_ms = row.start.map_or(past.window_ms, Timestamp::as_unix_ms);
+        *amounts.entry((window_ms, key_text(key))).or_default() += amount;
     }
-    let spends = amounts.into_iter().map(|(key, amount)| Spend {
+    let length_ms = past.query.interval_ms;
+    let spends = amounts.into_iter().map(|((window_ms, key), amount)| Spend {
         at: SpendKey {
             budget: Arc::clone(&budget.id),
             key: key.into(),
-            window_ms: past.window_ms,
+            window_ms,
         },
-        end_ms: past.end_ms,
+        end_ms: length_ms.map_or(past.end_ms, |length_ms| window_ms + length_ms),
         amount,
         denied: 0,
         granted: 0,
+        memory: String::new(),
     });
     spends.collect()
 }
@@ -317,8 +339,9 @@ pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<()> 
         sum.2 += charge.denied;
     }
     let mut add = connection.prepare_cached(
-        "INSERT INTO budget_spend (budget, key, window_ms, end_ms, amount, denied, granted)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)
+        "INSERT INTO budget_spend
+             (budget, key, window_ms, end_ms, amount, denied, granted, memory)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, '')
          ON CONFLICT DO UPDATE SET amount = add128(amount, excluded.amount),
              denied = denied + excluded.denied",
     )?;
@@ -339,12 +362,18 @@ pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<()> 
 pub fn raise(connection: &Connection, spends: &[Spend]) -> rusqlite::Result<()> {
     for spend in spends {
         let stored = load_one(connection, &spend.at)?;
-        let (amount, denied, granted) = stored.map_or((0, 0, 0), |s| (s.amount, s.denied, s.granted));
+        let (amount, denied, granted) = stored
+            .as_ref()
+            .map_or((0, 0, 0), |s| (s.amount, s.denied, s.granted));
+        let memory = match (&*spend.memory, &stored) {
+            ("", Some(stored)) => &stored.memory,
+            (own, _) => own,
+        };
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO budget_spend
-                     (budget, key, window_ms, end_ms, amount, denied, granted)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                     (budget, key, window_ms, end_ms, amount, denied, granted, memory)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 &*spend.at.budget,
@@ -353,7 +382,8 @@ pub fn raise(connection: &Connection, spends: &[Spend]) -> rusqlite::Result<()> 
                 spend.end_ms,
                 Wide(spend.amount.max(amount)),
                 spend.denied.max(denied).cast_signed(),
-                spend.granted.max(granted).cast_signed()
+                spend.granted.max(granted).cast_signed(),
+                memory
             ])?;
     }
     Ok(())
@@ -362,7 +392,8 @@ pub fn raise(connection: &Connection, spends: &[Spend]) -> rusqlite::Result<()> 
 /// All accounts.
 pub fn load(connection: &Connection) -> rusqlite::Result<Vec<Spend>> {
     let mut statement = connection.prepare_cached(
-        "SELECT budget, key, window_ms, end_ms, amount, denied, granted FROM budget_spend",
+        "SELECT budget, key, window_ms, end_ms, amount, denied, granted, memory
+         FROM budget_spend",
     )?;
     statement.query_map([], read)?.collect()
 }
@@ -370,8 +401,8 @@ pub fn load(connection: &Connection) -> rusqlite::Result<Vec<Spend>> {
 fn load_one(connection: &Connection, at: &SpendKey) -> rusqlite::Result<Option<Spend>> {
     connection
         .prepare_cached(
-            "SELECT budget, key, window_ms, end_ms, amount, denied, granted FROM budget_spend
-             WHERE budget = ?1 AND key = ?2 AND window_ms = ?3",
+            "SELECT budget, key, window_ms, end_ms, amount, denied, granted, memory
+             FROM budget_spend WHERE budget = ?1 AND key = ?2 AND window_ms = ?3",
         )?
         .query_row(params![&*at.budget, &*at.key, at.window_ms], read)
         .optional()
@@ -389,6 +420,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Spend> {
         amount: amount.0,
         denied: row.get::<_, i64>(5)?.unsigned_abs(),
         granted: row.get::<_, i64>(6)?.unsigned_abs(),
+        memory: row.get(7)?,
     })
 }
 
@@ -397,17 +429,20 @@ pub fn take(connection: &Connection, step: &Step) -> rusqlite::Result<()> {
     match step {
         Step::Grants(grants) => {
             let mut put = connection.prepare_cached(
-                "INSERT INTO budget_spend (budget, key, window_ms, end_ms, amount, denied, granted)
-                 VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)
-                 ON CONFLICT DO UPDATE SET granted = excluded.granted",
+                "INSERT INTO budget_spend
+                     (budget, key, window_ms, end_ms, amount, denied, granted, memory)
+                 VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET granted = excluded.granted,
+                     memory = excluded.memory",
             )?;
-            for (at, end_ms, granted) in grants {
+            for grant in grants {
                 put.execute(params![
-                    &*at.budget,
-                    &*at.key,
-                    at.window_ms,
-                    end_ms,
-                    granted.cast_signed()
+                    &*grant.at.budget,
+                    &*grant.at.key,
+                    grant.at.window_ms,
+                    grant.end_ms,
+                    grant.granted.cast_signed(),
+                    grant.memory
                 ])?;
             }
         }

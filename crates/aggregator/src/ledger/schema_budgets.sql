@@ -5,7 +5,7 @@ CREATE TABLE budgets (
 
 -- What calls charged to a budget, for one key in one window. amount: pico-dollars, tokens or
 -- requests. granted: the most that the store has ever let this ledger spend, in millionths of a
--- dollar, tokens or requests.
+-- dollar, tokens or requests; memory: what is to be remembered of the store with it.
 CREATE TABLE budget_spend (
     budget    TEXT NOT NULL,
     key       TEXT NOT NULL,
@@ -14,6 +14,7 @@ CREATE TABLE budget_spend (
     amount    ANY NOT NULL,
     denied    INTEGER NOT NULL,
     granted   INTEGER NOT NULL,
+    memory    TEXT NOT NULL,
     PRIMARY KEY (budget, key, window_ms)
 ) STRICT, WITHOUT ROWID;
 

@@ -417,7 +417,7 @@ impl Recording<'_> {
         row::bind(&mut self.insert, row, checked, ids)?;
         if self.insert.raw_execute()? == 0 {
             // The answer to its first coming may be what was lost: its reservation is not left open.
-            self.settle(checked.event());
+            self.settle(checked.event(), self.charges.charges.len());
             return Ok(Recorded::Duplicate);
         }
         self.count.last_row = row;
@@ -425,17 +425,25 @@ impl Recording<'_> {
         self.rollup.add(checked, ids);
         self.meter
             .measure(checked.entry, Occasion::New, self.increments);
-        self.charger
-            .charge(checked.entry, Occasion::New, self.charges);
-        self.settle(checked.event());
+        self.charge(checked.entry, Occasion::New);
         Ok(Recorded::Accepted)
     }
 
-    fn settle(&mut self, event: &Event) {
+    fn charge(&mut self, entry: &Entry, occasion: Occasion<'_>) {
+        let first = self.charges.charges.len();
+        self.charger.charge(entry, occasion, self.charges);
+        self.settle(&entry.event, first);
+    }
+
+    /// Notes what the event charged, from that charge on.
+    fn settle(&mut self, event: &Event, first: usize) {
+        let charges = first..self.charges.charges.len();
+        // Also without a reservation's id: a filter that gave up waiting for it does not know it.
         if !self.charger.is_absent() {
             self.charges.settled.push(Settled {
                 event_id: event.event_id.clone(),
                 reservation_id: event.reservation_id.clone(),
+                charges,
             });
         }
     }
@@ -458,7 +466,7 @@ impl Recording<'_> {
         counted.cost.total = waiting.first_cost();
         let occasion = Occasion::Completed(&counted);
         self.meter.measure(&merged, occasion, self.increments);
-        self.charger.charge(&merged, occasion, self.charges);
+        self.charge(&merged, occasion);
         Ok(Recorded::Completed)
     }
 
