@@ -1,5 +1,6 @@
 //! The parts of the `tollmesh` binary, as a library for its tests and examples.
 
+pub mod budgets;
 pub mod charge;
 pub mod cli;
 pub mod client;

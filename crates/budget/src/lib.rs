@@ -5,6 +5,7 @@
 //! reads a clock, a file or a store, and nothing knows what a request is.
 
 pub mod estimate;
+pub mod lease;
 pub mod limit;
 pub mod policy;
 pub mod window;
