@@ -1,6 +1,7 @@
 //! The parts of the `tollmesh` binary, as a library for its tests and examples.
 
 pub mod alerts;
+pub mod budgets;
 pub mod charge;
 pub mod cli;
 pub mod client;
