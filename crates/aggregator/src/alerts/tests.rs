@@ -466,6 +466,8 @@ async fn a_jump_over_several_tiers_tells_each() {
         zone: jiff::tz::TimeZone::UTC,
         enforce: Enforce::Observe,
         on_unavailable: OnUnavailable::Open,
+        max_stream: Duration::from_secs(60),
+        estimate_output_tokens: 1,
         tiers: vec![
             tier("0.6", &["eng"]),
             tier("0.85", &[]),
