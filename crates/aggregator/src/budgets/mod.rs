@@ -7,6 +7,7 @@
 mod account;
 mod charger;
 mod policies;
+pub mod replay;
 mod reserve;
 mod show;
 mod state;
