@@ -1,5 +1,6 @@
 //! The parts of the `tollmesh` binary, as a library for its tests and examples.
 
+pub mod alerts;
 pub mod budgets;
 pub mod charge;
 pub mod cli;
@@ -24,3 +25,4 @@ pub mod report;
 pub mod reprice;
 pub mod rows;
 pub mod serve;
+pub mod trust;

@@ -1,15 +1,17 @@
 //! The settings of the aggregator: `tollmesh.toml`, every key optional, no surprise accepted.
 
+mod alerts;
 pub mod budgets;
 mod limits;
 mod listen;
 mod problem;
-mod section;
+pub(crate) mod section;
 mod state_dir;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::alerts::Receivers;
 use crate::budgets::store;
 use crate::forward::{Place, Settings};
 pub use listen::Listen;
@@ -48,6 +50,8 @@ pub struct Config {
     pub redis: Option<store::Place>,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `[alerts.…]`: who is told of budgets that have come far. Default: nobody.
+    pub alerts: Receivers,
     /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
     /// earlier where it would grow beyond. Default: no bound.
     pub retention_bytes_max: Option<u64>,
@@ -110,7 +114,7 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["alerts", "otlp"];
+const NOT_AVAILABLE: &[&str] = &["otlp"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
@@ -128,6 +132,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     retention.finish();
     let redis = read_redis(root.section("redis"));
     let postgres = read_postgres(root.section("postgres"));
+    let alerts = alerts::read(root.section("alerts"));
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -152,6 +157,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
         redis,
         postgres,
+        alerts,
     })
 }
 
