@@ -5,6 +5,7 @@
 //! code. [`Mesh`] is the door: it starts everything, hands out clients, and takes it all down.
 
 pub mod aggregator;
+pub mod alertmanager;
 pub mod artifacts;
 pub mod books;
 pub mod chaos;

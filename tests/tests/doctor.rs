@@ -211,15 +211,9 @@ fn a_bad_price_file_is_told_of() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("mine.toml");
     std::fs::write(&file, "schema = 1\n").expect("a file");
-    let section = format!("overrides = {file:?}");
-    // Keys of the root stand before all sections.
-    let built = Mesh::built();
-    let Some(mesh) = built.start() else { return };
-    let config = mesh.aggregator().config().to_path_buf();
-    let text = std::fs::read_to_string(&config).expect("its configuration");
-    std::fs::write(&config, format!("{section}\n{text}")).expect("a configuration");
+    let Some(mesh) = Mesh::start() else { return };
     mesh.aggregator()
-        .restart()
+        .configure(&format!("overrides = {file:?}"))
         .expect("it starts with a good file");
     std::fs::write(&file, "schema = 2\n").expect("a file");
     complains(&mesh, "FAIL prices: older prices stay in force: ");

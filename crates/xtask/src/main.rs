@@ -19,6 +19,7 @@ mod wheel;
 
 mod pip;
 
+mod alertmanager;
 mod debian;
 
 mod signals;

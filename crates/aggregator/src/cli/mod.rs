@@ -46,6 +46,8 @@ use crate::config::Config;
     name = "tollmesh",
     version,
     max_term_width = 100,
+    // `tollmesh COMMAND --help` does it, and the screen is full.
+    disable_help_subcommand = true,
     arg_required_else_help = true
 )]
 struct Cli {
