@@ -216,7 +216,11 @@ mod tests {
             ("10000 requests", 3_330, 3_330),
         ] {
             let limit = limit(text);
-            assert_eq!((limit.units(share), limit.units_up(share)), (down, up), "{text}");
+            assert_eq!(
+                (limit.units(share), limit.units_up(share)),
+                (down, up),
+                "{text}"
+            );
         }
         for (text, amount, units) in [
             ("1 USD", 1, 1),

@@ -70,12 +70,13 @@ impl Dearest {
 pub(crate) fn dearest(provider: &Provider, call: &Call<'_>) -> Option<Dearest> {
     let entry = reckon::entry(provider, call).ok()?;
     let tier = reckon::tier(provider, call).ok();
-    let is_auto = call.service_tier.is_none_or(|t| t.eq_ignore_ascii_case(AUTO));
+    let is_auto = call
+        .service_tier
+        .is_none_or(|t| t.eq_ignore_ascii_case(AUTO));
     let may_price = |row: &&Row| {
         let own = tier.as_deref().is_none_or(|tier| tier == row.tier);
         let is_in_force = row.from_ms <= call.unix_ms && call.unix_ms < row.until_ms;
-        is_in_force
-            && (own || row.tier == STANDARD || (is_auto && row.tier == CHOSEN_BY_PROVIDER))
+        is_in_force && (own || row.tier == STANDARD || (is_auto && row.tier == CHOSEN_BY_PROVIDER))
     };
     let times = times(entry, call);
     let mut dearest = Dearest::default();

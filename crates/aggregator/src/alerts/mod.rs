@@ -32,7 +32,7 @@ use tollmesh_budget::{Policy, WindowSpan};
 use crate::clock;
 use crate::metrics::Metrics;
 pub use alert::{Alert, AlertWindow, Kind, Severity, TierReached, amount, identity, percent};
-pub use courier::{Alone, Claims, Courier};
+pub use courier::{Claims, Courier};
 pub use outbox::{OUTBOX_FILE, Outbox, OutboxError, Unclaimed};
 pub use post::{Answer, PostError, Reach, post};
 pub use receiver::{

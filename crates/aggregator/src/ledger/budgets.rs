@@ -315,7 +315,9 @@ pub fn of_rows(budget: &Adopted, past: &Past, rows: &[SpendRow]) -> Vec<Spend> {
 
 /// Calls that never left, and calls that a filter nearer to the provider counts.
 fn is_not_ours(outcome: &str) -> bool {
-    [Outcome::Denied, Outcome::Relayed].map(Outcome::name).contains(&outcome)
+    [Outcome::Denied, Outcome::Relayed]
+        .map(Outcome::name)
+        .contains(&outcome)
 }
 
 /// A key as accounts have it: what a call does not have is the empty text.

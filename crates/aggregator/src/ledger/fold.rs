@@ -231,7 +231,15 @@ mod tests {
             };
             let mut increments = Increments::default();
             store
-                .transact(&[batch], &mut NoMeter, &mut increments)
+                .transact(
+                    &[batch],
+                    crate::ledger::transaction::Measuring {
+                        meter: &mut NoMeter,
+                        increments: &mut increments,
+                        charger: &mut crate::ledger::budgets::NoCharger,
+                        charges: &mut crate::ledger::budgets::Charges::default(),
+                    },
+                )
                 .unwrap();
         };
         append(&mut store, (0..200).map(entry).collect());

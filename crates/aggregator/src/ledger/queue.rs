@@ -196,10 +196,7 @@ impl Queue {
     }
 
     /// Asks for a step of the budgets' own.
-    pub fn budgets(
-        &self,
-        step: BudgetStep,
-    ) -> Result<oneshot::Receiver<Stepped<()>>, AppendError> {
+    pub fn budgets(&self, step: BudgetStep) -> Result<oneshot::Receiver<Stepped<()>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
             .send(Message::Budgets(step, answer))

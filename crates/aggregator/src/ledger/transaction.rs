@@ -271,8 +271,7 @@ impl Store {
             transaction.commit()?;
             Ok(taken)
         };
-        take(&mut self.connection)
-            .map_err(schema::failed(&self.path, "budgets cannot be written"))
+        take(&mut self.connection).map_err(schema::failed(&self.path, "budgets cannot be written"))
     }
 
     /// Finds out whether the file can be written, by a commit that changes nothing that matters.

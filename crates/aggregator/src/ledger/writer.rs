@@ -252,14 +252,17 @@ impl Writer {
         let done = self.take_store().and_then(|mut store| {
             let known = store.budget_ids()?;
             let mut before = Vec::new();
-            let new = adopted.iter().filter(|b| !known.iter().any(|id| **id == *b.id));
+            let new = adopted
+                .iter()
+                .filter(|b| !known.iter().any(|id| **id == *b.id));
             for (budget, past) in new.flat_map(|b| b.windows.iter().map(move |past| (b, past))) {
-                let rows = self.reader.spend(&past.query).map_err(|source| {
-                    LedgerError::Unread {
-                        path: self.path.clone(),
-                        source: Box::new(source),
-                    }
-                })?;
+                let rows =
+                    self.reader
+                        .spend(&past.query)
+                        .map_err(|source| LedgerError::Unread {
+                            path: self.path.clone(),
+                            source: Box::new(source),
+                        })?;
                 before.extend(budgets::of_rows(budget, past, &rows));
             }
             let spends = store.adopt(adopted, &before)?;

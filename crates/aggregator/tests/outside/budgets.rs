@@ -103,3 +103,93 @@ fn a_new_policy_passes_the_calls_of_the_past() {
     assert!(told.contains("new.toml: budget[0].limit: missing"), "{told}");
     assert!(process.stop().success());
 }
+
+/// A receiver on this machine: the bodies that were posted to it.
+fn receiver() -> (String, std::sync::mpsc::Receiver<Value>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, bodies) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            reader.get_mut().write_all(answer).unwrap();
+            if sender.send(serde_json::from_slice(&body).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (url, bodies)
+}
+
+/// Waits until the process has noted so many answers: one that is killed before tells again.
+fn wait_for_taken(process: &Process, n: usize) {
+    let taken = "tollmesh_alert_deliveries_total{channel=\"webhook\",outcome=\"taken\"";
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !process.metrics(taken)[0].ends_with(&format!(" {n}")) {
+        assert!(std::time::Instant::now() < until, "{:?}", process.metrics(taken));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn people_are_told_once_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, bodies) = receiver();
+    let budgets = dir.path().join("budgets.toml");
+    let tier = |at: &str| format!("{{ at = {at:?}, do = \"warn\", notify = [\"eng\"] }}");
+    let tiers: Vec<String> = ["60%", "85%", "100%"].map(tier).into();
+    let text = format!(
+        "[[budget]]\nname = \"red\"\nmatch = {{ team = \"red\" }}\nlimit = \"10 USD\"\n\
+         window = \"month\"\ntiers = [ {} ]\n",
+        tiers.join(", ")
+    );
+    std::fs::write(&budgets, text).unwrap();
+    // Settings before the first table of `config`.
+    let more = format!(
+        "{}\nbudgets = {budgets:?}\nalerts.eng.webhook.url = {url:?}\n\
+         alerts.eng.allow_private = true",
+        prices(dir.path())
+    );
+    let spend = |process: &Process, from: usize, n: usize| {
+        let calls = (from..from + n).map(|n| dollar(&format!("e{n}"), "red", 0));
+        process.send(&calls.collect::<Vec<_>>());
+    };
+    let told = || {
+        let body = bodies.recv_timeout(std::time::Duration::from_secs(20));
+        let body = body.expect("nobody was told");
+        assert_eq!((&body["budget"], &body["unit"]), (&json!("red"), &json!("USD")));
+        (body["tier"].as_str().unwrap().to_owned(), body["spent"].as_str().unwrap().to_owned())
+    };
+    let process = Process::start(dir.path(), &more);
+    spend(&process, 0, 5);
+    spend(&process, 5, 1);
+    assert_eq!(told(), ("60%".to_owned(), "6".to_owned()));
+    wait_for_taken(&process, 1);
+    process.kill();
+    let process = Process::start(dir.path(), &more);
+    spend(&process, 6, 1);
+    // Two tiers at once.
+    spend(&process, 7, 3);
+    let mut both = [told().0, told().0];
+    both.sort();
+    assert_eq!(both, ["100%", "85%"]);
+    spend(&process, 10, 1);
+    wait_for_taken(&process, 2);
+    assert!(process.stop().success());
+    assert!(bodies.try_recv().is_err());
+}

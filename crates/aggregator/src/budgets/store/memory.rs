@@ -50,6 +50,10 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(replies))
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn register<'a>(&'a self, _budgets: &'a [String]) -> Answer<'a, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }

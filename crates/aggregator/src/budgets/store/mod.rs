@@ -91,6 +91,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Whether we are the first in the cluster to claim that, within that time.
     fn claim<'a>(&'a self, what: &'a str, ttl_ms: u64) -> Answer<'a, Result<bool, StoreError>>;
 
+    /// Whether other nodes may share it.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Gives up what a cell holds back after a loss of data: somebody has reckoned that nothing is
     /// missing.
     fn release_held_back<'a>(&'a self, cell: &'a CellKey) -> Answer<'a, Result<(), StoreError>>;
