@@ -97,11 +97,6 @@ metrics! {
         pub forward_failures_total: IntCounter,
         /// Calls that postgres.url does not keep, by reason: refused, or outside_retention.
         pub forward_skipped_rows_total: IntCounterVec ["reason"],
-        /// Attempts to tell a receiver of an alert, by outcome: taken, failed (it is tried again), or
-        /// given_up.
-        pub alert_deliveries_total: IntCounterVec ["receiver", "channel", "outcome"],
-        /// Alerts that found no room in a queue; one that is noticed again is told then.
-        pub alerts_dropped_total: IntCounter,
         /// Calls that a budget refused.
         pub budget_denied_requests_total: IntCounterVec ["budget"],
         /// Calls in flight that something is reserved for.
@@ -112,6 +107,11 @@ metrics! {
         pub budget_reload_successful: IntGauge,
         /// Keys above a tier that found no room in the table for filters.
         pub budget_keys_untold_total: IntCounter,
+        /// Attempts to tell a receiver of an alert, by outcome: taken, failed (it is tried again), or
+        /// given_up.
+        pub alert_deliveries_total: IntCounterVec ["receiver", "channel", "outcome"],
+        /// Alerts that found no room in a queue; one that is noticed again is told then.
+        pub alerts_dropped_total: IntCounter,
         /// 1, with what is running.
         pub build_info: IntGaugeVec ["version"],
     }
