@@ -380,8 +380,14 @@ impl Course {
         if self.policy.enforce != Enforce::Strict {
             return true;
         }
-        let deny = self.policy.tiers.iter().find(|tier| tier.action == Action::Deny);
-        let except = deny.map(|tier| &tier.except).filter(|except| !except.is_empty());
+        let deny = self
+            .policy
+            .tiers
+            .iter()
+            .find(|tier| tier.action == Action::Deny);
+        let except = deny
+            .map(|tier| &tier.except)
+            .filter(|except| !except.is_empty());
         let is_spared = except.is_some_and(|except| Match::new(except.clone()).matches(subject));
         if is_spared {
             return true;
@@ -496,7 +502,10 @@ fn amount(limit: Limit, event: &Event, cost: i128) -> i128 {
         Limit::Tokens(_) => {
             let extra = event.extra_usage.iter().map(|extra| &extra.usage);
             let usages = extra.chain([&event.usage]);
-            usages.flat_map(|usage| usage.tokens()).map(|(_, n)| i128::from(n)).sum()
+            usages
+                .flat_map(|usage| usage.tokens())
+                .map(|(_, n)| i128::from(n))
+                .sum()
         }
         Limit::Requests(_) => 1,
     }

@@ -33,7 +33,11 @@ fn tollmesh(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 fn prices(dir: &Path) -> String {
@@ -95,12 +99,18 @@ fn a_new_policy_passes_the_calls_of_the_past() {
     assert!(told.contains("10 calls"), "{told}");
     let arguments = ["budgets", "replay", "new.toml", "--days", "60"];
     let (_, out, told) = tollmesh(dir.path(), &arguments);
-    assert!(out.contains("\"all\"") && told.contains("11 calls"), "{out}{told}");
+    assert!(
+        out.contains("\"all\"") && told.contains("11 calls"),
+        "{out}{told}"
+    );
 
     std::fs::write(&file, "[[budget]]\nname = \"teams\"\n").unwrap();
     let (code, _, told) = tollmesh(dir.path(), &["budgets", "replay", "new.toml"]);
     assert_eq!(code, Some(2));
-    assert!(told.contains("new.toml: budget[0].limit: missing"), "{told}");
+    assert!(
+        told.contains("new.toml: budget[0].limit: missing"),
+        "{told}"
+    );
     assert!(process.stop().success());
 }
 
@@ -141,7 +151,11 @@ fn wait_for_taken(process: &Process, n: usize) {
     let taken = "tollmesh_alert_deliveries_total{channel=\"webhook\",outcome=\"taken\"";
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !process.metrics(taken)[0].ends_with(&format!(" {n}")) {
-        assert!(std::time::Instant::now() < until, "{:?}", process.metrics(taken));
+        assert!(
+            std::time::Instant::now() < until,
+            "{:?}",
+            process.metrics(taken)
+        );
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
@@ -172,8 +186,14 @@ fn people_are_told_once_over_restarts() {
     let told = || {
         let body = bodies.recv_timeout(std::time::Duration::from_secs(20));
         let body = body.expect("nobody was told");
-        assert_eq!((&body["budget"], &body["unit"]), (&json!("red"), &json!("USD")));
-        (body["tier"].as_str().unwrap().to_owned(), body["spent"].as_str().unwrap().to_owned())
+        assert_eq!(
+            (&body["budget"], &body["unit"]),
+            (&json!("red"), &json!("USD"))
+        );
+        (
+            body["tier"].as_str().unwrap().to_owned(),
+            body["spent"].as_str().unwrap().to_owned(),
+        )
     };
     let process = Process::start(dir.path(), &more);
     spend(&process, 0, 5);
