@@ -6,6 +6,7 @@
 
 mod account;
 mod charger;
+pub mod guards;
 mod policies;
 pub mod replay;
 mod reserve;
@@ -35,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::prices::Prices;
 use crate::report;
 pub use charger::Bookkeeper;
+use guards::Guards;
 pub use policies::{Budget, Policies};
 pub use show::COLUMNS;
 use state::State;
@@ -65,6 +67,7 @@ struct Shared {
     ledger: OnceLock<Ledger>,
     store: OnceLock<Arc<dyn Store>>,
     alerts: OnceLock<Alerts>,
+    guards: Guards,
     file: Option<watch::File>,
 }
 
@@ -77,10 +80,12 @@ impl Budgets {
         prices: Arc<Prices>,
         metrics: Arc<Metrics>,
     ) -> Result<(Budgets, Vec<Policy>), crate::config::Problems> {
+        let guards = Guards::new(Arc::clone(&metrics));
         let (file, policies) = match file {
             Some(path) => {
-                let (file, policies) = watch::File::read(path)?;
-                (Some(file), policies)
+                let (file, limits) = watch::File::read(path)?;
+                guards.adopt(limits.guards);
+                (Some(file), limits.policies)
             }
             None => (None, Vec::new()),
         };
@@ -98,6 +103,7 @@ impl Budgets {
             ledger: OnceLock::new(),
             store: OnceLock::new(),
             alerts: OnceLock::new(),
+            guards,
             file,
         };
         Ok((Budgets(Arc::new(shared)), policies))

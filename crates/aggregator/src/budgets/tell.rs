@@ -24,6 +24,7 @@ struct Reached {
 impl Budgets {
     /// Has these told of tiers from now on. To be called once, before budgets are in force.
     pub fn alert(&self, alerts: Alerts) {
+        self.0.guards.alert(alerts.clone());
         // Set once: nobody else begins.
         let _ = self.0.alerts.set(alerts);
     }

@@ -213,3 +213,61 @@ fn people_are_told_once_over_restarts() {
     assert!(process.stop().success());
     assert!(bodies.try_recv().is_err());
 }
+
+#[test]
+fn guards_stop_what_runs_away_and_tell() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, bodies) = receiver();
+    let budgets = dir.path().join("budgets.toml");
+    let text = "[[guard]]\nname = \"traces\"\nper = [\"trace_id\"]\nmax_requests_per_minute = 2\n\
+                max_cost = \"3 USD\"\nenforce = \"strict\"\nnotify = [\"eng\"]\n";
+    std::fs::write(&budgets, text).unwrap();
+    let more = format!(
+        "{}\nbudgets = {budgets:?}\nalerts.eng.webhook.url = {url:?}\n\
+         alerts.eng.allow_private = true",
+        prices(dir.path())
+    );
+    let process = Process::start(dir.path(), &more);
+    let ask = |id: &str, trace: &str| -> Value {
+        let body = json!({ "v": 1, "event_id": id, "trace_id": trace, "provider": "acme",
+                           "model": "m", "body_bytes": 100 });
+        let answer = process.ingest("POST", "/v1/reservations", &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    };
+    // Filters are told to ask.
+    let table = process.ingest("GET", "/v1/decisions?after=0&wait_ms=5000", "").body;
+    let table: Value = serde_json::from_str(&table).unwrap();
+    assert_eq!(table["budgets"][0]["budget"], "traces");
+    assert_eq!(table["budgets"][0]["enforce"], "strict");
+    for id in ["a", "b"] {
+        assert_eq!(ask(id, "t1")["decision"], "allow");
+    }
+    let denied = ask("c", "t1");
+    assert_eq!(denied["decision"], "deny");
+    assert_eq!((&denied["budget"], &denied["reason"]), (&json!("traces"), &json!("guard_rate")));
+    assert_eq!(denied["limit"], "2 requests a minute per trace_id");
+    let told = bodies.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!((&told["kind"], &told["key"]["trace_id"]), (&json!("guard"), &json!("t1")));
+    // What calls cost is known by their events.
+    let calls = (0..3).map(|n| {
+        let mut event = dollar(&format!("t2-{n}"), "red", 0);
+        event["trace_id"] = json!("t2");
+        event
+    });
+    process.send(&calls.collect::<Vec<_>>());
+    let denied = ask("d", "t2");
+    assert_eq!(denied["reason"], "guard_cost");
+    assert_eq!(denied["limit"], "3 USD per trace_id");
+    assert_eq!(ask("e", "t3")["decision"], "allow");
+    let trips = process.metrics("tollmesh_guard_trips_total{");
+    assert_eq!(trips.len(), 2, "{trips:?}");
+    // Without guards nobody has to ask any more.
+    std::fs::write(&budgets, "").unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while ask("f", "t2")["decision"] != "allow" {
+        assert!(std::time::Instant::now() < until, "the guard stays");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(process.stop().success());
+}
