@@ -6,7 +6,7 @@ mod guards;
 mod limits;
 mod listen;
 mod problem;
-mod section;
+pub(crate) mod section;
 mod state_dir;
 
 use std::path::{Path, PathBuf};

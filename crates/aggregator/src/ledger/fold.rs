@@ -167,12 +167,13 @@ mod tests {
     use tollmesh_wire::{Event, Source, Timestamp};
 
     use super::*;
+    use crate::ledger::budgets::{Charges, NoCharger};
     use crate::ledger::entry::{CostRecord, Entry};
     use crate::ledger::query::{Dimension, Reader, Span, SpendQuery};
     use crate::ledger::queue::Batch;
     use crate::ledger::rollup::HOUR_MS;
     use crate::ledger::totals::{Increments, NoMeter};
-    use crate::ledger::transaction::Store;
+    use crate::ledger::transaction::{Measuring, Store};
 
     #[test]
     fn days_and_months_begin_at_midnight_utc() {
@@ -229,15 +230,14 @@ mod tests {
                 entries,
                 quarantine: vec![],
             };
-            let mut increments = Increments::default();
             store
                 .transact(
                     &[batch],
-                    crate::ledger::transaction::Measuring {
+                    Measuring {
                         meter: &mut NoMeter,
-                        increments: &mut increments,
-                        charger: &mut crate::ledger::budgets::NoCharger,
-                        charges: &mut crate::ledger::budgets::Charges::default(),
+                        increments: &mut Increments::default(),
+                        charger: &mut NoCharger,
+                        charges: &mut Charges::default(),
                     },
                 )
                 .unwrap();
