@@ -236,7 +236,9 @@ fn guards_stop_what_runs_away_and_tell() {
         serde_json::from_str(&answer.body).unwrap()
     };
     // Filters are told to ask.
-    let table = process.ingest("GET", "/v1/decisions?after=0&wait_ms=5000", "").body;
+    let table = process
+        .ingest("GET", "/v1/decisions?after=0&wait_ms=5000", "")
+        .body;
     let table: Value = serde_json::from_str(&table).unwrap();
     assert_eq!(table["budgets"][0]["budget"], "traces");
     assert_eq!(table["budgets"][0]["enforce"], "strict");
@@ -245,10 +247,18 @@ fn guards_stop_what_runs_away_and_tell() {
     }
     let denied = ask("c", "t1");
     assert_eq!(denied["decision"], "deny");
-    assert_eq!((&denied["budget"], &denied["reason"]), (&json!("traces"), &json!("guard_rate")));
+    assert_eq!(
+        (&denied["budget"], &denied["reason"]),
+        (&json!("traces"), &json!("guard_rate"))
+    );
     assert_eq!(denied["limit"], "2 requests a minute per trace_id");
-    let told = bodies.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
-    assert_eq!((&told["kind"], &told["key"]["trace_id"]), (&json!("guard"), &json!("t1")));
+    let told = bodies
+        .recv_timeout(std::time::Duration::from_secs(20))
+        .unwrap();
+    assert_eq!(
+        (&told["kind"], &told["key"]["trace_id"]),
+        (&json!("guard"), &json!("t1"))
+    );
     // What calls cost is known by their events.
     let calls = (0..3).map(|n| {
         let mut event = dollar(&format!("t2-{n}"), "red", 0);
