@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::alerts;
-use crate::budgets::store::MemoryStore;
+use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
@@ -103,9 +103,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let mut telling = None;
     if budgets.are_configured() {
         budgets
-            .begin(&ledger, policies, |node| {
-                Ok(Arc::new(MemoryStore::new(node)))
-            })
+            .begin(&ledger, policies, |node| store(&config, node))
             .await
             .context("cannot put budgets in force")?;
         telling = start_telling(&config, &budgets, &metrics)?;
@@ -173,6 +171,17 @@ fn start_telling(
         .context("alerts cannot be told")?;
     budgets.alert(alerts);
     Ok(Some(round))
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {

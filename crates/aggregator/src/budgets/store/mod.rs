@@ -1,6 +1,7 @@
 //! Where nodes agree on what each may spend: one trait, a store in memory and one in Redis.
 
 mod memory;
+pub mod redis;
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::pin::Pin;
 use tollmesh_budget::lease::{Reply, Report, Terms};
 
 pub use memory::MemoryStore;
+pub use redis::{Place, RedisStore};
 
 /// One budget's key in one window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +90,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// looks whether the store is one of ours. To be called at the start, and when budgets change.
     fn register<'a>(&'a self, budgets: &'a [String]) -> Answer<'a, Result<(), StoreError>>;
 
-    /// Whether we are the first in the cluster to claim that, within that time.
+    /// Whether nobody else in the cluster has claimed that within that time. What is ours stays ours:
+    /// asking again, even after a restart, answers the same.
     fn claim<'a>(&'a self, what: &'a str, ttl_ms: u64) -> Answer<'a, Result<bool, StoreError>>;
 
     /// Whether other nodes may share it.
