@@ -1,6 +1,7 @@
 //! What every store of budgets must do, in memory and in a real Redis, alone and as a cluster.
 
 mod broken;
+mod cluster;
 mod in_redis;
 mod redis_server;
 
