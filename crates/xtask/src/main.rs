@@ -10,6 +10,7 @@ mod tally;
 mod tools;
 
 mod envoy;
+mod kubernetes;
 mod postgres;
 mod prometheus;
 mod toolchain;
