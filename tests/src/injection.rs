@@ -45,9 +45,8 @@ pub fn inject(template: &str, pod: &Value, is_native: bool) -> anyhow::Result<Va
         is_native,
         container: None,
     };
-    let n_lines = expand(&lines, &scope, true, &mut text)?;
-    if n_lines != lines.len() {
-        bail!("line {}: an end too many", n_lines + 1);
+    if let Some(n) = expand(&lines, &scope, true, &mut text)? {
+        bail!("line {n}: an end too many");
     }
     let patch: Value =
         serde_saphyr::from_str(&text).with_context(|| format!("no YAML:\n{text}"))?;
@@ -76,13 +75,17 @@ struct Scope<'a> {
     container: Option<&'a str>,
 }
 
-/// Expands lines until the end of the block; answers how many it read, that end included.
+/// Expands lines until the end of the block, and answers how many it read, that end included; `None`
+/// where there is no such end.
 fn expand(
     lines: &[&str],
     scope: &Scope<'_>,
     is_shown: bool,
     text: &mut String,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<Option<usize>> {
+    let block = |n: usize, scope: &Scope<'_>, is_shown, text: &mut String| {
+        expand(&lines[n..], scope, is_shown, text)?.context("a block without its end")
+    };
     let mut n = 0;
     while let Some(line) = lines.get(n) {
         n += 1;
@@ -93,29 +96,29 @@ fn expand(
         match action {
             None if is_shown => text.push_str(&format!("{}\n", plain(line, scope)?)),
             None => {}
-            Some("end") => return Ok(n),
+            Some("end") => return Ok(Some(n)),
             Some("range .Spec.Containers") => {
                 let own = scope.pod["spec"]["containers"].as_array();
-                let mut n_block = expand(&lines[n..], scope, false, text)?;
+                let n_block = block(n, scope, false, text)?;
                 for container in own.into_iter().flatten() {
                     let container = container["name"].as_str();
                     let scope = Scope {
                         container,
                         ..*scope
                     };
-                    n_block = expand(&lines[n..], &scope, is_shown, text)?;
+                    block(n, &scope, is_shown, text)?;
                 }
                 n += n_block;
             }
             Some(action) if action.starts_with("if ") => {
                 let is_true = is_shown && holds(action, scope)?;
-                n += expand(&lines[n..], scope, is_true, text)?;
+                n += block(n, scope, is_true, text)?;
             }
             Some(action) if action.starts_with("$native := ") => {}
             Some(action) => bail!("not understood here: {action}"),
         }
     }
-    Ok(n)
+    Ok(None)
 }
 
 fn holds(action: &str, scope: &Scope<'_>) -> anyhow::Result<bool> {
@@ -225,7 +228,12 @@ spec:
     #[test]
     fn what_is_not_understood_is_an_error() {
         let pod = json!({ "spec": { "containers": [{ "name": "app" }] } });
-        for template in ["{{- with .X }}\n{{- end }}", "a: {{ .Y }}", "{{- end }}"] {
+        for template in [
+            "{{- with .X }}\n{{- end }}",
+            "a: {{ .Y }}",
+            "{{- end }}",
+            "{{- if $native }}",
+        ] {
             assert!(inject(template, &pod, true).is_err(), "{template}");
         }
     }
