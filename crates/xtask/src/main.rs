@@ -4,6 +4,7 @@ mod cli;
 mod tasks;
 
 mod artefacts;
+mod dist;
 mod fuzz;
 mod tally;
 
