@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::artifacts;
 use crate::envoy_config::{self, Places};
 use crate::hop::Hop;
+use crate::ports;
 use crate::tls::Identity;
 
 /// The providers of the overlays, whose names certificates must have.
@@ -66,6 +67,7 @@ impl Overlay {
         let mut config = envoy_config::read(&text)?;
         envoy_config::fill_in(&mut config, places)?;
         move_files(&mut config, CERTIFICATES, &certificates(dir));
+        lead_to_admin(&mut config);
         Ok(config)
     }
 
@@ -110,6 +112,23 @@ impl Overlay {
         };
         let is_tunnel = matches!(self.way, Way::Tunnel(_));
         Some(front(&filter, &cluster(target, context, is_tunnel)))
+    }
+}
+
+/// Gives the admin interface a port of which the cluster `admin` knows, where there is that cluster.
+fn lead_to_admin(config: &mut Value) {
+    let address = ports::free();
+    let address = json!({
+        "socket_address": { "address": address.ip().to_string(), "port_value": address.port() }
+    });
+    let clusters = config["static_resources"]["clusters"].as_array_mut();
+    let mut clusters = clusters.into_iter().flatten();
+    if let Some(cluster) = clusters.find(|cluster| cluster["name"] == "admin") {
+        let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint";
+        if let Some(endpoint) = cluster.pointer_mut(endpoint) {
+            endpoint["address"] = address.clone();
+            config["admin"]["address"] = address;
+        }
     }
 }
 

@@ -797,6 +797,8 @@ fn the_written_envoy_configuration_is_that_of_the_manifests() {
                 .iter()
                 .find(|cluster| cluster.pointer(sni) == Some(&json!(host)));
             let cluster = cluster.unwrap_or_else(|| panic!("{overlay}: no cluster for {host}"));
+            let open_at_once = &cluster["circuit_breakers"]["thresholds"][0]["max_requests"];
+            assert!(open_at_once.as_u64() >= Some(65_536), "{overlay}: {host}");
             let san = "/transport_socket/typed_config/common_tls_context/validation_context/\
                        match_typed_subject_alt_names/0/matcher/exact";
             assert_eq!(cluster.pointer(san), Some(&json!(host)), "{overlay}");

@@ -1,8 +1,14 @@
 //! Each overlay's Envoy at work: calls are metered exactly, under TLS whose names are checked, by the
 //! identity that the overlay promises, and no app writes events or reads what is not its own.
 
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::process::Command;
+
 use serde_json::json;
+use tollmesh_tests::artifacts;
 use tollmesh_tests::dialect::Dialect;
+use tollmesh_tests::exchange::Ending;
 use tollmesh_tests::ledger::Row;
 use tollmesh_tests::overlay::{Overlay, PROVIDERS, Way};
 use tollmesh_tests::{Exchange, Mesh, MeshBuilder, Usage, fact, http, usage};
@@ -264,6 +270,97 @@ fn an_app_in_the_pod_cannot_write_events_nor_read_spend() {
 fn accepted(mesh: &Mesh) -> f64 {
     let metrics = mesh.aggregator().metrics().expect("metrics");
     metrics.sum("tollmesh_events_accepted_total", &[])
+}
+
+#[test]
+fn an_envoy_of_our_own_lets_open_streams_end_before_it_stops() {
+    let Some(mesh) = built("plain", Way::Clear).start() else {
+        return;
+    };
+    let mut exchange = Dialect::OpenAiChat.streamed(&used(Dialect::OpenAiChat));
+    exchange.ask.host = "openai.tollmesh".to_string();
+    exchange.reply.ending = Ending::Silence;
+    let client = mesh.client("red");
+    let call = mesh
+        .runtime()
+        .spawn(async move { client.send(&exchange).await.map(drop) });
+    fact::eventually("an open stream", || {
+        match mesh.envoy().stat("http.egress.downstream_rq_active") {
+            1 => Ok(()),
+            n => Err(format!("{n} open")),
+        }
+    });
+    let admin = mesh.envoy().admin();
+    let log = mesh.dir().join("drain.log");
+    let mut drain = Command::new("bash")
+        .arg(artifacts::root().join("k8s/overlays/plain/drain.sh"))
+        .args(["60", &format!("{}/{}", admin.ip(), admin.port()), "0"])
+        .stdout(File::create(&log).expect("a file"))
+        .spawn()
+        .expect("bash runs");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    fact::eventually("that it waits", || {
+        match said().matches("1 open\n").count() {
+            2.. => Ok(()),
+            _ => Err(said()),
+        }
+    });
+    let ready = mesh
+        .runtime()
+        .block_on(http::get(admin, "/ready"))
+        .expect("an answer");
+    assert_eq!(ready.status, 503, "no Service sends new calls");
+    assert_eq!(
+        drain.try_wait().expect("a child"),
+        None,
+        "the stream is still open"
+    );
+    call.abort();
+    fact::eventually("its end", || match drain.try_wait() {
+        Ok(Some(status)) if status.success() => Ok(()),
+        other => Err(format!("{other:?} {}", said())),
+    });
+    assert!(said().ends_with("0 open\n"), "{}", said());
+}
+
+#[test]
+fn of_the_admin_interface_other_pods_see_counters_and_readiness_alone() {
+    let Some(mesh) = built("plain", Way::Clear).start() else {
+        return;
+    };
+    let ask = |address, method, path| {
+        let reply =
+            mesh.runtime()
+                .block_on(http::send(address, method, path, &[], Default::default()));
+        reply.expect("an answer")
+    };
+    let listeners = ask(mesh.envoy().admin(), "GET", "/listeners?format=json");
+    let listeners = listeners.json().expect("JSON")["listener_statuses"].clone();
+    let stats = listeners
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|one| one["name"] == "stats");
+    let port = &stats.expect("a listener")["local_address"]["socket_address"]["port_value"];
+    let stats = (Ipv4Addr::LOCALHOST, port.as_u64().expect("a port") as u16).into();
+    let counters = ask(stats, "GET", "/stats/prometheus");
+    assert_eq!(counters.status, 200);
+    assert!(
+        counters
+            .text()
+            .contains("tollmesh_filter_events_queued_total")
+    );
+    assert_eq!(ask(stats, "GET", "/ready").status, 200);
+    for (method, path) in [
+        ("GET", "/config_dump"),
+        ("GET", "/stats"),
+        ("GET", "/ready/../config_dump"),
+        ("POST", "/quitquitquit"),
+        ("POST", "/stats/prometheus"),
+        ("POST", "/ready"),
+    ] {
+        assert_eq!(ask(stats, method, path).status, 404, "{method} {path}");
+    }
 }
 
 /// The TCP ports on which the aggregator listens, as the kernel tells.
