@@ -13,6 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::alerts;
+use crate::budgets::store::{MemoryStore, RedisStore, Store};
+use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
 use crate::housekeeping::{self, Retention};
@@ -27,6 +30,8 @@ use crate::prices::Prices;
 const IDLE: Duration = Duration::from_secs(2);
 /// What forwarding gets after SIGTERM, even if filters sent to the last.
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
+/// What telling alerts gets after SIGTERM; what is left is told in the next life.
+const TELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A token is a line; more is a wrong file.
@@ -45,10 +50,12 @@ pub enum LogFormat {
 /// The parts that live as long as the process.
 struct Running {
     ledger: Ledger,
+    budgets: Budgets,
     activity: Arc<Activity>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     forwarding: Option<Forwarding>,
+    telling: Option<alerts::Round>,
 }
 
 /// The forwarding of rows, which goes on when the servers have ended.
@@ -84,21 +91,32 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
-    if config.budgets.is_some() {
-        tracing::warn!("budgets are compared with in reports, and enforced by nothing");
-    }
     let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
     let operator_bound = bind("operator.listen", &config.operator.listen).await?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    let (ledger, exposition) = open_ledger(&config, &metrics).await?;
+    let budgets = config.budgets.clone();
+    let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
+    let charger = budgets.are_configured().then(|| budgets.bookkeeper());
+    let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    let mut telling = None;
+    if budgets.are_configured() {
+        budgets
+            .begin(&ledger, policies, |node| store(&config, node))
+            .await
+            .context("cannot put budgets in force")?;
+        telling = start_telling(&config, &budgets, &metrics)?;
+        tokio::spawn(budgets.clone().keep());
+        tokio::spawn(budgets.clone().watch());
+    }
     let activity = Arc::new(Activity::new(Instant::now()));
     let ingest = Ingest::new(
         ledger.clone(),
         Arc::clone(&prices),
         Arc::clone(&metrics),
         Arc::clone(&activity),
+        budgets.clone(),
     );
     let forwarding = config
         .postgres
@@ -108,6 +126,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         ledger: ledger.clone(),
         forwarding: forwarding.as_ref().map(|f| Arc::clone(&f.status)),
         prices: Arc::clone(&prices),
+        budgets: budgets.clone(),
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
@@ -129,11 +148,40 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     ];
     Ok(Running {
         ledger,
+        budgets,
         activity,
         stop,
         servers,
         forwarding,
+        telling,
     })
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
+}
+
+/// Tells people of budgets, where the configuration says whom.
+fn start_telling(
+    config: &Config,
+    budgets: &Budgets,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<alerts::Round>> {
+    let receivers = config.alerts.clone();
+    let Some(store) = budgets.store().filter(|_| !receivers.by_name.is_empty()) else {
+        return Ok(None);
+    };
+    let (alerts, round) = alerts::start(&config.state_dir, receivers, store, metrics)
+        .context("alerts cannot be told")?;
+    budgets.alert(alerts);
+    Ok(Some(round))
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
@@ -145,10 +193,21 @@ pub async fn open_ledger(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Ledger, Exposition)> {
+    open_ledger_for(config, metrics, None).await
+}
+
+async fn open_ledger_for(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    charger: Option<Bookkeeper>,
+) -> anyhow::Result<(Ledger, Exposition)> {
     let (meter, slots) = metrics::meter(&config.metrics, metrics);
-    let options = LedgerOptions::new(config.state_dir.clone())
+    let mut options = LedgerOptions::new(config.state_dir.clone())
         .meter(meter)
         .forwards(config.postgres.is_some());
+    if let Some(charger) = charger {
+        options = options.charger(charger);
+    }
     let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
     let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(metrics)));
     Ok((ledger, exposition))
@@ -247,6 +306,10 @@ impl Running {
             let remaining = drain.saturating_sub(begun.elapsed());
             forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
         }
+        if let Some(telling) = self.telling {
+            telling.finish(TELL_TIME_MAX).await;
+        }
+        self.budgets.finish().await;
         self.ledger.close().await;
     }
 }

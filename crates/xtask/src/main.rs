@@ -14,6 +14,7 @@ mod envoy;
 mod kubernetes;
 mod postgres;
 mod prometheus;
+mod redis;
 mod toolchain;
 
 mod wheel;

@@ -5,10 +5,13 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
-use tollmesh_budget::{Action, Enforce, Limit, OnUnavailable, Policy, Tier, Window};
+use tollmesh_budget::estimate::OUTPUT_TOKENS_DEFAULT;
+use tollmesh_budget::policy::MAX_STREAM_DEFAULT;
+use tollmesh_budget::{Action, Enforce, Guard, Limit, OnUnavailable, Policy, Tier, Window};
 
 use super::problem::{Problem, Problems};
 use super::section::{Section, Sink, one_of};
+use super::{guards, limits};
 
 /// Budgets in one file; more would be made by hand by nobody.
 const BUDGETS_MAX: usize = 10_000;
@@ -28,23 +31,37 @@ pub fn load(file: &Path) -> Result<Vec<Policy>, Problems> {
     }
 }
 
-/// Reads that text; `file` is its name in messages.
+/// All that such a file says.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Its budgets.
+    pub policies: Vec<Policy>,
+    /// Its guards.
+    pub guards: Vec<Guard>,
+}
+
+/// Reads the budgets of that text; `file` is its name in messages.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Policy>, Problems> {
+    Ok(parse_all(file, text)?.policies)
+}
+
+/// Reads that text whole; `file` is its name in messages.
+pub fn parse_all(file: &str, text: &str) -> Result<Limits, Problems> {
     let sink = Sink::new(file);
-    let policies = match text.parse::<toml::Table>() {
+    let limits = match text.parse::<toml::Table>() {
         Ok(table) => read(Section::root(&sink, table)),
         Err(error) => {
             sink.refuse("", super::not_toml(text, &error));
-            Vec::new()
+            Limits::default()
         }
     };
     match sink.into_problems() {
-        problems if problems.is_empty() => Ok(policies),
+        problems if problems.is_empty() => Ok(limits),
         problems => Err(Problems(problems)),
     }
 }
 
-fn read(mut root: Section<'_>) -> Vec<Policy> {
+fn read(mut root: Section<'_>) -> Limits {
     let sections = root.tables("budget");
     if sections.len() > BUDGETS_MAX {
         root.refuse(
@@ -60,8 +77,9 @@ fn read(mut root: Section<'_>) -> Vec<Policy> {
         };
         policies.push(policy);
     }
+    let guards = guards::read(&mut root, &mut names);
     root.finish();
-    policies
+    Limits { policies, guards }
 }
 
 /// One budget; `None` where a mistake left nothing to make it of.
@@ -90,7 +108,9 @@ fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Poli
         })
     });
     let enforce = section.parsed("enforce", enforce);
-    let on_unavailable = on_unavailable(&mut section);
+    let on_unavailable = on_unavailable(&mut section, limit);
+    let max_stream = section.parsed("max_stream", limits::max_stream);
+    let output = section.number("estimate_output_tokens", WHOLE, "tokens");
     let tiers = section.tables("tiers").into_iter().filter_map(tier);
     let tiers = tiers.collect();
     let policy = name
@@ -106,6 +126,8 @@ fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Poli
             enforce: enforce.unwrap_or_default(),
             on_unavailable,
             tiers,
+            max_stream: max_stream.unwrap_or(MAX_STREAM_DEFAULT),
+            estimate_output_tokens: output.unwrap_or(OUTPUT_TOKENS_DEFAULT),
         });
     if let Some(Err(mistake)) = policy.as_ref().map(Policy::check) {
         section.refuse("", mistake.to_string());
@@ -131,17 +153,20 @@ fn enforce(text: &str) -> Result<Enforce, String> {
     }
 }
 
-fn on_unavailable(section: &mut Section<'_>) -> OnUnavailable {
+fn on_unavailable(section: &mut Section<'_>, limit: Option<Limit>) -> OnUnavailable {
     let words = ["closed", "open", "open_capped"];
     let word = section.parsed("on_unavailable", |text| match words.contains(&text) {
         true => Ok(text.to_owned()),
         false => Err(unknown("word", text, &words)),
     });
-    let allowance = section.parsed("offline_allowance", |text| match parsed::<Limit>(text)? {
-        Limit::Usd(usd) => Ok(usd),
-        _ => Err(format!(
-            "{text:?} is no amount of money; write such as \"5 USD\""
-        )),
+    let allowance = section.parsed("offline_allowance", |text| {
+        let allowance = parsed::<Limit>(text)?;
+        match limit.map(|limit| limit.unit()) {
+            Some(unit) if unit != allowance.unit() => Err(format!(
+                "{text:?} is not in the limit's unit; write an amount of {unit}"
+            )),
+            _ => Ok(allowance.amount()),
+        }
     });
     match (word.as_deref(), allowance) {
         (Some("closed"), _) => OnUnavailable::Closed,
@@ -325,7 +350,8 @@ window = "rolling 24h"
                 budget("limits = 1"),
                 "budgets.toml: budget[0].limits: unknown key; did you mean \"limit\"? expected \
                  \"name\", \"match\", \"per\", \"limit\", \"window\", \"timezone\", \"enforce\", \
-                 \"on_unavailable\", \"offline_allowance\" or \"tiers\"",
+                 \"on_unavailable\", \"offline_allowance\", \"max_stream\", \
+                 \"estimate_output_tokens\" or \"tiers\"",
             ),
             (
                 "budget = 1".to_owned(),
