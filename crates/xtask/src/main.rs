@@ -4,12 +4,14 @@ mod cli;
 mod tasks;
 
 mod artefacts;
+mod dist;
 mod fuzz;
 mod tally;
 
 mod tools;
 
 mod envoy;
+mod kubernetes;
 mod postgres;
 mod prometheus;
 mod redis;

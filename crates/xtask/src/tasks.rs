@@ -10,7 +10,7 @@ use crate::cli::{Bench, Demo, Memory, Model, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
 use crate::tools::{self, For};
 use crate::workshop::Workshop;
-use crate::{fuzz, redis, steps};
+use crate::{dist, fuzz, redis, steps};
 
 /// Carries out one task.
 pub fn run(task: Task) -> Result<ExitCode> {
@@ -24,6 +24,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Soak(soak) if soak.faults => soak_in_faults(&workshop, &soak),
         Task::Soak(soak) => run_soak(&workshop, &soak),
         Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
+        Task::Dist(asked) => dist::run(&workshop, &asked),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
     }
 }
