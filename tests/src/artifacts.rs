@@ -67,6 +67,16 @@ const PROMETHEUS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const CHROMIUM: Component = Component {
+    name: "Chromium",
+    variable: "TOLLMESH_CHROMIUM",
+    places: &[
+        "target/tools/debian-chromium/chromium-launcher",
+        "/usr/bin/chromium",
+    ],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -120,6 +130,11 @@ pub fn postgres() -> Result<PathBuf, String> {
 /// Prometheus; promtool lies beside it.
 pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)
+}
+
+/// Chromium.
+pub fn chromium() -> Result<PathBuf, String> {
+    locate(&CHROMIUM)
 }
 
 /// Says aloud that a test was skipped, and why.

@@ -7,6 +7,7 @@
 pub mod aggregator;
 pub mod artifacts;
 pub mod books;
+pub mod browser;
 pub mod chaos;
 pub mod client;
 pub mod dialect;
