@@ -100,7 +100,10 @@ impl Browser {
             .args(["-c", AT_3_AND_4, "sh"])
             .arg(program)
             .args(FLAGS)
-            .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+            .arg(format!(
+                "--user-data-dir={}",
+                dir.path().join("profile").display()
+            ))
             .arg("about:blank")
             .env("HOME", dir.path())
             .stdin(Stdio::piped())
@@ -140,7 +143,10 @@ impl Browser {
         let target = json!({ "url": "about:blank", "browserContextId": context });
         let target = text(&wire.call(None, "Target.createTarget", target)?, "targetId")?;
         let attach = json!({ "targetId": target, "flatten": true });
-        let session = text(&wire.call(None, "Target.attachToTarget", attach)?, "sessionId")?;
+        let session = text(
+            &wire.call(None, "Target.attachToTarget", attach)?,
+            "sessionId",
+        )?;
         let page = Page {
             wire: Arc::clone(wire),
             session,
@@ -170,13 +176,20 @@ impl Drop for Browser {
 impl Page {
     /// Gives it another look.
     pub fn look(&self, look: Look) -> Result<()> {
-        let Look { width, height, dark } = look;
+        let Look {
+            width,
+            height,
+            dark,
+        } = look;
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1,
                               "mobile": width < 600 });
         self.call("Emulation.setDeviceMetricsOverride", metrics)?;
         let scheme = if dark { "dark" } else { "light" };
         let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
-        self.call("Emulation.setEmulatedMedia", json!({ "features": [feature] }))?;
+        self.call(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [feature] }),
+        )?;
         Ok(())
     }
 
@@ -191,7 +204,8 @@ impl Page {
 
     /// The value of an expression, promises awaited.
     pub fn value(&self, expression: &str) -> Result<Value> {
-        let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let asked =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let answer = self.call("Runtime.evaluate", asked)?;
         match answer.get("exceptionDetails") {
             None => Ok(answer["result"]["value"].clone()),
@@ -340,7 +354,10 @@ impl Page {
         let path = self.downloads.join(name);
         fact::eventually(&format!("a download {name}"), || {
             fs::read_to_string(&path).map_err(|error| {
-                let there = fs::read_dir(&self.downloads).into_iter().flatten().flatten();
+                let there = fs::read_dir(&self.downloads)
+                    .into_iter()
+                    .flatten()
+                    .flatten();
                 let there: Vec<_> = there.map(|entry| entry.file_name()).collect();
                 format!("{error}; there are {there:?}; {:?}", self.complaints())
             })
@@ -356,7 +373,11 @@ impl Page {
     }
 
     fn mouse(&self, kind: &str, x: f64, y: f64, buttons: u8) -> Result<()> {
-        let button = if kind == "mouseMoved" && buttons == 0 { "none" } else { "left" };
+        let button = if kind == "mouseMoved" && buttons == 0 {
+            "none"
+        } else {
+            "left"
+        };
         let event = json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": buttons,
                             "clickCount": u8::from(kind != "mouseMoved") });
         self.call("Input.dispatchMouseEvent", event)?;
@@ -381,7 +402,9 @@ impl Wire {
         let mut bytes = serde_json::to_vec(&message)?;
         bytes.push(0);
         let mut to = lock(&self.to);
-        to.write_all(&bytes).and_then(|()| to.flush()).context("Chromium has gone")?;
+        to.write_all(&bytes)
+            .and_then(|()| to.flush())
+            .context("Chromium has gone")?;
         drop(to);
         let answer = self.answer(id).with_context(|| method.to_owned())?;
         match answer.get("error") {

@@ -37,6 +37,7 @@ pub mod tls;
 pub mod usage;
 pub mod vm_memory;
 pub mod websocket;
+pub mod week;
 
 pub use books::Books;
 pub use client::{Answer, Client, Ended};

@@ -33,16 +33,15 @@ pub fn find(workshop: &Workshop) -> Result<Found> {
     }
     let _lock = workshop.lock_tools()?;
     let fetch = || -> Result<Found> {
-        let home = debian::unpacked_together(workshop, PACKAGE, &debian::lacking(workshop, PACKAGE)?)?;
+        let home =
+            debian::unpacked_together(workshop, PACKAGE, &debian::lacking(workshop, PACKAGE)?)?;
         tried(workshop, launcher(&home)?)
     };
     fetch().context("install Chromium: sudo apt-get install --no-install-recommends chromium")
 }
 
 fn tried(workshop: &Workshop, path: PathBuf) -> Result<Found> {
-    let output = workshop
-        .steps
-        .ask(Command::new(&path).arg("--version"))?;
+    let output = workshop.steps.ask(Command::new(&path).arg("--version"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
@@ -50,7 +49,8 @@ fn tried(workshop: &Workshop, path: PathBuf) -> Result<Found> {
         path.display(),
         output.status
     );
-    let version = version_in(&said).with_context(|| format!("{} tells no version", path.display()))?;
+    let version =
+        version_in(&said).with_context(|| format!("{} tells no version", path.display()))?;
     Ok(Found {
         what: format!("chromium {version}"),
         path,

@@ -65,7 +65,10 @@ pub fn lacking(workshop: &Workshop, package: &str) -> Result<Vec<String>> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     let names = to_be_added(&String::from_utf8_lossy(&output.stdout));
-    ensure!(!names.is_empty(), "{package} is installed, and does not run");
+    ensure!(
+        !names.is_empty(),
+        "{package} is installed, and does not run"
+    );
     Ok(names)
 }
 

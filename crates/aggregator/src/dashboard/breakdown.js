@@ -50,10 +50,11 @@ function columns(by, rows, context) {
 
 /** What it cost; calls without a price are not in it, and are told. */
 function spend(item, cost) {
+  if (item.unpriced_requests === item.requests) return element("span", { class: "warn" }, "unpriced");
   const shown = element("span", { title: `$${decimal(cost)}` }, usd(cost));
   if (item.unpriced_requests === 0) return shown;
-  const lacking = `${count(item.unpriced_requests)} unpriced`;
-  return element("span", {}, shown, element("span", { class: "warn" }, ` + ${lacking}`));
+  const lacking = `+ ${count(item.unpriced_requests)} unpriced`;
+  return element("span", {}, shown, element("span", { class: "warn block" }, lacking));
 }
 
 function tagField({ view, go }) {

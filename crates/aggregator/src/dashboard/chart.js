@@ -27,6 +27,15 @@ function ink(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+const DAY = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short" });
+
+/** A tick of the time axis: the day at midnight, otherwise the time. */
+function instant(seconds) {
+  const at = new Date(seconds * 1_000);
+  const time = at.toISOString().slice(11, 16);
+  return time === "00:00" ? DAY.format(at) : time;
+}
+
 /**
  * A chart of `series` (`{ name, values }`) over `starts` (milliseconds). `kind` is `bars`, stacked,
  * or `line`. `onPoint(index, series)` is told a click, `onSpan(fromMs, toMs)` a drag.
@@ -54,7 +63,7 @@ export function chart({ label, starts, series, kind, written, onHover, onPoint, 
       cursor: { y: false, points: { show: kind === "line" }, drag: { x: Boolean(onSpan), y: false, setScale: false } },
       scales: { x: { range: () => bounds() }, y: { range: (_, _min, max) => [0, max > 0 ? max * 1.05 : 1] } },
       axes: [
-        { ...axis, size: 34 },
+        { ...axis, size: 34, space: 64, values: (_, ticks) => ticks.map(instant) },
         { ...axis, size: 64, values: (_, ticks) => ticks.map(written) },
       ],
       series: [{}, ...series.map((_, n) => drawnAs(n))],

@@ -57,9 +57,12 @@ export function count(n) {
 
 const COMPACT = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
 
+/** From here on a count is written short. */
+const LONG = 100_000;
+
 /** A count in few letters, such as 12.5M. */
 export function compact(n) {
-  return COMPACT.format(n ?? 0);
+  return (n ?? 0) < LONG ? count(n) : COMPACT.format(n);
 }
 
 /** A share as a percentage with one place. */

@@ -66,10 +66,11 @@ function grouped(items, by, starts) {
   const groups = new Map();
   for (const item of items) {
     const value = item[by];
-    if (!groups.has(value)) groups.set(value, { value, isOne: true, total: 0n, sums: empty() });
+    if (!groups.has(value)) groups.set(value, { value, isOne: true, isPriced: false, total: 0n, sums: empty() });
     const group = groups.get(value);
     const cost = pico(item.cost_usd);
     group.total += cost;
+    group.isPriced ||= item.unpriced_requests < item.requests;
     group.sums[places.get(Date.parse(item.start))] += cost;
   }
   const sorted = [...groups.values()].sort((a, b) => (a.total < b.total ? 1 : -1));
@@ -78,7 +79,7 @@ function grouped(items, by, starts) {
   if (rest.length === 0) return shown;
   const sums = empty().map((_, n) => rest.reduce((sum, group) => sum + group.sums[n], 0n));
   const total = rest.reduce((sum, group) => sum + group.total, 0n);
-  return [...shown, { name: `${rest.length} others`, isOne: false, total, sums }];
+  return [...shown, { name: `${rest.length} others`, isOne: false, isPriced: true, total, sums }];
 }
 
 /** A group in the legend: what it cost in all, or in the interval that is pointed at. */
@@ -89,7 +90,8 @@ function entry(group, n, index, context) {
   const name = group.isOne
     ? context.link(narrowed(context.view, context.view.by, group.value), group.name)
     : element("span", {}, group.name);
-  return element("li", {}, swatch, name, element("span", { class: "n", title: `$${decimal(cost)}` }, usd(cost)));
+  const shown = group.isPriced ? usd(cost) : "unpriced";
+  return element("li", {}, swatch, name, element("span", { class: "n", title: `$${decimal(cost)}` }, shown));
 }
 
 function within(view, start, intervalMs) {

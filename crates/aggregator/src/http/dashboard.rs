@@ -20,7 +20,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// One route a file, and none beside.
 pub fn router() -> Router<Arc<Operator>> {
     let files = FILES.iter().fold(Router::new(), |router, file| {
-        let answer = move |headers: HeaderMap| async move { answer(file, &headers, StatusCode::OK) };
+        let answer =
+            move |headers: HeaderMap| async move { answer(file, &headers, StatusCode::OK) };
         router.route(file.path, get(answer))
     });
     files
