@@ -59,6 +59,7 @@ pub struct Browser {
 pub struct Page {
     wire: Arc<Wire>,
     session: String,
+    context: String,
     downloads: PathBuf,
 }
 
@@ -150,6 +151,7 @@ impl Browser {
         let page = Page {
             wire: Arc::clone(wire),
             session,
+            context,
             downloads,
         };
         for domain in ["Page", "Runtime", "Network", "Log"] {
@@ -190,6 +192,14 @@ impl Page {
             "Emulation.setEmulatedMedia",
             json!({ "features": [feature] }),
         )?;
+        Ok(())
+    }
+
+    /// Closes it; what it stored is forgotten.
+    pub fn close(self) -> Result<()> {
+        let asked = json!({ "browserContextId": self.context });
+        self.wire
+            .call(None, "Target.disposeBrowserContext", asked)?;
         Ok(())
     }
 

@@ -93,6 +93,7 @@ async function loaded(context, focus) {
   await Promise.all(loads);
   if (context.signal.aborted) return;
   document.body.dataset.state = "ready";
+  performance.mark("drawn");
   if (focus) looked(focus);
 }
 

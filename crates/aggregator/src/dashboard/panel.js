@@ -40,6 +40,7 @@ export function panel({ id, title, note, wide, questions, draw }) {
       const drawn = draw(answers, context);
       node.hidden = drawn === null;
       body.replaceChildren(drawn ?? "");
+      performance.mark(`drawn ${id}`);
       status.textContent = "";
     } catch (error) {
       if (error.name === "AbortError") return;
