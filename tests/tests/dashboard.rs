@@ -332,6 +332,26 @@ fn text_from_headers_stays_text() {
 }
 
 #[test]
+fn a_question_that_cannot_be_asked_is_told_and_can_be_changed() {
+    let Some(stand) = Stand::start("") else {
+        return;
+    };
+    let page = stand.open(WIDE, "/?by=requests");
+    page.sees(
+        "document.querySelector('#trend .status').innerText.includes('is a sum of the answer')",
+    );
+    page.click("#trend nav a").expect("a choice");
+    page.sees("document.querySelector('#trend .legend') !== null");
+    page.sees("document.querySelector('#trend .status').innerText === ''");
+    page.open(&stand.url("/?from=2026-11-22T00:00Z&to=2026-11-21T00:00Z"))
+        .expect("it opens");
+    page.sees("document.getElementById('panels').innerText.includes('has no length')");
+    for complaint in complaints(&page) {
+        assert!(complaint.contains("400"), "{complaint}");
+    }
+}
+
+#[test]
 fn the_token_is_asked_for_kept_in_the_tab_and_forgotten() {
     let dir = tempfile::tempdir().expect("a directory");
     let token_file = dir.path().join("token");
@@ -359,6 +379,40 @@ fn the_token_is_asked_for_kept_in_the_tab_and_forgotten() {
     assert_eq!(page.text("document.cookie"), "");
     assert_eq!(page.text("String(localStorage.length)"), "0");
     assert!(page.requests().iter().all(|url| !url.contains("s3cret")));
+
+    // What became of calls, and what one costs.
+    let bearer = ("authorization", "Bearer s3cret-of-operators");
+    let send = |method: &str, path: &str, body: String| -> Value {
+        let headers = [bearer, ("content-type", "application/json")];
+        let asked = http::send(stand.operator(), method, path, &headers, body.into());
+        let reply = stand.runtime.block_on(asked).expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json().expect("JSON")
+    };
+    let calls = send(
+        "GET",
+        "/api/v1/requests?limit=6&where=feature:triage",
+        String::new(),
+    );
+    let calls = calls["items"].as_array().expect("calls").iter();
+    let told: Vec<Value> = calls
+        .map(|call| json!({ "request_id": call["request_id"], "outcome": "accepted" }))
+        .collect();
+    send("POST", "/api/v1/outcomes", json!(told).to_string());
+    page.click("#refresh").expect("a button");
+    page.sees(SETTLED);
+    page.middle("#outcomes").expect("it is far below");
+    page.sees("document.getElementById('outcomes').innerText.includes('accepted')");
+    let cells = "[...document.querySelector('#outcomes tbody tr').cells].map(it => it.textContent)";
+    let cells = page.value(cells).expect("a row");
+    assert_eq!(cells[0], "triage");
+    assert_eq!((&cells[1], &cells[2]), (&json!("accepted"), &json!("6")));
+    assert!(
+        cells[3]
+            .as_str()
+            .is_some_and(|each| each.starts_with("$0.0")),
+        "{cells}"
+    );
 
     // Another tab is asked again.
     let other = stand.browser.page(WIDE).expect("a page");

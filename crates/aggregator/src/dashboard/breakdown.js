@@ -15,15 +15,15 @@ export function breakdown(id, title, dimension) {
   return panel({
     id,
     title,
+    choices: id === "by-tag" ? tagField : undefined,
     questions: ({ view, filters, spanPairs }) => [
       question("/api/v1/spend", [["by", dimension(view)], ...spanPairs, ...filters]),
     ],
     draw: ([answer], context) => {
       const by = dimension(context.view);
       const rows = answer.items.map((item) => ({ item, cost: pico(item.cost_usd) }));
-      const field = id === "by-tag" ? tagField(context) : null;
-      if (rows.length === 0) return element("div", {}, field, nothing("No calls in this span."));
-      return element("div", {}, field, shortened(title, columns(by, rows, context), rows, ROWS_MAX));
+      if (rows.length === 0) return nothing("No calls in this span.");
+      return shortened(title, columns(by, rows, context), rows, ROWS_MAX);
     },
   });
 }

@@ -4,7 +4,10 @@ import { question } from "./api.js";
 import { bar, element } from "./element.js";
 import { decimal, grouped, pico, share, usd } from "./exact.js";
 import { panel } from "./panel.js";
-import { table } from "./table.js";
+import { shortened } from "./table.js";
+
+/** Rows that are shown at once: a budget can have a row for each user. */
+const ROWS_MAX = 12;
 
 export const budgets = panel({
   id: "budgets",
@@ -12,7 +15,8 @@ export const budgets = panel({
   wide: true,
   questions: () => [question("/api/v1/budgets", [])],
   // An aggregator without budgets answers an empty list, one without enforcement nothing at all.
-  draw: ([answer]) => (answer?.items.length ? table("Budgets", COLUMNS, answer.items.map(read)) : null),
+  draw: ([answer]) =>
+    answer?.items.length ? shortened("Budgets", COLUMNS, answer.items.map(read), ROWS_MAX) : null,
 });
 
 const COLUMNS = [

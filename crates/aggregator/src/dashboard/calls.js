@@ -21,12 +21,13 @@ export const calls = panel({
   id: "calls",
   title: "Outliers",
   wide: true,
+  choices,
   questions: (context) => [listed(context, null)],
   draw: ([answer], context) => {
+    if (answer.items.length === 0) return nothing(lacking(context.view));
     const place = element("div", { class: "pages" });
     append(place, answer, context);
-    const empty = answer.items.length === 0;
-    return element("div", {}, choices(context), empty ? nothing(lacking(context.view)) : place);
+    return place;
   },
 });
 

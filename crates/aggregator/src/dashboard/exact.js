@@ -79,6 +79,5 @@ function shown(size) {
   let units = size / unit;
   if (rest * 2n > unit || (rest * 2n === unit && units % 2n === 1n)) units += 1n;
   const scale = 10n ** BigInt(places);
-  const fraction = String(units % scale).padStart(places, "0").replace(/0+$/, "");
-  return `${grouped(String(units / scale))}.${fraction.padEnd(2, "0")}`;
+  return `${grouped(String(units / scale))}.${String(units % scale).padStart(places, "0")}`;
 }

@@ -59,11 +59,13 @@ async function show(focus) {
   running.abort();
   running = new AbortController();
   const view = read(location.search);
+  const before = named(document.activeElement);
   const context = {
     view,
     span: span(view, Date.now()),
     filters: view.where.map(([name, value]) => ["where", `${name}:${value}`]),
     signal: running.signal,
+    answers: new Map(),
     go,
     link,
     toCalls: (narrower) => go({ ...narrower, list: "requests" }, "calls"),
@@ -78,29 +80,45 @@ async function show(focus) {
   panels.hidden = false;
   signIn.replaceChildren();
   try {
-    await loaded(context, focus);
+    await loaded(context, focus, before);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     askForToken();
   }
 }
 
-/** The first panel goes ahead, so that a token that is missing is asked for once. */
-async function loaded(context, focus) {
+/** Has every panel ask and draw; `before` names what had the keyboard's focus. */
+async function loaded(context, focus, before) {
   document.body.dataset.state = "loading";
   const loads = PANELS.map((one) => one.load(context));
   if (focus) looked(focus);
+  else refocused(before);
   await Promise.all(loads);
   if (context.signal.aborted) return;
   document.body.dataset.state = "ready";
   performance.mark("drawn");
-  if (focus) looked(focus);
+  // What came in above it has moved it; whoever went elsewhere meanwhile is left there.
+  if (focus && document.activeElement?.id.startsWith(focus)) looked(focus);
 }
 
 function looked(focus) {
   const heading = document.getElementById(`${focus}-title`) ?? document.getElementById(focus);
   heading?.focus({ preventScroll: true });
   heading?.scrollIntoView({ block: "start" });
+}
+
+/** What tells a control from the others, also once it is made anew. */
+function named(node) {
+  if (!node || node === document.body) return null;
+  const text = node.matches("a, button") ? node.textContent : "";
+  return [node.closest("[id]:not(a, button, input, select)")?.id, node.tagName, node.id, node.name, text].join("|");
+}
+
+/** Whoever works by keyboard stays where they were. */
+function refocused(before) {
+  if (before === null || named(document.activeElement) === before) return;
+  const all = [...document.querySelectorAll("a, button, input, select")];
+  all.find((node) => named(node) === before)?.focus({ preventScroll: true });
 }
 
 function askForToken() {

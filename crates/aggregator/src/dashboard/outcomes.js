@@ -12,6 +12,7 @@ const ROWS_MAX = 12;
 export const outcomes = panel({
   id: "outcomes",
   title: "Cost per outcome",
+  late: true,
   note: "Of one outcome by itself, and of all that was spent in the feature for it, failed tries included.",
   questions: ({ filters, spanPairs }) => [
     question("/api/v1/outcomes", [["by", "feature"], ...spanPairs, ...filters]),

@@ -18,13 +18,13 @@ export const trend = panel({
   id: "trend",
   title: "Spend over time",
   wide: true,
+  choices,
   questions: ({ view, span, filters, spanPairs }) => [
     question("/api/v1/spend", [["by", view.by], ["interval", span.interval], ...spanPairs, ...filters]),
   ],
   draw: ([answer], context) => {
     const { items } = answer;
-    const choose = choices(context);
-    if (items.length === 0) return element("div", {}, choose, nothing("No calls in this span."));
+    if (items.length === 0) return nothing("No calls in this span.");
     const starts = everyStart(items, context);
     const groups = grouped(items, context.view.by, starts);
     const legend = element("ul", { class: "legend" });
@@ -44,7 +44,7 @@ export const trend = panel({
       },
       onSpan: (from, to) => context.go({ ...context.view, from: iso(from), to: iso(to) }),
     });
-    return element("div", {}, choose, drawn, legend, figures(starts, groups, context));
+    return element("div", {}, drawn, legend, figures(starts, groups, context));
   },
 });
 
