@@ -26,6 +26,20 @@ const NARROW: Look = Look {
 /// As a value of a tag and as a tag's name: were it HTML anywhere, it would leave a mark.
 const PAYLOAD: &str = r#""><img src=x onerror="window.marked=1"><script>window.marked=1</script>"#;
 
+/// Of money, of requests by team, and one of whose tiers are reached.
+const BUDGETS: &str = r#"
+[[budget]]
+name = "everything"
+limit = "10 USD"
+window = "month"
+tiers = [ { at = "60%", do = "warn" } ]
+[[budget]]
+name = "each-team"
+per = ["team"]
+limit = "20000 requests"
+window = "month"
+"#;
+
 const SETTLED: &str = "document.body.dataset.state === 'ready'";
 
 /// An aggregator with two weeks of calls, and a browser.
@@ -33,7 +47,7 @@ struct Stand {
     browser: Browser,
     aggregator: Aggregator,
     runtime: Runtime,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Stand {
@@ -55,7 +69,7 @@ impl Stand {
             browser: Browser::start(&chromium).expect("Chromium starts"),
             aggregator: aggregator.expect("the aggregator starts"),
             runtime,
-            _dir: dir,
+            dir,
         };
         stand.send(&week::events(now_ms()));
         Some(stand)
@@ -94,7 +108,7 @@ impl Stand {
 
     /// Nothing went wrong, nothing came from elsewhere, nothing ran that should not.
     fn is_clean(&self, page: &Page) {
-        assert_eq!(complaints(page), Vec::<String>::new());
+        assert_eq!(page.complaints(), Vec::<String>::new());
         let own = self.url("/");
         let blob = format!("blob:{own}");
         for url in page.requests() {
@@ -111,13 +125,6 @@ impl Stand {
         let wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
         assert_eq!(page.text(wider), "false", "wider than the window");
     }
-}
-
-/// What the browser complained about. An aggregator that enforces no budgets has no such page.
-fn complaints(page: &Page) -> Vec<String> {
-    let told = page.complaints().into_iter();
-    told.filter(|told| !told.contains("/api/v1/budgets"))
-        .collect()
 }
 
 fn now_ms() -> i64 {
@@ -332,6 +339,54 @@ fn text_from_headers_stays_text() {
 }
 
 #[test]
+fn budgets_are_shown_where_there_are_some() {
+    let Some(mut stand) = Stand::start("") else {
+        return;
+    };
+    let page = stand.open(WIDE, "/");
+    page.sees("document.getElementById('budgets').hidden");
+    page.close().expect("it closes");
+
+    stand.send(&[marked()]);
+    let file = stand.dir.path().join("budgets.toml");
+    std::fs::write(&file, BUDGETS).expect("a file");
+    let config = stand.aggregator.config();
+    let text = std::fs::read_to_string(config).expect("a file");
+    std::fs::write(config, format!("budgets = {file:?}\n{text}")).expect("a file");
+    stand.aggregator.restart().expect("it starts again");
+
+    let page = stand.open(WIDE, "/");
+    let answer: Value = serde_json::from_str(&stand.ask("/api/v1/budgets", "*/*")).expect("JSON");
+    let items = answer["items"].as_array().expect("budgets");
+    assert!(items.len() > 4, "{answer}");
+    let shown = page
+        .value("[...document.querySelectorAll('#budgets tbody tr')].map(row => row.textContent)");
+    let shown = shown.expect("rows");
+    assert_eq!(shown.as_array().map(Vec::len), Some(items.len()), "{shown}");
+    for (n, item) in items.iter().enumerate() {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let row = text(&shown[n]);
+        assert!(row.contains(&text(&item["budget"])), "{row}");
+        for value in item["key"].as_object().expect("a key").values() {
+            assert!(row.contains(&text(value)), "{row}");
+        }
+        assert!(
+            row.contains(
+                &format!("{} {}", text(&item["tier"]), text(&item["action"]))
+                    .trim()
+                    .to_owned()
+            ),
+            "{row} {item}"
+        );
+    }
+    let first = "document.querySelector('#budgets tbody td:nth-child(2) [title]').title";
+    let spent = items[0]["spent"].as_str().expect("an amount");
+    assert_eq!(page.text(first), format!("${spent}"));
+    page.sees("document.getElementById('budgets').innerText.includes('onerror=')");
+    stand.is_clean(&page);
+}
+
+#[test]
 fn a_question_that_cannot_be_asked_is_told_and_can_be_changed() {
     let Some(stand) = Stand::start("") else {
         return;
@@ -346,7 +401,7 @@ fn a_question_that_cannot_be_asked_is_told_and_can_be_changed() {
     page.open(&stand.url("/?from=2026-11-22T00:00Z&to=2026-11-21T00:00Z"))
         .expect("it opens");
     page.sees("document.getElementById('panels').innerText.includes('has no length')");
-    for complaint in complaints(&page) {
+    for complaint in page.complaints() {
         assert!(complaint.contains("400"), "{complaint}");
     }
 }
@@ -423,7 +478,7 @@ fn the_token_is_asked_for_kept_in_the_tab_and_forgotten() {
     page.sees("document.activeElement.id === 'token'");
     assert_eq!(page.text("String(sessionStorage.length)"), "0");
     // The browser tells of each 401, and of nothing else.
-    for complaint in complaints(&page) {
+    for complaint in page.complaints() {
         assert!(complaint.contains("401"), "{complaint}");
     }
 }
