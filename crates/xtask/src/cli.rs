@@ -131,6 +131,9 @@ pub struct Bench {
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long, conflicts_with = "load")]
     pub postgres: bool,
+    /// Measure the dashboard instead: how fast it is drawn over a million calls
+    #[arg(long, conflicts_with_all = ["load", "postgres"])]
+    pub dashboard: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -148,6 +151,7 @@ impl Bench {
             .filter_map(|(name, value)| Some([name.into(), value?.into()]))
             .flatten()
             .chain(self.postgres.then(|| "--postgres".into()))
+            .chain(self.dashboard.then(|| "--dashboard".into()))
             .collect()
     }
 }
