@@ -6,6 +6,7 @@
 
 mod account;
 mod charger;
+mod lives;
 mod policies;
 pub mod replay;
 mod reserve;
