@@ -1,6 +1,7 @@
 //! How many reports a second one Redis takes from ten thousand sidecars, and how long they wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tollmesh_aggregator::budgets::store::{Ask, CellKey, Place, RedisStore};
@@ -14,6 +15,9 @@ const SECONDS: u64 = 15;
 const BEAT: Duration = Duration::from_secs(5);
 /// Connections; a sidecar has one of its own, but their number is what this machine bears.
 const CONNECTIONS: usize = 200;
+
+/// Reports that had no answer in time.
+static N_UNANSWERED: AtomicU64 = AtomicU64::new(0);
 
 /// Measures the load that so many sidecars make, then what the server takes at most.
 pub fn measure(n_sidecars: usize, url: &str) {
@@ -114,10 +118,11 @@ fn tell(what: &str, mut waits: Vec<Duration>, took: Duration) {
     let at = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
     let rate = waits.len() as f64 / took.as_secs_f64();
     println!(
-        "{what:<9} {rate:>8.0} operations/s   p50 {:?}   p99 {:?}   worst {:?}",
+        "{what:<9} {rate:>8.0} operations/s   p50 {:?}   p99 {:?}   worst {:?}   unanswered {}",
         at(50),
         at(99),
-        at(100)
+        at(100),
+        N_UNANSWERED.swap(0, Ordering::Relaxed)
     );
 }
 
@@ -150,7 +155,11 @@ impl Sidecar {
             terms: Terms::new(10_000_000_000, 4_102_444_800_000),
             report: holder.report(0, self.seq, 1_000),
         };
-        let reply = store.sync_as(&self.name, &ask).await.unwrap();
+        // Without an answer it reports again with the next beat, as a sidecar does.
+        let Ok(reply) = store.sync_as(&self.name, &ask).await else {
+            N_UNANSWERED.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
         if let Some(granted) = holder.take(&reply, 0) {
             holder.persisted(granted);
         }
