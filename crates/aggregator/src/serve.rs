@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::alerts;
 use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
@@ -29,6 +30,8 @@ use crate::prices::Prices;
 const IDLE: Duration = Duration::from_secs(2);
 /// What forwarding gets after SIGTERM, even if filters sent to the last.
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
+/// What telling alerts gets after SIGTERM; what is left is told in the next life.
+const TELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A token is a line; more is a wrong file.
@@ -52,6 +55,7 @@ struct Running {
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     forwarding: Option<Forwarding>,
+    telling: Option<alerts::Round>,
 }
 
 /// The forwarding of rows, which goes on when the servers have ended.
@@ -96,11 +100,13 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    let mut telling = None;
     if budgets.are_configured() {
         budgets
             .begin(&ledger, policies, |node| store(&config, node))
             .await
             .context("cannot put budgets in force")?;
+        telling = start_telling(&config, &budgets, &metrics)?;
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());
     }
@@ -124,7 +130,11 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
-        guard: Guard::new(config.operator.listen.is_local(), token),
+        guard: Guard::new(
+            config.operator.listen.is_local(),
+            token,
+            config.operator.hosts.clone(),
+        ),
         repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
@@ -147,7 +157,35 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
         forwarding,
+        telling,
     })
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
+}
+
+/// Tells people of budgets, where the configuration says whom.
+fn start_telling(
+    config: &Config,
+    budgets: &Budgets,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<alerts::Round>> {
+    let receivers = config.alerts.clone();
+    let Some(store) = budgets.store().filter(|_| !receivers.by_name.is_empty()) else {
+        return Ok(None);
+    };
+    let (alerts, round) = alerts::start(&config.state_dir, receivers, store, metrics)
+        .context("alerts cannot be told")?;
+    budgets.alert(alerts);
+    Ok(Some(round))
 }
 
 /// Where nodes agree on what each may spend: in memory, where this is the only one.
@@ -197,7 +235,7 @@ fn tell_ready(ingest: &Bound, operator_bound: &Bound, operator: &Operator) {
         .build_info
         .with_label_values(&[version])
         .set(1);
-    if operator.guard == Guard::Closed {
+    if operator.guard.is_closed() {
         tracing::warn!(
             listen = %operator_bound,
             "operator.token_file is not set: dashboard and API are not served off loopback"
@@ -282,6 +320,9 @@ impl Running {
         if let Some(forwarding) = self.forwarding {
             let remaining = drain.saturating_sub(begun.elapsed());
             forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
+        }
+        if let Some(telling) = self.telling {
+            telling.finish(TELL_TIME_MAX).await;
         }
         self.budgets.finish().await;
         self.ledger.close().await;
