@@ -47,7 +47,8 @@ use crate::config::Config;
     name = "tollmesh",
     version,
     max_term_width = 100,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    disable_help_subcommand = true
 )]
 struct Cli {
     /// The configuration file.
