@@ -7,6 +7,7 @@
 mod account;
 mod charger;
 pub mod guards;
+mod lives;
 pub mod overrides;
 mod policies;
 pub mod recount;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tollmesh_budget::lease::{Carried, Holder, Refusal, ReservationId};
 
 use super::account::{Account, read_memory};
+use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Charges, Identity, Known, Settled, Spend, SpendKey};
 
@@ -41,6 +42,8 @@ pub struct State {
     pub is_table_old: bool,
     /// Tiers that were reached and nobody was told yet.
     pub reached: Vec<SpendKey>,
+    /// What is known of the store's own life.
+    pub lives: Lives,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,
@@ -135,18 +138,18 @@ impl State {
     ) -> Account {
         let account = Account::new(Arc::clone(budget), at.clone(), key, cell);
         let Some(spend) = self.stored.remove(&at) else {
-            return account;
+            return self.taught(account);
         };
         let committed = budget.policy.limit.units_of(spend.amount);
         let longest_ms = u64::try_from(budget.policy.max_stream.as_millis()).unwrap_or(u64::MAX);
-        let carried = (spend.granted > committed).then(|| Carried {
+        let carried = Carried {
             granted: spend.granted,
             until_ms: now_ms.saturating_add(longest_ms),
             boot: self.boot(),
             memory: read_memory(&spend.memory),
-        });
-        let holder = Holder::new(committed, carried);
-        account.restored(holder, spend.amount, spend.denied, spend.granted)
+        };
+        let holder = Holder::new(committed, Some(carried));
+        self.taught(account.restored(holder, spend.amount, spend.denied, spend.granted))
     }
 
     /// What all nodes have spent in the window that ends with the account's cell.
