@@ -454,21 +454,56 @@ impl State {
                 account.wait_for(0);
             }
         }
-        let live = |spend: &&Spend| spend.end_ms > unix_ms;
         let stored: Vec<SpendKey> = self
             .stored
             .values()
-            .filter(live)
+            .filter(|spend| self.counts(spend, unix_ms))
             .map(|spend| spend.at.clone())
             .collect();
         for at in &stored {
             self.open_stored(at, now_ms);
         }
+        self.roll(unix_ms, now_ms);
         let all: Vec<SpendKey> = self.accounts.keys().cloned().collect();
         for at in &all {
             self.judge(at);
         }
         self.is_table_old = true;
+    }
+
+    /// Whether an account of the ledger still matters: its spend counts, or a grant is left that an
+    /// earlier life may yet spend.
+    fn counts(&self, spend: &Spend, unix_ms: i64) -> bool {
+        let Some(budget) = self.policies.of_id(&spend.at.budget) else {
+            return false;
+        };
+        let cell = budget.cell_at(spend.at.window_ms);
+        cell.is_some_and(|cell| budget.counts_until(cell) > unix_ms)
+            || spend.granted > budget.policy.limit.units_of(spend.amount)
+    }
+
+    /// Opens the present cell of rolling windows that earlier cells still count in, so that their
+    /// spend is seen though no call comes.
+    pub fn roll(&mut self, unix_ms: i64, now_ms: u64) {
+        let is_earlier = |account: &&Account| {
+            let is_rolling = account.budget.cell_ms().is_some();
+            is_rolling
+                && account.cell.end <= unix_ms
+                && account.budget.counts_until(account.cell) > unix_ms
+        };
+        let earlier = self.accounts.values().filter(is_earlier);
+        let earlier: HashMap<(Arc<str>, Vec<String>), Arc<Budget>> = earlier
+            .map(|account| {
+                let place = (Arc::clone(&account.at.budget), account.key.clone());
+                (place, Arc::clone(&account.budget))
+            })
+            .collect();
+        for ((_, key), budget) in earlier {
+            if let Some(cell) = budget.cell_at(unix_ms) {
+                let at = self.open(&budget, key, cell, now_ms).at.clone();
+                self.judge(&at);
+            }
+        }
     }
 
     /// Whether that account's budget is in force.
