@@ -162,6 +162,17 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     })
 }
 
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
+}
+
 /// Tells people of budgets, where the configuration says whom.
 fn start_telling(
     config: &Config,
