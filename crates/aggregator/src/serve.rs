@@ -107,6 +107,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
             .await
             .context("cannot put budgets in force")?;
         telling = start_telling(&config, &budgets, &metrics)?;
+        tokio::spawn(budgets.clone().keep_overrides());
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());
     }
@@ -159,6 +160,17 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         forwarding,
         telling,
     })
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
 }
 
 /// Tells people of budgets, where the configuration says whom.

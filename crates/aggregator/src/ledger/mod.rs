@@ -24,6 +24,7 @@ mod lines;
 mod lock;
 pub mod outbox;
 mod outcomes;
+pub mod overrides;
 mod prune;
 mod quarantine;
 pub mod query;
