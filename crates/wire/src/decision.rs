@@ -112,6 +112,22 @@ pub enum Action {
     Unknown,
 }
 
+impl Action {
+    /// The word for it in `budgets.toml`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Action::Warn => "warn",
+            Action::Header => "header",
+            Action::CapOutput { .. } => "cap_output",
+            Action::Downgrade { .. } => "downgrade",
+            Action::Throttle { .. } => "throttle",
+            Action::Shed => "shed",
+            Action::Deny => "deny",
+            Action::Unknown => "unknown",
+        }
+    }
+}
+
 /// How far one key's spend has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
