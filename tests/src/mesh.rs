@@ -18,6 +18,7 @@ use crate::envoy_config::{self, Ingest, Places};
 use crate::fact;
 use crate::fault::Faults;
 use crate::hop::Hop;
+use crate::judge::Judge;
 use crate::ledger::Ledger;
 use crate::ports;
 use crate::provider::Provider;
@@ -35,6 +36,7 @@ pub struct Mesh {
     gateway: Option<Envoy>,
     aggregator: Mutex<Aggregator>,
     chaos: Option<Chaos>,
+    judge: Option<Judge>,
     faults: Option<Faults>,
     provider: Arc<Provider>,
     operator: SocketAddr,
@@ -52,6 +54,7 @@ pub struct MeshBuilder {
     is_upstream_http2: bool,
     routes_every_host: bool,
     has_chaos: bool,
+    judged: Option<Value>,
     has_faults: bool,
     small_disk: Option<&'static str>,
     hot_restart: Option<HotRestart>,
@@ -89,6 +92,7 @@ impl Mesh {
             is_upstream_http2: false,
             routes_every_host: false,
             has_chaos: false,
+            judged: None,
             has_faults: false,
             small_disk: None,
             hot_restart: None,
@@ -191,6 +195,17 @@ impl Mesh {
         match &self.chaos {
             Some(chaos) => chaos,
             None => panic!("this mesh was built without a chaos proxy"),
+        }
+    }
+
+    /// The scripted aggregator that Envoy speaks to.
+    ///
+    /// # Panics
+    /// Where the mesh was built without one.
+    pub fn judge(&self) -> &Judge {
+        match &self.judge {
+            Some(judge) => judge,
+            None => panic!("this mesh was built without a judge"),
         }
     }
 
@@ -325,6 +340,13 @@ impl MeshBuilder {
         self
     }
 
+    /// Envoy speaks to a scripted aggregator, which has a decision table of these budgets, and not to
+    /// the real one.
+    pub fn judged_by(mut self, budgets: Value) -> MeshBuilder {
+        self.judged = Some(budgets);
+        self
+    }
+
     /// Envoy can have a successor, on the same port.
     pub fn hot_restarts(mut self, place: HotRestart) -> MeshBuilder {
         self.hot_restart = Some(place);
@@ -455,6 +477,12 @@ impl MeshBuilder {
             handle,
         )?;
         let (chaos, ingest) = self.ingest(&runtime, &aggregator)?;
+        let judge = self.judged.clone();
+        let judge = judge.map(|budgets| runtime.block_on(Judge::start(budgets)));
+        let judge = judge.transpose()?;
+        let ingest = judge
+            .as_ref()
+            .map_or(ingest, |judge| Ingest::Tcp(judge.address()));
         let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value, hop: Patch<'_>| {
             std::fs::create_dir_all(folder)?;
             let mut config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
@@ -486,6 +514,7 @@ impl MeshBuilder {
             gateway,
             aggregator,
             chaos,
+            judge,
             faults,
             provider,
             operator,
