@@ -1,5 +1,6 @@
 //! The settings of the aggregator: `tollmesh.toml`, every key optional, no surprise accepted.
 
+mod alerts;
 pub mod budgets;
 mod limits;
 mod listen;
@@ -10,6 +11,7 @@ mod state_dir;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::alerts::Receivers;
 use crate::forward::{Place, Settings};
 pub use listen::Listen;
 pub use problem::{Problem, Problems};
@@ -45,6 +47,8 @@ pub struct Config {
     pub retention_days: u32,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `[alerts.…]`: who is told of budgets that have come far. Default: nobody.
+    pub alerts: Receivers,
     /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
     /// earlier where it would grow beyond. Default: no bound.
     pub retention_bytes_max: Option<u64>,
@@ -107,7 +111,7 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["redis", "alerts", "otlp"];
+const NOT_AVAILABLE: &[&str] = &["redis", "otlp"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
@@ -124,6 +128,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let bytes_max = retention.parsed("max_size", limits::size);
     retention.finish();
     let postgres = read_postgres(root.section("postgres"));
+    let alerts = alerts::read(root.section("alerts"));
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -147,6 +152,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         retention_bytes_max: bytes_max,
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
         postgres,
+        alerts,
     })
 }
 

@@ -3,6 +3,8 @@
 /// Running processes, and a client for them.
 mod process;
 
+/// Budgets as operators work with them.
+mod budgets;
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
 /// Recovery from access logs.
