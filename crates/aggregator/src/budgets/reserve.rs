@@ -224,7 +224,10 @@ impl Stopped {
                 retry_after_seconds: Some(until_ms.saturating_sub(now_ms).div_ceil(1_000).max(1)),
                 ..denial(budget, self.cell, "budget_rebuilding")
             },
-            Refusal::Exhausted => denial(budget, self.cell, "budget_exceeded"),
+            Refusal::Exhausted => Denied {
+                retry_after_seconds: self.may_fit_soon(state).then_some(RETRY_SECONDS),
+                ..denial(budget, self.cell, "budget_exceeded")
+            },
             Refusal::NeedsGrant | Refusal::Expired if !state.is_store_answering => Denied {
                 retry_after_seconds: Some(RETRY_SECONDS),
                 ..denial(budget, self.cell, "budget_unverifiable")
@@ -249,6 +252,16 @@ impl Stopped {
             state.refuse(&request.event_id, refused);
         }
         Some(Decision::Deny(denied))
+    }
+}
+
+impl Stopped {
+    /// Whether there is room for the call once others have settled: only what they hold is in its
+    /// way.
+    fn may_fit_soon(&self, state: &State) -> bool {
+        let account = state.accounts.get(&self.at);
+        let spent = account.map_or(0, |account| state.spent(account));
+        spent.saturating_add(self.units) <= self.budget.hard_units
     }
 }
 

@@ -443,7 +443,8 @@ impl State {
         for account in self.accounts.values_mut() {
             if let Some(budget) = self.policies.of_id(&account.at.budget) {
                 account.budget = Arc::clone(budget);
-                account.touch();
+                // What the store said last was said under another limit.
+                account.wait_for(0);
             }
         }
         let live = |spend: &&Spend| spend.end_ms > unix_ms;

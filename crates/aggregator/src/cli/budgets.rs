@@ -2,13 +2,18 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Files, Outcome, budgets_replay};
+use super::{Files, Outcome, budgets_replay, budgets_show};
 
-/// Limits on spend.
+/// How far each budget is spent.
+///
+/// Asks the aggregator that is running on the same configuration, at operator.listen.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(flatten)]
+    show: budgets_show::Arguments,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +25,7 @@ enum Command {
 /// Does what was asked.
 pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     match &arguments.command {
-        Command::Replay(replay) => budgets_replay::run(files, replay),
+        None => budgets_show::run(files, &arguments.show),
+        Some(Command::Replay(replay)) => budgets_replay::run(files, replay),
     }
 }

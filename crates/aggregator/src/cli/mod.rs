@@ -3,7 +3,9 @@
 mod backup;
 mod budgets;
 mod budgets_replay;
+mod budgets_show;
 mod check;
+mod check_budgets;
 mod completions;
 mod extract;
 mod import;
@@ -16,6 +18,7 @@ mod prices_import;
 mod progress;
 mod report;
 mod reprice;
+mod running;
 mod serve;
 mod store;
 mod top;
@@ -69,7 +72,7 @@ enum Command {
     Report(report::Arguments),
     /// The calls that stand out.
     Top(top::Arguments),
-    /// What budgets are for, and what others would have done.
+    /// How far budgets are spent, and what others would have done.
     Budgets(budgets::Arguments),
     /// What the price tables say.
     Prices(prices::Arguments),

@@ -5,7 +5,7 @@ pub mod budgets;
 mod limits;
 mod listen;
 mod problem;
-mod section;
+pub(crate) mod section;
 mod state_dir;
 
 use std::path::{Path, PathBuf};

@@ -290,7 +290,7 @@ fn wrong_kind(expected: &str, got: &Value) -> String {
 }
 
 /// The known key that differs from this one by at most two edits.
-fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .map(|word| (edits_between(key, word), *word))

@@ -33,7 +33,11 @@ fn tollmesh(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 fn prices(dir: &Path) -> String {
@@ -95,11 +99,17 @@ fn a_new_policy_passes_the_calls_of_the_past() {
     assert!(told.contains("10 calls"), "{told}");
     let arguments = ["budgets", "replay", "new.toml", "--days", "60"];
     let (_, out, told) = tollmesh(dir.path(), &arguments);
-    assert!(out.contains("\"all\"") && told.contains("11 calls"), "{out}{told}");
+    assert!(
+        out.contains("\"all\"") && told.contains("11 calls"),
+        "{out}{told}"
+    );
 
     std::fs::write(&file, "[[budget]]\nname = \"teams\"\n").unwrap();
     let (code, _, told) = tollmesh(dir.path(), &["budgets", "replay", "new.toml"]);
     assert_eq!(code, Some(2));
-    assert!(told.contains("new.toml: budget[0].limit: missing"), "{told}");
+    assert!(
+        told.contains("new.toml: budget[0].limit: missing"),
+        "{told}"
+    );
     assert!(process.stop().success());
 }

@@ -11,6 +11,8 @@ mod commands;
 mod import;
 /// Outcomes, traces, sessions and periods over the API; backup and check of a live ledger.
 mod ledger;
+/// Budgets in force: reservations, charges, restarts, tables for filters.
+mod limits;
 /// Starts that cannot succeed: one clear line each, and exit code 2.
 mod refusals;
 /// Price files that change while events arrive.
