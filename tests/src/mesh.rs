@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::aggregator::{Aggregator, STATE_DIR};
+use crate::aggregator::{Aggregator, BUDGETS, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
 use crate::client::Client;
@@ -50,6 +50,7 @@ pub struct Mesh {
 pub struct MeshBuilder {
     plugin: Value,
     aggregator: String,
+    budgets: Option<String>,
     n_workers: usize,
     is_upstream_http2: bool,
     routes_every_host: bool,
@@ -88,6 +89,7 @@ impl Mesh {
         MeshBuilder {
             plugin: Value::Null,
             aggregator: String::new(),
+            budgets: None,
             n_workers: 2,
             is_upstream_http2: false,
             routes_every_host: false,
@@ -316,6 +318,12 @@ impl MeshBuilder {
         self
     }
 
+    /// The aggregator has these budgets, as TOML.
+    pub fn budgets(mut self, toml: &str) -> MeshBuilder {
+        self.budgets = Some(toml.to_string());
+        self
+    }
+
     /// Envoy's worker threads; two where nothing is said.
     pub fn workers(mut self, n: usize) -> MeshBuilder {
         self.n_workers = n;
@@ -467,6 +475,9 @@ impl MeshBuilder {
             .has_faults
             .then(|| Faults::below(&state_dir, dir.path()))
             .transpose()?;
+        if let Some(budgets) = &self.budgets {
+            std::fs::write(dir.path().join(BUDGETS), budgets)?;
+        }
         let environment = faults.as_ref().map(Faults::environment).unwrap_or_default();
         let aggregator = Aggregator::start_in(
             environment.clone(),

@@ -20,6 +20,7 @@ mod pip;
 
 mod debian;
 
+mod sdks;
 mod signals;
 mod steps;
 mod workshop;
