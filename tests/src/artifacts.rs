@@ -67,6 +67,17 @@ const PROMETHEUS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const REDIS: Component = Component {
+    name: "Redis",
+    variable: "TOLLMESH_REDIS",
+    places: &[
+        "target/tools/debian-redis/usr/bin/redis-server",
+        "/usr/bin/redis-server",
+        "/usr/bin/valkey-server",
+    ],
+    remedy: "cargo xtask setup",
+};
+
 const SDKS: Component = Component {
     name: "the providers' Python SDKs",
     variable: "TOLLMESH_SDKS",
@@ -127,6 +138,11 @@ pub fn postgres() -> Result<PathBuf, String> {
 /// Prometheus; promtool lies beside it.
 pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)
+}
+
+/// Redis' server, or Valkey's.
+pub fn redis() -> Result<PathBuf, String> {
+    locate(&REDIS)
 }
 
 /// The folder that Python finds the providers' SDKs in.
