@@ -94,16 +94,18 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
     let budgets = config.budgets.clone();
     let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
-    let charger = Some(budgets.bookkeeper());
+    let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
-    budgets
-        .begin(&ledger, policies, |node| {
-            Ok(Arc::new(MemoryStore::new(node)))
-        })
-        .await
-        .context("cannot put budgets in force")?;
-    tokio::spawn(budgets.clone().keep());
-    tokio::spawn(budgets.clone().watch());
+    if budgets.are_configured() {
+        budgets
+            .begin(&ledger, policies, |node| {
+                Ok(Arc::new(MemoryStore::new(node)))
+            })
+            .await
+            .context("cannot put budgets in force")?;
+        tokio::spawn(budgets.clone().keep());
+        tokio::spawn(budgets.clone().watch());
+    }
     let activity = Arc::new(Activity::new(Instant::now()));
     let ingest = Ingest::new(
         ledger.clone(),

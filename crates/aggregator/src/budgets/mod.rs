@@ -99,6 +99,11 @@ impl Budgets {
         Ok((Budgets(Arc::new(shared)), policies))
     }
 
+    /// Whether there is a file of budgets. Without one nothing is charged, kept or watched.
+    pub fn are_configured(&self) -> bool {
+        self.0.file.is_some()
+    }
+
     /// What charges a ledger's events; for [`crate::ledger::LedgerOptions::charger`].
     pub fn bookkeeper(&self) -> Bookkeeper {
         Bookkeeper::new(Arc::clone(&self.0))

@@ -28,6 +28,7 @@ const SHOWN: &[&str] = &[
 
 /// How rows are written.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Arguments {
     /// How rows are written.
     #[arg(long, value_enum, default_value_t)]

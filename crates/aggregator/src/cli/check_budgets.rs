@@ -124,7 +124,7 @@ mod tests {
         let text = r#"
 [[budget]]
 name = "a"
-match = { taem = "x", region = "eu", own = "1", namespace = "shop" }
+match = { teem = "x", region = "eu", own = "1", namespace = "shop" }
 per = ["user", "squad"]
 limit = "1 USD"
 window = "day"
@@ -152,7 +152,7 @@ tiers = [ { at = "50%", do = "warn" } ]
                     metrics.labels";
         let wanted = [
             format!(
-                r#"b.toml: budget "a": match: no call is known to have "taem"; did you mean "team"? {more}"#
+                r#"b.toml: budget "a": match: no call is known to have "teem"; did you mean "team"? {more}"#
             ),
             format!(r#"b.toml: budget "a": per: no call is known to have "squad"; {more}"#),
             format!(
