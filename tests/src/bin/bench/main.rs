@@ -5,6 +5,7 @@
 //! time of the Envoy process for each request, from the kernel's books: throughput measures the load
 //! generator too. So does latency, but for a paced load, under which nobody waits in a queue.
 
+mod admission;
 mod filter_cost;
 mod forward;
 mod ingest;
@@ -22,6 +23,8 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tollmesh_tests::artifacts::{self, Artifacts};
 
+/// The load of reservations.
+const ADMISSION: &str = "admission";
 /// The load of which only the aggregator knows.
 const AGGREGATOR_ALONE: &str = "ingest";
 
@@ -37,7 +40,7 @@ struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone
+    /// "ingest" the aggregator alone, of "admission" what reservations add
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
@@ -67,13 +70,17 @@ fn run(options: &Options) -> anyhow::Result<()> {
         return ingest::measure(&tollmesh, options.rounds, span);
     }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
+    if options.load.as_deref() == Some(ADMISSION) {
+        return admission::measure(&artifacts, options.rounds, span);
+    }
     let noop = noop_filter()?;
     let only = options.load.as_deref().unwrap_or_default();
     filter_cost::measure(&artifacts, &noop, options.rounds, span, only)?;
-    match options.load {
-        None => ingest::measure(&artifacts.tollmesh, options.rounds, span),
-        Some(_) => Ok(()),
+    if options.load.is_some() {
+        return Ok(());
     }
+    admission::measure(&artifacts, options.rounds, span)?;
+    ingest::measure(&artifacts.tollmesh, options.rounds, span)
 }
 
 fn noop_filter() -> anyhow::Result<PathBuf> {
