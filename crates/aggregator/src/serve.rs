@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::budgets::store::MemoryStore;
+use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
@@ -98,9 +98,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
     if budgets.are_configured() {
         budgets
-            .begin(&ledger, policies, |node| {
-                Ok(Arc::new(MemoryStore::new(node)))
-            })
+            .begin(&ledger, policies, |node| store(&config, node))
             .await
             .context("cannot put budgets in force")?;
         tokio::spawn(budgets.clone().keep());
@@ -150,6 +148,17 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         servers,
         forwarding,
     })
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {

@@ -115,16 +115,15 @@ impl Budgets {
         &self,
         ledger: &Ledger,
         policies: Vec<Policy>,
-        store: impl FnOnce(String) -> anyhow::Result<Arc<dyn Store>>,
-    ) -> anyhow::Result<()> {
+        store: impl FnOnce(String) -> Arc<dyn Store>,
+    ) -> Result<(), AppendError> {
         let identity = ledger.begin().await?;
-        let store = store(identity.instance.clone())?;
+        let store = store(identity.instance.clone());
         self.0.state().identity = Some(identity);
         // Both are set once: nobody else begins.
         let _ = self.0.ledger.set(ledger.clone());
         let _ = self.0.store.set(store);
-        self.adopt(policies).await?;
-        Ok(())
+        self.adopt(policies).await
     }
 
     /// Puts other policies in force. What calls of the past spent in the windows of new ones counts.

@@ -11,6 +11,7 @@ use super::late_tags::late_tags;
 use super::progress::Progress;
 use super::{Files, Outcome};
 use crate::alerts::Receivers;
+use crate::budgets::store;
 use crate::config::{Config, Listen, Problem, budgets};
 use crate::forward::Place;
 use crate::ledger::QueryError;
@@ -138,8 +139,29 @@ impl Findings {
         {
             self.mistakes.push(format!("{file}: {error:#}"));
         }
+        if let Some(redis) = &config.redis {
+            self.consider_redis(redis, &file);
+        }
         if let Some(postgres) = &config.postgres {
             self.consider_store(&postgres.place, file);
+        }
+    }
+
+    fn consider_redis(&mut self, place: &store::Place, file: &impl std::fmt::Display) {
+        if let Err(error) = place.check_files() {
+            self.mistakes.push(format!("{file}: {error}"));
+        }
+        if place.has_password() {
+            self.warnings.push(format!(
+                "{file}: redis.url: whoever reads this file reads the password; put it into a \
+                 file of its own, and name that as redis.password_file"
+            ));
+        }
+        if place.may_be_read_on_the_way() {
+            self.warnings.push(format!(
+                "{file}: redis.url: {place} is reached without encryption; begin it with \
+                 \"rediss://\""
+            ));
         }
     }
 

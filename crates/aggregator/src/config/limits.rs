@@ -86,6 +86,21 @@ pub fn absolute_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The longest that a key's first part may be; it is sent with every report.
+const KEY_PREFIX_BYTES_MAX: usize = 64;
+
+/// Reads `redis.prefix`.
+pub fn key_prefix(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    match (1..=KEY_PREFIX_BYTES_MAX).contains(&text.len()) && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} cannot begin a key; expected 1 to {KEY_PREFIX_BYTES_MAX} letters, digits or \
+             \"-_.:\""
+        )),
+    }
+}
+
 /// Reads `drain`.
 pub fn drain(text: &str) -> Result<Duration, String> {
     let drain = duration(text)?;

@@ -172,7 +172,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether that is so.
+    /// The `true` or `false` under that key.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         if value.as_bool().is_none() {

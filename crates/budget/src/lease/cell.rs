@@ -170,6 +170,12 @@ impl Cell {
         self.spent
     }
 
+    /// What that holder may spend or has spent, whichever is more, units.
+    #[cfg(any(test, feature = "model"))]
+    pub(super) fn allocated_to(&self, instance: &str) -> u64 {
+        self.members.get(instance).map_or(0, Member::allocated)
+    }
+
     /// Gives up what is held back: somebody has reckoned that nothing is missing.
     pub fn release_held_back(&mut self) {
         self.lost = Lost::default();

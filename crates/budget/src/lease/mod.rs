@@ -8,6 +8,8 @@ mod cell;
 mod fault;
 mod holder;
 mod message;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 
 pub use cell::{Cell, Marker};
 pub use fault::Fault;
@@ -15,3 +17,6 @@ pub use holder::{Carried, Holder, Memory, NoReservationId, Refusal, ReservationI
 pub use message::{
     AMOUNT_MAX, HOLD_MS, LEASE_MARGIN_MS, LEASE_MS, Reply, Report, SETTLE_MS, Terms, YOUNG_SHARE,
 };
+
+#[cfg(test)]
+mod tests;

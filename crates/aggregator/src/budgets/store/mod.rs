@@ -1,6 +1,7 @@
 //! Where nodes agree on what each may spend: one trait, a store in memory and one in Redis.
 
 mod memory;
+pub mod redis;
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::pin::Pin;
 use tollmesh_budget::lease::{Reply, Report, Terms};
 
 pub use memory::MemoryStore;
+pub use redis::{Place, RedisStore};
 
 /// One budget's key in one window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
