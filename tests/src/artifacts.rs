@@ -135,6 +135,11 @@ pub fn postgres() -> Result<PathBuf, String> {
     locate(&POSTGRES)
 }
 
+/// Redis's server; where it was unpacked instead of installed, its libraries lie beside it.
+pub fn redis() -> Result<PathBuf, String> {
+    locate(&REDIS)
+}
+
 /// Prometheus; promtool lies beside it.
 pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)

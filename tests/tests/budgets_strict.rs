@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use rust_decimal::Decimal;
 use serde_json::json;
-use tokio::runtime::Runtime;
 use tollmesh_tests::fact::{eventually, until};
 use tollmesh_tests::redis::Redis;
 use tollmesh_tests::{Crowd, Exchange, Mesh, usage};
@@ -132,20 +131,17 @@ fn one_proxy_alone_keeps_its_limit() {
 struct Cluster {
     meshes: Vec<Mesh>,
     redis: Redis,
-    _runtime: Runtime,
 }
 
 impl Cluster {
     fn start(enforce: &str) -> Option<Cluster> {
-        let runtime = Runtime::new().expect("a runtime");
-        let redis = Redis::start(runtime.handle())?;
+        let redis = Redis::start(&[])?;
         let toml = format!("[redis]\nurl = \"{}\"\n", redis.url());
         let built = || Mesh::built().budgets(&budget(enforce)).aggregator(&toml);
         let meshes = (0..4).map(|_| built().workers(1).start());
         Some(Cluster {
             meshes: meshes.collect::<Option<Vec<Mesh>>>()?,
             redis,
-            _runtime: runtime,
         })
     }
 }
@@ -211,7 +207,7 @@ fn a_redis_that_is_away_passes_no_limit() {
         USED_USD_MIN_AFTER_TROUBLE,
         |crowd| {
             a_quarter_is_spent(crowd);
-            redis.stop();
+            redis.kill();
             let began = Instant::now();
             let _ = until(AWAY, || match began.elapsed() >= AWAY {
                 true => Ok(()),

@@ -120,7 +120,7 @@ pub struct Bench {
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u32>,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone
+    /// "ingest" the aggregator alone, of "reserve" the admission by strict budgets
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL

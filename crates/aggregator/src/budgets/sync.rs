@@ -93,6 +93,14 @@ impl Shared {
             for (sent, reply) in sent.iter().zip(replies) {
                 match reply {
                     Ok(reply) => {
+                        if reply.is_stale {
+                            state.skip_reports();
+                            tracing::warn!(
+                                budget = &*sent.at.budget,
+                                "the store has heard of a later life of this ledger: it was set \
+                                 back, or is served twice"
+                            );
+                        }
                         if let Some(account) = state.accounts.get_mut(&sent.at) {
                             grants.extend(account.take(&reply, sent.sent_ms));
                             account.unleased = 0;

@@ -1,4 +1,4 @@
-//! A real Redis on data of its own: a server alone, or a cluster of three.
+//! A real Redis on data of its own.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A server with its data.
 pub struct Server {
     process: Child,
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
     folder: PathBuf,
 }
 
@@ -57,48 +58,13 @@ impl Server {
         Some(server)
     }
 
-    /// Three servers that share the slots.
-    pub fn start_cluster() -> Option<Vec<Server>> {
-        let mut servers = Vec::new();
-        for _ in 0..3 {
-            let bus = free_address().port().to_string();
-            let settings = [
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus,
-                "--cluster-node-timeout",
-                "3000",
-            ];
-            servers.push((Server::start(&settings)?, bus));
-        }
-        let slots = ["0 5460", "5461 10922", "10923 16383"];
-        for ((server, _), slots) in servers.iter().zip(slots) {
-            server.ask(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-            for (other, bus) in &servers {
-                let port = other.address.port();
-                server.ask(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}"));
-            }
-        }
-        for (server, _) in &servers {
-            server.until("CLUSTER INFO", |answer| {
-                answer.contains("cluster_state:ok") && answer.contains("cluster_known_nodes:3")
-            });
-        }
-        Some(servers.into_iter().map(|(server, _)| server).collect())
-    }
-
     /// Where to connect.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
     /// Sends a command, and answers what comes back at once.
-    pub fn ask(&self, command: &str) -> String {
-        self.try_ask(command).unwrap()
-    }
-
-    fn try_ask(&self, command: &str) -> std::io::Result<String> {
+    pub fn try_ask(&self, command: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(format!("{command}\r\n").as_bytes())?;
@@ -107,7 +73,8 @@ impl Server {
         Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
     }
 
-    fn until(&self, command: &str, is_so: impl Fn(&str) -> bool) {
+    /// Sends a command until its answer is so.
+    pub fn until(&self, command: &str, is_so: impl Fn(&str) -> bool) {
         let begun = Instant::now();
         loop {
             let seen = self.try_ask(command);
@@ -129,7 +96,8 @@ impl Drop for Server {
     }
 }
 
-fn free_address() -> SocketAddr {
+/// Where nobody listens.
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }

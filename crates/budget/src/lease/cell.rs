@@ -312,10 +312,15 @@ impl Cell {
         if terms.reclaim_after_ms.is_none() {
             return;
         }
-        let is_due = |member: &Member| member.reclaim_at_ms.is_some_and(|at| at < now_ms);
-        let due = self.members.iter_mut();
-        let due = due.filter(|(name, member)| ***name != *instance && is_due(member));
-        for (_, member) in due.take(RECLAIMED_MAX) {
+        let is_due = |member: &Member| member.reclaim_at_ms.filter(|at| *at < now_ms);
+        let others = self.members.iter().filter(|(name, _)| ***name != *instance);
+        let due = others.filter_map(|(name, member)| Some((is_due(member)?, name.clone())));
+        let mut due: Vec<(u64, Arc<str>)> = due.collect();
+        due.sort_unstable();
+        for (_, name) in due.into_iter().take(RECLAIMED_MAX) {
+            let Some(member) = self.members.get_mut(&name) else {
+                continue;
+            };
             let unspent = member.granted.saturating_sub(member.committed);
             self.allocated = self.allocated.saturating_sub(unspent);
             self.n_holding = self.n_holding.saturating_sub(u64::from(unspent > 0));

@@ -10,6 +10,7 @@ mod filter_cost;
 mod forward;
 mod ingest;
 mod load;
+mod reserve;
 mod setups;
 mod sink;
 mod table;
@@ -23,10 +24,14 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tollmesh_tests::artifacts::{self, Artifacts};
 
-/// The load of reservations.
-const ADMISSION: &str = "admission";
 /// The load of which only the aggregator knows.
 const AGGREGATOR_ALONE: &str = "ingest";
+
+/// The load of calls that strict budgets admit, as the aggregator sees it.
+const RESERVE: &str = "reserve";
+
+/// The same as clients see it.
+const ADMISSION: &str = "admission";
 
 /// Measures the filter's cost in Envoy against an empty filter and Envoy's own, and the
 /// aggregator's intake.
@@ -40,7 +45,8 @@ struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone, of "admission" what reservations add
+    /// "ingest" the aggregator alone, of "reserve" its admission by strict budgets, of "admission"
+    /// what that adds to a call
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
@@ -69,6 +75,10 @@ fn run(options: &Options) -> anyhow::Result<()> {
         let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
         return ingest::measure(&tollmesh, options.rounds, span);
     }
+    if options.load.as_deref() == Some(RESERVE) {
+        let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
+        return reserve::measure(&tollmesh, span * options.rounds);
+    }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     if options.load.as_deref() == Some(ADMISSION) {
         return admission::measure(&artifacts, options.rounds, span);
@@ -80,7 +90,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
         return Ok(());
     }
     admission::measure(&artifacts, options.rounds, span)?;
-    ingest::measure(&artifacts.tollmesh, options.rounds, span)
+    ingest::measure(&artifacts.tollmesh, options.rounds, span)?;
+    reserve::measure(&artifacts.tollmesh, span * options.rounds)
 }
 
 fn noop_filter() -> anyhow::Result<PathBuf> {

@@ -102,8 +102,10 @@ if seq > q0 then
 
   -- What silent holders have not spent is taken back, eight at a time.
   if reclaim_after >= 0 then
-    for _, other in ipairs(redis.call('ZRANGE', Z, '-inf', text(now - 1), 'BYSCORE', 'LIMIT', 0, 8)) do
-      if other ~= instance then
+    local n_reclaimed = 0
+    for _, other in ipairs(redis.call('ZRANGE', Z, '-inf', text(now - 1), 'BYSCORE', 'LIMIT', 0, 9)) do
+      if other ~= instance and n_reclaimed < 8 then
+        n_reclaimed = n_reclaimed + 1
         redis.call('ZREM', Z, other)
         local o = numbers(redis.call('HGET', H, 'i:' .. other) or '0 0 0 0 0 0')
         if o[1] > o[2] then
