@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::alerts;
 use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
@@ -29,6 +30,8 @@ use crate::prices::Prices;
 const IDLE: Duration = Duration::from_secs(2);
 /// What forwarding gets after SIGTERM, even if filters sent to the last.
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
+/// What telling alerts gets after SIGTERM; what is left is told in the next life.
+const TELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A token is a line; more is a wrong file.
@@ -52,6 +55,7 @@ struct Running {
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     forwarding: Option<Forwarding>,
+    telling: Option<alerts::Round>,
 }
 
 /// The forwarding of rows, which goes on when the servers have ended.
@@ -96,11 +100,13 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    let mut telling = None;
     if budgets.are_configured() {
         budgets
             .begin(&ledger, policies, |node| store(&config, node))
             .await
             .context("cannot put budgets in force")?;
+        telling = start_telling(&config, &budgets, &metrics)?;
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());
     }
@@ -147,6 +153,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
         forwarding,
+        telling,
     })
 }
 
@@ -159,6 +166,22 @@ fn store(config: &Config, node: String) -> Arc<dyn Store> {
         }
         None => Arc::new(MemoryStore::new(node)),
     }
+}
+
+/// Tells people of budgets, where the configuration says whom.
+fn start_telling(
+    config: &Config,
+    budgets: &Budgets,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<alerts::Round>> {
+    let receivers = config.alerts.clone();
+    let Some(store) = budgets.store().filter(|_| !receivers.by_name.is_empty()) else {
+        return Ok(None);
+    };
+    let (alerts, round) = alerts::start(&config.state_dir, receivers, store, metrics)
+        .context("alerts cannot be told")?;
+    budgets.alert(alerts);
+    Ok(Some(round))
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
@@ -282,6 +305,9 @@ impl Running {
         if let Some(forwarding) = self.forwarding {
             let remaining = drain.saturating_sub(begun.elapsed());
             forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
+        }
+        if let Some(telling) = self.telling {
+            telling.finish(TELL_TIME_MAX).await;
         }
         self.budgets.finish().await;
         self.ledger.close().await;

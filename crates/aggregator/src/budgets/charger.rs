@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rust_decimal::Decimal;
 use serde_json::json;
 use tollmesh_budget::Limit;
 use tollmesh_budget::lease::ReservationId;
@@ -190,6 +191,11 @@ impl Charger for Bookkeeper {
         // A call that never left costs nothing; one that a nearer filter counts is charged there.
         if !matches!(entry.event.outcome, Outcome::Denied | Outcome::Relayed) {
             self.charge_call(entry, before, charges);
+            if before.is_none() && !self.shared.guards.is_empty() {
+                let pico = self.amount(&Limit::Usd(Decimal::ONE), entry);
+                let unix_ms = clock::now().as_unix_ms();
+                self.shared.guards.settle(entry, pico, unix_ms);
+            }
         }
     }
 

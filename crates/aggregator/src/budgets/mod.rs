@@ -6,6 +6,7 @@
 
 mod account;
 mod charger;
+pub mod guards;
 mod policies;
 pub mod replay;
 mod reserve;
@@ -14,6 +15,7 @@ mod state;
 pub mod store;
 mod sync;
 mod table;
+mod tell;
 mod watch;
 mod worst;
 
@@ -25,6 +27,7 @@ use tokio::sync::{Notify, watch as channel};
 use tollmesh_budget::Policy;
 use tollmesh_wire::DecisionTable;
 
+use crate::alerts::Alerts;
 use crate::clock;
 use crate::ledger::budgets::{Adopted, Past};
 use crate::ledger::query::{Span as Period, SpendQuery};
@@ -33,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::prices::Prices;
 use crate::report;
 pub use charger::Bookkeeper;
+use guards::Guards;
 pub use policies::{Budget, Policies};
 pub use show::COLUMNS;
 use state::State;
@@ -62,6 +66,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     ledger: OnceLock<Ledger>,
     store: OnceLock<Arc<dyn Store>>,
+    alerts: OnceLock<Alerts>,
+    guards: Guards,
     file: Option<watch::File>,
 }
 
@@ -74,10 +80,12 @@ impl Budgets {
         prices: Arc<Prices>,
         metrics: Arc<Metrics>,
     ) -> Result<(Budgets, Vec<Policy>), crate::config::Problems> {
+        let guards = Guards::new(Arc::clone(&metrics));
         let (file, policies) = match file {
             Some(path) => {
-                let (file, policies) = watch::File::read(path)?;
-                (Some(file), policies)
+                let (file, limits) = watch::File::read(path)?;
+                guards.adopt(limits.guards);
+                (Some(file), limits.policies)
             }
             None => (None, Vec::new()),
         };
@@ -94,6 +102,8 @@ impl Budgets {
             metrics,
             ledger: OnceLock::new(),
             store: OnceLock::new(),
+            alerts: OnceLock::new(),
+            guards,
             file,
         };
         Ok((Budgets(Arc::new(shared)), policies))
@@ -143,6 +153,11 @@ impl Budgets {
     /// Why the newest file is not in force; `None` where it is.
     pub fn broken(&self) -> Option<String> {
         self.0.file.as_ref().and_then(watch::File::broken)
+    }
+
+    /// The store of leases, once budgets are in force.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        self.0.store.get().cloned()
     }
 
     /// Why the store of leases does not answer; `None` where it does.

@@ -181,17 +181,8 @@ impl<'s> Standing<'s> {
         }
     }
 
-    /// What is spent at the window's end, if it goes on as it did so far.
     fn projected(&self, unix_ms: i64) -> Option<Decimal> {
-        let elapsed = Decimal::from((unix_ms - self.window.start).max(1));
-        let length = Decimal::from(self.window.end - self.window.start);
-        let spent = self.budget.amount_of(self.spent);
-        let projected = spent.checked_mul(length)?.checked_div(elapsed)?;
-        let places = match self.budget.policy.limit {
-            Limit::Usd(_) => 6,
-            Limit::Tokens(_) | Limit::Requests(_) => 0,
-        };
-        Some(projected.round_dp(places).normalize())
+        projected(self.budget, self.window, self.spent, unix_ms)
     }
 
     /// The share of the limit that is spent.
@@ -201,6 +192,19 @@ impl<'s> Standing<'s> {
         let share = share.checked_mul(of)?.round_dp(places).normalize();
         Some(share.to_string())
     }
+}
+
+/// What is spent at the window's end, if it goes on as it did so far.
+pub fn projected(budget: &Budget, window: Span, spent: u64, unix_ms: i64) -> Option<Decimal> {
+    let elapsed = Decimal::from((unix_ms - window.start).max(1));
+    let length = Decimal::from(window.end - window.start);
+    let projected = budget.amount_of(spent).checked_mul(length)?;
+    let places = match budget.policy.limit {
+        Limit::Usd(_) => 6,
+        Limit::Tokens(_) | Limit::Requests(_) => 0,
+    };
+    let projected = projected.checked_div(elapsed)?;
+    Some(projected.round_dp(places).normalize())
 }
 
 const fn enforce(enforce: Enforce) -> &'static str {

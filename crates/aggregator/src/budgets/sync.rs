@@ -51,6 +51,7 @@ impl Budgets {
             shared.register(store.as_ref(), &mut registered).await;
             shared.beat(store.as_ref(), ledger).await;
             shared.publish();
+            shared.tell_reached();
         }
     }
 

@@ -103,6 +103,7 @@ impl Shared {
         for entry in &mut entries {
             entry.reached.sort_by(|a, b| a.key.cmp(&b.key));
         }
+        entries.extend(self.guards.entries());
         entries
     }
 

@@ -2,6 +2,7 @@
 
 mod alerts;
 pub mod budgets;
+mod guards;
 mod limits;
 mod listen;
 mod problem;

@@ -112,6 +112,10 @@ metrics! {
         pub alert_deliveries_total: IntCounterVec ["receiver", "channel", "outcome"],
         /// Alerts that found no room in a queue; one that is noticed again is told then.
         pub alerts_dropped_total: IntCounter,
+        /// Calls that a guard found wrong, by reason and what was done: deny, warn or observe.
+        pub guard_trips_total: IntCounterVec ["guard", "reason", "action"],
+        /// Traces, sessions and the like that guards forgot, since too many are alive.
+        pub guard_forgotten_total: IntCounter,
         /// 1, with what is running.
         pub build_info: IntGaugeVec ["version"],
     }
