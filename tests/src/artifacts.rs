@@ -145,11 +145,6 @@ pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)
 }
 
-/// Redis' server, or Valkey's.
-pub fn redis() -> Result<PathBuf, String> {
-    locate(&REDIS)
-}
-
 /// The folder that Python finds the providers' SDKs in.
 pub fn sdks() -> Result<PathBuf, String> {
     locate(&SDKS)

@@ -18,6 +18,8 @@ const USED_USD_MIN: Decimal = Decimal::from_parts(95, 0, 0, false, 2);
 const USED_USD_MIN_AFTER_TROUBLE: Decimal = Decimal::from_parts(90, 0, 0, false, 2);
 /// How long Redis is away: longer than any lease.
 const AWAY: Duration = Duration::from_secs(20);
+/// How long a call may take, seconds: for so long is held what a node that died may have let go ahead.
+const MAX_STREAM_S: u32 = 10;
 /// When nobody was served for so long, the budget is used as far as it will be.
 const QUIET: Duration = Duration::from_secs(4);
 /// How long a crowd may take for a dollar.
@@ -27,6 +29,7 @@ fn budget(enforce: &str) -> String {
     format!(
         "[[budget]]\nname = \"crowd\"\nmatch = {{ team = \"crowd\" }}\nlimit = \"1 USD\"\n\
          window = \"month\"\nenforce = \"{enforce}\"\non_unavailable = \"closed\"\n\
+         max_stream = \"{MAX_STREAM_S}s\"\n\
          tiers = [ {{ at = \"100%\", do = \"deny\" }} ]\n"
     )
 }
