@@ -67,6 +67,34 @@ const PROMETHEUS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const KUSTOMIZE: Component = Component {
+    name: "kubectl",
+    variable: "TOLLMESH_KUSTOMIZE",
+    places: &[
+        "/usr/bin/kubectl",
+        "/usr/local/bin/kubectl",
+        "/usr/local/bin/kustomize",
+    ],
+    remedy: "cargo xtask setup",
+};
+
+const CHROMIUM: Component = Component {
+    name: "Chromium",
+    variable: "TOLLMESH_CHROMIUM",
+    places: &[
+        "target/tools/debian-chromium/chromium-launcher",
+        "/usr/bin/chromium",
+    ],
+    remedy: "cargo xtask setup",
+};
+
+const KUBERNETES_SCHEMAS: Component = Component {
+    name: "the schemas of Kubernetes",
+    variable: "TOLLMESH_KUBERNETES_SCHEMAS",
+    places: &["target/tools/kubernetes-schemas-1.37.0/v1.37.0-local-strict/_definitions.json"],
+    remedy: "cargo xtask setup",
+};
+
 const REDIS: Component = Component {
     name: "Redis",
     variable: "TOLLMESH_REDIS",
@@ -148,6 +176,23 @@ pub fn prometheus() -> Result<PathBuf, String> {
 /// The folder that Python finds the providers' SDKs in.
 pub fn sdks() -> Result<PathBuf, String> {
     locate(&SDKS)
+}
+
+/// kubectl or kustomize.
+pub fn kustomize() -> Result<PathBuf, String> {
+    locate(&KUSTOMIZE)
+}
+
+/// The folder of Kubernetes' schemas, one below it for each release.
+pub fn kubernetes_schemas() -> Result<PathBuf, String> {
+    let newest = locate(&KUBERNETES_SCHEMAS)?;
+    let folder = newest.ancestors().nth(2).map(Path::to_path_buf);
+    folder.ok_or_else(|| format!("{} is in no folder", newest.display()))
+}
+
+/// Chromium.
+pub fn chromium() -> Result<PathBuf, String> {
+    locate(&CHROMIUM)
 }
 
 /// Says aloud that a test was skipped, and why.

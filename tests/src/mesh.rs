@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::aggregator::{Aggregator, BUDGETS, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
@@ -20,6 +20,7 @@ use crate::fault::Faults;
 use crate::hop::Hop;
 use crate::judge::Judge;
 use crate::ledger::Ledger;
+use crate::overlay::{Overlay, PROVIDERS};
 use crate::ports;
 use crate::provider::Provider;
 use crate::small_disk::SmallDisk;
@@ -69,6 +70,7 @@ pub struct MeshBuilder {
     has_gateway: bool,
     gateway_plugin: Value,
     caller: Option<String>,
+    overlay: Option<Overlay>,
     logs_access: bool,
 }
 
@@ -108,6 +110,7 @@ impl Mesh {
             has_gateway: false,
             gateway_plugin: Value::Null,
             caller: None,
+            overlay: None,
             logs_access: true,
         }
     }
@@ -430,6 +433,13 @@ impl MeshBuilder {
         self
     }
 
+    /// Envoy is configured as that overlay of `k8s/` amounts to; the provider speaks TLS under its own
+    /// authority, and the aggregator listens on a unix socket.
+    pub fn overlay(mut self, overlay: Overlay) -> MeshBuilder {
+        self.overlay = Some(overlay);
+        self.provider_certified_for(&PROVIDERS).on_unix_socket()
+    }
+
     /// Envoy writes no access log: for runs whose log would fill a disk.
     pub fn without_access_log(mut self) -> MeshBuilder {
         self.logs_access = false;
@@ -496,7 +506,8 @@ impl MeshBuilder {
             .map_or(ingest, |judge| Ingest::Tcp(judge.address()));
         let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value, hop: Patch<'_>| {
             std::fs::create_dir_all(folder)?;
-            let mut config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
+            let mut config =
+                self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin, dir.path())?;
             hop(&mut config);
             let launch = Launch {
                 // One machine has one clock.
@@ -507,6 +518,9 @@ impl MeshBuilder {
             Envoy::start(launch, handle)
         };
         let upstream = self.provider_at.unwrap_or_else(|| provider.address());
+        if let Some(overlay) = &self.overlay {
+            overlay.prepare(dir.path())?;
+        }
         let hop = self.caller.as_deref();
         let hop = hop.map(|caller| Hop::by(caller, dir.path())).transpose()?;
         let takes = |config: &mut Value| hop.iter().for_each(|hop| hop.takes(config));
@@ -518,6 +532,7 @@ impl MeshBuilder {
             .transpose()?;
         let upstream = gateway.as_ref().map_or(upstream, Envoy::listener);
         let envoy = start_envoy(upstream, dir.path(), &self.plugin, &calls)?;
+        let (envoy, gateway) = self.with_front(envoy, gateway, &artifacts.envoy, &dir, handle)?;
         let operator = aggregator.operator();
         let aggregator = Mutex::new(aggregator);
         Ok(Mesh {
@@ -533,6 +548,26 @@ impl MeshBuilder {
             small_disk,
             dir,
         })
+    }
+
+    /// Puts what stands before an overlay's Envoy there, where something does.
+    fn with_front(
+        &self,
+        envoy: Envoy,
+        gateway: Option<Envoy>,
+        program: &Path,
+        dir: &TempDir,
+        runtime: &Handle,
+    ) -> anyhow::Result<(Envoy, Option<Envoy>)> {
+        let overlay = self.overlay.as_ref();
+        let front = overlay.and_then(|overlay| overlay.front(envoy.listener(), dir.path()));
+        let Some(front) = front else {
+            return Ok((envoy, gateway));
+        };
+        let folder = dir.path().join("front");
+        std::fs::create_dir_all(&folder)?;
+        let front = Envoy::start(Launch::new(program, front, 1, &folder), runtime)?;
+        Ok((front, Some(envoy)))
     }
 
     fn identity(&self) -> anyhow::Result<Option<Identity>> {
@@ -563,8 +598,8 @@ impl MeshBuilder {
         upstream: SocketAddr,
         ca: Option<&Path>,
         plugin: &Value,
+        dir: &Path,
     ) -> anyhow::Result<Value> {
-        let mut config = shipped_envoy_config()?;
         let places = Places {
             wasm,
             ingest,
@@ -574,7 +609,14 @@ impl MeshBuilder {
             routes_every_host: self.routes_every_host,
             plugin,
         };
-        envoy_config::fill_in(&mut config, &places)?;
+        let mut config = match &self.overlay {
+            Some(overlay) => overlay.config(&places, dir)?,
+            None => {
+                let mut config = shipped_envoy_config()?;
+                envoy_config::fill_in(&mut config, &places)?;
+                config
+            }
+        };
         if self.hot_restart.is_some() {
             envoy_config::listen_at(&mut config, ports::free())?;
         }

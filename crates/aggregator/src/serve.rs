@@ -130,7 +130,11 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
-        guard: Guard::new(config.operator.listen.is_local(), token),
+        guard: Guard::new(
+            config.operator.listen.is_local(),
+            token,
+            config.operator.hosts.clone(),
+        ),
         repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
@@ -157,17 +161,6 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     })
 }
 
-/// Where nodes agree on what each may spend: in memory, where this is the only one.
-fn store(config: &Config, node: String) -> Arc<dyn Store> {
-    match &config.redis {
-        Some(place) => {
-            tracing::info!(at = %place, "budgets are shared");
-            Arc::new(RedisStore::new(place.clone(), node))
-        }
-        None => Arc::new(MemoryStore::new(node)),
-    }
-}
-
 /// Tells people of budgets, where the configuration says whom.
 fn start_telling(
     config: &Config,
@@ -182,6 +175,17 @@ fn start_telling(
         .context("alerts cannot be told")?;
     budgets.alert(alerts);
     Ok(Some(round))
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
@@ -220,7 +224,7 @@ fn tell_ready(ingest: &Bound, operator_bound: &Bound, operator: &Operator) {
         .build_info
         .with_label_values(&[version])
         .set(1);
-    if operator.guard == Guard::Closed {
+    if operator.guard.is_closed() {
         tracing::warn!(
             listen = %operator_bound,
             "operator.token_file is not set: dashboard and API are not served off loopback"

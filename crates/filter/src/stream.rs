@@ -256,9 +256,19 @@ impl HttpContext for Stream {
 }
 
 /// The peer's identity by its certificate, where it shows one.
+///
+/// A waypoint of Istio ends that TLS on an outer listener and hands the identity on as filter state,
+/// which Envoy's own configuration alone can set (`ConnectAuthorityNetworkFilter`,
+/// <https://github.com/istio/istio/blob/master/pilot/pkg/xds/filters/filters.go>).
 fn principal() -> Option<String> {
-    let uri = host::property("connection\0uri_san_peer_certificate").ok()?;
-    String::from_utf8(uri).ok().filter(|uri| !uri.is_empty())
+    let paths = [
+        "connection\0uri_san_peer_certificate",
+        "filter_state\0io.istio.peer_principal",
+    ];
+    paths.into_iter().find_map(|path| {
+        let uri = String::from_utf8(host::property(path).ok()?).ok()?;
+        Some(uri).filter(|uri| !uri.is_empty())
+    })
 }
 
 /// Properties that are numbers come as eight bytes, little endian.

@@ -50,6 +50,11 @@ pub enum Task {
     /// that fails is kept below target/fuzz/findings, and so is the corpus below
     /// target/fuzz/corpus, from which the next run goes on.
     Fuzz(Fuzz),
+    /// Build what is handed out: binary, filter, images, SBOM, checksums, pinned manifests
+    ///
+    /// Everything goes to target/dist. The images are OCI archives, made without a container engine;
+    /// the manifests of target/dist/k8s name them by digest in the registry that is given.
+    Dist(Dist),
     /// Fetch what the other commands need, and say where it is
     Setup(Pinned),
 }
@@ -126,6 +131,9 @@ pub struct Bench {
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long, conflicts_with = "load")]
     pub postgres: bool,
+    /// Measure the dashboard instead: how fast it is drawn over a million calls
+    #[arg(long, conflicts_with_all = ["load", "postgres"])]
+    pub dashboard: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -143,6 +151,7 @@ impl Bench {
             .filter_map(|(name, value)| Some([name.into(), value?.into()]))
             .flatten()
             .chain(self.postgres.then(|| "--postgres".into()))
+            .chain(self.dashboard.then(|| "--dashboard".into()))
             .collect()
     }
 }
@@ -246,6 +255,13 @@ pub struct Fuzz {
     /// How many targets run at a time
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub jobs: u16,
+}
+
+#[derive(Args)]
+pub struct Dist {
+    /// Where the images will be pushed, for instance ghcr.io/acme/tollmesh
+    #[arg(long, value_name = "REGISTRY")]
+    pub registry: String,
 }
 
 #[derive(Args)]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::Pinned;
 use crate::workshop::Workshop;
-use crate::{envoy, postgres, prometheus, redis, sdks, toolchain};
+use crate::{chromium, envoy, kubernetes, postgres, prometheus, redis, sdks, toolchain};
 
 /// What is needed, in the order in which it is looked for.
 const TOOLS: &[Tool] = &[
@@ -39,6 +39,21 @@ const TOOLS: &[Tool] = &[
         name: "Python SDKs",
         of: Of::Tests,
         find: |workshop, _| sdks::find(workshop),
+    },
+    Tool {
+        name: "kubectl",
+        of: Of::Tests,
+        find: |workshop, _| kubernetes::find_kustomize(workshop),
+    },
+    Tool {
+        name: "Kubernetes' schemas",
+        of: Of::Tests,
+        find: |workshop, _| kubernetes::find_schemas(workshop),
+    },
+    Tool {
+        name: "Chromium",
+        of: Of::Tests,
+        find: |workshop, _| chromium::find(workshop),
     },
 ];
 

@@ -8,6 +8,7 @@ mod account;
 mod charger;
 mod ended;
 pub mod guards;
+mod lives;
 mod policies;
 pub mod replay;
 mod reserve;

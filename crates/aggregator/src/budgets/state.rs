@@ -7,6 +7,7 @@ use tollmesh_budget::lease::{Carried, Holder, Refusal, ReservationId};
 
 use super::account::{Account, read_memory};
 use super::ended::Ended;
+use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Charges, Identity, Known, Settled, Spend, SpendKey};
 
@@ -42,6 +43,8 @@ pub struct State {
     pub is_table_old: bool,
     /// Tiers that were reached and nobody was told yet.
     pub reached: Vec<SpendKey>,
+    /// What is known of the store's own life.
+    pub lives: Lives,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,
@@ -137,18 +140,18 @@ impl State {
     ) -> Account {
         let account = Account::new(Arc::clone(budget), at.clone(), key, cell);
         let Some(spend) = self.stored.remove(&at) else {
-            return account;
+            return self.taught(account);
         };
         let committed = budget.policy.limit.units_of(spend.amount);
         let longest_ms = u64::try_from(budget.policy.max_stream.as_millis()).unwrap_or(u64::MAX);
-        let carried = (spend.granted > committed).then(|| Carried {
+        let carried = Carried {
             granted: spend.granted,
             until_ms: now_ms.saturating_add(longest_ms),
             boot: self.boot(),
             memory: read_memory(&spend.memory),
-        });
-        let holder = Holder::new(committed, carried);
-        account.restored(holder, spend.amount, spend.denied, spend.granted)
+        };
+        let holder = Holder::new(committed, Some(carried));
+        self.taught(account.restored(holder, spend.amount, spend.denied, spend.granted))
     }
 
     /// What all nodes have spent in the window that ends with the account's cell.
@@ -461,21 +464,56 @@ impl State {
                 account.wait_for(0);
             }
         }
-        let live = |spend: &&Spend| spend.end_ms > unix_ms;
         let stored: Vec<SpendKey> = self
             .stored
             .values()
-            .filter(live)
+            .filter(|spend| self.counts(spend, unix_ms))
             .map(|spend| spend.at.clone())
             .collect();
         for at in &stored {
             self.open_stored(at, now_ms);
         }
+        self.roll(unix_ms, now_ms);
         let all: Vec<SpendKey> = self.accounts.keys().cloned().collect();
         for at in &all {
             self.judge(at);
         }
         self.is_table_old = true;
+    }
+
+    /// Whether an account of the ledger still matters: its spend counts, or a grant is left that an
+    /// earlier life may yet spend.
+    fn counts(&self, spend: &Spend, unix_ms: i64) -> bool {
+        let Some(budget) = self.policies.of_id(&spend.at.budget) else {
+            return false;
+        };
+        let cell = budget.cell_at(spend.at.window_ms);
+        cell.is_some_and(|cell| budget.counts_until(cell) > unix_ms)
+            || spend.granted > budget.policy.limit.units_of(spend.amount)
+    }
+
+    /// Opens the present cell of rolling windows that earlier cells still count in, so that their
+    /// spend is seen though no call comes.
+    pub fn roll(&mut self, unix_ms: i64, now_ms: u64) {
+        let is_earlier = |account: &&Account| {
+            let is_rolling = account.budget.cell_ms().is_some();
+            is_rolling
+                && account.cell.end <= unix_ms
+                && account.budget.counts_until(account.cell) > unix_ms
+        };
+        let earlier = self.accounts.values().filter(is_earlier);
+        let earlier: HashMap<(Arc<str>, Vec<String>), Arc<Budget>> = earlier
+            .map(|account| {
+                let place = (Arc::clone(&account.at.budget), account.key.clone());
+                (place, Arc::clone(&account.budget))
+            })
+            .collect();
+        for ((_, key), budget) in earlier {
+            if let Some(cell) = budget.cell_at(unix_ms) {
+                let at = self.open(&budget, key, cell, now_ms).at.clone();
+                self.judge(&at);
+            }
+        }
     }
 
     /// Whether that account's budget is in force.

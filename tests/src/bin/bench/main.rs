@@ -6,6 +6,7 @@
 //! generator too. So does latency, but for a paced load, under which nobody waits in a queue.
 
 mod admission;
+mod dashboard;
 mod filter_cost;
 mod forward;
 mod ingest;
@@ -52,6 +53,9 @@ struct Options {
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long)]
     postgres: bool,
+    /// Measure the dashboard instead: how fast it is drawn over a million calls
+    #[arg(long)]
+    dashboard: bool,
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.seconds > 0, "--seconds: at least one");
     if options.postgres {
         return forward::measure(options.seconds);
+    }
+    if options.dashboard {
+        return dashboard::measure(options.rounds);
     }
     let span = Duration::from_secs(options.seconds.into());
     if options.load.as_deref() == Some(AGGREGATOR_ALONE) {
