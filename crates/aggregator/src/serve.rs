@@ -177,17 +177,6 @@ fn start_telling(
     Ok(Some(round))
 }
 
-/// Where nodes agree on what each may spend: in memory, where this is the only one.
-fn store(config: &Config, node: String) -> Arc<dyn Store> {
-    match &config.redis {
-        Some(place) => {
-            tracing::info!(at = %place, "budgets are shared");
-            Arc::new(RedisStore::new(place.clone(), node))
-        }
-        None => Arc::new(MemoryStore::new(node)),
-    }
-}
-
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
     Bound::bind(listen).await.context(key)
 }
