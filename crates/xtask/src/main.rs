@@ -24,6 +24,7 @@ mod pip;
 
 mod debian;
 
+mod sdks;
 mod signals;
 mod steps;
 mod workshop;

@@ -6,6 +6,7 @@
 
 mod account;
 mod charger;
+mod ended;
 pub mod guards;
 mod lives;
 pub mod overrides;
