@@ -78,6 +78,16 @@ const KUSTOMIZE: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const CHROMIUM: Component = Component {
+    name: "Chromium",
+    variable: "TOLLMESH_CHROMIUM",
+    places: &[
+        "target/tools/debian-chromium/chromium-launcher",
+        "/usr/bin/chromium",
+    ],
+    remedy: "cargo xtask setup",
+};
+
 const KUBERNETES_SCHEMAS: Component = Component {
     name: "the schemas of Kubernetes",
     variable: "TOLLMESH_KUBERNETES_SCHEMAS",
@@ -166,6 +176,11 @@ pub fn kubernetes_schemas() -> Result<PathBuf, String> {
     let newest = locate(&KUBERNETES_SCHEMAS)?;
     let folder = newest.ancestors().nth(2).map(Path::to_path_buf);
     folder.ok_or_else(|| format!("{} is in no folder", newest.display()))
+}
+
+/// Chromium.
+pub fn chromium() -> Result<PathBuf, String> {
+    locate(&CHROMIUM)
 }
 
 /// Says aloud that a test was skipped, and why.

@@ -7,6 +7,7 @@
 pub mod aggregator;
 pub mod artifacts;
 pub mod books;
+pub mod browser;
 pub mod chaos;
 pub mod client;
 pub mod dialect;
@@ -41,6 +42,7 @@ pub mod tls;
 pub mod usage;
 pub mod vm_memory;
 pub mod websocket;
+pub mod week;
 
 pub use books::Books;
 pub use client::{Answer, Client, Ended};

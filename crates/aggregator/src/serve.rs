@@ -130,7 +130,11 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
-        guard: Guard::new(config.operator.listen.is_local(), token),
+        guard: Guard::new(
+            config.operator.listen.is_local(),
+            token,
+            config.operator.hosts.clone(),
+        ),
         repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
@@ -220,7 +224,7 @@ fn tell_ready(ingest: &Bound, operator_bound: &Bound, operator: &Operator) {
         .build_info
         .with_label_values(&[version])
         .set(1);
-    if operator.guard == Guard::Closed {
+    if operator.guard.is_closed() {
         tracing::warn!(
             listen = %operator_bound,
             "operator.token_file is not set: dashboard and API are not served off loopback"

@@ -125,12 +125,15 @@ pub struct Bench {
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u32>,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone
+    /// "ingest" the aggregator alone, of "reserve" the admission by strict budgets
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long, conflicts_with = "load")]
     pub postgres: bool,
+    /// Measure the dashboard instead: how fast it is drawn over a million calls
+    #[arg(long, conflicts_with_all = ["load", "postgres"])]
+    pub dashboard: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -148,6 +151,7 @@ impl Bench {
             .filter_map(|(name, value)| Some([name.into(), value?.into()]))
             .flatten()
             .chain(self.postgres.then(|| "--postgres".into()))
+            .chain(self.dashboard.then(|| "--dashboard".into()))
             .collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The tasks of this repository, as one command: `cargo xtask`.
 
+mod chromium;
 mod cli;
 mod tasks;
 

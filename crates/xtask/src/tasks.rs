@@ -40,13 +40,16 @@ fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
 }
 
 fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
-    let whom = match bench.postgres {
+    let whom = match bench.postgres || bench.dashboard {
         true => For::All,
         false => For::Running,
     };
     let mut variables = made_ready(workshop, &bench.pinned, whom)?;
     if bench.postgres {
         variables.push(("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?));
+    } else if bench.dashboard {
+        let maker = artefacts::ledger_questions(workshop)?;
+        variables.push(("TOLLMESH_LEDGER_QUESTIONS", maker));
     } else {
         variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
     }

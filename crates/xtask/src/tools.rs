@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::Pinned;
 use crate::workshop::Workshop;
-use crate::{envoy, kubernetes, postgres, prometheus, redis, toolchain};
+use crate::{chromium, envoy, kubernetes, postgres, prometheus, redis, toolchain};
 
 /// What is needed, in the order in which it is looked for.
 const TOOLS: &[Tool] = &[
@@ -44,6 +44,11 @@ const TOOLS: &[Tool] = &[
         name: "Kubernetes' schemas",
         of: Of::Tests,
         find: |workshop, _| kubernetes::find_schemas(workshop),
+    },
+    Tool {
+        name: "Chromium",
+        of: Of::Tests,
+        find: |workshop, _| chromium::find(workshop),
     },
 ];
 

@@ -7,6 +7,7 @@
 mod account;
 mod charger;
 pub mod guards;
+mod lives;
 mod policies;
 pub mod replay;
 mod reserve;

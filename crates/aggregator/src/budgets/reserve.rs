@@ -222,11 +222,12 @@ impl Stopped {
     ) -> Option<Decision> {
         let budget = &self.budget;
         let is_open = matches!(self.why, Refusal::NeedsGrant | Refusal::Expired);
-        if is_open && last == Last::Wait {
-            if let Some(account) = state.accounts.get_mut(&self.at) {
-                account.wait_for(self.units);
+        if is_open && let Some(account) = state.accounts.get_mut(&self.at) {
+            account.wait_for(self.units);
+            // Where the store has just given nothing, waiting would only make more calls wait.
+            if last == Last::Wait && !account.is_starved(now_ms) {
+                return None;
             }
-            return None;
         }
         let denied = match self.why {
             Refusal::Rebuilding { until_ms } => Denied {

@@ -65,6 +65,9 @@ pub struct Operator {
     pub listen: Listen,
     /// `operator.token_file`: holds the bearer token of the API. Default: none.
     pub token_file: Option<PathBuf>,
+    /// `operator.hosts`: names, besides addresses and `localhost`, under which browsers reach it, as
+    /// an ingress has one. Default: none.
+    pub hosts: Vec<String>,
 }
 
 /// `[metrics]`: what becomes a label, and how many series there may be.
@@ -171,10 +174,15 @@ fn read_ingest(mut section: Section<'_>) -> Listen {
 fn read_operator(mut section: Section<'_>) -> Operator {
     let listen = section.parsed("listen", Listen::parse);
     let token_file = section.parsed("token_file", limits::absolute_path);
+    let hosts = section.texts("hosts");
+    if let Some(Err(what)) = hosts.as_deref().map(limits::check_hosts) {
+        section.refuse("hosts", what);
+    }
     section.finish();
     Operator {
         listen: listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4101).into())),
         token_file,
+        hosts: hosts.unwrap_or_default(),
     }
 }
 

@@ -38,6 +38,7 @@ fn a_full_file_is_taken() {
         [operator]
         listen = "0.0.0.0:4101"
         token_file = "/etc/tollmesh/token"
+        hosts = ["spend.example.com"]
         [metrics]
         labels = []
         max_values_per_label = 5
@@ -61,6 +62,7 @@ fn a_full_file_is_taken() {
     let config = Config::parse("tollmesh.toml", text, None).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
     assert_eq!(config.drain, Duration::from_millis(500));
+    assert_eq!(config.operator.hosts, ["spend.example.com"]);
     assert!(config.metrics.labels.is_empty());
     assert_eq!(config.retention_days, 7);
     assert_eq!(config.retention_bytes_max, Some(10_000_000_000));
@@ -121,11 +123,12 @@ fn every_mistake_has_its_message() {
         (
             "[operator]\nlisen = \"127.0.0.1:1\"",
             "tollmesh.toml: operator.lisen: unknown key; did you mean \"listen\"? expected \
-             \"listen\" or \"token_file\"",
+             \"listen\", \"token_file\" or \"hosts\"",
         ),
         (
             "[operator]\ntoken = \"s3cret\"",
-            "tollmesh.toml: operator.token: unknown key; expected \"listen\" or \"token_file\"",
+            "tollmesh.toml: operator.token: unknown key; expected \"listen\", \
+             \"token_file\" or \"hosts\"",
         ),
         (
             "[retention]\nmax_size = \"10 GP\"",

@@ -1,6 +1,7 @@
 //! The side of people and Prometheus: metrics, health, and the API of questions.
 
 mod api;
+mod dashboard;
 mod guard;
 mod health;
 mod outcomes;
@@ -48,8 +49,8 @@ pub struct Operator {
 /// What answers operators. `/metrics` and health are open: scrapers and probes carry no token.
 pub fn router(operator: Operator) -> Router {
     let operator = Arc::new(operator);
-    let guarded = Router::new()
-        .route("/", get(index))
+    let data = Router::new()
+        .route("/api/v1", get(contents))
         .route("/api/v1/spend", get(api::spend))
         .route("/api/v1/requests", get(api::requests))
         .route("/api/v1/traces", get(api::traces))
@@ -68,16 +69,23 @@ pub fn router(operator: Operator) -> Router {
             Arc::clone(&operator),
             guard::check,
         ));
+    let files = dashboard::router().layer(middleware::from_fn_with_state(
+        Arc::clone(&operator),
+        guard::check_files,
+    ));
     Router::new()
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .merge(guarded)
+        .merge(data)
+        .merge(files)
+        .layer(middleware::from_fn(guard::refuse_other_sites))
         .with_state(operator)
 }
 
-async fn index() -> Response {
+async fn contents() -> Response {
     const TEXT: &str = "Tollmesh\n\n\
+        /                                                  the dashboard\n\
         /api/v1/spend?by=team,model&interval=1h&from=24h   sums of cost, tokens and requests\n\
         /api/v1/spend?by=team&from=7d&compare=previous     the same, beside an earlier period\n\
         /api/v1/requests?sort=cost&limit=50                single calls\n\
@@ -97,14 +105,14 @@ async fn index() -> Response {
 async fn not_found() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "no such page; GET / lists those that there are",
+        "no such page; GET /api/v1 lists those that there are",
     )
 }
 
 async fn not_allowed() -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "this page does not answer that method; GET / lists all pages",
+        "this page does not answer that method; GET /api/v1 lists all pages",
     )
 }
 

@@ -108,6 +108,8 @@ pub struct Charges {
     pub settled: Vec<Settled>,
     /// What budgets did to them.
     pub denials: Vec<Denial>,
+    /// The accounts that were charged, as they stand after the commit; the ledger fills them in.
+    pub totals: Vec<Spend>,
 }
 
 /// Says what events charge to which accounts. Called on the writer thread, so it has to be quick.
@@ -328,10 +330,10 @@ pub fn key_text<T: AsRef<str>>(values: &[Option<T>]) -> String {
     serde_json::Value::from_iter(values).to_string()
 }
 
-/// Adds charges to their accounts.
-pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<()> {
+/// Adds charges to their accounts; says how these stand then.
+pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<Vec<Spend>> {
     if charges.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // Calls of one batch are mostly of few accounts.
     let mut sums: BTreeMap<&SpendKey, (i64, i128, u64)> = BTreeMap::new();
@@ -345,19 +347,22 @@ pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<()> 
              (budget, key, window_ms, end_ms, amount, denied, granted, memory)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, '')
          ON CONFLICT DO UPDATE SET amount = add128(amount, excluded.amount),
-             denied = denied + excluded.denied",
+             denied = denied + excluded.denied
+         RETURNING budget, key, window_ms, end_ms, amount, denied, granted, memory",
     )?;
-    for (at, (end_ms, amount, denied)) in sums {
-        add.execute(params![
-            &*at.budget,
-            &*at.key,
-            at.window_ms,
-            end_ms,
-            Wide(amount),
-            denied.cast_signed()
-        ])?;
-    }
-    Ok(())
+    sums.into_iter()
+        .map(|(at, (end_ms, amount, denied))| {
+            let values = params![
+                &*at.budget,
+                &*at.key,
+                at.window_ms,
+                end_ms,
+                Wide(amount),
+                denied.cast_signed()
+            ];
+            add.query_row(values, read)
+        })
+        .collect()
 }
 
 /// Raises accounts to what is known; what stands higher stays.

@@ -5,10 +5,12 @@
 //! time of the Envoy process for each request, from the kernel's books: throughput measures the load
 //! generator too. So does latency, but for a paced load, under which nobody waits in a queue.
 
+mod dashboard;
 mod filter_cost;
 mod forward;
 mod ingest;
 mod load;
+mod reserve;
 mod setups;
 mod sink;
 mod table;
@@ -25,6 +27,9 @@ use tollmesh_tests::artifacts::{self, Artifacts};
 /// The load of which only the aggregator knows.
 const AGGREGATOR_ALONE: &str = "ingest";
 
+/// The load of calls that strict budgets admit.
+const ADMISSION: &str = "reserve";
+
 /// Measures the filter's cost in Envoy against an empty filter and Envoy's own, and the
 /// aggregator's intake.
 #[derive(Debug, Parser)]
@@ -37,12 +42,15 @@ struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone
+    /// "ingest" the aggregator alone, of "reserve" the admission by strict budgets
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long)]
     postgres: bool,
+    /// Measure the dashboard instead: how fast it is drawn over a million calls
+    #[arg(long)]
+    dashboard: bool,
 }
 
 fn main() -> ExitCode {
@@ -61,17 +69,27 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if options.postgres {
         return forward::measure(options.seconds);
     }
+    if options.dashboard {
+        return dashboard::measure(options.rounds);
+    }
     let span = Duration::from_secs(options.seconds.into());
     if options.load.as_deref() == Some(AGGREGATOR_ALONE) {
         let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
         return ingest::measure(&tollmesh, options.rounds, span);
+    }
+    if options.load.as_deref() == Some(ADMISSION) {
+        let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
+        return reserve::measure(&tollmesh, span * options.rounds);
     }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
     let noop = noop_filter()?;
     let only = options.load.as_deref().unwrap_or_default();
     filter_cost::measure(&artifacts, &noop, options.rounds, span, only)?;
     match options.load {
-        None => ingest::measure(&artifacts.tollmesh, options.rounds, span),
+        None => {
+            ingest::measure(&artifacts.tollmesh, options.rounds, span)?;
+            reserve::measure(&artifacts.tollmesh, span * options.rounds)
+        }
         Some(_) => Ok(()),
     }
 }

@@ -90,7 +90,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// looks whether the store is one of ours. To be called at the start, and when budgets change.
     fn register<'a>(&'a self, budgets: &'a [String]) -> Answer<'a, Result<(), StoreError>>;
 
-    /// Whether we are the first in the cluster to claim that, within that time.
+    /// Whether nobody else in the cluster has claimed that within that time. What is ours stays ours:
+    /// asking again, even after a restart, answers the same.
     fn claim<'a>(&'a self, what: &'a str, ttl_ms: u64) -> Answer<'a, Result<bool, StoreError>>;
 
     /// Whether other nodes may share it.

@@ -162,8 +162,17 @@ impl Store for RedisStore {
     fn claim<'a>(&'a self, what: &'a str, ttl_ms: u64) -> Answer<'a, Result<bool, StoreError>> {
         let mut cmd = redis::cmd("SET");
         cmd.arg(keys::claim(self.place.key_prefix(), what));
-        cmd.arg(&self.instance).arg("NX").arg("PX").arg(ttl_ms);
-        Box::pin(async move { Ok(self.ask(&cmd).await? == Value::Okay) })
+        // With NX and GET it answers who had it before; nobody, where it is new.
+        cmd.arg(&self.instance).arg("NX").arg("GET");
+        cmd.arg("PX").arg(ttl_ms);
+        Box::pin(async move {
+            let holder = Option::<String>::from_redis_value(self.ask(&cmd).await?);
+            let holder = holder.map_err(|error| StoreError::Nonsense {
+                store: self.place.to_string(),
+                what: error.to_string(),
+            })?;
+            Ok(holder.is_none_or(|holder| holder == self.instance))
+        })
     }
 
     fn release_held_back<'a>(&'a self, cell: &'a CellKey) -> Answer<'a, Result<(), StoreError>> {
