@@ -106,6 +106,13 @@ const REDIS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const ALERTMANAGER: Component = Component {
+    name: "Alertmanager",
+    variable: "TOLLMESH_ALERTMANAGER",
+    places: &["target/tools/debian-prometheus-alertmanager/usr/bin/prometheus-alertmanager"],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -164,6 +171,11 @@ pub fn redis() -> Result<PathBuf, String> {
 /// Prometheus; promtool lies beside it.
 pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)
+}
+
+/// Alertmanager.
+pub fn alertmanager() -> Result<PathBuf, String> {
+    locate(&ALERTMANAGER)
 }
 
 /// kubectl or kustomize.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::Pinned;
 use crate::workshop::Workshop;
-use crate::{chromium, envoy, kubernetes, postgres, prometheus, redis, toolchain};
+use crate::{alertmanager, chromium, envoy, kubernetes, postgres, prometheus, redis, toolchain};
 
 /// What is needed, in the order in which it is looked for.
 const TOOLS: &[Tool] = &[
@@ -34,6 +34,11 @@ const TOOLS: &[Tool] = &[
         name: "Prometheus",
         of: Of::Tests,
         find: |workshop, _| prometheus::find(workshop),
+    },
+    Tool {
+        name: "Alertmanager",
+        of: Of::Tests,
+        find: |workshop, _| alertmanager::find(workshop),
     },
     Tool {
         name: "kubectl",

@@ -7,6 +7,7 @@ mod budgets_show;
 mod check;
 mod check_budgets;
 mod completions;
+mod doctor;
 mod extract;
 mod import;
 mod late_tags;
@@ -45,6 +46,8 @@ use crate::config::Config;
     name = "tollmesh",
     version,
     max_term_width = 100,
+    // `tollmesh COMMAND --help` does it, and the screen is full.
+    disable_help_subcommand = true,
     arg_required_else_help = true
 )]
 struct Cli {
@@ -64,6 +67,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Tell every mistake in every file, with place and remedy.
     Check(check::Arguments),
+    /// Why traffic is not seen: look through Envoy and the aggregator.
+    Doctor(doctor::Arguments),
     /// Read usage out of recorded exchanges.
     Extract(extract::Arguments),
     /// Price usage.
@@ -115,6 +120,7 @@ pub fn run() -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Serve(arguments) => serve::run(&files, arguments),
         Command::Check(arguments) => check::run(&files, &arguments),
+        Command::Doctor(arguments) => doctor::run(&files, &arguments),
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Price(arguments) => price::run(&arguments),
         Command::Report(arguments) => report::run(&files, arguments),
