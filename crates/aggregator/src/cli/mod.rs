@@ -8,6 +8,7 @@ mod budgets_show;
 mod check;
 mod check_budgets;
 mod completions;
+mod doctor;
 mod explain;
 mod extract;
 mod import;
@@ -47,8 +48,9 @@ use crate::config::Config;
     name = "tollmesh",
     version,
     max_term_width = 100,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    // `tollmesh COMMAND --help` does it, and the screen is full.
+    disable_help_subcommand = true,
+    arg_required_else_help = true
 )]
 struct Cli {
     /// The configuration file.
@@ -67,6 +69,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Tell every mistake in every file, with place and remedy.
     Check(check::Arguments),
+    /// Why traffic is not seen: look through Envoy and the aggregator.
+    Doctor(doctor::Arguments),
     /// Read usage out of recorded exchanges.
     Extract(extract::Arguments),
     /// Price usage.
@@ -120,6 +124,7 @@ pub fn run() -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Serve(arguments) => serve::run(&files, arguments),
         Command::Check(arguments) => check::run(&files, &arguments),
+        Command::Doctor(arguments) => doctor::run(&files, &arguments),
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Price(arguments) => price::run(&arguments),
         Command::Report(arguments) => report::run(&files, arguments),

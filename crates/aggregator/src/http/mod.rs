@@ -31,6 +31,8 @@ pub struct Operator {
     pub ledger: Ledger,
     /// How forwarding is, where it is set up.
     pub forwarding: Option<Arc<Mutex<Status>>>,
+    /// How exporting is, where it is set up.
+    pub exporting: Option<Arc<Mutex<Status>>>,
     /// The price tables.
     pub prices: Arc<Prices>,
     /// The budgets in force.

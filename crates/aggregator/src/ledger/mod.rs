@@ -17,6 +17,7 @@ mod counters;
 mod dictionary;
 mod entry;
 mod error;
+pub mod exported;
 mod fold;
 mod handle;
 mod late;
