@@ -105,6 +105,13 @@ impl Aggregator {
         }
     }
 
+    /// Puts keys of the root before its configuration, and starts anew.
+    pub fn configure(&mut self, keys: &str) -> anyhow::Result<()> {
+        let text = fs::read_to_string(&self.config)?;
+        fs::write(&self.config, format!("{keys}\n{text}"))?;
+        self.restart()
+    }
+
     /// Starts the process anew and does not wait; one that still runs is killed first.
     pub fn launch(&mut self) -> anyhow::Result<()> {
         self.kill();

@@ -113,6 +113,13 @@ const SDKS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const ALERTMANAGER: Component = Component {
+    name: "Alertmanager",
+    variable: "TOLLMESH_ALERTMANAGER",
+    places: &["target/tools/debian-prometheus-alertmanager/usr/bin/prometheus-alertmanager"],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -176,6 +183,11 @@ pub fn prometheus() -> Result<PathBuf, String> {
 /// The folder that Python finds the providers' SDKs in.
 pub fn sdks() -> Result<PathBuf, String> {
     locate(&SDKS)
+}
+
+/// Alertmanager.
+pub fn alertmanager() -> Result<PathBuf, String> {
+    locate(&ALERTMANAGER)
 }
 
 /// kubectl or kustomize.

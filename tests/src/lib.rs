@@ -5,6 +5,7 @@
 //! code. [`Mesh`] is the door: it starts everything, hands out clients, and takes it all down.
 
 pub mod aggregator;
+pub mod alertmanager;
 pub mod artifacts;
 pub mod books;
 pub mod browser;
@@ -26,11 +27,14 @@ pub mod ledger;
 pub mod literal;
 pub mod manifests;
 pub mod mesh;
+pub mod monitoring;
+pub mod otlp_receiver;
 pub mod overlay;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;
+pub mod promql;
 pub mod provider;
 pub mod recorded;
 pub mod redis;

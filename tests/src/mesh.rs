@@ -72,6 +72,7 @@ pub struct MeshBuilder {
     caller: Option<String>,
     overlay: Option<Overlay>,
     logs_access: bool,
+    envoy_patch: fn(&mut Value),
 }
 
 /// What one of the Envoys has that others have not.
@@ -112,6 +113,7 @@ impl Mesh {
             caller: None,
             overlay: None,
             logs_access: true,
+            envoy_patch: |_| {},
         }
     }
 
@@ -433,6 +435,12 @@ impl MeshBuilder {
         self
     }
 
+    /// Changes Envoy's whole configuration, after all else.
+    pub fn envoy(mut self, patch: fn(&mut Value)) -> MeshBuilder {
+        self.envoy_patch = patch;
+        self
+    }
+
     /// Envoy is configured as that overlay of `k8s/` amounts to; the provider speaks TLS under its own
     /// authority, and the aggregator listens on a unix socket.
     pub fn overlay(mut self, overlay: Overlay) -> MeshBuilder {
@@ -626,6 +634,7 @@ impl MeshBuilder {
         if !self.logs_access {
             envoy_config::without_access_logs(&mut config);
         }
+        (self.envoy_patch)(&mut config);
         Ok(config)
     }
 }

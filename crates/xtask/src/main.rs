@@ -22,6 +22,7 @@ mod wheel;
 
 mod pip;
 
+mod alertmanager;
 mod debian;
 
 mod sdks;

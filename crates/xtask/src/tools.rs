@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::Pinned;
 use crate::workshop::Workshop;
-use crate::{chromium, envoy, kubernetes, postgres, prometheus, redis, sdks, toolchain};
+use crate::{
+    alertmanager, chromium, envoy, kubernetes, postgres, prometheus, redis, sdks, toolchain,
+};
 
 /// What is needed, in the order in which it is looked for.
 const TOOLS: &[Tool] = &[
@@ -39,6 +41,11 @@ const TOOLS: &[Tool] = &[
         name: "Python SDKs",
         of: Of::Tests,
         find: |workshop, _| sdks::find(workshop),
+    },
+    Tool {
+        name: "Alertmanager",
+        of: Of::Tests,
+        find: |workshop, _| alertmanager::find(workshop),
     },
     Tool {
         name: "kubectl",

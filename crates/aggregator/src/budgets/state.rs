@@ -274,11 +274,20 @@ impl State {
         units: u64,
         now_ms: u64,
     ) -> Result<(), Refusal> {
+        // A lease from before the limit was lowered may still cover more.
+        let is_over = self.accounts.get(at).is_some_and(|account| {
+            let taken = self.spent(account).saturating_add(account.holder.held());
+            taken.saturating_add(units) > account.budget.hard_units
+        });
         let Some(account) = self.accounts.get_mut(at) else {
             return Err(Refusal::NeedsGrant);
         };
         account.use_at(now_ms);
         account.holder.reserve(now_ms, id, units)?;
+        if is_over {
+            account.holder.release(id);
+            return Err(Refusal::Exhausted);
+        }
         account.took(units);
         Ok(())
     }
