@@ -22,6 +22,7 @@ mod lines;
 mod lock;
 pub mod outbox;
 mod outcomes;
+pub mod pages;
 mod prune;
 mod quarantine;
 pub mod query;

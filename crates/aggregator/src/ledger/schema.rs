@@ -7,7 +7,7 @@ use std::{fs, io};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::ledger::error::LedgerError;
-use crate::ledger::wide;
+use crate::ledger::{pages, wide};
 
 /// "TolM": tells a ledger from other SQLite files.
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
@@ -108,6 +108,10 @@ pub fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> L
         Some(ErrorCode::NotADatabase) => LedgerError::NotADatabase {
             path: path.to_owned(),
         },
+        _ if pages::is_refusal(&source) => LedgerError::Damaged {
+            path: path.to_owned(),
+            found: pages::refusal(),
+        },
         _ => LedgerError::Sqlite {
             path: path.to_owned(),
             doing,
@@ -152,7 +156,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, LedgerError> {
     let open = || {
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = pages::open(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         wide::register(&connection)?;

@@ -5,8 +5,9 @@ use std::fmt;
 use rusqlite::{Connection, OptionalExtension, params};
 use tollmesh_wire::Timestamp;
 
-use crate::ledger::error::QueryError;
+use crate::ledger::error::{LedgerError, QueryError};
 use crate::ledger::fold::{self, Folded};
+use crate::ledger::pages;
 use crate::ledger::prune::FORGOTTEN_BEFORE_MS;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::rollup::{self, HOUR_MS};
@@ -89,7 +90,13 @@ impl Reader {
     /// receives how many were looked at.
     pub fn audit(&self, told: &mut dyn FnMut(u64)) -> Result<Audit, QueryError> {
         let mut audit = Audit::default();
-        audit.findings.extend(self.ask(damages)?);
+        audit.findings.extend(match self.ask(damages) {
+            // It could not even be looked through.
+            Err(QueryError::Ledger(LedgerError::Damaged { found, .. })) => {
+                vec![Finding::Damage(found)]
+            }
+            said => said?,
+        });
         if !audit.findings.is_empty() {
             // What a damaged page holds is told by no comparison.
             return Ok(audit);
@@ -180,7 +187,8 @@ fn damages(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
     let said = check.query_map([], |row| row.get::<_, String>(0))?;
     let said: Vec<String> = said.collect::<rusqlite::Result<_>>()?;
     let damages = said.into_iter().filter(|said| said != "ok");
-    Ok(damages.map(Finding::Damage).collect())
+    let damages = damages.map(|said| Finding::Damage(pages::in_words(&said)));
+    Ok(damages.collect())
 }
 
 /// The first hour after that one that has rows or sums.
