@@ -382,7 +382,7 @@ fn a_server_restored_from_a_backup_is_brought_up_to_date() {
     let restore = "BEGIN; LOCK tollmesh.ledgers, tollmesh.events, tollmesh.hourly;
                    DELETE FROM tollmesh.events; INSERT INTO tollmesh.events TABLE backup.events;
                    DELETE FROM tollmesh.hourly; INSERT INTO tollmesh.hourly TABLE backup.hourly;
-                   UPDATE tollmesh.ledgers l SET forwarded_row = b.forwarded_row, parcels = b.parcels
+                   UPDATE tollmesh.ledgers l SET forwarded_row = b.forwarded_row, last_parcel = b.last_parcel
                    FROM backup.ledgers b WHERE b.n = l.n; COMMIT";
     cluster.server.run(restore).expect("a restored backup");
     cluster.send(1);

@@ -642,7 +642,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 5; run the \
+        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 6; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let text = dir.path().join("text");

@@ -132,7 +132,7 @@ impl Store {
         let prune = |connection: &mut Connection, mut count: RowCount| {
             let transaction = begin(connection)?;
             let n = prune::delete_some(&transaction, before, forwards)?;
-            outcomes::forget_some(&transaction, before)?;
+            outcomes::forget_some(&transaction, before, forwards)?;
             count.rows -= n;
             count.write(&transaction)?;
             transaction.commit()?;
