@@ -104,6 +104,15 @@ impl Findings {
         }
     }
 
+    /// So many documents have gone by that brought text of one kind, and nothing else.
+    pub(crate) fn pieces(&mut self, kind: TextKind, n_pieces: u64, n_bytes: u64) {
+        self.has_content = true;
+        self.relayed.add(kind, n_bytes);
+        self.relayed.count_pieces(kind, n_pieces);
+        self.n_spoken_before = self.relayed.spoken_bytes();
+        self.n_text_before = self.relayed.text_bytes();
+    }
+
     /// Whether the counts to come state what was produced: then they speak of the text so far.
     fn note_report(&mut self) {
         if self.staged.get(Count::Output).is_some() {

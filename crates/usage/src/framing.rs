@@ -54,6 +54,7 @@ impl Framing {
 
     pub(crate) fn push(&mut self, bytes: &[u8], reader: &mut Reader) {
         let mut bytes = bytes;
+        let n_bytes = bytes.len();
         if let Framing::Undecided { promise } = self {
             let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0xEF | 0xBB | 0xBF);
             let Some(first) = bytes.iter().position(|b| !is_blank(b)) else {
@@ -64,7 +65,12 @@ impl Framing {
         }
         match self {
             Framing::Json(scanner) => scanner.push(bytes, reader),
-            Framing::Sse(sse) => sse.push(bytes, reader),
+            Framing::Sse(sse) => {
+                sse.push(bytes, reader);
+                if bytes.len() < n_bytes {
+                    sse.forget_passed();
+                }
+            }
             Framing::EventStream(stream) => stream.push(bytes, reader),
             Framing::Undecided { .. } | Framing::Opaque => {}
         }

@@ -64,6 +64,14 @@ impl Relayed {
         }
     }
 
+    /// Counts documents that brought text of one kind each.
+    pub(crate) fn count_pieces(&mut self, kind: TextKind, n: u64) {
+        match kind {
+            TextKind::Answer | TextKind::Call => self.n_spoken_pieces += n,
+            TextKind::Thought => self.n_thought_pieces += n,
+        }
+    }
+
     /// Takes back what was added; for text whose kind is known only once it has passed.
     pub(crate) fn take_back(&mut self, kind: TextKind, n_bytes: u64) {
         let slot = self.slot(kind);

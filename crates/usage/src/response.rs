@@ -1,5 +1,7 @@
 //! A response body on its way back: read for usage, never changed.
 
+use std::ops::Range;
+
 use crate::decode::{Decoder, DecoderPool};
 use crate::detect::{Api, Target};
 use crate::dialect::Reader;
@@ -102,6 +104,15 @@ impl UsageScanner {
             .decoder
             .push(chunk, |bytes| framing.push(bytes, reader));
         self.reader.findings.note(outcome);
+    }
+
+    /// The first run of whole server-sent events in the last chunk that say nothing but text, as
+    /// offsets in it: what looks for other events need not look there. Empty where none is known.
+    pub fn plain_events(&self) -> Range<usize> {
+        match (&self.decoder, &self.framing) {
+            (Decoder::Identity, Framing::Sse(sse)) => sse.passed(),
+            _ => 0..0,
+        }
     }
 
     /// Whether a byte of content (not of a role-only frame) has been seen: time to first token.

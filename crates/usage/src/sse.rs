@@ -8,6 +8,8 @@
 
 mod outline;
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr2};
 
 use crate::dialect::{Field, Reader};
@@ -60,6 +62,8 @@ pub(crate) struct Sse {
     n_done: usize,
     is_done_possible: bool,
     outline: Outline,
+    /// The first run of events of the last bytes that were passed over.
+    passed: Range<usize>,
 }
 
 impl Sse {
@@ -77,18 +81,40 @@ impl Sse {
             n_done: 0,
             is_done_possible: true,
             outline: Outline::default(),
+            passed: 0..0,
         }
     }
 
     pub(crate) fn push(&mut self, chunk: &[u8], reader: &mut Reader) {
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            let n_bytes = match self.pass_over(rest, reader) {
-                Some(n_bytes) => n_bytes,
-                None => self.event(rest, reader),
-            };
-            rest = rest.get(n_bytes..).unwrap_or_default();
+        self.passed = 0..0;
+        let mut at = 0;
+        while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
+            match self.pass_over(rest, reader) {
+                Some(n_bytes) => {
+                    self.note_passed(at..at + n_bytes);
+                    at += n_bytes;
+                }
+                None => at += self.event(rest, reader),
+            }
         }
+    }
+
+    fn note_passed(&mut self, event: Range<usize>) {
+        if self.passed.is_empty() {
+            self.passed = event;
+        } else if self.passed.end == event.start {
+            self.passed.end = event.end;
+        }
+    }
+
+    /// The first run of whole events in the last bytes pushed that say nothing but text.
+    pub(crate) fn passed(&self) -> Range<usize> {
+        self.passed.clone()
+    }
+
+    /// Forgets that run, for a caller whose offsets are others.
+    pub(crate) fn forget_passed(&mut self) {
+        self.passed = 0..0;
     }
 
     /// The body has ended, perhaps within an event.
@@ -101,20 +127,17 @@ impl Sse {
         }
     }
 
-    /// Passes over an event that says nothing new.
+    /// Passes over events that say nothing new.
     fn pass_over(&mut self, bytes: &[u8], reader: &mut Reader) -> Option<usize> {
         if !self.is_between || self.after_cr {
             return None;
         }
-        let fit = self.outline.fit(bytes)?;
-        if fit.n_text_bytes > 0 {
-            let findings = &mut reader.findings;
-            findings.has_content = true;
-            let kind = self.outline.kind();
-            findings.relayed.add(kind, fit.n_text_bytes as u64);
-            findings.end_document();
+        let run = self.outline.run(bytes)?;
+        if run.n_pieces > 0 {
+            let (kind, findings) = (self.outline.kind(), &mut reader.findings);
+            findings.pieces(kind, run.n_pieces, run.n_text_bytes as u64);
         }
-        Some(fit.n_bytes)
+        Some(run.n_bytes)
     }
 
     /// Scans the bytes up to the end of the event at hand; learns it where that is possible.

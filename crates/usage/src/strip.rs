@@ -19,6 +19,7 @@ mod relay;
 mod usage_event;
 
 use std::mem;
+use std::ops::Range;
 
 use memchr::memchr2;
 use relay::Relay;
@@ -85,6 +86,17 @@ impl EventCutter {
     /// Takes the next bytes; `Some` are the bytes to send in their place. At `end_of_stream`
     /// nothing stays held.
     pub fn push(&mut self, chunk: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
+        self.push_past(chunk, 0..0, end_of_stream)
+    }
+
+    /// The same, where a scanner of the same chunk has told which events say nothing but text
+    /// ([`UsageScanner::plain_events`](crate::UsageScanner::plain_events)): they are not looked at.
+    pub fn push_past(
+        &mut self,
+        chunk: &[u8],
+        plain: Range<usize>,
+        end_of_stream: bool,
+    ) -> Option<Vec<u8>> {
         let mut relay = Relay::new(chunk);
         let mut at = 0;
         while let Some(&byte) = chunk.get(at) {
@@ -97,6 +109,11 @@ impl EventCutter {
                 Stage::Done => break,
                 Stage::Start => self.enter_mark_or_line(byte),
                 Stage::Mark(seen) => at += self.match_mark(seen, byte),
+                Stage::Between if at == plain.start && at < plain.end => {
+                    self.cuts_line_feed = false;
+                    self.is_after_cr = chunk.get(plain.end - 1) == Some(&b'\r');
+                    at = plain.end;
+                }
                 Stage::Between => at += self.enter_line(byte, at, &mut relay),
                 Stage::Comment | Stage::Event | Stage::Passing => {
                     at = self.take_line(at, &mut relay);

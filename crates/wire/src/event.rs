@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tollmesh_usage::Usage;
 
+use crate::decision::Applied;
 use crate::time::Timestamp;
 use crate::{VERSION, WireError};
 
@@ -186,6 +187,9 @@ pub struct Event {
     /// The reservation that this event settles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reservation_id: Option<String>,
+    /// What budgets did to the call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<Applied>,
     /// Why the scan is less than whole, a kind of `tollmesh_usage::Trouble`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

@@ -8,7 +8,7 @@ pub mod matching;
 pub mod plugin;
 pub mod time;
 
-pub use decision::{Decision, DecisionTable, ReservationRequest};
+pub use decision::{Applied, Decision, DecisionTable, Denied, ReservationRequest};
 pub use event::{Event, EventBatch, EventsReply, ExtraUsage, Node, Outcome, Rejected, Source};
 pub use matching::{Match, Subject};
 pub use plugin::PluginConfig;

@@ -64,6 +64,11 @@ impl Match {
         Match { wanted }
     }
 
+    /// Whether it asks for nothing, and so matches every call.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
     /// Whether every wanted value is there.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.wanted

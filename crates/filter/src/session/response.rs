@@ -71,9 +71,15 @@ pub(super) fn body(answer: &mut Answer, chunk: &[u8], ends: bool, now: Timestamp
     if answer.ttft_ms.is_none() && answer.scanner.has_content() {
         answer.ttft_ms = Some(elapsed_ms(answer.call.started, now));
     }
-    cut(&mut answer.cutter, chunk, ends)
+    let plain = answer.scanner.plain_events();
+    let cutter = answer.cutter.as_mut();
+    Effects {
+        body: cutter.and_then(|c| c.push_past(chunk, plain, ends)),
+        ..Effects::default()
+    }
 }
 
+/// Cuts where nothing is scanned.
 pub(super) fn cut(cutter: &mut Option<EventCutter>, chunk: &[u8], ends: bool) -> Effects {
     Effects {
         body: cutter.as_mut().and_then(|c| c.push(chunk, ends)),

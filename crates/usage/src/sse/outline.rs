@@ -17,36 +17,56 @@ const OUTLINE_BYTES_MAX: usize = 1024;
 /// The most gaps of an outline; content events have one to five.
 const GAPS_MAX: usize = 12;
 
-/// Fixed bytes, and the gap after them.
-#[derive(Debug)]
-struct Piece {
-    n_fixed: usize,
-    gap: Passed,
+/// A stretch of the learnt event in which other events may differ.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    /// What stands there.
+    what: Passed,
+    /// Where it begins in the event, behind its quote.
+    start: usize,
+    /// Where it ends, before its quote.
+    end: usize,
+    /// Whether an event has differed there. Text always may; names and numbers rarely do, and a
+    /// stretch that never does is compared with less work than looked through.
+    varies: bool,
 }
 
 /// An event with gaps.
 #[derive(Debug)]
 pub(super) struct Outline {
-    fixed: Vec<u8>,
-    pieces: Vec<Piece>,
+    /// The event that was learnt; empty for none.
+    event: Vec<u8>,
+    gaps: Vec<Gap>,
+    /// Those of the gaps that vary.
+    varying: Vec<Gap>,
     kind: TextKind,
 }
 
 impl Default for Outline {
     fn default() -> Outline {
         Outline {
-            fixed: Vec::new(),
-            pieces: Vec::new(),
+            event: Vec::new(),
+            gaps: Vec::new(),
+            varying: Vec::new(),
             kind: TextKind::Answer,
         }
     }
 }
 
-/// How much of the input fits the outline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fit {
+/// Events, one behind the other, that fit the outline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
     pub(super) n_bytes: usize,
     pub(super) n_text_bytes: usize,
+    /// How many of them brought text.
+    pub(super) n_pieces: u64,
+}
+
+/// How much of the input fits the outline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fit {
+    n_bytes: usize,
+    n_text_bytes: usize,
 }
 
 impl Outline {
@@ -65,35 +85,32 @@ impl Outline {
         if event.len() > OUTLINE_BYTES_MAX || gaps.len() > GAPS_MAX {
             return;
         }
-        self.fixed.clear();
-        self.pieces.clear();
+        self.forget();
         self.kind = kind;
-        let mut from = 0;
         let is_empty = |gap: Passed, span: &Span| gap == Passed::Text && span.end <= span.start + 2;
-        for (gap, span) in gaps.iter().filter(|(gap, span)| !is_empty(*gap, span)) {
-            let (start, end) = (index(span.start), index(span.end));
-            let n_quote = usize::from(*gap != Passed::Number);
-            let to = payload + start + n_quote;
-            let Some(fixed) = event.get(from..to) else {
-                return self.forget();
+        for (what, span) in gaps.iter().filter(|(what, span)| !is_empty(*what, span)) {
+            let n_quote = usize::from(*what != Passed::Number);
+            let gap = Gap {
+                what: *what,
+                start: payload + index(span.start) + n_quote,
+                end: payload + index(span.end) - n_quote,
+                varies: *what == Passed::Text,
             };
-            self.fixed.extend_from_slice(fixed);
-            self.pieces.push(Piece {
-                n_fixed: fixed.len(),
-                gap: *gap,
-            });
-            from = payload + end - n_quote;
+            let from = self.gaps.last().map_or(0, |before| before.end);
+            if from > gap.start || gap.start > gap.end || gap.end > event.len() {
+                return self.forget();
+            }
+            self.gaps.push(gap);
         }
-        match event.get(from..) {
-            Some(tail) => self.fixed.extend_from_slice(tail),
-            None => self.forget(),
-        }
+        self.event.extend_from_slice(event);
+        self.note_varying();
     }
 
     /// From here on, nothing fits until an event is learnt.
     pub(super) fn forget(&mut self) {
-        self.fixed.clear();
-        self.pieces.clear();
+        self.event.clear();
+        self.gaps.clear();
+        self.varying.clear();
     }
 
     /// What the text of a fitting event is.
@@ -101,32 +118,79 @@ impl Outline {
         self.kind
     }
 
+    /// The events of this outline with which the bytes begin; `None` where they begin otherwise.
+    pub(super) fn run(&mut self, bytes: &[u8]) -> Option<Run> {
+        let mut run = Run::default();
+        let mut rest = bytes;
+        while let Some(fit) = self.fit(rest) {
+            run.n_bytes += fit.n_bytes;
+            run.n_text_bytes += fit.n_text_bytes;
+            run.n_pieces += u64::from(fit.n_text_bytes > 0);
+            rest = rest.get(fit.n_bytes..)?;
+        }
+        (run.n_bytes > 0).then_some(run)
+    }
+
     /// Whether the bytes begin with an event of this outline.
-    pub(super) fn fit(&self, bytes: &[u8]) -> Option<Fit> {
-        if self.fixed.is_empty() {
+    fn fit(&mut self, bytes: &[u8]) -> Option<Fit> {
+        if self.event.is_empty() {
             return None;
         }
+        let fit = self.fit_but_for(&self.varying, bytes);
+        if fit.is_some() || self.varying.len() == self.gaps.len() {
+            return fit;
+        }
+        let fit = self.fit_but_for(&self.gaps, bytes)?;
+        self.note_differences(bytes);
+        Some(fit)
+    }
+
+    /// Whether the bytes begin with the learnt event, whatever stands in those gaps.
+    fn fit_but_for(&self, gaps: &[Gap], bytes: &[u8]) -> Option<Fit> {
         let mut n_text_bytes = 0;
         let mut rest = bytes;
-        let mut fixed = self.fixed.as_slice();
-        for piece in &self.pieces {
-            let (wanted, later) = fixed.split_at_checked(piece.n_fixed)?;
-            fixed = later;
-            rest = after(rest, wanted)?;
-            let n_gap = match piece.gap {
-                Passed::Number => number_length(rest)?,
-                Passed::String | Passed::Text => string_length(rest)?,
-            };
-            if piece.gap == Passed::Text {
+        let mut from = 0;
+        for gap in gaps {
+            rest = after(rest, self.event.get(from..gap.start)?)?;
+            let n_gap = length(gap.what, rest)?;
+            if gap.what == Passed::Text {
                 n_text_bytes += n_gap;
             }
             rest = rest.get(n_gap..)?;
+            from = gap.end;
         }
-        rest = after(rest, fixed)?;
+        rest = after(rest, self.event.get(from..)?)?;
         Some(Fit {
             n_bytes: bytes.len() - rest.len(),
             n_text_bytes,
         })
+    }
+
+    /// Marks the gaps in which an event that fits differs from the learnt one.
+    fn note_differences(&mut self, bytes: &[u8]) {
+        let (mut rest, mut from) = (bytes, 0);
+        for gap in &mut self.gaps {
+            rest = rest.get(gap.start - from..).unwrap_or_default();
+            let n_gap = length(gap.what, rest).unwrap_or(0);
+            gap.varies |= rest.get(..n_gap) != self.event.get(gap.start..gap.end);
+            rest = rest.get(n_gap..).unwrap_or_default();
+            from = gap.end;
+        }
+        self.note_varying();
+    }
+
+    fn note_varying(&mut self) {
+        self.varying.clear();
+        let varying = self.gaps.iter().filter(|gap| gap.varies);
+        self.varying.extend(varying);
+    }
+}
+
+/// How long what stands at the beginning of these bytes is.
+fn length(what: Passed, bytes: &[u8]) -> Option<usize> {
+    match what {
+        Passed::Number => number_length(bytes),
+        Passed::String | Passed::Text => string_length(bytes),
     }
 }
 
@@ -190,7 +254,7 @@ mod tests {
 
     #[test]
     fn only_the_gaps_may_differ() {
-        let outline = learnt();
+        let mut outline = learnt();
         for (bytes, fit) in [
             ("data: {\"i\":1,\"c\":\"hi\"}\n\n", Some((24, 2))),
             ("data: {\"i\":-12.5,\"c\":\"\"}\n\nmore", Some((26, 0))),

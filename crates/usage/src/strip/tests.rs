@@ -3,17 +3,25 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Api, RequestFacts, ResponseHead, Target, UsageScanner};
 
 const USAGE: &str = r#"{"id":"c","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5}}"#;
 const CONTENT: &str = r#"{"id":"c","choices":[{"index":0,"delta":{"content":"Hi"}}],"usage":null}"#;
 
-/// Pushes the chunks and asserts what is promised of memory and of delay.
+/// Pushes the chunks and asserts what is promised of memory and of delay, and that it makes no
+/// difference to be told what need not be looked at.
 fn relay(chunks: &[&[u8]], ends_apart: bool) -> Vec<u8> {
     let mut cutter = EventCutter::new();
+    let mut told = EventCutter::new();
+    let mut scanner = scanner();
     let mut sent = Vec::new();
     for (i, chunk) in chunks.iter().enumerate() {
         let is_last = i + 1 == chunks.len() && !ends_apart;
-        sent.extend(cutter.push(chunk, is_last).unwrap_or(chunk.to_vec()));
+        let body = cutter.push(chunk, is_last);
+        scanner.push(chunk);
+        let plain = scanner.plain_events();
+        assert_eq!(told.push_past(chunk, plain, is_last), body);
+        sent.extend(body.unwrap_or(chunk.to_vec()));
         assert!(cutter.held.len() <= EventCutter::HELD_BYTES_MAX);
         assert!(cutter.stage == Stage::Event || cutter.held.is_empty());
     }
@@ -22,6 +30,15 @@ fn relay(chunks: &[&[u8]], ends_apart: bool) -> Vec<u8> {
     }
     assert!(cutter.held.is_empty());
     sent
+}
+
+fn scanner() -> UsageScanner {
+    let target = Target::new(Api::OpenAiChat, "openai");
+    let head = ResponseHead {
+        status: 200,
+        headers: vec![("content-type".into(), "text/event-stream".into())],
+    };
+    UsageScanner::new(&target, &RequestFacts::default(), &head)
 }
 
 fn relay_any_way(stream: &str) -> String {
@@ -184,5 +201,21 @@ proptest! {
     ) {
         let chunks: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
         prop_assert_eq!(relay(&chunks, true), relay(&[stream.as_bytes()], false));
+    }
+}
+
+#[test]
+fn what_says_nothing_but_text_is_not_looked_at() {
+    for end in ["\n", "\r\n"] {
+        let event = |text: &str| format!("data: {}{end}{end}", CONTENT.replace("Hi", text));
+        let texts = ["a", "b b", "", "\\\"choices\\\":[]", "c"]
+            .map(event)
+            .concat();
+        let usage = format!("data: {USAGE}{end}{end}");
+        let stream = [texts.as_str(), &usage, &texts, &usage].concat();
+        assert_eq!(relay_any_way(&stream), texts.repeat(2));
+        let mut scanner = scanner();
+        scanner.push(stream.as_bytes());
+        assert_eq!(scanner.plain_events().is_empty(), end == "\r\n");
     }
 }
