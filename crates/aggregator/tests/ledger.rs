@@ -250,6 +250,7 @@ fn full_event() -> Event {
         reservation_id: Some("res".into()),
         trouble: Some("truncated".into()),
         estimate_basis: Some("relayed_text+request_bytes".into()),
+        missing_tags: vec!["cost_center".into(), "\"user\"".into()],
         ..event("full")
     }
 }
