@@ -54,6 +54,11 @@ pub fn forward_load(workshop: &Workshop) -> Result<PathBuf> {
     example(workshop, "tollmesh-aggregator", "forward_load")
 }
 
+/// Builds the program that makes a large ledger.
+pub fn large_ledger(workshop: &Workshop) -> Result<PathBuf> {
+    example(workshop, "tollmesh-aggregator", "large_ledger")
+}
+
 fn example(workshop: &Workshop, package: &str, name: &str) -> Result<PathBuf> {
     let args = ["--profile", "driver", "-p", package, "--example", name];
     workshop.steps.run(

@@ -43,11 +43,11 @@ fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
         false => For::Running,
     };
     let mut variables = made_ready(workshop, &bench.pinned, whom)?;
-    if bench.postgres {
-        variables.push(("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?));
-    } else {
-        variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
-    }
+    variables.push(match bench.ledger_rows {
+        Some(_) => ("TOLLMESH_LARGE_LEDGER", artefacts::large_ledger(workshop)?),
+        None if bench.postgres => ("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?),
+        None => ("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?),
+    });
     let program = artefacts::driver(workshop, "bench", Profile::Fast)?;
     hand_over(
         workshop,

@@ -9,6 +9,7 @@ mod filter_cost;
 mod forward;
 mod ingest;
 mod load;
+mod questions;
 mod setups;
 mod sink;
 mod table;
@@ -43,6 +44,9 @@ struct Options {
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long)]
     postgres: bool,
+    /// Measure questions instead: to a ledger of so many calls
+    #[arg(long, value_name = "N")]
+    ledger_rows: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.seconds > 0, "--seconds: at least one");
     if options.postgres {
         return forward::measure(options.seconds);
+    }
+    if let Some(n_rows) = options.ledger_rows {
+        return questions::measure(n_rows);
     }
     let span = Duration::from_secs(options.seconds.into());
     if options.load.as_deref() == Some(AGGREGATOR_ALONE) {
