@@ -67,6 +67,17 @@ const PROMETHEUS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const REDIS: Component = Component {
+    name: "Redis",
+    variable: "TOLLMESH_REDIS",
+    places: &[
+        "target/tools/debian-redis/usr/bin/redis-server",
+        "/usr/bin/redis-server",
+        "/usr/bin/valkey-server",
+    ],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -115,6 +126,11 @@ pub fn tollmesh() -> Result<PathBuf, String> {
 /// PostgreSQL's server.
 pub fn postgres() -> Result<PathBuf, String> {
     locate(&POSTGRES)
+}
+
+/// Redis's server; where it was unpacked instead of installed, its libraries lie beside it.
+pub fn redis() -> Result<PathBuf, String> {
+    locate(&REDIS)
 }
 
 /// Prometheus; promtool lies beside it.

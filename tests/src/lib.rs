@@ -27,6 +27,7 @@ pub mod process;
 pub mod prometheus;
 pub mod provider;
 pub mod recorded;
+pub mod redis;
 pub mod replay;
 pub mod reply;
 pub mod score;

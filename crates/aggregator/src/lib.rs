@@ -1,5 +1,7 @@
 //! The parts of the `tollmesh` binary, as a library for its tests and examples.
 
+pub mod alerts;
+pub mod budgets;
 pub mod charge;
 pub mod cli;
 pub mod client;
@@ -23,3 +25,4 @@ pub mod report;
 pub mod reprice;
 pub mod rows;
 pub mod serve;
+pub mod trust;

@@ -1,6 +1,7 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
 mod grouped;
+mod replayed;
 
 use std::cmp::Reverse;
 
@@ -13,6 +14,7 @@ use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
 
 pub use grouped::{COMPARED_COLUMNS, OUTCOME_COLUMNS, compared, outcomes, units};
+pub use replayed::{REPLAYED_COLUMNS, replayed};
 
 /// Rows, and the columns in which they are shown.
 #[derive(Clone, Debug, Default, PartialEq)]

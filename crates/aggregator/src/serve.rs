@@ -13,6 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::budgets::store::{MemoryStore, RedisStore, Store};
+use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
 use crate::housekeeping::{self, Retention};
@@ -45,6 +47,7 @@ pub enum LogFormat {
 /// The parts that live as long as the process.
 struct Running {
     ledger: Ledger,
+    budgets: Budgets,
     activity: Arc<Activity>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
@@ -84,21 +87,30 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
-    if config.budgets.is_some() {
-        tracing::warn!("budgets are compared with in reports, and enforced by nothing");
-    }
     let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
     let operator_bound = bind("operator.listen", &config.operator.listen).await?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    let (ledger, exposition) = open_ledger(&config, &metrics).await?;
+    let budgets = config.budgets.clone();
+    let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
+    let charger = budgets.are_configured().then(|| budgets.bookkeeper());
+    let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    if budgets.are_configured() {
+        budgets
+            .begin(&ledger, policies, |node| store(&config, node))
+            .await
+            .context("cannot put budgets in force")?;
+        tokio::spawn(budgets.clone().keep());
+        tokio::spawn(budgets.clone().watch());
+    }
     let activity = Arc::new(Activity::new(Instant::now()));
     let ingest = Ingest::new(
         ledger.clone(),
         Arc::clone(&prices),
         Arc::clone(&metrics),
         Arc::clone(&activity),
+        budgets.clone(),
     );
     let forwarding = config
         .postgres
@@ -108,6 +120,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         ledger: ledger.clone(),
         forwarding: forwarding.as_ref().map(|f| Arc::clone(&f.status)),
         prices: Arc::clone(&prices),
+        budgets: budgets.clone(),
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
@@ -129,11 +142,23 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     ];
     Ok(Running {
         ledger,
+        budgets,
         activity,
         stop,
         servers,
         forwarding,
     })
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
@@ -145,10 +170,21 @@ pub async fn open_ledger(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Ledger, Exposition)> {
+    open_ledger_for(config, metrics, None).await
+}
+
+async fn open_ledger_for(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    charger: Option<Bookkeeper>,
+) -> anyhow::Result<(Ledger, Exposition)> {
     let (meter, slots) = metrics::meter(&config.metrics, metrics);
-    let options = LedgerOptions::new(config.state_dir.clone())
+    let mut options = LedgerOptions::new(config.state_dir.clone())
         .meter(meter)
         .forwards(config.postgres.is_some());
+    if let Some(charger) = charger {
+        options = options.charger(charger);
+    }
     let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
     let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(metrics)));
     Ok((ledger, exposition))
@@ -248,6 +284,7 @@ impl Running {
             let remaining = drain.saturating_sub(begun.elapsed());
             forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
         }
+        self.budgets.finish().await;
         self.ledger.close().await;
     }
 }

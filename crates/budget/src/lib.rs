@@ -4,10 +4,13 @@
 //! which tier a spend has reached ([`Policy::tier_at`]). Time comes in as an argument; nothing here
 //! reads a clock, a file or a store, and nothing knows what a request is.
 
+pub mod estimate;
+pub mod lease;
 pub mod limit;
 pub mod policy;
 pub mod window;
 
+pub use estimate::{Bound, Facts};
 pub use limit::{Limit, LimitError};
 pub use policy::{Action, Enforce, OnUnavailable, Policy, PolicyError, Tier};
 pub use window::{Window, WindowError, WindowSpan};

@@ -51,7 +51,69 @@ pub enum LimitError {
     },
 }
 
+/// Units of a store in one US dollar: spend is counted in millionths of a dollar.
+const UNITS_PER_USD: i128 = 1_000_000;
+/// Pico-dollars, in which ledgers count, in one unit of a store.
+const PICO_PER_UNIT: i128 = 1_000_000;
+/// Decimal places of a dollar that a unit keeps.
+const UNIT_PLACES: u32 = 6;
+
 impl Limit {
+    /// The word for its unit: `USD`, `tokens` or `requests`.
+    pub const fn unit(&self) -> &'static str {
+        match self {
+            Limit::Usd(_) => "USD",
+            Limit::Tokens(_) => "tokens",
+            Limit::Requests(_) => "requests",
+        }
+    }
+
+    /// That share of the limit in a store's units (millionths of a dollar, tokens, requests),
+    /// rounded down.
+    pub fn units(&self, share: Decimal) -> u64 {
+        self.scaled(share).map_or(u64::MAX, |units| {
+            u64::try_from(units.floor()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// The same, rounded up: the least spend that has reached the share.
+    pub fn units_up(&self, share: Decimal) -> u64 {
+        self.scaled(share).map_or(u64::MAX, |units| {
+            u64::try_from(units.ceil()).unwrap_or(u64::MAX)
+        })
+    }
+
+    fn scaled(&self, share: Decimal) -> Option<Decimal> {
+        let per_unit = match self {
+            Limit::Usd(_) => Decimal::from_i128_with_scale(UNITS_PER_USD, 0),
+            Limit::Tokens(_) | Limit::Requests(_) => Decimal::ONE,
+        };
+        self.amount().checked_mul(share)?.checked_mul(per_unit)
+    }
+
+    /// What a ledger counts (pico-dollars, tokens, requests) in a store's units, rounded up: one
+    /// holder is off by less than a unit, however many calls there were.
+    pub fn units_of(&self, amount: i128) -> u64 {
+        let units = match self {
+            Limit::Usd(_) => {
+                let rest = i128::from(amount.rem_euclid(PICO_PER_UNIT) > 0);
+                amount.div_euclid(PICO_PER_UNIT) + rest
+            }
+            Limit::Tokens(_) | Limit::Requests(_) => amount,
+        };
+        u64::try_from(units.max(0)).unwrap_or(u64::MAX)
+    }
+
+    /// Units of a store as a plain number of the limit's unit.
+    pub fn amount_of(&self, units: u64) -> Decimal {
+        match self {
+            Limit::Usd(_) => {
+                Decimal::from_i128_with_scale(i128::from(units), UNIT_PLACES).normalize()
+            }
+            Limit::Tokens(_) | Limit::Requests(_) => Decimal::from(units),
+        }
+    }
+
     /// The limit as a plain number of its unit.
     pub fn amount(&self) -> Decimal {
         match self {
@@ -141,6 +203,36 @@ mod tests {
                 Ok(shown)
             );
         }
+    }
+
+    #[test]
+    fn units_never_flatter() {
+        let limit = |text: &str| text.parse::<Limit>().unwrap();
+        let share = Decimal::new(333, 3);
+        for (text, down, up) in [
+            ("1 USD", 333_000, 333_000),
+            ("0.0000019 USD", 0, 1),
+            ("100 tokens", 33, 34),
+            ("10000 requests", 3_330, 3_330),
+        ] {
+            let limit = limit(text);
+            assert_eq!(
+                (limit.units(share), limit.units_up(share)),
+                (down, up),
+                "{text}"
+            );
+        }
+        for (text, amount, units) in [
+            ("1 USD", 1, 1),
+            ("1 USD", 1_000_000, 1),
+            ("1 USD", 1_000_001, 2),
+            ("1 USD", -5, 0),
+            ("1 USD", i128::MAX, u64::MAX),
+            ("1 tokens", 7, 7),
+        ] {
+            assert_eq!(limit(text).units_of(amount), units, "{text} {amount}");
+        }
+        assert_eq!(limit("1 USD").amount_of(1_250_000).to_string(), "1.25");
     }
 
     #[test]

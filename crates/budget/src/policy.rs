@@ -1,6 +1,7 @@
 //! What an operator asks of one budget, checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -27,9 +28,9 @@ pub enum OnUnavailable {
     Closed,
     /// Lets calls pass.
     Open,
-    /// Lets calls pass until each node has spent this many US dollars.
+    /// Lets calls pass until each node has spent so much.
     OpenCapped {
-        /// US dollars a node.
+        /// A node's allowance, in the limit's unit.
         allowance: Decimal,
     },
 }
@@ -96,7 +97,15 @@ pub struct Policy {
     pub on_unavailable: OnUnavailable,
     /// Rising shares of the limit.
     pub tiers: Vec<Tier>,
+    /// The longest that a call may take: what is reserved for it stays reserved for so long where
+    /// nobody says how it ended.
+    pub max_stream: Duration,
+    /// Output tokens that are reserved for an answer whose call names no limit.
+    pub estimate_output_tokens: u64,
 }
+
+/// Longer answers are rare; a reservation that nobody settles costs room for that long.
+pub const MAX_STREAM_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// Why a policy cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,6 +159,12 @@ impl Policy {
         Ok(())
     }
 
+    /// Where a strict budget refuses calls: the share of its lowest `deny` tier, else the whole.
+    pub fn hard_share(&self) -> Decimal {
+        let deny = self.tiers.iter().find(|tier| tier.action == Action::Deny);
+        deny.map_or(Decimal::ONE, |tier| tier.at)
+    }
+
     /// The highest tier that `spent`, in the limit's unit, has reached, with its position.
     pub fn tier_at(&self, spent: Decimal) -> Option<(usize, &Tier)> {
         let limit = self.limit.amount();
@@ -182,6 +197,8 @@ mod tests {
             enforce: Enforce::Observe,
             on_unavailable: OnUnavailable::Open,
             tiers: shares.iter().map(tier).collect(),
+            max_stream: MAX_STREAM_DEFAULT,
+            estimate_output_tokens: 4_096,
         }
     }
 

@@ -4,15 +4,20 @@ use std::collections::HashMap;
 
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
+use tollmesh_usage::{Bucket, Usage};
 
 use crate::condition::lower;
 use crate::cost::{Call, Priced, Usd};
+use crate::dearest::{self, Dearest};
 use crate::file::{self, Model, PriceFile};
 use crate::overrides::Overrides;
 use crate::past;
 use crate::provider::{self, Provider};
 use crate::reckon;
 use crate::shipped;
+
+/// Tokens that a rate is for.
+const PER_MILLION: u64 = 1_000_000;
 
 /// A price file as it was read.
 #[derive(Clone, Debug)]
@@ -172,6 +177,57 @@ impl Book {
             None => self.providers.as_slice(),
         };
         reckon::ceiling(providers, call)
+    }
+
+    /// The dearest rates that may come to price a call of that model, whatever it uses, so that its
+    /// worst case can be told before it is sent; `None` where no row is of the model. The call's
+    /// usage is not looked at. An operator's own terms raise rates, and never lower them here.
+    pub fn dearest(&self, call: &Call<'_>) -> Option<Dearest> {
+        let own = lower(call.provider);
+        let provider = self.provider(call.provider);
+        let mut names: Vec<&str> = provider.map_or_else(Vec::new, Provider::names);
+        names.push(&own);
+        let meant = self.overrides.as_ref().and_then(|o| o.meant(call, &names));
+        let list = match &meant {
+            None => *call,
+            Some(meant) => Call {
+                model: meant.model,
+                model_requested: meant.model_requested,
+                context: &meant.context,
+                ..*call
+            },
+        };
+        let dearest = provider.and_then(|p| dearest::dearest(p, &list));
+        match &self.overrides {
+            None => dearest,
+            Some(_) => self.raised(call, dearest),
+        }
+    }
+
+    /// The same, where the operator's own terms are dearer.
+    fn raised(&self, call: &Call<'_>, dearest: Option<Dearest>) -> Option<Dearest> {
+        let mut raised = dearest;
+        for bucket in Bucket::ALL {
+            let usage = Usage::new().with(bucket, PER_MILLION);
+            let net = self.price(&Call {
+                usage: &usage,
+                ..*call
+            });
+            if let Some(net) = net.net {
+                raised.get_or_insert_default().raise(bucket, net);
+            }
+        }
+        raised
+    }
+
+    /// The dearest rates that the provider, or where it is unknown anybody, charges at that instant.
+    /// As with [`Book::ceiling`], a new model is then no way around a budget.
+    pub fn dearest_of(&self, provider: Option<&str>, unix_ms: i64) -> Dearest {
+        let own = provider.and_then(|name| self.provider(name));
+        match own.filter(|p| p.prices_tokens()) {
+            Some(own) => dearest::ceiling(std::slice::from_ref(own), unix_ms),
+            None => dearest::ceiling(&self.providers, unix_ms),
+        }
     }
 
     /// The names of all providers, in the files' order.

@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod cost;
+pub mod dearest;
 
 pub mod case;
 pub mod file;
@@ -27,5 +28,6 @@ pub use amount::Rate;
 pub use book::{Book, Problem, ReadFile, SourceFile};
 pub use case::Case;
 pub use cost::{Call, Line, Priced, Reason, Status, Usd};
+pub use dearest::Dearest;
 pub use file::Model;
 pub use row::Row;

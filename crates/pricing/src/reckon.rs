@@ -67,7 +67,7 @@ pub(crate) fn ceiling(providers: &[Provider], call: &Call<'_>) -> Usd {
     sum
 }
 
-fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reason> {
+pub(crate) fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reason> {
     let named = |name: &&str| !name.is_empty();
     let served = call.model.filter(named);
     let requested = call.model_requested.filter(named);
@@ -80,7 +80,7 @@ fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reaso
 }
 
 /// Our word for the tier that served: the provider's word for it, and what other facts say.
-fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p, str>, Reason> {
+pub(crate) fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p, str>, Reason> {
     let facts = provider.tier_facts.iter();
     let facts = facts.filter_map(|fact| call.context.get(fact).map(String::as_str));
     let mut tier = Cow::Borrowed(STANDARD);

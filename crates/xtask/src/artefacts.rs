@@ -59,6 +59,11 @@ pub fn large_ledger(workshop: &Workshop) -> Result<PathBuf> {
     example(workshop, "tollmesh-aggregator", "large_ledger")
 }
 
+/// Builds the program that tries budgets by a model, against the stores that ship.
+pub fn budget_model(workshop: &Workshop) -> Result<PathBuf> {
+    example(workshop, "tollmesh-aggregator", "budget_model")
+}
+
 fn example(workshop: &Workshop, package: &str, name: &str) -> Result<PathBuf> {
     let args = ["--profile", "driver", "-p", package, "--example", name];
     workshop.steps.run(

@@ -37,6 +37,11 @@ pub enum Task {
     /// Counts the heap of one stream, for bodies of up to a gigabyte in every framing and encoding;
     /// then holds thousands of streams open in a real Envoy, and looks at its VMs.
     Memory(Memory),
+    /// Try budgets by a model of a cluster that fails; fail where a limit does not hold
+    ///
+    /// Nodes crash, are cut off and die, messages are lost, doubled and late, the store is emptied or
+    /// falls back to an older copy: a row a scenario, for the store in memory and for a real Redis.
+    Model(Model),
     /// Send mixed good and hostile traffic for long; fail where anything traps, is lost or grows
     Soak(Soak),
     /// Feed the scanners what a fuzzer thinks up; fail where a check does not hold
@@ -173,6 +178,46 @@ impl Memory {
 }
 
 #[derive(Args)]
+pub struct Model {
+    /// Seeds of each scenario; 1,000 where nothing is said
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
+    /// The first seed
+    #[arg(long, value_name = "SEED")]
+    pub from: Option<u64>,
+    /// Only "memory" or only "redis"
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Only the scenarios whose name contains this
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Option<String>,
+    /// Break each rule of the stores in turn; fail where nobody notices
+    #[arg(long)]
+    pub mutants: bool,
+    /// Measure instead: so many sidecars on one Redis
+    #[arg(long, value_name = "N", conflicts_with = "mutants")]
+    pub sidecars: Option<usize>,
+}
+
+impl Model {
+    /// The options that the model itself reads, as it reads them.
+    pub fn forwarded(&self) -> Vec<OsString> {
+        [
+            ("--seeds", self.seeds.map(|n| n.to_string())),
+            ("--from", self.from.map(|n| n.to_string())),
+            ("--store", self.store.clone()),
+            ("--scenario", self.scenario.clone()),
+            ("--sidecars", self.sidecars.map(|n| n.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some([name.into(), value?.into()]))
+        .flatten()
+        .chain(self.mutants.then(|| "--mutants".into()))
+        .collect()
+    }
+}
+
+#[derive(Args)]
 pub struct Soak {
     /// How many requests to send; 200,000 where nothing is said
     #[arg(long, value_name = "N")]
@@ -246,7 +291,7 @@ mod tests {
 
     #[test]
     fn options_are_forwarded_as_they_were_given() {
-        let cases: [(&[&str], &[&str]); 11] = [
+        let cases: [(&[&str], &[&str]); 13] = [
             (&["demo"], &[]),
             (&["demo", "--once"], &["--once"]),
             (&["demo", "--live", "--envoy", "1.40.0"], &["--live"]),
@@ -280,6 +325,11 @@ mod tests {
                 &["memory", "--longest", "64", "--streams", "9"],
                 &["--streams", "9", "--longest", "64"],
             ),
+            (&["model"], &[]),
+            (
+                &["model", "--mutants", "--store", "redis", "--seeds", "9"],
+                &["--seeds", "9", "--store", "redis", "--mutants"],
+            ),
             (&["soak"], &[]),
             (&["soak", "--requests", "9"], &["--requests", "9"]),
         ];
@@ -289,6 +339,7 @@ mod tests {
                 Task::Demo(demo) => demo.forwarded(),
                 Task::Bench(bench) => bench.forwarded(),
                 Task::Memory(memory) => memory.forwarded(),
+                Task::Model(model) => model.forwarded(),
                 Task::Soak(soak) => soak.forwarded(),
                 _ => unreachable!("only these forward options"),
             };

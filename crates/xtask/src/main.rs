@@ -12,6 +12,7 @@ mod tools;
 mod envoy;
 mod postgres;
 mod prometheus;
+mod redis;
 mod toolchain;
 
 mod wheel;

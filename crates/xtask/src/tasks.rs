@@ -6,11 +6,11 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::artefacts::{self, Profile, Variables};
-use crate::cli::{Bench, Demo, Memory, Pinned, Soak, Task, Test};
+use crate::cli::{Bench, Demo, Memory, Model, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
 use crate::tools::{self, For};
 use crate::workshop::Workshop;
-use crate::{fuzz, steps};
+use crate::{fuzz, redis, steps};
 
 /// Carries out one task.
 pub fn run(task: Task) -> Result<ExitCode> {
@@ -20,6 +20,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Test(test) => run_tests(&workshop, &test),
         Task::Bench(bench) => run_bench(&workshop, &bench),
         Task::Memory(memory) => run_memory(&workshop, &memory),
+        Task::Model(model) => run_model(&workshop, &model),
         Task::Soak(soak) if soak.faults => soak_in_faults(&workshop, &soak),
         Task::Soak(soak) => run_soak(&workshop, &soak),
         Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
@@ -67,6 +68,18 @@ fn run_memory(workshop: &Workshop, memory: &Memory) -> Result<ExitCode> {
         workshop,
         Command::new(program).args(memory.forwarded()),
         variables,
+    )
+}
+
+/// Runs the model; it needs no Envoy and neither artefact.
+fn run_model(workshop: &Workshop, model: &Model) -> Result<ExitCode> {
+    let redis = redis::find(workshop)?;
+    let program = artefacts::budget_model(workshop)?;
+    let variables = redis.variable.map(|name| (name, redis.path));
+    hand_over(
+        workshop,
+        Command::new(program).args(model.forwarded()),
+        variables.into_iter().collect(),
     )
 }
 

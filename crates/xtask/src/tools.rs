@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::Pinned;
 use crate::workshop::Workshop;
-use crate::{envoy, postgres, prometheus, toolchain};
+use crate::{envoy, postgres, prometheus, redis, toolchain};
 
 /// What is needed, in the order in which it is looked for.
 const TOOLS: &[Tool] = &[
@@ -24,6 +24,11 @@ const TOOLS: &[Tool] = &[
         name: "PostgreSQL",
         of: Of::Tests,
         find: |workshop, _| postgres::find(workshop),
+    },
+    Tool {
+        name: "Redis",
+        of: Of::Tests,
+        find: |workshop, _| redis::find(workshop),
     },
     Tool {
         name: "Prometheus",

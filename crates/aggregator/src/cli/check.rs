@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tollmesh_wire::plugin::{PluginConfig, TagSources};
 
+use super::check_budgets::{self, Names};
 use super::late_tags::late_tags;
 use super::progress::Progress;
 use super::{Files, Outcome};
+use crate::alerts::Receivers;
+use crate::budgets::store;
 use crate::config::{Config, Listen, Problem, budgets};
 use crate::forward::Place;
 use crate::ledger::QueryError;
@@ -49,7 +52,7 @@ struct Findings {
 pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut findings = Findings::default();
     let mut pricing = arguments.pricing.clone();
-    let mut overrides = None;
+    let (mut overrides, mut budgets, mut labels) = (None, None, Vec::new());
     let config = Config::load(files.config.as_deref(), files.state_dir.as_deref());
     findings.n_files += usize::from(files.config.is_some());
     match config {
@@ -62,9 +65,8 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
             }
             pricing.extend(config.pricing);
             overrides = config.overrides;
-            if let Some(file) = &config.budgets {
-                findings.check_budgets(file);
-            }
+            budgets = config.budgets.map(|file| (file, config.alerts));
+            labels = config.metrics.labels;
         }
         Err(problems) => {
             let problems = problems.0.iter().map(Problem::to_string);
@@ -76,6 +78,10 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
         && let Some(filter) = findings.check_filter(file)
     {
         tags = filter.tags;
+    }
+    if let Some((file, receivers)) = &budgets {
+        let names = check_budgets::Names::new(&labels, &tags);
+        findings.check_budgets(file, &names, receivers);
     }
     if let Some(file) = &arguments.config_dump {
         findings.check_routes(file, &tags);
@@ -133,8 +139,29 @@ impl Findings {
         {
             self.mistakes.push(format!("{file}: {error:#}"));
         }
+        if let Some(redis) = &config.redis {
+            self.consider_redis(redis, &file);
+        }
         if let Some(postgres) = &config.postgres {
             self.consider_store(&postgres.place, file);
+        }
+    }
+
+    fn consider_redis(&mut self, place: &store::Place, file: &impl std::fmt::Display) {
+        if let Err(error) = place.check_files() {
+            self.mistakes.push(format!("{file}: {error}"));
+        }
+        if place.has_password() {
+            self.warnings.push(format!(
+                "{file}: redis.url: whoever reads this file reads the password; put it into a \
+                 file of its own, and name that as redis.password_file"
+            ));
+        }
+        if place.may_be_read_on_the_way() {
+            self.warnings.push(format!(
+                "{file}: redis.url: {place} is reached without encryption; begin it with \
+                 \"rediss://\""
+            ));
         }
     }
 
@@ -194,13 +221,14 @@ impl Findings {
         bytes.ok()
     }
 
-    fn check_budgets(&mut self, file: &Path) {
+    fn check_budgets(&mut self, file: &Path, names: &Names, receivers: &Receivers) {
         self.n_files += 1;
         match budgets::load(file) {
-            Ok(_) => self.warnings.push(format!(
-                "{}: budgets are compared with in `tollmesh report daily`, and enforced by nothing",
-                file.display()
-            )),
+            Ok(policies) => {
+                let found = check_budgets::look(file, &policies, names, receivers);
+                self.mistakes.extend(found.mistakes);
+                self.warnings.extend(found.warnings);
+            }
             Err(problems) => {
                 let problems = problems.0.iter().map(Problem::to_string);
                 self.mistakes.extend(problems);

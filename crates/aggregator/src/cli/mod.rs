@@ -1,7 +1,11 @@
 //! The command line: what can be typed, and which file does it.
 
 mod backup;
+mod budgets;
+mod budgets_replay;
+mod budgets_show;
 mod check;
+mod check_budgets;
 mod completions;
 mod extract;
 mod import;
@@ -14,6 +18,7 @@ mod prices_import;
 mod progress;
 mod report;
 mod reprice;
+mod running;
 mod serve;
 mod store;
 mod top;
@@ -67,6 +72,8 @@ enum Command {
     Report(report::Arguments),
     /// The calls that stand out.
     Top(top::Arguments),
+    /// How far budgets are spent, and what others would have done.
+    Budgets(budgets::Arguments),
     /// What the price tables say.
     Prices(prices::Arguments),
     /// Price calls of the past anew, under the tables of today.
@@ -112,6 +119,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Price(arguments) => price::run(&arguments),
         Command::Report(arguments) => report::run(&files, arguments),
         Command::Top(arguments) => top::run(&files, arguments),
+        Command::Budgets(arguments) => budgets::run(&files, &arguments),
         Command::Prices(arguments) => prices::run(&files, &arguments),
         Command::Reprice(arguments) => reprice::run(&files, arguments),
         Command::Import(arguments) => import::run(&files, &arguments),

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
+use tollmesh_budget::estimate::OUTPUT_TOKENS_DEFAULT;
+use tollmesh_budget::policy::MAX_STREAM_DEFAULT;
 use tollmesh_budget::{Action, Enforce, Limit, OnUnavailable, Policy, Tier, Window};
 
+use super::limits;
 use super::problem::{Problem, Problems};
 use super::section::{Section, Sink, one_of};
 
@@ -90,7 +93,9 @@ fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Poli
         })
     });
     let enforce = section.parsed("enforce", enforce);
-    let on_unavailable = on_unavailable(&mut section);
+    let on_unavailable = on_unavailable(&mut section, limit);
+    let max_stream = section.parsed("max_stream", limits::max_stream);
+    let output = section.number("estimate_output_tokens", WHOLE, "tokens");
     let tiers = section.tables("tiers").into_iter().filter_map(tier);
     let tiers = tiers.collect();
     let policy = name
@@ -106,6 +111,8 @@ fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Poli
             enforce: enforce.unwrap_or_default(),
             on_unavailable,
             tiers,
+            max_stream: max_stream.unwrap_or(MAX_STREAM_DEFAULT),
+            estimate_output_tokens: output.unwrap_or(OUTPUT_TOKENS_DEFAULT),
         });
     if let Some(Err(mistake)) = policy.as_ref().map(Policy::check) {
         section.refuse("", mistake.to_string());
@@ -131,17 +138,20 @@ fn enforce(text: &str) -> Result<Enforce, String> {
     }
 }
 
-fn on_unavailable(section: &mut Section<'_>) -> OnUnavailable {
+fn on_unavailable(section: &mut Section<'_>, limit: Option<Limit>) -> OnUnavailable {
     let words = ["closed", "open", "open_capped"];
     let word = section.parsed("on_unavailable", |text| match words.contains(&text) {
         true => Ok(text.to_owned()),
         false => Err(unknown("word", text, &words)),
     });
-    let allowance = section.parsed("offline_allowance", |text| match parsed::<Limit>(text)? {
-        Limit::Usd(usd) => Ok(usd),
-        _ => Err(format!(
-            "{text:?} is no amount of money; write such as \"5 USD\""
-        )),
+    let allowance = section.parsed("offline_allowance", |text| {
+        let allowance = parsed::<Limit>(text)?;
+        match limit.map(|limit| limit.unit()) {
+            Some(unit) if unit != allowance.unit() => Err(format!(
+                "{text:?} is not in the limit's unit; write an amount of {unit}"
+            )),
+            _ => Ok(allowance.amount()),
+        }
     });
     match (word.as_deref(), allowance) {
         (Some("closed"), _) => OnUnavailable::Closed,
@@ -325,7 +335,8 @@ window = "rolling 24h"
                 budget("limits = 1"),
                 "budgets.toml: budget[0].limits: unknown key; did you mean \"limit\"? expected \
                  \"name\", \"match\", \"per\", \"limit\", \"window\", \"timezone\", \"enforce\", \
-                 \"on_unavailable\", \"offline_allowance\" or \"tiers\"",
+                 \"on_unavailable\", \"offline_allowance\", \"max_stream\", \
+                 \"estimate_output_tokens\" or \"tiers\"",
             ),
             (
                 "budget = 1".to_owned(),

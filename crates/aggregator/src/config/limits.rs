@@ -23,6 +23,8 @@ pub const RETENTION_MONTHS: (u64, u64) = (1, 120);
 pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 /// Below a tenth of a second visits would outnumber calls; beyond an hour nobody would wait.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// A call that takes longer than a day is forgotten; below ten seconds leases would outlive calls.
+const MAX_STREAM: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
 /// The sums of a year with a hundred teams need some tens of megabytes, whatever is deleted.
 const SIZE_BYTES_MIN: u64 = 64_000_000;
 
@@ -84,6 +86,21 @@ pub fn absolute_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The longest that a key's first part may be; it is sent with every report.
+const KEY_PREFIX_BYTES_MAX: usize = 64;
+
+/// Reads `redis.prefix`.
+pub fn key_prefix(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    match (1..=KEY_PREFIX_BYTES_MAX).contains(&text.len()) && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} cannot begin a key; expected 1 to {KEY_PREFIX_BYTES_MAX} letters, digits or \
+             \"-_.:\""
+        )),
+    }
+}
+
 /// Reads `drain`.
 pub fn drain(text: &str) -> Result<Duration, String> {
     let drain = duration(text)?;
@@ -102,6 +119,17 @@ pub fn interval(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(interval)
+}
+
+/// Reads a budget's `max_stream`.
+pub fn max_stream(text: &str) -> Result<Duration, String> {
+    let longest = duration(text)?;
+    if longest < MAX_STREAM.0 || longest > MAX_STREAM.1 {
+        return Err(format!(
+            "{text:?} is out of bounds; expected from \"10s\" to \"24h\""
+        ));
+    }
+    Ok(longest)
 }
 
 /// Reads `500 MB`, `10 GB` or `10 GiB`, in bytes.

@@ -1,15 +1,18 @@
 //! The settings of the aggregator: `tollmesh.toml`, every key optional, no surprise accepted.
 
+mod alerts;
 pub mod budgets;
 mod limits;
 mod listen;
 mod problem;
-mod section;
+pub(crate) mod section;
 mod state_dir;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::alerts::Receivers;
+use crate::budgets::store;
 use crate::forward::{Place, Settings};
 pub use listen::Listen;
 pub use problem::{Problem, Problems};
@@ -43,8 +46,12 @@ pub struct Config {
     /// `retention.days`: how long single calls are kept; hourly sums and counters stay.
     /// Default 90.
     pub retention_days: u32,
+    /// `[redis]`: where nodes agree on budgets. Default: none, each node for itself.
+    pub redis: Option<store::Place>,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `[alerts.…]`: who is told of budgets that have come far. Default: nobody.
+    pub alerts: Receivers,
     /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
     /// earlier where it would grow beyond. Default: no bound.
     pub retention_bytes_max: Option<u64>,
@@ -107,7 +114,7 @@ impl Config {
 }
 
 /// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["redis", "alerts", "otlp"];
+const NOT_AVAILABLE: &[&str] = &["otlp"];
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
@@ -123,7 +130,9 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let days = retention.number("days", limits::RETENTION_DAYS, "days");
     let bytes_max = retention.parsed("max_size", limits::size);
     retention.finish();
+    let redis = read_redis(root.section("redis"));
     let postgres = read_postgres(root.section("postgres"));
+    let alerts = alerts::read(root.section("alerts"));
     for key in NOT_AVAILABLE {
         root.not_available(key);
     }
@@ -146,7 +155,9 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         metrics,
         retention_bytes_max: bytes_max,
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
+        redis,
         postgres,
+        alerts,
     })
 }
 
@@ -179,6 +190,35 @@ fn read_metrics(mut section: Section<'_>) -> Metrics {
         max_values_per_label: values.unwrap_or(limits::VALUES_PER_LABEL_DEFAULT) as usize,
         max_series: series.unwrap_or(limits::SERIES_DEFAULT) as usize,
     }
+}
+
+/// `redis.url` with what belongs to it: `password_file`, `ca_file`, `cluster` (false) and `prefix`
+/// (`tm`).
+fn read_redis(mut section: Section<'_>) -> Option<store::Place> {
+    let lacks_url = !section.is_empty() && !section.has("url");
+    let place = section.parsed("url", store::Place::parse);
+    let password_file = section.parsed("password_file", limits::absolute_path);
+    let ca_file = section.parsed("ca_file", limits::absolute_path);
+    let is_cluster = section.flag("cluster").unwrap_or(false);
+    let prefix = section.parsed("prefix", limits::key_prefix);
+    if lacks_url {
+        section.refuse("url", "missing; name the server, or remove the section");
+    }
+    if place.as_ref().is_some_and(store::Place::has_password) && password_file.is_some() {
+        section.refuse(
+            "password_file",
+            "the URL holds a password too; remove that one",
+        );
+    }
+    if place.as_ref().is_some_and(|place| !place.is_encrypted()) && ca_file.is_some() {
+        section.refuse(
+            "ca_file",
+            "the URL is of no TLS; begin it with \"rediss://\"",
+        );
+    }
+    section.finish();
+    let place = place?.password_file(password_file).ca_file(ca_file);
+    Some(place.cluster(is_cluster).prefix(prefix))
 }
 
 /// `postgres.url` with what belongs to it: `password_file`, `ca_file`, `interval` (30 s) and

@@ -80,6 +80,26 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// All tables that are yet to be taken, by their names, which the operator chooses.
+    pub fn named_tables(&mut self) -> Vec<(String, Section<'a>)> {
+        let mut tables = Vec::new();
+        for (name, value) in std::mem::take(&mut self.table) {
+            match value {
+                Value::Table(table) => {
+                    let section = Section {
+                        sink: self.sink,
+                        path: self.path_of(&name),
+                        table,
+                        known: Vec::new(),
+                    };
+                    tables.push((name, section));
+                }
+                other => self.refuse(&name, wrong_kind("a table", &other)),
+            }
+        }
+        tables
+    }
+
     /// The tables in the list under that key; none where the file has no such list.
     pub fn tables(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.take(key) else {
@@ -152,6 +172,15 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The `true` or `false` under that key.
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        if value.as_bool().is_none() {
+            self.refuse(key, wrong_kind("true or false", &value));
+        }
+        value.as_bool()
+    }
+
     /// The strings under that key.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.take(key)?;
@@ -173,6 +202,25 @@ impl<'a> Section<'a> {
     /// Whether the file has that key, and it is yet to be taken.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// That key could be here.
+    pub fn know(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
+    /// Leaves that key out of account: it was judged already.
+    pub fn skip(&mut self, key: &str) {
+        self.table.remove(key);
+    }
+
+    /// Whether something in this section was refused already.
+    pub fn has_refused_below(&self) -> bool {
+        let below = format!("{}.", self.path);
+        let problems = self.sink.problems.borrow();
+        problems
+            .iter()
+            .any(|problem| problem.key.starts_with(&below))
     }
 
     /// Refuses that key, if it is there, with these words.
@@ -242,7 +290,7 @@ fn wrong_kind(expected: &str, got: &Value) -> String {
 }
 
 /// The known key that differs from this one by at most two edits.
-fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .map(|word| (edits_between(key, word), *word))

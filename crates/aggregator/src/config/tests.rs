@@ -45,6 +45,12 @@ fn a_full_file_is_taken() {
         [retention]
         days = 7
         max_size = "10 GB"
+        [redis]
+        url = "rediss://tollmesh@redis.example:6380/2"
+        password_file = "/etc/tollmesh/redis-password"
+        ca_file = "/etc/tollmesh/ca.pem"
+        cluster = true
+        prefix = "prod"
         [postgres]
         url = "postgres://tollmesh@db.example:6432/costs"
         password_file = "/etc/tollmesh/password"
@@ -60,6 +66,9 @@ fn a_full_file_is_taken() {
     assert_eq!(config.retention_bytes_max, Some(10_000_000_000));
     let overrides = config.overrides.as_deref();
     assert_eq!(overrides, Some(Path::new("/etc/tollmesh/overrides.toml")));
+    let redis = config.redis.unwrap();
+    assert_eq!(redis.to_string(), "rediss://redis.example:6380");
+    assert_eq!(redis.key_prefix(), "prod");
     let postgres = config.postgres.unwrap();
     assert_eq!(
         postgres.place.to_string(),
@@ -188,8 +197,35 @@ fn every_mistake_has_its_message() {
              to 120",
         ),
         (
-            "[redis]\nurl = \"redis://x\"",
-            "tollmesh.toml: redis: not available in this version; remove it",
+            "[redis]\nurl = \"redis.example:6379\"",
+            "tollmesh.toml: redis.url: not a URL of Redis; expected such as \
+             \"redis://redis.example:6379\", or \"rediss://…\" for TLS",
+        ),
+        (
+            "[redis]\nurl = \"rediss://x/#insecure\"",
+            "tollmesh.toml: redis.url: \"#insecure\" is not taken: certificates are always \
+             verified; name their authority in ca_file",
+        ),
+        (
+            "[redis]\ncluster = true",
+            "tollmesh.toml: redis.url: missing; name the server, or remove the section",
+        ),
+        (
+            "[redis]\nurl = \"redis://u:secret@x\"\npassword_file = \"/p\"",
+            "tollmesh.toml: redis.password_file: the URL holds a password too; remove that one",
+        ),
+        (
+            "[redis]\nurl = \"redis://x\"\nca_file = \"/ca.pem\"",
+            "tollmesh.toml: redis.ca_file: the URL is of no TLS; begin it with \"rediss://\"",
+        ),
+        (
+            "[redis]\nurl = \"redis://x\"\ncluster = \"yes\"",
+            "tollmesh.toml: redis.cluster: found \"yes\"; expected true or false",
+        ),
+        (
+            "[redis]\nurl = \"redis://x\"\nprefix = \"{a}\"",
+            "tollmesh.toml: redis.prefix: \"{a}\" cannot begin a key; expected 1 to 64 letters, \
+             digits or \"-_.:\"",
         ),
         (
             "drain = \n",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio_postgres::error::SqlState;
 
 use crate::ledger::{AppendError, QueryError};
+use crate::trust::TrustError;
 
 /// A failure on the way to the store. No variant shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -26,15 +27,9 @@ pub enum ForwardError {
         /// Why.
         source: io::Error,
     },
-    /// The certificates to trust cannot be read.
-    #[error("{} holds no certificates in PEM form that can be read", path.display())]
-    Certificates {
-        /// The file, or the system's folder.
-        path: PathBuf,
-    },
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] tokio_rustls::rustls::Error),
+    /// There is nobody to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The store was made by a later release.
     #[error(
         "the store has schema version {found}, this tollmesh knows version {known}; {}",

@@ -1,7 +1,7 @@
 //! TLS to the store, by rustls: whatever certificate a server shows is verified.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,12 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 use crate::forward::error::ForwardError;
+use crate::trust;
 
 /// Makes handshakes with servers.
 #[derive(Clone)]
@@ -35,33 +34,8 @@ pub struct Encrypted<S>(client::TlsStream<S>);
 impl Tls {
     /// Trusts the authorities in that file, or else those of the system.
     pub fn new(ca_file: Option<&Path>) -> Result<Tls, ForwardError> {
-        let mut roots = RootCertStore::empty();
-        match ca_file {
-            Some(path) => {
-                let unreadable = || ForwardError::Certificates {
-                    path: PathBuf::from(path),
-                };
-                let found = CertificateDer::pem_file_iter(path).map_err(|_| unreadable())?;
-                for certificate in found {
-                    let certificate = certificate.map_err(|_| unreadable())?;
-                    roots.add(certificate).map_err(|_| unreadable())?;
-                }
-                if roots.is_empty() {
-                    return Err(unreadable());
-                }
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
-            }
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Tls {
-            config: Arc::new(config),
-        })
+        let config = trust::client_config(ca_file)?;
+        Ok(Tls { config })
     }
 }
 

@@ -124,6 +124,14 @@ pub async fn coverage(
     respond(&headers, &rows.await?)
 }
 
+/// `GET /api/v1/budgets`
+pub async fn budgets(
+    State(operator): State<Arc<Operator>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    respond(&headers, &operator.budgets.rows())
+}
+
 /// `GET /api/v1/prices?model=gpt-4o&provider=&at=`
 pub async fn prices(
     State(operator): State<Arc<Operator>>,

@@ -46,6 +46,10 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
             "checked": tables.book.checked(),
             "refused": broken,
         },
+        "budgets": {
+            "refused": operator.budgets.broken(),
+            "store_failing": operator.budgets.store_failing(),
+        },
     });
     // A store that is away delays what it is told, and harms nobody: it is a detail.
     if let Some(forwarding) = operator.forwarding() {
@@ -66,7 +70,9 @@ pub async fn metrics(State(operator): State<Arc<Operator>>) -> Result<Response, 
     operator.observe();
     let text = operator
         .exposition
-        .text(&operator.ledger)
+        .text(&operator.ledger, |out| {
+            operator.budgets.push_metrics(out, &operator.tags);
+        })
         .map_err(|error| {
             tracing::error!(%error, "metrics cannot be written");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics are broken")
@@ -103,6 +109,9 @@ impl Operator {
                 .forward_pending_rows
                 .set(saturate(forwarding.pending));
         }
+        self.budgets.observe();
+        let is_current = self.budgets.broken().is_none();
+        metrics.budget_reload_successful.set(i64::from(is_current));
         let is_current = self.prices.broken().is_none();
         metrics.price_reload_successful.set(i64::from(is_current));
         if let Some(age) = self.prices.age(clock::now()) {

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::StatusCode;
 
+use crate::budgets::Budgets;
 use crate::forward::Status;
 use crate::ledger::Ledger;
 use crate::metrics::{Exposition, Metrics};
@@ -30,6 +31,8 @@ pub struct Operator {
     pub forwarding: Option<Arc<Mutex<Status>>>,
     /// The price tables.
     pub prices: Arc<Prices>,
+    /// The budgets in force.
+    pub budgets: Budgets,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// All metrics as text.
@@ -56,6 +59,7 @@ pub fn router(operator: Operator) -> Router {
             get(outcomes::outcomes).post(outcomes::tell),
         )
         .route("/api/v1/coverage", get(api::coverage))
+        .route("/api/v1/budgets", get(api::budgets))
         .route("/api/v1/prices", get(api::prices))
         .route("/api/v1/reprice", post(reprice::reprice))
         .fallback(not_found)
@@ -82,6 +86,7 @@ async fn index() -> Response {
         /api/v1/outcomes?by=feature                        what accepted answers cost\n\
         POST /api/v1/outcomes                              tells outcomes; needs the token\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
+        /api/v1/budgets                                    how far budgets are spent\n\
         /api/v1/prices?model=gpt-4o                        the price rows in force, with source\n\
         POST /api/v1/reprice?from=2026-11-01&dry_run=true  calls priced anew; needs the token\n\
         /metrics  /healthz  /readyz\n\n\

@@ -1,26 +1,22 @@
-//! What filters may do: the decision table, and answers to reservations.
-//!
-//! No budgets are configurable yet, so the table is empty and every reservation is allowed.
+//! What filters ask about budgets, read and checked.
 
 use std::time::Duration;
 
 use hyper::StatusCode;
-use tollmesh_wire::{Decision, DecisionTable, ReservationRequest, VERSION};
+use tollmesh_wire::{ReservationRequest, VERSION};
 
 use crate::problem::Problem;
 
 /// Proxies and middleboxes cut what is silent for longer.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// The version of the table that says nothing.
-const TABLE_VERSION: u64 = 1;
 
 /// A filter's question for a newer table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Poll {
     /// The version that it has; 0 for none.
-    after: u64,
+    pub after: u64,
     /// How long it waits for a newer one.
-    wait: Duration,
+    pub wait: Duration,
 }
 
 impl Poll {
@@ -44,27 +40,10 @@ impl Poll {
         }
         Ok(poll)
     }
-
-    /// Returns when there is something to answer. A version that is not ours is from another life
-    /// of the aggregator and is answered at once.
-    pub async fn wait(&self) {
-        if self.after == TABLE_VERSION {
-            tokio::time::sleep(self.wait).await;
-        }
-    }
 }
 
-/// The table in force.
-pub fn table() -> DecisionTable {
-    DecisionTable {
-        v: VERSION,
-        version: TABLE_VERSION,
-        budgets: Vec::new(),
-    }
-}
-
-/// The answer to a reservation.
-pub fn reserve(body: &[u8]) -> Result<Decision, Problem> {
+/// Reads a question for a reservation.
+pub fn reservation(body: &[u8]) -> Result<ReservationRequest, Problem> {
     let request: ReservationRequest = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("not a reservation of wire version {VERSION}: {error}");
         Problem::new(StatusCode::BAD_REQUEST, detail)
@@ -75,9 +54,11 @@ pub fn reserve(body: &[u8]) -> Result<Decision, Problem> {
         };
         return Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string()));
     }
-    Ok(Decision::Allow {
-        reservation_id: None,
-    })
+    if request.event_id.is_empty() {
+        let detail = "event_id is missing; the event that settles the reservation has it";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
+    Ok(request)
 }
 
 #[cfg(test)]
@@ -99,13 +80,16 @@ mod tests {
 
     #[test]
     fn reservations() {
-        let allowed = reserve(br#"{"v":1,"event_id":"e"}"#).unwrap();
-        assert_eq!(
-            serde_json::to_string(&allowed).unwrap(),
-            r#"{"decision":"allow"}"#
-        );
-        let refused = reserve(br#"{"v":2,"event_id":"e"}"#).unwrap_err();
-        assert!(refused.detail.contains("wire version 2"), "{refused:?}");
-        assert_eq!(reserve(b"{").unwrap_err().status, 400);
+        let read = reservation(br#"{"v":1,"event_id":"e","body_bytes":7}"#).unwrap();
+        assert_eq!((read.event_id.as_str(), read.body_bytes), ("e", 7));
+        for (body, why) in [
+            (&br#"{"v":2,"event_id":"e"}"#[..], "wire version 2"),
+            (br#"{"v":1}"#, "event_id is missing"),
+            (b"{", "not a reservation of wire version 1"),
+        ] {
+            let refused = reservation(body).unwrap_err();
+            assert_eq!(refused.status, 400);
+            assert!(refused.detail.contains(why), "{refused:?}");
+        }
     }
 }

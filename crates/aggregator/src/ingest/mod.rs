@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use crate::budgets::Budgets;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::prices::Prices;
@@ -41,6 +42,7 @@ pub struct Ingest {
     prices: Arc<Prices>,
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
+    budgets: Budgets,
     room: Semaphore,
     /// Whether the last append failed, so that a failure is logged once and not for each batch.
     is_failing: AtomicBool,
@@ -57,12 +59,14 @@ impl Ingest {
         prices: Arc<Prices>,
         metrics: Arc<Metrics>,
         activity: Arc<Activity>,
+        budgets: Budgets,
     ) -> Ingest {
         Ingest {
             ledger,
             prices,
             metrics,
             activity,
+            budgets,
             room: Semaphore::new(BATCHES_MAX),
             is_failing: AtomicBool::new(false),
         }
@@ -98,16 +102,17 @@ impl Ingest {
     async fn reservations(&self, request: Request<Incoming>) -> Answer {
         let _working = self.activity.begin();
         let body = collect(request, RESERVATION_BYTES_MAX).await?;
-        json(StatusCode::OK, &decisions::reserve(&body)?)
+        let reservation = decisions::reservation(&body)?;
+        json(StatusCode::OK, &self.budgets.reserve(&reservation).await)
     }
 
     async fn decisions(&self, query: Option<&str>) -> Answer {
         let poll = decisions::Poll::parse(query.unwrap_or_default())?;
-        tokio::select! {
-            () = poll.wait() => {}
-            () = self.activity.stopping() => {}
-        }
-        json(StatusCode::OK, &decisions::table())
+        let table = tokio::select! {
+            table = self.budgets.wait(poll.after, poll.wait) => table,
+            () = self.activity.stopping() => self.budgets.table(),
+        };
+        json(StatusCode::OK, &*table)
     }
 }
 

@@ -110,6 +110,14 @@ pub enum LedgerError {
         /// What SQLite says.
         source: rusqlite::Error,
     },
+    /// What budgets had spent before could not be read.
+    #[error("{}: what was spent before cannot be read", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<QueryError>,
+    },
     /// The writer thread could not be started.
     #[error("cannot start the ledger's writer thread")]
     Thread(#[source] io::Error),

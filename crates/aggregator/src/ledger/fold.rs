@@ -199,12 +199,13 @@ mod tests {
     use tollmesh_wire::{Event, Source, Timestamp};
 
     use super::*;
+    use crate::ledger::budgets::{Charges, NoCharger};
     use crate::ledger::entry::{CostRecord, Entry};
     use crate::ledger::query::{Dimension, Reader, Span, SpendQuery};
     use crate::ledger::queue::Batch;
     use crate::ledger::rollup::HOUR_MS;
     use crate::ledger::totals::{Increments, NoMeter};
-    use crate::ledger::transaction::Store;
+    use crate::ledger::transaction::{Measuring, Store};
 
     #[test]
     fn days_and_months_begin_at_midnight_utc() {
@@ -261,9 +262,16 @@ mod tests {
                 entries,
                 quarantine: vec![],
             };
-            let mut increments = Increments::default();
             store
-                .transact(&[batch], &mut NoMeter, &mut increments)
+                .transact(
+                    &[batch],
+                    Measuring {
+                        meter: &mut NoMeter,
+                        increments: &mut Increments::default(),
+                        charger: &mut NoCharger,
+                        charges: &mut Charges::default(),
+                    },
+                )
                 .unwrap();
         };
         append(&mut store, (0..200).map(entry).collect());

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::budgets::{Adopted, Charger, Denial, Identity, NoCharger, Step};
 use crate::ledger::entry::{Appended, Entry, Quarantined};
-use crate::ledger::error::{AppendError, LedgerError};
+use crate::ledger::error::{AppendError, LedgerError, QueryError};
 use crate::ledger::outbox::Note;
 use crate::ledger::outcomes::{CallOutcome, Told};
 use crate::ledger::query::Reader;
@@ -30,6 +31,8 @@ pub struct LedgerOptions {
     pub dir: PathBuf,
     /// What counts its events.
     pub meter: Box<dyn Meter>,
+    /// What charges its events to budgets.
+    pub charger: Box<dyn Charger>,
     /// Events that may wait for the writer.
     pub queue_events_max: usize,
     /// Whether another store is to have every row, so that retention spares those that it has not.
@@ -73,6 +76,7 @@ impl LedgerOptions {
         LedgerOptions {
             dir: dir.into(),
             meter: Box::new(NoMeter),
+            charger: Box::new(NoCharger),
             queue_events_max: QUEUE_EVENTS_MAX,
             forwards: false,
         }
@@ -81,6 +85,12 @@ impl LedgerOptions {
     /// The same with that meter.
     pub fn meter(mut self, meter: impl Meter) -> LedgerOptions {
         self.meter = Box::new(meter);
+        self
+    }
+
+    /// The same with that charger.
+    pub fn charger(mut self, charger: impl Charger) -> LedgerOptions {
+        self.charger = Box::new(charger);
         self
     }
 
@@ -184,6 +194,32 @@ impl Ledger {
                 next => place = next,
             }
         }
+    }
+
+    /// Notes that another life of the budgets' enforcement begins, and says which it is.
+    pub async fn begin(&self) -> Result<Identity, AppendError> {
+        let answer = self.queue.begin()?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Has events charged to these budgets from here on. What calls of the past spent in the windows
+    /// of those that are new here is charged first, so that no call is left out or counted twice.
+    /// After the commit the charger hears of the new accounts, and then [`Charger::adopted`].
+    pub async fn adopt(&self, budgets: Vec<Adopted>) -> Result<(), AppendError> {
+        let answer = self.queue.adopt(budgets)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Takes a step of the budgets' own; returns after the commit.
+    pub async fn budgets(&self, step: Step) -> Result<(), AppendError> {
+        let answer = self.queue.budgets(step)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// What budgets did to the call with that id, or to the calls of that request; the latest first.
+    /// Blocks.
+    pub fn denials(&self, id: &str) -> Result<Vec<Denial>, QueryError> {
+        self.reader.denials(id)
     }
 
     /// Questions to this ledger; they do not hold up the writer.

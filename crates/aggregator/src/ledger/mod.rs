@@ -7,8 +7,10 @@
 //! questions on connections of its own, from this process or another.
 //!
 //! The ledger does not know HTTP, prices, or the names of metrics: a [`Meter`] says what an event
-//! adds to which series. It asks for no wall clock.
+//! adds to which series, and a [`Charger`] what it charges to which budget. It asks for no wall
+//! clock.
 
+pub mod budgets;
 mod checked;
 pub(crate) mod codes;
 mod counters;
@@ -37,6 +39,7 @@ mod transaction;
 mod wide;
 mod writer;
 
+pub use budgets::{Charger, Charges};
 pub use entry::{Appended, CostLine, CostRecord, Entry, Original, Quarantined, Recorded, Refusal};
 pub use error::{AppendError, LedgerError, QueryError};
 pub use handle::{Health, Ledger, LedgerOptions};

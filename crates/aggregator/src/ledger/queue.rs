@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::budgets::{Adopted, Identity, Step as BudgetStep};
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::AppendError;
 use crate::ledger::outbox::Note;
@@ -40,6 +41,9 @@ pub enum Message {
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
     Fold(i64, oneshot::Sender<Stepped<bool>>),
+    Begin(oneshot::Sender<Stepped<Identity>>),
+    Adopt(Vec<Adopted>, oneshot::Sender<Stepped<()>>),
+    Budgets(BudgetStep, oneshot::Sender<Stepped<()>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -65,6 +69,9 @@ pub enum After {
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
     Fold(i64, oneshot::Sender<Stepped<bool>>),
+    Begin(oneshot::Sender<Stepped<Identity>>),
+    Adopt(Vec<Adopted>, oneshot::Sender<Stepped<()>>),
+    Budgets(BudgetStep, oneshot::Sender<Stepped<()>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -167,6 +174,36 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for another life of the budgets' enforcement to be noted.
+    pub fn begin(&self) -> Result<oneshot::Receiver<Stepped<Identity>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Begin(answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Asks for events to be charged to these budgets from then on.
+    pub fn adopt(
+        &self,
+        budgets: Vec<Adopted>,
+    ) -> Result<oneshot::Receiver<Stepped<()>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Adopt(budgets, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
+    /// Asks for a step of the budgets' own.
+    pub fn budgets(&self, step: BudgetStep) -> Result<oneshot::Receiver<Stepped<()>>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        self.sender
+            .send(Message::Budgets(step, answer))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Events that wait.
     pub fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
@@ -215,6 +252,18 @@ impl Group {
                 }
                 Message::Fold(before_hour, answer) => {
                     group.after = Some(After::Fold(before_hour, answer));
+                    return group;
+                }
+                Message::Begin(answer) => {
+                    group.after = Some(After::Begin(answer));
+                    return group;
+                }
+                Message::Adopt(budgets, answer) => {
+                    group.after = Some(After::Adopt(budgets, answer));
+                    return group;
+                }
+                Message::Budgets(step, answer) => {
+                    group.after = Some(After::Budgets(step, answer));
                     return group;
                 }
                 Message::Close(done) => {

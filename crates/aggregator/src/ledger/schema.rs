@@ -13,10 +13,10 @@ use crate::ledger::{pages, wide};
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 6;
+pub const SCHEMA_VERSION: i64 = 7;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
@@ -27,8 +27,10 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("schema_3_to_4.sql"),
     // Version 5 keeps sums of days and months, filled in the background, and outcomes of calls.
     include_str!("schema_days_outcomes.sql"),
-    // Version 6 keeps the tags that calls lacked and sums of days by pod, and numbers outcomes.
-    include_str!("schema_5_to_6.sql"),
+    // Version 6 keeps what calls charged to budgets, and what budgets did to calls.
+    include_str!("schema_budgets.sql"),
+    // Version 7 keeps the tags that calls lacked and sums of days by pod, and numbers outcomes.
+    include_str!("schema_6_to_7.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
@@ -49,7 +51,7 @@ const CHECKPOINT_PAGES: u32 = 4_096;
 /// have made it grow.
 const WAL_FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
-/// Prepared statements that a connection keeps; the writer has about twenty.
+/// Prepared statements that a connection keeps; the writer has about thirty.
 const STATEMENTS_MAX: usize = 48;
 
 /// Opens the ledger for writing; makes it where the file is missing or empty.

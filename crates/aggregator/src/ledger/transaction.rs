@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
-use tollmesh_wire::Timestamp;
 use tollmesh_wire::event::Kind;
+use tollmesh_wire::{Event, Timestamp};
 
+use crate::ledger::budgets::{self, Adopted, Charger, Charges, Identity, Known, Settled, Spend};
 use crate::ledger::checked::Checked;
 use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{Appended, Entry, Recorded};
@@ -50,6 +51,20 @@ struct Recording<'t> {
     rollup: Rollup,
     increments: &'t mut Increments,
     meter: &'t mut dyn Meter,
+    charges: &'t mut Charges,
+    charger: &'t mut dyn Charger,
+}
+
+/// Who measures what a transaction brings, and what they make of it.
+pub struct Measuring<'m> {
+    /// The counters' meter.
+    pub meter: &'m mut dyn Meter,
+    /// What it added.
+    pub increments: &'m mut Increments,
+    /// The budgets' charger.
+    pub charger: &'m mut dyn Charger,
+    /// What it charged.
+    pub charges: &'m mut Charges,
 }
 
 impl Store {
@@ -86,23 +101,21 @@ impl Store {
         ))
     }
 
-    /// Records all batches durably, with one answer for each, and leaves in `increments` what the
-    /// meter added.
+    /// Records all batches durably, with one answer for each, and leaves in `measuring` what was
+    /// counted and charged.
     pub fn transact(
         &mut self,
         batches: &[Batch],
-        meter: &mut dyn Meter,
-        increments: &mut Increments,
+        measuring: Measuring<'_>,
     ) -> Result<Vec<Appended>, LedgerError> {
-        self.try_transact(batches, meter, increments)
+        self.try_transact(batches, measuring)
             .map_err(schema::failed(&self.path, "a transaction failed"))
     }
 
     fn try_transact(
         &mut self,
         batches: &[Batch],
-        meter: &mut dyn Meter,
-        increments: &mut Increments,
+        measuring: Measuring<'_>,
     ) -> rusqlite::Result<Vec<Appended>> {
         let transaction = begin(&mut self.connection)?;
         let mut recording = Recording {
@@ -112,8 +125,10 @@ impl Store {
             dictionaries: &mut self.dictionaries,
             count: self.count,
             rollup: Rollup::default(),
-            increments,
-            meter,
+            increments: measuring.increments,
+            meter: measuring.meter,
+            charges: measuring.charges,
+            charger: measuring.charger,
         };
         let appended = batches
             .iter()
@@ -210,6 +225,53 @@ impl Store {
             &self.path,
             "hours cannot be folded into days",
         ))
+    }
+
+    /// Raises accounts to what is known, and says what stands in them then.
+    pub fn restore_budgets(&mut self, known: &Known) -> Result<Vec<Spend>, LedgerError> {
+        self.budgets(|connection| budgets::restore(connection, known))
+    }
+
+    /// Begins another life of the budgets' enforcement.
+    pub fn begin_budgets(&mut self) -> Result<Identity, LedgerError> {
+        self.budgets(budgets::begin)
+    }
+
+    /// The budgets that rows have been charged to without a gap.
+    pub fn budget_ids(&mut self) -> Result<Vec<String>, LedgerError> {
+        self.budgets(budgets::ids)
+    }
+
+    /// Has rows charged to exactly these budgets, and raises accounts to what was spent before;
+    /// says what stands in all of them then.
+    pub fn adopt(
+        &mut self,
+        adopted: &[Adopted],
+        before: &[Spend],
+    ) -> Result<Vec<Spend>, LedgerError> {
+        self.budgets(|connection| {
+            budgets::set_ids(connection, adopted)?;
+            budgets::raise(connection, before)?;
+            budgets::load(connection)
+        })
+    }
+
+    /// Takes a step of the budgets' own.
+    pub fn take_budget_step(&mut self, step: &budgets::Step) -> Result<(), LedgerError> {
+        self.budgets(|connection| budgets::take(connection, step))
+    }
+
+    fn budgets<T>(
+        &mut self,
+        take: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        let take = |connection: &mut Connection| {
+            let transaction = begin(connection)?;
+            let taken = take(&transaction)?;
+            transaction.commit()?;
+            Ok(taken)
+        };
+        take(&mut self.connection).map_err(schema::failed(&self.path, "budgets cannot be written"))
     }
 
     /// Finds out whether the file can be written, by a commit that changes nothing that matters.
@@ -353,6 +415,8 @@ impl Recording<'_> {
         let row = self.count.last_row + 1;
         row::bind(&mut self.insert, row, checked, ids)?;
         if self.insert.raw_execute()? == 0 {
+            // The answer to its first coming may be what was lost: its reservation is not left open.
+            self.settle(checked.event(), self.charges.charges.len());
             return Ok(Recorded::Duplicate);
         }
         self.count.last_row = row;
@@ -360,7 +424,27 @@ impl Recording<'_> {
         self.rollup.add(checked, ids);
         self.meter
             .measure(checked.entry, Occasion::New, self.increments);
+        self.charge(checked.entry, Occasion::New);
         Ok(Recorded::Accepted)
+    }
+
+    fn charge(&mut self, entry: &Entry, occasion: Occasion<'_>) {
+        let first = self.charges.charges.len();
+        self.charger.charge(entry, occasion, self.charges);
+        self.settle(&entry.event, first);
+    }
+
+    /// Notes what the event charged, from that charge on.
+    fn settle(&mut self, event: &Event, first: usize) {
+        let charges = first..self.charges.charges.len();
+        // Also without a reservation's id: a filter that gave up waiting for it does not know it.
+        if !self.charger.is_absent() {
+            self.charges.settled.push(Settled {
+                event_id: event.event_id.clone(),
+                reservation_id: event.reservation_id.clone(),
+                charges,
+            });
+        }
     }
 
     fn complete(&mut self, waiting: &Stored, late: &Checked<'_>) -> rusqlite::Result<Recorded> {
@@ -381,6 +465,7 @@ impl Recording<'_> {
         counted.cost.total = waiting.first_cost();
         let occasion = Occasion::Completed(&counted);
         self.meter.measure(&merged, occasion, self.increments);
+        self.charge(&merged, occasion);
         Ok(Recorded::Completed)
     }
 
@@ -388,6 +473,11 @@ impl Recording<'_> {
     fn finish(self) -> rusqlite::Result<RowCount> {
         self.rollup.write(self.connection)?;
         counters::add(self.connection, self.increments)?;
+        budgets::add(self.connection, &self.charges.charges)?;
+        budgets::keep_denials(self.connection, &self.charges.denials)?;
+        if self.charger.is_absent() {
+            budgets::set_ids(self.connection, &[])?;
+        }
         self.count.write(self.connection)?;
         Ok(self.count)
     }

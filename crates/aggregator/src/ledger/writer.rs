@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::budgets::{self, Adopted, Charger, Charges};
 use crate::ledger::entry::Appended;
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
 use crate::ledger::outbox::Note;
+use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::reprice::{Place, Repricing};
 use crate::ledger::schema;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
-use crate::ledger::transaction::Store;
+use crate::ledger::transaction::{Measuring, Store};
 
 /// How often an ailing ledger is tried while nobody appends, so that readiness comes back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,10 +44,13 @@ pub struct Shared {
 pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError> {
     let lock = lock::take(&options.dir)?;
     let shared = Arc::new(Shared::default());
+    let path = options.dir.join(LEDGER_FILE);
     let mut writer = Writer {
-        path: options.dir.join(LEDGER_FILE),
+        reader: Reader::new(path.clone(), Arc::clone(&shared.suspected)),
+        path,
         store: None,
         meter: options.meter,
+        charger: options.charger,
         forwards: options.forwards,
         shared: Arc::clone(&shared),
         _lock: lock,
@@ -61,9 +66,11 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
 
 struct Writer {
     path: PathBuf,
+    reader: Reader,
     /// The open file, unless the last use of it failed.
     store: Option<Store>,
     meter: Box<dyn Meter>,
+    charger: Box<dyn Charger>,
     /// Whether retention spares rows that are yet to be forwarded.
     forwards: bool,
     shared: Arc<Shared>,
@@ -127,6 +134,15 @@ impl Writer {
                     let _ =
                         answer.send(self.step(|store| store.fold(before_hour, FOLD_GROUPS_MAX)));
                 }
+                Some(After::Begin(answer)) => {
+                    let _ = answer.send(self.step(Store::begin_budgets));
+                }
+                Some(After::Adopt(budgets, answer)) => {
+                    let _ = answer.send(self.adopt(&budgets));
+                }
+                Some(After::Budgets(step, answer)) => {
+                    let _ = answer.send(self.step(|store| store.take_budget_step(&step)));
+                }
                 Some(After::Close(done)) => {
                     self.end();
                     // The lock goes before the answer.
@@ -172,12 +188,22 @@ impl Writer {
         let started = Instant::now();
         let mut store = self.take_store()?;
         let mut increments = Increments::default();
+        let mut charges = Charges::default();
         let rows_before = store.rows();
-        let appended = store.transact(batches, self.meter.as_mut(), &mut increments)?;
+        let measuring = Measuring {
+            meter: self.meter.as_mut(),
+            increments: &mut increments,
+            charger: self.charger.as_mut(),
+            charges: &mut charges,
+        };
+        let appended = store.transact(batches, measuring)?;
         let rows = store.rows();
         self.store = Some(store);
         self.shared.rows.store(rows, Ordering::Relaxed);
         write(&self.shared.totals).merge(&increments);
+        if !self.charger.is_absent() {
+            self.charger.committed(charges);
+        }
         self.recover();
         self.meter.committed(Committed {
             elapsed: started.elapsed(),
@@ -220,6 +246,34 @@ impl Writer {
         repriced.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
+    /// Has events charged to these budgets. What was spent before in the windows of those that are
+    /// new here is read from rows; nobody writes any meanwhile.
+    fn adopt(&mut self, adopted: &[Adopted]) -> Result<(), AppendError> {
+        let done = self.take_store().and_then(|mut store| {
+            let known = store.budget_ids()?;
+            let mut before = Vec::new();
+            let new = adopted
+                .iter()
+                .filter(|b| !known.iter().any(|id| **id == *b.id));
+            for (budget, past) in new.flat_map(|b| b.windows.iter().map(move |past| (b, past))) {
+                let rows =
+                    self.reader
+                        .spend(&past.query)
+                        .map_err(|source| LedgerError::Unread {
+                            path: self.path.clone(),
+                            source: Box::new(source),
+                        })?;
+                before.extend(budgets::of_rows(budget, past, &rows));
+            }
+            let spends = store.adopt(adopted, &before)?;
+            self.store = Some(store);
+            self.charger.opened(spends);
+            self.charger.adopted();
+            Ok(())
+        });
+        done.map_err(|error| AppendError::Storage(self.ail(error)))
+    }
+
     /// One step that changes neither rows nor counters.
     fn step<T>(
         &mut self,
@@ -245,6 +299,10 @@ impl Writer {
         }
         let mut totals = write(&self.shared.totals);
         *totals = store.restore_totals(&totals)?;
+        if !self.charger.is_absent() {
+            let spends = store.restore_budgets(&self.charger.known())?;
+            self.charger.opened(spends);
+        }
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
         Ok(store)
     }

@@ -17,6 +17,7 @@ use crate::config;
 use crate::ledger::{Ledger, Totals};
 pub use meter::LabelMeter;
 use series::SeriesBook;
+pub use text::push_pair;
 
 /// Declares the metrics of the process: the doc comment is the help text, the field's name with
 /// `tollmesh_` before it the metric's, the words in brackets its labels.
@@ -96,6 +97,21 @@ metrics! {
         pub forward_failures_total: IntCounter,
         /// Calls that postgres.url does not keep, by reason: refused, or outside_retention.
         pub forward_skipped_rows_total: IntCounterVec ["reason"],
+        /// Calls that a budget refused.
+        pub budget_denied_requests_total: IntCounterVec ["budget"],
+        /// Calls in flight that something is reserved for.
+        pub budget_open_reservations: IntGauge,
+        /// Whether the store of leases answered the last time; 1 without redis.url.
+        pub budget_store_up: IntGauge,
+        /// Whether the newest budgets' file is in force; 0 where it is bad and the old one stays.
+        pub budget_reload_successful: IntGauge,
+        /// Keys above a tier that found no room in the table for filters.
+        pub budget_keys_untold_total: IntCounter,
+        /// Attempts to tell a receiver of an alert, by outcome: taken, failed (it is tried again), or
+        /// given_up.
+        pub alert_deliveries_total: IntCounterVec ["receiver", "channel", "outcome"],
+        /// Alerts that found no room in a queue; one that is noticed again is told then.
+        pub alerts_dropped_total: IntCounter,
         /// 1, with what is running.
         pub build_info: IntGaugeVec ["version"],
     }
@@ -216,9 +232,14 @@ impl Slots {
 }
 
 impl Exposition {
-    /// The text format, version 0.0.4.
-    pub fn text(&self, ledger: &Ledger) -> Result<String, prometheus::Error> {
+    /// The text format, version 0.0.4; `more` appends families of its own.
+    pub fn text(
+        &self,
+        ledger: &Ledger,
+        more: impl FnOnce(&mut String),
+    ) -> Result<String, prometheus::Error> {
         let mut out = String::with_capacity(64 * 1024);
+        more(&mut out);
         ledger.totals(|totals| kept::push_families(&mut out, totals, self.only.as_deref()));
         TextEncoder::new().encode_utf8(&self.metrics.registry.gather(), &mut out)?;
         Ok(out)

@@ -58,16 +58,12 @@ pub fn states<S: Store>(
     let Some(window) = window(policy, at) else {
         return Ok(Vec::new());
     };
-    let per = policy.per.iter().map(|name| dimension(name));
-    let outcome = Dimension::Column(Column::Outcome);
     let rows = store.spend(&SpendQuery {
-        by: per.chain([outcome]).collect(),
-        interval_ms: None,
         span: Span {
             from: Some(wire(window.start)),
             to: Some(at),
         },
-        filters: filters(policy),
+        ..spent_by(policy)
     })?;
     let mut sums: BTreeMap<Vec<Option<String>>, (Decimal, u64)> = BTreeMap::new();
     if policy.per.is_empty() {
@@ -88,6 +84,18 @@ pub fn states<S: Store>(
         .collect();
     states.sort_by(|a, b| b.spent.cmp(&a.spent).then_with(|| a.key.cmp(&b.key)));
     Ok(states)
+}
+
+/// The question for what calls spent of a budget: by the values of its keys, and by the outcome
+/// behind them.
+pub(crate) fn spent_by(policy: &Policy) -> SpendQuery {
+    let per = policy.per.iter().map(|name| dimension(name));
+    let outcome = Dimension::Column(Column::Outcome);
+    SpendQuery {
+        by: per.chain([outcome]).collect(),
+        filters: filters(policy),
+        ..SpendQuery::default()
+    }
 }
 
 /// The window that ends with the instant, or is cut by it: the instant itself is the first that is

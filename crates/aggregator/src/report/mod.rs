@@ -3,7 +3,7 @@
 //! A report asks a [`Store`] for sums and calls, works on what comes back, and knows neither files
 //! nor where those rows are kept. Amounts stay whole pico-dollars until they are shown.
 
-mod budgets;
+pub(crate) mod budgets;
 mod causes;
 mod chargeback;
 mod daily;

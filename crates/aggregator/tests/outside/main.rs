@@ -3,12 +3,16 @@
 /// Running processes, and a client for them.
 mod process;
 
+/// Budgets as operators work with them.
+mod budgets;
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
 /// Recovery from access logs.
 mod import;
 /// Outcomes, traces, sessions and periods over the API; backup and check of a live ledger.
 mod ledger;
+/// Budgets in force: reservations, charges, restarts, tables for filters.
+mod limits;
 /// Starts that cannot succeed: one clear line each, and exit code 2.
 mod refusals;
 /// Price files that change while events arrive.

@@ -275,7 +275,7 @@ fn budgets_stand_as_they_were_at_the_days_end() {
     let told = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(1), "{told}");
     assert!(
-        told.contains("budgets.toml: budgets are compared with in"),
+        told.contains("budget \"idle\": nothing is ever done"),
         "{told}"
     );
 

@@ -8,6 +8,7 @@ mod file;
 mod filter;
 mod forgotten;
 mod parts;
+mod past;
 pub mod postgres;
 mod quarantined;
 mod reader;

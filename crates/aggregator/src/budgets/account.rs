@@ -1,0 +1,261 @@
+//! One budget, one key, one cell: what is spent, held and granted.
+
+use std::sync::Arc;
+
+use tollmesh_budget::lease::{Holder, Memory, Reply, Report, Terms};
+
+use super::policies::{Budget, Span};
+use super::store::CellKey;
+use crate::ledger::budgets::{Grant, SpendKey};
+
+/// How long an account that changes waits before it tells the store, in milliseconds.
+const DIRTY_BEAT_MS: u64 = 2_000;
+/// The same of one that does not: it hears what others spend, and its lease goes on.
+const IDLE_BEAT_MS: u64 = 5_000;
+/// The same of one that nobody has used for [`PARKED_AFTER_MS`].
+const PARKED_BEAT_MS: u64 = 60_000;
+/// When an account counts as parked.
+const PARKED_AFTER_MS: u64 = 120_000;
+/// What a node keeps in stock for calls to come: what it takes in so many milliseconds.
+const STOCK_MS: u64 = 10_000;
+/// Of a limit, at most one part in so many is in stock.
+const STOCK_SHARE: u64 = 20;
+/// How long the store keeps a cell after it counts no more, in milliseconds: ledgers that were away
+/// for a month still tell what they spent.
+const KEPT_AFTER_MS: i64 = 35 * 86_400_000;
+
+/// One cell's account.
+#[derive(Debug)]
+pub struct Account {
+    /// The budget.
+    pub budget: Arc<Budget>,
+    /// Its name in the ledger.
+    pub at: SpendKey,
+    /// The values of the budget's keys.
+    pub key: Vec<String>,
+    /// When calls are counted here.
+    pub cell: Span,
+    /// This node's side of the lease, in the store's units.
+    pub holder: Holder,
+    /// What calls through this node spent, as the ledger counts.
+    pub amount: i128,
+    /// Calls through this node that the budget denied.
+    pub denied: u64,
+    /// What all other nodes had spent at the last reply, in the store's units.
+    pub others_spent: u64,
+    /// What all other nodes may spend, at the last reply.
+    pub others_allocated: u64,
+    /// The highest tier that is reached.
+    pub tier: Option<usize>,
+    /// What calls may cost that went ahead without a lease, in the store's units.
+    pub unleased: u64,
+    /// When the account has told the store, on the clock of leases.
+    told_ms: Option<u64>,
+    /// What we had spent by the last report.
+    told: u64,
+    /// When a call used it.
+    used_ms: u64,
+    /// Whether the store knows less than we do.
+    is_dirty: bool,
+    /// Whether calls wait for the store's answer.
+    is_urgent: bool,
+    /// What calls that wait ask for, together.
+    waiting: u64,
+    /// What was reserved since the last report.
+    taken: u64,
+    /// How fast calls reserve, units in [`STOCK_MS`].
+    pace: u64,
+    /// What the ledger's disk says was granted.
+    persisted: u64,
+}
+
+impl Account {
+    /// An account as it was left.
+    pub fn new(budget: Arc<Budget>, at: SpendKey, key: Vec<String>, cell: Span) -> Account {
+        Account {
+            budget,
+            at,
+            key,
+            cell,
+            holder: Holder::new(0, None),
+            amount: 0,
+            denied: 0,
+            others_spent: 0,
+            others_allocated: 0,
+            tier: None,
+            unleased: 0,
+            told_ms: None,
+            told: 0,
+            used_ms: 0,
+            is_dirty: true,
+            is_urgent: false,
+            waiting: 0,
+            taken: 0,
+            pace: 0,
+            persisted: 0,
+        }
+    }
+
+    /// The same with what a ledger says was spent and granted.
+    pub fn restored(mut self, holder: Holder, amount: i128, denied: u64, granted: u64) -> Account {
+        self.holder = holder;
+        self.amount = amount;
+        self.denied = denied;
+        self.persisted = granted;
+        self
+    }
+
+    /// The cell's name in the store.
+    pub fn cell_key(&self) -> CellKey {
+        CellKey {
+            budget: self.at.budget.to_string(),
+            key: self.key.clone(),
+            window_start_ms: self.at.window_ms,
+        }
+    }
+
+    /// What all nodes have spent here, in the store's units.
+    pub fn spent(&self) -> u64 {
+        self.holder.committed().saturating_add(self.others_spent)
+    }
+
+    /// What all nodes may spend here, in the store's units.
+    pub fn allocated(&self) -> u64 {
+        let own = self.holder.granted().max(self.holder.committed());
+        own.saturating_add(self.others_allocated)
+    }
+
+    /// Whether the store has ever answered.
+    pub fn is_known(&self) -> bool {
+        self.holder.deadline_ms().is_some()
+    }
+
+    /// Notes that a call uses it.
+    pub fn use_at(&mut self, now_ms: u64) {
+        self.used_ms = now_ms;
+    }
+
+    /// Notes what was reserved.
+    pub fn took(&mut self, units: u64) {
+        self.taken = self.taken.saturating_add(units);
+        self.is_dirty = true;
+    }
+
+    /// Notes that something changed that the store is to hear of.
+    pub fn touch(&mut self) {
+        self.is_dirty = true;
+    }
+
+    /// Notes that a call waits for so much more.
+    pub fn wait_for(&mut self, units: u64) {
+        self.waiting = self.waiting.saturating_add(units);
+        self.is_urgent = true;
+    }
+
+    /// Whether it is time to tell the store.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        let Some(told) = self.told_ms else {
+            return true;
+        };
+        let beat = if self.is_urgent {
+            0
+        } else if self.is_dirty {
+            DIRTY_BEAT_MS
+        } else if now_ms.saturating_sub(self.used_ms) < PARKED_AFTER_MS {
+            IDLE_BEAT_MS
+        } else {
+            PARKED_BEAT_MS
+        };
+        now_ms >= told.saturating_add(beat)
+    }
+
+    /// What to tell the store. A cell that is over, or a node that ends, keeps nothing in stock.
+    pub fn report(&mut self, now_ms: u64, seq: u64, is_over: bool) -> Report {
+        let elapsed = now_ms
+            .saturating_sub(self.told_ms.unwrap_or(now_ms))
+            .max(100);
+        let pace = self.taken.saturating_mul(STOCK_MS) / elapsed;
+        // Half of what was: a pause between two calls is no end.
+        self.pace = pace.max(self.pace / 2);
+        let want_more = match is_over || !self.budget.is_strict() {
+            true => 0,
+            false => self.stock().saturating_add(self.waiting),
+        };
+        self.told_ms = Some(now_ms);
+        self.told = self.holder.committed();
+        self.is_dirty = false;
+        self.is_urgent = false;
+        self.waiting = 0;
+        self.taken = 0;
+        self.holder.report(now_ms, seq, want_more)
+    }
+
+    /// What to have beyond what calls in flight hold. Towards the end of the limit all nodes keep
+    /// little, or each would deny for what others keep.
+    fn stock(&self) -> u64 {
+        if self.pace == 0 {
+            return 0;
+        }
+        let limit = self.budget.hard_units;
+        let least = (limit / 200).max(1);
+        let room = limit.saturating_sub(self.spent()) / 8;
+        let most = (limit / STOCK_SHARE).min(room).max(least);
+        self.pace.clamp(least, most)
+    }
+
+    /// Takes the store's answer; says what has to be on disk before it may be used.
+    pub fn take(&mut self, reply: &Reply, sent_ms: u64) -> Option<Grant> {
+        let raised = self.holder.take(reply, sent_ms);
+        if reply.is_stale {
+            self.is_dirty = true;
+            return None;
+        }
+        let granted = self.holder.granted();
+        self.others_spent = reply.spent.saturating_sub(self.told);
+        self.others_allocated = reply.allocated.saturating_sub(reply.granted);
+        let is_other = granted != self.persisted;
+        (raised.is_some() || is_other).then(|| Grant {
+            at: self.at.clone(),
+            end_ms: self.budget.counts_until(self.cell),
+            granted,
+            memory: write_memory(&self.holder.memory()),
+        })
+    }
+
+    /// The grant is on disk.
+    pub fn persisted(&mut self, granted: u64) {
+        self.persisted = granted;
+        self.holder.persisted(granted);
+    }
+
+    /// What the store is asked under, where so much may be allocated in the cell.
+    pub fn terms(&self, limit: u64) -> Terms {
+        let expire = self.budget.counts_until(self.cell) + KEPT_AFTER_MS;
+        Terms::new(limit, expire.max(0).unsigned_abs())
+    }
+}
+
+/// What is kept with a grant, as a ledger keeps it.
+pub fn write_memory(memory: &Memory) -> String {
+    let Memory {
+        epoch,
+        version,
+        seen,
+        members,
+        life,
+    } = memory;
+    format!("{epoch} {version} {seen} {members} {life}")
+}
+
+/// Reads that again; what is none is nothing.
+pub fn read_memory(text: &str) -> Memory {
+    let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    Memory {
+        epoch: next(),
+        version: next(),
+        seen: next(),
+        members: next(),
+        life: next(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Whether a call may go ahead: all budgets that concern it, all or none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollmesh_budget::estimate;
+use tollmesh_budget::lease::{Refusal, ReservationId};
+use tollmesh_budget::{Facts, OnUnavailable};
+use tollmesh_wire::{Decision, Denied, ReservationRequest, Subject, Timestamp};
+
+use super::policies::{Budget, Span};
+use super::state::{Hold, Refused, State};
+use super::{Budgets, Shared, worst};
+use crate::clock;
+use crate::ledger::budgets::SpendKey;
+
+/// How long a call waits for the store's answer. Filters wait for ours, and apps for theirs.
+const STORE_TIME_MAX: Duration = Duration::from_millis(100);
+/// When a refused call may well be let go ahead, though its window is not over: others settle.
+const RETRY_SECONDS: u64 = 1;
+/// Calls in flight that may be reserved at a time: some 300 bytes each.
+const RESERVATIONS_MAX: usize = 200_000;
+
+/// What one budget is asked for a call.
+struct Wanted {
+    budget: Arc<Budget>,
+    at: SpendKey,
+    cell: Span,
+    units: u64,
+}
+
+/// Why a call cannot go ahead at once.
+struct Stopped {
+    budget: Arc<Budget>,
+    at: SpendKey,
+    cell: Span,
+    units: u64,
+    why: Refusal,
+}
+
+/// What is done about an account that could not be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// The store may answer in time.
+    Wait,
+    /// It did not.
+    Unavailable,
+}
+
+impl Budgets {
+    /// Decides on a call, and holds what it may cost. Asking twice for one event holds once.
+    pub async fn reserve(&self, request: &ReservationRequest) -> Decision {
+        let deadline = tokio::time::Instant::now() + STORE_TIME_MAX;
+        let shared = &self.0;
+        loop {
+            let replied = shared.replied.notified();
+            tokio::pin!(replied);
+            // Before the look: an answer that comes in between is not missed.
+            replied.as_mut().enable();
+            if let Some(decision) = shared.decide(request, Last::Wait) {
+                return decision;
+            }
+            shared.wake.notify_one();
+            if tokio::time::timeout_at(deadline, replied).await.is_err() {
+                let decision = shared.decide(request, Last::Unavailable);
+                return decision.unwrap_or(ALLOWED);
+            }
+        }
+    }
+
+    /// Whether any call has to ask.
+    pub fn reserves(&self) -> bool {
+        self.0.policies.load().reserve()
+    }
+}
+
+/// Of a call that no budget holds anything for.
+const ALLOWED: Decision = Decision::Allow {
+    reservation_id: None,
+};
+
+impl Shared {
+    /// The decision; `None` where the store has to be asked first.
+    fn decide(&self, request: &ReservationRequest, last: Last) -> Option<Decision> {
+        let unix_ms = clock::now().as_unix_ms();
+        let now_ms = clock::since_boot_ms();
+        let wanted = self.wanted(request, unix_ms, now_ms);
+        if wanted.is_empty() {
+            return Some(ALLOWED);
+        }
+        let mut state = self.state();
+        if let Some(id) = state.reserved(&request.event_id) {
+            return Some(allowed(id));
+        }
+        if state.n_reserved() >= RESERVATIONS_MAX {
+            return wanted.first().map(|w| {
+                let denied = denial(&w.budget, w.cell, "budget_unverifiable");
+                Decision::Deny(Denied {
+                    retry_after_seconds: Some(RETRY_SECONDS),
+                    ..denied
+                })
+            });
+        }
+        let id = state.next_id(unix_ms);
+        let mut holds = Vec::with_capacity(wanted.len());
+        for wanted in &wanted {
+            match take(&mut state, id, wanted, now_ms, last) {
+                Ok(hold) => holds.push(hold),
+                Err(why) => {
+                    state.let_go(id, &holds);
+                    let stopped = Stopped {
+                        budget: Arc::clone(&wanted.budget),
+                        at: wanted.at.clone(),
+                        cell: wanted.cell,
+                        units: wanted.units,
+                        why,
+                    };
+                    return stopped.decision(&mut state, request, now_ms, last);
+                }
+            }
+        }
+        state.keep(id, &request.event_id, holds, now_ms);
+        Some(allowed(id))
+    }
+
+    /// What each strict budget that concerns the call has to hold for it.
+    fn wanted(&self, request: &ReservationRequest, unix_ms: i64, now_ms: u64) -> Vec<Wanted> {
+        let policies = self.policies.load();
+        let subject = Subject::from(request);
+        let strict = policies
+            .concerning(&subject)
+            .filter(|budget| budget.is_strict() && !budget.spares(&subject));
+        let facts = Facts {
+            body_bytes: request.body_bytes,
+            media_bytes: request.media_bytes,
+            max_output_tokens: request.max_output_tokens,
+            choices: request.n_choices,
+        };
+        let mut wanted = Vec::new();
+        for budget in strict {
+            let Some(cell) = budget.cell_at(unix_ms) else {
+                continue;
+            };
+            let limit = &budget.policy.limit;
+            let bound = estimate::bound(&facts, budget.policy.estimate_output_tokens);
+            let amount = worst::amount(limit, &bound, || {
+                let rates = self.worst.rates(&self.prices, request, unix_ms);
+                rates.worst(&bound, request.body_bytes)
+            });
+            let mut state = self.state();
+            let key = budget.key_of(&subject);
+            let at = state.open(budget, key, cell, now_ms).at.clone();
+            if budget.cell_ms().is_some() {
+                state.open_before(&at, self.is_shared(), now_ms);
+            }
+            wanted.push(Wanted {
+                budget: Arc::clone(budget),
+                at,
+                cell,
+                units: limit.units_of(amount),
+            });
+        }
+        wanted
+    }
+}
+
+/// Holds what the call may cost in one account, by its lease, or else by what the budget says of
+/// calls that cannot be verified.
+fn take(
+    state: &mut State,
+    id: ReservationId,
+    wanted: &Wanted,
+    now_ms: u64,
+    last: Last,
+) -> Result<Hold, Refusal> {
+    let hold = |is_leased| Hold {
+        at: wanted.at.clone(),
+        units: wanted.units,
+        is_leased,
+    };
+    let why = match state.hold(&wanted.at, id, wanted.units, now_ms) {
+        Ok(()) => return Ok(hold(true)),
+        Err(why) => why,
+    };
+    let is_unverifiable = matches!(why, Refusal::Expired | Refusal::NeedsGrant);
+    if last == Last::Wait || !is_unverifiable || state.is_store_answering {
+        return Err(why);
+    }
+    let Some(account) = state.accounts.get_mut(&wanted.at) else {
+        return Err(why);
+    };
+    let most = match wanted.budget.policy.on_unavailable {
+        OnUnavailable::Closed => return Err(why),
+        OnUnavailable::Open => u64::MAX,
+        OnUnavailable::OpenCapped { allowance } => wanted.budget.units(allowance),
+    };
+    let unleased = account.unleased.saturating_add(wanted.units);
+    if unleased > most {
+        return Err(why);
+    }
+    account.unleased = unleased;
+    Ok(hold(false))
+}
+
+impl Stopped {
+    /// The denial; `None` where the call waits for the store.
+    fn decision(
+        self,
+        state: &mut State,
+        request: &ReservationRequest,
+        now_ms: u64,
+        last: Last,
+    ) -> Option<Decision> {
+        let budget = &self.budget;
+        let is_open = matches!(self.why, Refusal::NeedsGrant | Refusal::Expired);
+        if is_open && last == Last::Wait {
+            if let Some(account) = state.accounts.get_mut(&self.at) {
+                account.wait_for(self.units);
+            }
+            return None;
+        }
+        let denied = match self.why {
+            Refusal::Rebuilding { until_ms } => Denied {
+                retry_after_seconds: Some(until_ms.saturating_sub(now_ms).div_ceil(1_000).max(1)),
+                ..denial(budget, self.cell, "budget_rebuilding")
+            },
+            Refusal::Exhausted => Denied {
+                retry_after_seconds: self.may_fit_soon(state).then_some(RETRY_SECONDS),
+                ..denial(budget, self.cell, "budget_exceeded")
+            },
+            Refusal::NeedsGrant | Refusal::Expired if !state.is_store_answering => Denied {
+                retry_after_seconds: Some(RETRY_SECONDS),
+                ..denial(budget, self.cell, "budget_unverifiable")
+            },
+            // The store answers, and what it can give now is too little for this call.
+            Refusal::NeedsGrant | Refusal::Expired => Denied {
+                retry_after_seconds: Some(RETRY_SECONDS),
+                ..denial(budget, self.cell, "budget_exceeded")
+            },
+        };
+        if let Some(account) = state.accounts.get_mut(&self.at) {
+            // Others may have given back what they kept: the next call finds out.
+            account.touch();
+        }
+        if let Some(account) = state.accounts.get(&self.at) {
+            let refused = Refused {
+                asked: self.units,
+                spent: state.spent(account),
+                held: account.holder.held(),
+                at: self.at,
+            };
+            state.refuse(&request.event_id, refused);
+        }
+        Some(Decision::Deny(denied))
+    }
+}
+
+impl Stopped {
+    /// Whether there is room for the call once others have settled: only what they hold is in its
+    /// way.
+    fn may_fit_soon(&self, state: &State) -> bool {
+        let account = state.accounts.get(&self.at);
+        let spent = account.map_or(0, |account| state.spent(account));
+        spent.saturating_add(self.units) <= self.budget.hard_units
+    }
+}
+
+fn allowed(id: ReservationId) -> Decision {
+    Decision::Allow {
+        reservation_id: Some(id.to_string()),
+    }
+}
+
+fn denial(budget: &Budget, cell: Span, reason: &str) -> Denied {
+    Denied {
+        budget: budget.policy.name.clone(),
+        reason: reason.to_owned(),
+        reset_at: Some(Timestamp::from_unix_ms(cell.end)),
+        retry_after_seconds: None,
+        limit: budget.policy.limit.to_string(),
+        window: budget.policy.window.to_string(),
+    }
+}

@@ -1,0 +1,303 @@
+//! How budgets stand, for people and for Prometheus.
+
+use std::fmt::Write as _;
+
+use rust_decimal::Decimal;
+use serde_json::{Map, Value, json};
+use tollmesh_budget::{Enforce, Limit};
+use tollmesh_wire::Timestamp;
+
+use super::Budgets;
+use super::account::Account;
+use super::policies::{Budget, Span};
+use super::state::State;
+use super::table::percent;
+use crate::clock;
+use crate::metrics::push_pair;
+use crate::rows::Rows;
+
+/// The columns of a budget's state.
+pub const COLUMNS: &[&str] = &[
+    "budget",
+    "key",
+    "unit",
+    "limit",
+    "spent",
+    "used_percent",
+    "reserved",
+    "lease",
+    "tier",
+    "action",
+    "projected",
+    "denied",
+    "window_start",
+    "window_end",
+    "granting_from",
+    "enforce",
+];
+/// Keys of one budget that `/metrics` shows one by one; `/api/v1/budgets` shows all.
+const KEYS_SHOWN_MAX: usize = 100;
+
+/// How far one key of a budget has come.
+struct Standing<'s> {
+    budget: &'s Budget,
+    key: Vec<String>,
+    window: Span,
+    spent: u64,
+    reserved: u64,
+    lease: u64,
+    tier: Option<usize>,
+    denied: u64,
+    granting_from: Option<i64>,
+}
+
+impl Budgets {
+    /// All budgets and their keys in the present window, in the file's order, the most spent first.
+    pub fn rows(&self) -> Rows {
+        let unix_ms = clock::now().as_unix_ms();
+        let state = self.0.state();
+        let standings = standings(&state, unix_ms);
+        Rows {
+            columns: COLUMNS.iter().map(|&name| name.to_owned()).collect(),
+            items: standings.iter().map(|s| s.item(unix_ms)).collect(),
+            next_cursor: None,
+        }
+    }
+
+    /// Appends the budgets' gauges. A key is a label only where `labels` has every tag that it is
+    /// made of; else keys are counted by tier.
+    pub fn push_metrics(&self, out: &mut String, labels: &[String]) {
+        let unix_ms = clock::now().as_unix_ms();
+        let state = self.0.state();
+        let standings = standings(&state, unix_ms);
+        let mut shown: Vec<&Standing<'_>> = Vec::new();
+        let mut last = None;
+        let mut n = 0;
+        for standing in &standings {
+            n = match last == Some(&standing.budget.id) {
+                true => n + 1,
+                false => 0,
+            };
+            last = Some(&standing.budget.id);
+            let is_label = standing.budget.per.iter().all(|tag| labels.contains(tag));
+            if is_label && n < KEYS_SHOWN_MAX {
+                shown.push(standing);
+            }
+        }
+        push_gauges(out, &shown);
+        push_keys(out, &standings);
+    }
+}
+
+fn standings(state: &State, unix_ms: i64) -> Vec<Standing<'_>> {
+    let mut standings = Vec::new();
+    for budget in &state.policies.all {
+        let (Some(cell), Some(window)) = (budget.cell_at(unix_ms), budget.window_at(unix_ms))
+        else {
+            continue;
+        };
+        let own = state.accounts.values();
+        let own = own.filter(|a| a.at.budget == budget.id && a.cell == cell);
+        let first = standings.len();
+        standings.extend(own.map(|account| standing(state, account, window)));
+        if first == standings.len() && budget.per.is_empty() {
+            standings.push(Standing::unused(budget, window));
+        }
+        if let Some(own) = standings.get_mut(first..) {
+            own.sort_by(|a, b| b.spent.cmp(&a.spent).then_with(|| a.key.cmp(&b.key)));
+        }
+    }
+    standings
+}
+
+fn standing<'s>(state: &'s State, account: &'s Account, window: Span) -> Standing<'s> {
+    let now_ms = clock::since_boot_ms();
+    let wait_ms = account.holder.granting_from_ms().saturating_sub(now_ms);
+    let granting_from = clock::now().as_unix_ms() + i64::try_from(wait_ms).unwrap_or(0);
+    Standing {
+        budget: &account.budget,
+        key: account.key.clone(),
+        window,
+        spent: state.spent(account),
+        reserved: account.holder.held(),
+        lease: account.holder.left(),
+        tier: account.tier,
+        denied: account.denied,
+        granting_from: (wait_ms > 0).then_some(granting_from),
+    }
+}
+
+impl<'s> Standing<'s> {
+    fn unused(budget: &'s Budget, window: Span) -> Standing<'s> {
+        Standing {
+            budget,
+            key: Vec::new(),
+            window,
+            spent: 0,
+            reserved: 0,
+            lease: 0,
+            tier: None,
+            denied: 0,
+            granting_from: None,
+        }
+    }
+
+    fn item(&self, unix_ms: i64) -> Map<String, Value> {
+        let budget = self.budget;
+        let policy = &budget.policy;
+        let amount = |units| Value::from(budget.amount_of(units).to_string());
+        let names = budget.per.iter().cloned();
+        let key: Map<String, Value> = names
+            .zip(self.key.iter().map(|value| Value::from(value.as_str())))
+            .collect();
+        let tier = self.tier.and_then(|n| policy.tiers.get(n));
+        let time = |ms| Timestamp::from_unix_ms(ms).to_string();
+        let item = json!({
+            "budget": policy.name,
+            "key": key,
+            "unit": policy.limit.unit(),
+            "limit": policy.limit.amount().to_string(),
+            "spent": amount(self.spent),
+            "used_percent": self.share(Decimal::ONE_HUNDRED, 1),
+            "reserved": amount(self.reserved),
+            "lease": amount(self.lease),
+            "tier": tier.map(|tier| percent(tier.at)),
+            "action": tier.map(|tier| tier.action.name()),
+            "projected": self.projected(unix_ms).map(|d| d.to_string()),
+            "denied": self.denied,
+            "window": { "start": time(self.window.start), "end": time(self.window.end) },
+            "window_start": time(self.window.start),
+            "window_end": time(self.window.end),
+            "granting_from": self.granting_from.map(time),
+            "enforce": enforce(policy.enforce),
+        });
+        match item {
+            Value::Object(item) => item,
+            _ => Map::new(),
+        }
+    }
+
+    /// What is spent at the window's end, if it goes on as it did so far.
+    fn projected(&self, unix_ms: i64) -> Option<Decimal> {
+        let elapsed = Decimal::from((unix_ms - self.window.start).max(1));
+        let length = Decimal::from(self.window.end - self.window.start);
+        let spent = self.budget.amount_of(self.spent);
+        let projected = spent.checked_mul(length)?.checked_div(elapsed)?;
+        let places = match self.budget.policy.limit {
+            Limit::Usd(_) => 6,
+            Limit::Tokens(_) | Limit::Requests(_) => 0,
+        };
+        Some(projected.round_dp(places).normalize())
+    }
+
+    /// The share of the limit that is spent.
+    fn share(&self, of: Decimal, places: u32) -> Option<String> {
+        let spent = self.budget.amount_of(self.spent);
+        let share = spent.checked_div(self.budget.policy.limit.amount())?;
+        let share = share.checked_mul(of)?.round_dp(places).normalize();
+        Some(share.to_string())
+    }
+}
+
+const fn enforce(enforce: Enforce) -> &'static str {
+    match enforce {
+        Enforce::Observe => "observe",
+        Enforce::Cached => "cached",
+        Enforce::Strict => "strict",
+    }
+}
+
+/// The families with a series for each key.
+fn push_gauges(out: &mut String, shown: &[&Standing<'_>]) {
+    type Value = fn(&Standing<'_>) -> Option<String>;
+    let families: [(&str, &str, Value); 5] = [
+        (
+            "tollmesh_budget_limit_usd",
+            "The most that may be spent in a window.",
+            |s| s.usd(None),
+        ),
+        (
+            "tollmesh_budget_spent_usd",
+            "What is spent in the present window, by all nodes.",
+            |s| s.usd(Some(s.spent)),
+        ),
+        (
+            "tollmesh_budget_reserved_usd",
+            "What calls in flight through this node may cost.",
+            |s| s.usd(Some(s.reserved)),
+        ),
+        (
+            "tollmesh_budget_used_ratio",
+            "The share of the limit that is spent, in whatever unit it has.",
+            |s| s.share(Decimal::ONE, 6),
+        ),
+        (
+            "tollmesh_budget_tier",
+            "The tiers that are reached: 0 for none, 1 for the first.",
+            |s| Some(s.tier.map_or(0, |n| n + 1).to_string()),
+        ),
+    ];
+    for (name, help, value) in families {
+        let mut is_first = true;
+        for standing in shown {
+            let Some(value) = value(standing) else {
+                continue;
+            };
+            if std::mem::take(&mut is_first) {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+            }
+            let mut set = String::new();
+            push_pair(&mut set, "budget", &standing.budget.policy.name);
+            push_pair(&mut set, "key", &standing.key.join("/"));
+            let _ = writeln!(out, "{name}{{{set}}} {value}");
+        }
+    }
+}
+
+impl Standing<'_> {
+    /// Those units in dollars, the limit itself where none are given; `None` for other units.
+    fn usd(&self, units: Option<u64>) -> Option<String> {
+        match (self.budget.policy.limit, units) {
+            (Limit::Usd(_), Some(units)) => Some(self.budget.amount_of(units).to_string()),
+            (Limit::Usd(usd), None) => Some(usd.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// How many keys of each budget have come how far.
+fn push_keys(out: &mut String, standings: &[Standing<'_>]) {
+    let name = "tollmesh_budget_keys";
+    let mut counts: Vec<((&str, String), u64)> = Vec::new();
+    for standing in standings {
+        let tiers = &standing.budget.policy.tiers;
+        let tier = standing.tier.and_then(|n| tiers.get(n));
+        let tier = tier.map_or_else(|| "none".to_owned(), |tier| percent(tier.at));
+        let place = (standing.budget.policy.name.as_str(), tier);
+        match counts.iter_mut().find(|(known, _)| *known == place) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((place, 1)),
+        }
+    }
+    if counts.is_empty() {
+        return;
+    }
+    let help = "Keys of a budget that have reached that tier and no higher one.";
+    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+    for ((budget, tier), n) in counts {
+        let mut set = String::new();
+        push_pair(&mut set, "budget", budget);
+        push_pair(&mut set, "tier", &tier);
+        let _ = writeln!(out, "{name}{{{set}}} {n}");
+    }
+}
+
+impl Budgets {
+    /// Brings the budgets' own gauges up to this instant.
+    pub fn observe(&self) {
+        let n = self.0.state().n_reserved();
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        self.0.metrics.budget_open_reservations.set(n);
+    }
+}

@@ -1,0 +1,233 @@
+//! The conversation with the store of leases, in beats, and the sweeps that go with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::Account;
+use super::store::{Ask, Store, StoreError};
+use super::{Budgets, Shared};
+use crate::clock;
+use crate::ledger::Ledger;
+use crate::ledger::budgets::{Grant, SpendKey, Step};
+
+/// How often accounts are looked at although nobody waits.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Accounts that one message to the store speaks of.
+const BATCH_MAX: usize = 512;
+/// Between two tries of a store that does not answer.
+const BACK_OFF: Duration = Duration::from_millis(200);
+/// How often what is over is swept out.
+const SWEEP_EVERY_MS: u64 = 10_000;
+/// How long accounts stay in memory after their window: calls that were let go ahead in it end.
+const KEPT_MS: i64 = 3_600_000;
+/// How long they stay in the ledger: what is asked about a month ago can be told.
+const LEDGER_KEPT_MS: i64 = 40 * 86_400_000;
+/// How long a node that ends tries to give back what it holds.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// One report on its way.
+struct Sent {
+    at: SpendKey,
+    sent_ms: u64,
+}
+
+impl Budgets {
+    /// Talks to the store and keeps the table up to date. Never returns.
+    pub async fn keep(self) {
+        let shared = &self.0;
+        let (Some(store), Some(ledger)) = (shared.store.get(), shared.ledger.get()) else {
+            return;
+        };
+        let mut registered = Vec::new();
+        let mut swept_ms = 0;
+        loop {
+            let woken = shared.wake.notified();
+            let _ = tokio::time::timeout(LOOK_EVERY, woken).await;
+            let now_ms = clock::since_boot_ms();
+            if now_ms.saturating_sub(swept_ms) >= SWEEP_EVERY_MS {
+                swept_ms = now_ms;
+                shared.sweep(ledger, now_ms).await;
+            }
+            shared.register(store.as_ref(), &mut registered).await;
+            shared.beat(store.as_ref(), ledger).await;
+            shared.publish();
+        }
+    }
+
+    /// Gives back what is held in stock, for a node that ends.
+    pub async fn finish(&self) {
+        let (Some(store), Some(ledger)) = (self.0.store.get(), self.0.ledger.get()) else {
+            return;
+        };
+        {
+            let mut state = self.0.state();
+            state.is_ending = true;
+            for account in state.accounts.values_mut() {
+                account.wait_for(0);
+            }
+        }
+        let farewell = async { while self.0.beat(store.as_ref(), ledger).await {} };
+        if tokio::time::timeout(FAREWELL_TIME_MAX, farewell)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "leases were not all given back; they are when this ledger is served again"
+            );
+        }
+    }
+}
+
+impl Shared {
+    /// Tells the store of what is due and takes its answers; says whether it did.
+    async fn beat(&self, store: &dyn Store, ledger: &Ledger) -> bool {
+        let (asks, sent) = self.due();
+        if asks.is_empty() {
+            return false;
+        }
+        let replies = store.sync(&asks).await;
+        let mut grants = Vec::new();
+        let mut failed = None;
+        {
+            let mut state = self.state();
+            for (sent, reply) in sent.iter().zip(replies) {
+                match reply {
+                    Ok(reply) => {
+                        if let Some(account) = state.accounts.get_mut(&sent.at) {
+                            grants.extend(account.take(&reply, sent.sent_ms));
+                            account.unleased = 0;
+                        }
+                        state.judge(&sent.at);
+                    }
+                    Err(error) => {
+                        if let Some(account) = state.accounts.get_mut(&sent.at) {
+                            account.touch();
+                        }
+                        failed = Some(error);
+                    }
+                }
+            }
+            state.is_store_answering = failed.is_none();
+        }
+        self.tell(failed.as_ref());
+        if !grants.is_empty() {
+            self.persist(ledger, grants).await;
+        }
+        self.replied.notify_waiters();
+        if failed.is_some() {
+            tokio::time::sleep(BACK_OFF).await;
+            return false;
+        }
+        true
+    }
+
+    /// Has the disk know of grants before they are used.
+    async fn persist(&self, ledger: &Ledger, grants: Vec<Grant>) {
+        let granted: Vec<(SpendKey, u64)> = grants
+            .iter()
+            .map(|grant| (grant.at.clone(), grant.granted))
+            .collect();
+        if let Err(error) = ledger.budgets(Step::Grants(grants)).await {
+            tracing::warn!(%error, "leases cannot be noted, and are not used");
+            return;
+        }
+        let mut state = self.state();
+        for (at, granted) in granted {
+            if let Some(account) = state.accounts.get_mut(&at) {
+                account.persisted(granted);
+            }
+        }
+    }
+
+    /// The reports that are due, with what their replies need.
+    fn due(&self) -> (Vec<Ask>, Vec<Sent>) {
+        let unix_ms = clock::now().as_unix_ms();
+        let now_ms = clock::since_boot_ms();
+        let mut state = self.state();
+        let due = |account: &&Account| account.is_due(now_ms);
+        let due = state.accounts.values().filter(due).take(BATCH_MAX);
+        let mut due: Vec<SpendKey> = due.map(|account| account.at.clone()).collect();
+        // Earlier cells of a rolling window first: what they have taken bounds the later ones.
+        due.sort_by_key(|at| at.window_ms);
+        let mut asks = Vec::with_capacity(due.len());
+        let mut sent = Vec::with_capacity(due.len());
+        for at in due {
+            let Some(account) = state.accounts.get(&at) else {
+                continue;
+            };
+            let is_over =
+                state.is_ending || unix_ms >= account.cell.end || !state.is_in_force(account);
+            let terms = account.terms(state.limit(account));
+            let seq = state.next_report();
+            let Some(account) = state.accounts.get_mut(&at) else {
+                continue;
+            };
+            asks.push(Ask {
+                cell: account.cell_key(),
+                terms,
+                report: account.report(now_ms, seq, is_over),
+            });
+            sent.push(Sent {
+                at,
+                sent_ms: now_ms,
+            });
+        }
+        (asks, sent)
+    }
+
+    /// Ends what is over.
+    async fn sweep(&self, ledger: &Ledger, now_ms: u64) {
+        let unix_ms = clock::now().as_unix_ms();
+        {
+            let mut state = self.state();
+            let n_expired = state.expire(now_ms);
+            if n_expired > 0 {
+                tracing::warn!(n_expired, "reservations ended that no event has settled");
+            }
+            state.forget(unix_ms, KEPT_MS);
+            // A window that ended takes its tier with it.
+            state.is_table_old = true;
+        }
+        // What cannot be deleted now is in the next sweep.
+        let _ = ledger.budgets(Step::Forget(unix_ms - LEDGER_KEPT_MS)).await;
+    }
+
+    /// Makes budgets known to the store, each once.
+    async fn register(&self, store: &dyn Store, registered: &mut Vec<Arc<str>>) {
+        let policies = self.policies.load_full();
+        let ids: Vec<Arc<str>> = policies.all.iter().map(|b| Arc::clone(&b.id)).collect();
+        if ids == *registered {
+            return;
+        }
+        let names: Vec<String> = ids.iter().map(|id| id.to_string()).collect();
+        match store.register(&names).await {
+            Ok(()) => *registered = ids,
+            Err(error) => self.tell(Some(&error)),
+        }
+    }
+
+    /// Says once that the store does not answer, and once that it does again.
+    fn tell(&self, failed: Option<&StoreError>) {
+        let failed = failed.map(ToString::to_string);
+        self.metrics
+            .budget_store_up
+            .set(i64::from(failed.is_none()));
+        self.store_answers.send_if_modified(|before| {
+            let is_change = before.is_some() != failed.is_some();
+            match &failed {
+                Some(error) if is_change => {
+                    tracing::error!(error, "the store of budgets does not answer");
+                }
+                None if is_change => tracing::info!("the store of budgets answers again"),
+                _ => {}
+            }
+            *before = failed;
+            is_change
+        });
+    }
+
+    /// Whether other nodes may spend from the same cells.
+    pub(super) fn is_shared(&self) -> bool {
+        self.store.get().is_some_and(|store| store.is_shared())
+    }
+}

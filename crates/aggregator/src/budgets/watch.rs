@@ -1,0 +1,155 @@
+//! The budgets' file: read again when it changes; a bad one leaves the old budgets in force.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use notify::Watcher;
+use tokio::sync::Notify;
+use tollmesh_budget::Policy;
+
+use super::Budgets;
+use crate::config::{Problem, Problems, budgets};
+
+/// How often the file is looked at although nothing was notified: network file systems and some
+/// volumes notify nobody.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// A mounted ConfigMap changes in several steps; they are taken as one.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// The file, as it was last looked at.
+pub struct File {
+    path: PathBuf,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Its text, good or bad; `None` where it could not be read.
+    text: Option<String>,
+    /// Why it is not in force.
+    broken: Option<String>,
+}
+
+/// What a look at the file found.
+enum Look {
+    Same,
+    New(Vec<Policy>),
+    Refused(String),
+}
+
+impl File {
+    /// Reads the file for the first time.
+    pub fn read(path: PathBuf) -> Result<(File, Vec<Policy>), Problems> {
+        let text = read(&path).map_err(|what| {
+            Problems(vec![Problem {
+                file: path.display().to_string(),
+                key: String::new(),
+                what,
+            }])
+        })?;
+        let policies = budgets::parse(&path.display().to_string(), &text)?;
+        let seen = Mutex::new(Seen {
+            text: Some(text),
+            broken: None,
+        });
+        Ok((File { path, seen }, policies))
+    }
+
+    /// Why the newest file is not in force.
+    pub fn broken(&self) -> Option<String> {
+        self.seen().broken.clone()
+    }
+
+    fn look(&self) -> Look {
+        let mut seen = self.seen();
+        let name = self.path.display().to_string();
+        let parsed = match read(&self.path) {
+            Ok(text) if seen.text.as_ref() == Some(&text) => return Look::Same,
+            Ok(text) => {
+                let parsed = budgets::parse(&name, &text);
+                seen.text = Some(text);
+                parsed.map_err(|problems| problems.to_string())
+            }
+            Err(what) => {
+                seen.text = None;
+                Err(format!("{name}: {what}"))
+            }
+        };
+        match parsed {
+            Ok(policies) => {
+                seen.broken = None;
+                Look::New(policies)
+            }
+            Err(why) if seen.broken.as_ref() == Some(&why) => Look::Same,
+            Err(why) => {
+                seen.broken = Some(why.clone());
+                Look::Refused(why)
+            }
+        }
+    }
+
+    /// Has the file looked at again, though it is as it was: it could not be put in force.
+    fn forget(&self) {
+        self.seen().text = None;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches the folder: editors and ConfigMaps replace files, and a watch on the old one would
+    /// then be deaf.
+    fn watcher(&self, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+        let changed = Arc::clone(changed);
+        let told = |error: &notify::Error| {
+            tracing::warn!(%error, "cannot watch the budgets' file; polling only");
+        };
+        let mut watcher = notify::recommended_watcher(move |_| changed.notify_one())
+            .inspect_err(told)
+            .ok()?;
+        let folder = self.path.parent()?;
+        watcher
+            .watch(folder, notify::RecursiveMode::NonRecursive)
+            .inspect_err(told)
+            .ok()?;
+        Some(watcher)
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot be read: {error}; check the path"))
+}
+
+impl Budgets {
+    /// Keeps looking at the file, at once when the file system says that something changed. Never
+    /// returns where there is a file.
+    pub async fn watch(self) {
+        let Some(file) = &self.0.file else { return };
+        let changed = Arc::new(Notify::new());
+        let _watcher = file.watcher(&changed);
+        loop {
+            tokio::select! {
+                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            match file.look() {
+                Look::Same => {}
+                Look::Refused(error) => {
+                    tracing::error!(error, "budgets refused; the old ones stay in force");
+                }
+                Look::New(policies) => {
+                    let n_budgets = policies.len();
+                    match self.adopt(policies).await {
+                        Ok(()) => tracing::info!(n_budgets, "budgets loaded"),
+                        Err(error) => {
+                            file.forget();
+                            tracing::error!(%error, "budgets cannot be put in force yet");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What `tollmesh check` finds in budgets that are well formed: names that nobody knows.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tollmesh_budget::{Enforce, Policy};
+use tollmesh_wire::plugin::{STANDARD_TAGS, TagSources};
+
+use crate::alerts::Receivers;
+use crate::config::section::{nearest, one_of};
+
+/// Facts that the mesh or the provider says, as a budget's `match` and `per` may name them.
+const FACTS: &[&str] = &[
+    "provider",
+    "model",
+    "namespace",
+    "workload",
+    "service_account",
+    "principal",
+    "pod",
+    "node",
+    "cluster",
+];
+
+/// What is wrong in a budgets' file, and what is seldom meant.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What cannot work.
+    pub mistakes: Vec<String>,
+    /// What is no mistake, yet seldom meant.
+    pub warnings: Vec<String>,
+}
+
+/// The names that calls may be known by.
+pub struct Names(BTreeSet<String>);
+
+impl Names {
+    /// The standard names, those that become labels, and those that the filter is told to read.
+    pub fn new(labels: &[String], tags: &TagSources) -> Names {
+        let fixed = FACTS
+            .iter()
+            .chain(STANDARD_TAGS)
+            .map(|&name| name.to_owned());
+        let by_workload = tags.by_workload.iter().flat_map(|entry| entry.tags.keys());
+        let configured = tags
+            .headers
+            .keys()
+            .chain(tags.baggage.keys())
+            .chain(tags.defaults.keys())
+            .chain(tags.precedence.keys())
+            .chain(by_workload)
+            .chain(&tags.required)
+            .chain(labels);
+        Names(fixed.chain(configured.cloned()).collect())
+    }
+
+    /// Why nobody may ever have that name; `None` where it is known.
+    fn unknown(&self, name: &str) -> Option<String> {
+        if self.0.contains(name) {
+            return None;
+        }
+        let known: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        let near = nearest(name, &known).map(|near| format!("did you mean {near:?}? "));
+        Some(format!(
+            "no call is known to have {name:?}; {}a tag of your own is known by the filter's \
+             configuration (--filter-config) or metrics.labels",
+            near.unwrap_or_default()
+        ))
+    }
+}
+
+/// Looks through a file's budgets.
+pub fn look(file: &Path, policies: &[Policy], names: &Names, receivers: &Receivers) -> Found {
+    let mut found = Found::default();
+    let file = file.display();
+    for policy in policies {
+        let place = format!("{file}: budget {:?}", policy.name);
+        let unknown = policy.matches.keys().map(|name| ("match", name));
+        let unknown = unknown.chain(policy.per.iter().map(|name| ("per", name)));
+        for (key, name) in unknown {
+            if let Some(why) = names.unknown(name) {
+                found.warnings.push(format!("{place}: {key}: {why}"));
+            }
+        }
+        for (n, tier) in policy.tiers.iter().enumerate() {
+            for name in tier.except.keys() {
+                if let Some(why) = names.unknown(name) {
+                    let why = format!("{place}: tiers[{n}].except: {why}");
+                    found.warnings.push(why);
+                }
+            }
+            for name in tier.notify.iter().filter(|name| !receivers.knows(name)) {
+                let known = receivers.names();
+                let near = nearest(name, &known).map(|near| format!("did you mean {near:?}? "));
+                found.mistakes.push(format!(
+                    "{place}: tiers[{n}].notify: unknown receiver {name:?}; {}expected {}; \
+                     receivers are the sections [alerts.NAME] of tollmesh.toml",
+                    near.unwrap_or_default(),
+                    one_of(&known)
+                ));
+            }
+        }
+        if policy.enforce != Enforce::Strict && !policy.tiers.iter().any(acts) {
+            found.warnings.push(format!(
+                "{place}: nothing is ever done: add tiers, or enforce = \"strict\""
+            ));
+        }
+    }
+    found
+}
+
+/// Whether anything comes of a tier.
+fn acts(tier: &tollmesh_budget::Tier) -> bool {
+    tier.action != tollmesh_budget::Action::Warn || !tier.notify.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::budgets::parse;
+
+    #[test]
+    fn names_that_nobody_knows_are_told() {
+        let text = r#"
+[[budget]]
+name = "a"
+match = { teem = "x", region = "eu", own = "1", namespace = "shop" }
+per = ["user", "squad"]
+limit = "1 USD"
+window = "day"
+tiers = [ { at = "50%", do = "deny", except = { priorty = "critical" }, notify = ["eng"] } ]
+
+[[budget]]
+name = "b"
+limit = "1 USD"
+window = "day"
+tiers = [ { at = "50%", do = "warn" } ]
+"#;
+        let policies = parse("b.toml", text).unwrap();
+        let tags = TagSources {
+            required: vec!["own".to_owned()],
+            ..TagSources::default()
+        };
+        let names = Names::new(&["region".to_owned()], &tags);
+        let found = look(
+            Path::new("b.toml"),
+            &policies,
+            &names,
+            &Receivers::default(),
+        );
+        let more = "a tag of your own is known by the filter's configuration (--filter-config) or \
+                    metrics.labels";
+        let wanted = [
+            format!(
+                r#"b.toml: budget "a": match: no call is known to have "teem"; did you mean "team"? {more}"#
+            ),
+            format!(r#"b.toml: budget "a": per: no call is known to have "squad"; {more}"#),
+            format!(
+                r#"b.toml: budget "a": tiers[0].except: no call is known to have "priorty"; did you mean "priority"? {more}"#
+            ),
+            r#"b.toml: budget "b": nothing is ever done: add tiers, or enforce = "strict""#
+                .to_owned(),
+        ];
+        assert_eq!(found.warnings, wanted);
+        assert_eq!(
+            found.mistakes,
+            [
+                r#"b.toml: budget "a": tiers[0].notify: unknown receiver "eng"; expected none; receivers are the sections [alerts.NAME] of tollmesh.toml"#
+            ]
+        );
+    }
+}

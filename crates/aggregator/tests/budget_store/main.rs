@@ -1,0 +1,250 @@
+//! What every store of budgets must do, in memory and in a real Redis, alone and as a cluster.
+
+mod broken;
+mod cluster;
+mod in_redis;
+mod redis_server;
+
+use std::fs;
+use std::io::Write;
+
+use tollmesh_aggregator::budgets::store::redis::Script;
+use tollmesh_aggregator::budgets::store::{
+    Ask, CellKey, MemoryStore, Place, RedisStore, Store, StoreError,
+};
+use tollmesh_budget::lease::model::{InMemory, SCENARIOS, run};
+use tollmesh_budget::lease::{Fault, Holder, Reply, Terms};
+
+use in_redis::InRedis;
+use redis_server::Server;
+
+const LIMIT: u64 = 1_000;
+const FAR_FUTURE_MS: u64 = 4_102_444_800_000;
+
+/// A server, unless there is none here.
+fn server(settings: &[&str]) -> Option<Server> {
+    let server = Server::start(settings);
+    if server.is_none() {
+        skip();
+    }
+    server
+}
+
+fn skip() {
+    let word = "no redis-server here: run cargo xtask setup";
+    assert!(std::env::var_os("TOLLMESH_REQUIRE").is_none(), "{word}");
+    // Past the capture of the test's output: a skip must be seen.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {word}");
+}
+
+fn place(server: &Server) -> Place {
+    Place::parse(&server.url()).unwrap()
+}
+
+fn terms() -> Terms {
+    Terms {
+        hold_ms: 0,
+        settle_ms: 0,
+        ..Terms::new(LIMIT, FAR_FUTURE_MS)
+    }
+}
+
+fn cell(budget: &str, key: &str) -> CellKey {
+    CellKey {
+        budget: budget.into(),
+        key: vec![key.into()],
+        window_start_ms: 1_800_000_000_000,
+    }
+}
+
+async fn asked(store: &dyn Store, asks: &[Ask]) -> Vec<Reply> {
+    let replies = store.sync(asks).await;
+    replies.into_iter().map(|reply| reply.unwrap()).collect()
+}
+
+fn ask(cell: &CellKey, holder: &mut Holder, seq: u64, want: u64) -> Ask {
+    Ask {
+        cell: cell.clone(),
+        terms: terms(),
+        report: holder.report(0, seq, want),
+    }
+}
+
+/// The contract.
+async fn holds_limits(store: &dyn Store) {
+    let budgets = ["eng {a}".to_owned(), "ops".to_owned()];
+    store.register(&budgets).await.unwrap();
+    store.register(&budgets).await.unwrap();
+
+    // A batch over several budgets is answered in its order, each cell for itself.
+    let cells = [
+        cell("eng {a}", "ann"),
+        cell("eng {a}", "bob:{}"),
+        cell("ops", "ann"),
+    ];
+    let mut holders = [Holder::default(), Holder::default(), Holder::default()];
+    let batch: Vec<Ask> = cells
+        .iter()
+        .zip(&mut holders)
+        .enumerate()
+        .map(|(n, (cell, holder))| ask(cell, holder, 1, 10 * (n as u64 + 1)))
+        .collect();
+    let replies = asked(store, &batch).await;
+    let granted: Vec<u64> = replies.iter().map(|reply| reply.granted).collect();
+    assert_eq!(granted, [10, 20, 30]);
+    assert!(
+        replies
+            .iter()
+            .all(|reply| reply.limit == LIMIT && !reply.is_stale)
+    );
+
+    // The same report again has the same answer; an older one has none.
+    assert_eq!(asked(store, &batch[..1]).await[0].granted, 10);
+    let [holder, ..] = &mut holders;
+    holder.take(&replies[0], 0);
+    let lower = ask(&cells[0], holder, 2, 0);
+    assert_eq!(
+        asked(store, std::slice::from_ref(&lower)).await[0].granted,
+        0
+    );
+    let stale = &asked(store, &batch[..1]).await[0];
+    assert!(stale.is_stale && stale.granted == 0);
+
+    // A limit is given out once, half of what is left at a time.
+    let mut granted = 0;
+    for seq in 3..20 {
+        let more = ask(&cells[0], holder, seq, LIMIT);
+        let reply = asked(store, &[more]).await[0];
+        assert!(
+            reply.granted >= granted && reply.allocated <= LIMIT,
+            "{reply:?}"
+        );
+        granted = reply.granted;
+        holder.take(&reply, 0);
+        holder.persisted(granted);
+    }
+    assert_eq!(granted, LIMIT);
+    holder.settle(None, LIMIT + 7);
+    let spent = asked(store, &[ask(&cells[0], holder, 20, 0)]).await[0];
+    assert_eq!(
+        (spent.spent, spent.allocated, spent.granted),
+        (LIMIT + 7, LIMIT + 7, LIMIT + 7)
+    );
+
+    assert!(store.claim("eng/ann/85%", 60_000).await.unwrap());
+    assert!(!store.claim("eng/ann/85%", 60_000).await.unwrap());
+    assert!(store.claim("eng/ann/100%", 60_000).await.unwrap());
+    store.release_held_back(&cells[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn in_memory() {
+    holds_limits(&MemoryStore::new("node-1".into())).await;
+}
+
+#[tokio::test]
+async fn in_redis_alone() {
+    let Some(server) = server(&[]) else { return };
+    let store = RedisStore::new(place(&server), "node-1".into());
+    holds_limits(&store).await;
+    // A server that forgets its scripts is told again.
+    server.ask("SCRIPT FLUSH");
+    let fresh = ask(&cell("ops", "eve"), &mut Holder::default(), 1, 5);
+    assert_eq!(asked(&store, &[fresh]).await[0].granted, 5);
+}
+
+#[tokio::test]
+async fn in_a_cluster() {
+    let Some(servers) = Server::start_cluster() else {
+        return skip();
+    };
+    let store = RedisStore::new(place(&servers[0]).cluster(true), "node-1".into());
+    holds_limits(&store).await;
+}
+
+#[tokio::test]
+async fn what_others_wrote_is_refused_by_name() {
+    let Some(server) = server(&[]) else { return };
+    server.ask("SET tm:format 7");
+    let store = RedisStore::new(place(&server), "node-1".into());
+    let refused = store.register(&["eng".to_owned()]).await.unwrap_err();
+    let expected = format!(
+        "{}: key \"tm:format\" says format \"7\", and this version speaks \"1\"; set another \
+         redis.prefix, or run one version only",
+        server.url()
+    );
+    assert_eq!(refused.to_string(), expected);
+    let beside = place(&server).prefix(Some("mine".into()));
+    let store = RedisStore::new(beside, "node-1".into());
+    store.register(&["eng".to_owned()]).await.unwrap();
+    assert_eq!(server.ask("EXISTS mine:v1:{eng}:m"), ":1\r\n");
+}
+
+/// What `k8s/README.md` tells operators to allow is enough.
+#[tokio::test]
+async fn a_user_of_few_rights_is_enough() {
+    let rights = "on >s3cret ~tm:* -@all +eval +evalsha +script|load +set +hdel +get +hmget +hget \
+                  +hset +time +pexpire +pexpireat +zadd +zrem +zrange";
+    let user = format!("tollmesh {rights}");
+    let words: Vec<&str> = ["--user"].into_iter().chain(user.split(' ')).collect();
+    let mut settings = words.clone();
+    settings.extend(["--requirepass", "other"]);
+    let Some(server) = server(&settings) else {
+        return;
+    };
+    let url = server.url().replace("redis://", "redis://tollmesh@");
+    let file = std::env::temp_dir().join(format!("tollmesh-password-{}", std::process::id()));
+    fs::write(&file, "s3cret\n").unwrap();
+    let place = Place::parse(&url)
+        .unwrap()
+        .password_file(Some(file.clone()));
+    holds_limits(&RedisStore::new(place.clone(), "node-1".into())).await;
+
+    fs::write(&file, "wrong").unwrap();
+    let store = RedisStore::new(place, "node-1".into());
+    let refused = store.claim("x", 1).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    assert!(
+        !format!("{refused} {refused:?}").contains("wrong"),
+        "{refused}"
+    );
+    fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_said_to_be_and_found_again() {
+    let Some(server) = server(&[]) else { return };
+    let place = place(&server);
+    drop(server);
+    let store = RedisStore::new(place, "node-1".into());
+    let away = store.claim("x", 1).await.unwrap_err();
+    assert!(matches!(away, StoreError::Unavailable { .. }), "{away}");
+}
+
+/// The script answers as the cell in memory does, whatever happens, and breaks as it does.
+#[test]
+fn the_script_is_the_cell() {
+    let Some(server) = server(&["--appendfsync", "no"]) else {
+        return;
+    };
+    for scenario in SCENARIOS {
+        let mut store = InRedis::new(&server.url(), Script::shipped());
+        for seed in 0..2 {
+            let outcome = run(seed, 500, scenario, &mut store);
+            assert!(
+                outcome.holds() && outcome.n_differing == 0,
+                "{}, seed {seed}: {outcome:?}",
+                scenario.name
+            );
+        }
+    }
+    for fault in Fault::ALL {
+        let everything = SCENARIOS.last().unwrap();
+        let mut store = InRedis::new(&server.url(), broken::script(fault));
+        for seed in 0..2 {
+            let by_script = run(seed, 300, everything, &mut store);
+            let by_cell = run(seed, 300, everything, &mut InMemory::new(Some(fault)));
+            assert_eq!(by_script, by_cell, "{fault:?}, seed {seed}");
+        }
+    }
+}
