@@ -95,7 +95,8 @@ pub fn measure(n_rows: u64) -> anyhow::Result<()> {
         started.elapsed().as_secs_f64(),
         fs::metadata(&file)?.len() / 1_000_000
     );
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()?;
     let aggregator = Aggregator::start(&tollmesh, dir.path(), false, CONFIG, runtime.handle())?;
