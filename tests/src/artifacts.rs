@@ -67,6 +67,34 @@ const PROMETHEUS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const KUSTOMIZE: Component = Component {
+    name: "kubectl",
+    variable: "TOLLMESH_KUSTOMIZE",
+    places: &[
+        "/usr/bin/kubectl",
+        "/usr/local/bin/kubectl",
+        "/usr/local/bin/kustomize",
+    ],
+    remedy: "cargo xtask setup",
+};
+
+const CHROMIUM: Component = Component {
+    name: "Chromium",
+    variable: "TOLLMESH_CHROMIUM",
+    places: &[
+        "target/tools/debian-chromium/chromium-launcher",
+        "/usr/bin/chromium",
+    ],
+    remedy: "cargo xtask setup",
+};
+
+const KUBERNETES_SCHEMAS: Component = Component {
+    name: "the schemas of Kubernetes",
+    variable: "TOLLMESH_KUBERNETES_SCHEMAS",
+    places: &["target/tools/kubernetes-schemas-1.37.0/v1.37.0-local-strict/_definitions.json"],
+    remedy: "cargo xtask setup",
+};
+
 const REDIS: Component = Component {
     name: "Redis",
     variable: "TOLLMESH_REDIS",
@@ -75,6 +103,20 @@ const REDIS: Component = Component {
         "/usr/bin/redis-server",
         "/usr/bin/valkey-server",
     ],
+    remedy: "cargo xtask setup",
+};
+
+const SDKS: Component = Component {
+    name: "the providers' Python SDKs",
+    variable: "TOLLMESH_SDKS",
+    places: &["target/tools/python-sdks"],
+    remedy: "cargo xtask setup",
+};
+
+const ALERTMANAGER: Component = Component {
+    name: "Alertmanager",
+    variable: "TOLLMESH_ALERTMANAGER",
+    places: &["target/tools/debian-prometheus-alertmanager/usr/bin/prometheus-alertmanager"],
     remedy: "cargo xtask setup",
 };
 
@@ -138,6 +180,33 @@ pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)
 }
 
+/// The folder that Python finds the providers' SDKs in.
+pub fn sdks() -> Result<PathBuf, String> {
+    locate(&SDKS)
+}
+
+/// Alertmanager.
+pub fn alertmanager() -> Result<PathBuf, String> {
+    locate(&ALERTMANAGER)
+}
+
+/// kubectl or kustomize.
+pub fn kustomize() -> Result<PathBuf, String> {
+    locate(&KUSTOMIZE)
+}
+
+/// The folder of Kubernetes' schemas, one below it for each release.
+pub fn kubernetes_schemas() -> Result<PathBuf, String> {
+    let newest = locate(&KUBERNETES_SCHEMAS)?;
+    let folder = newest.ancestors().nth(2).map(Path::to_path_buf);
+    folder.ok_or_else(|| format!("{} is in no folder", newest.display()))
+}
+
+/// Chromium.
+pub fn chromium() -> Result<PathBuf, String> {
+    locate(&CHROMIUM)
+}
+
 /// Says aloud that a test was skipped, and why.
 ///
 /// # Panics
@@ -162,7 +231,7 @@ fn locate(component: &Component) -> Result<PathBuf, String> {
     } = component;
     if let Some(named) = env::var_os(variable) {
         let path = PathBuf::from(named);
-        return if path.is_file() {
+        return if path.exists() {
             Ok(path)
         } else {
             Err(format!("{name} is not at {} ({variable})", path.display()))
@@ -171,6 +240,6 @@ fn locate(component: &Component) -> Result<PathBuf, String> {
     let found = places
         .iter()
         .map(|place| root().join(place))
-        .find(|path| path.is_file());
+        .find(|path| path.exists());
     found.ok_or_else(|| format!("{name} is not built: run `{remedy}`"))
 }

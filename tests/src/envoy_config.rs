@@ -53,7 +53,10 @@ pub fn fill_in(config: &mut Value, places: &Places<'_>) -> anyhow::Result<()> {
     let any_port = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } });
     config["admin"]["address"] = any_port.clone();
     for listener in array(config, "/static_resources/listeners")? {
-        listener["address"] = any_port.clone();
+        // One that only Envoy itself reaches has none.
+        if listener["internal_listener"].is_null() {
+            listener["address"] = any_port.clone();
+        }
     }
     let plugin = patch_plugin(config, places)?;
     let aggregator = plugin["aggregator"]["cluster"]
@@ -64,7 +67,9 @@ pub fn fill_in(config: &mut Value, places: &Places<'_>) -> anyhow::Result<()> {
         if cluster["name"] == aggregator.as_str() {
             point_at(cluster, &ingest_address(places.ingest));
             without_tls(cluster);
-        } else if let Some(provider) = places.provider {
+        } else if let Some(provider) = places.provider
+            && is_a_providers(cluster)
+        {
             point_at(cluster, &socket_address(provider));
             if let Some(ca) = places.provider_ca {
                 trust(cluster, ca)?;
@@ -79,6 +84,11 @@ pub fn fill_in(config: &mut Value, places: &Places<'_>) -> anyhow::Result<()> {
         visit(config, &mut |object| route_every_host(object, &cluster));
     }
     Ok(())
+}
+
+/// Whether a cluster is a provider's: its address is looked up.
+fn is_a_providers(cluster: &Value) -> bool {
+    ["LOGICAL_DNS", "STRICT_DNS"].contains(&cluster["type"].as_str().unwrap_or_default())
 }
 
 /// Gives the listener a port of its own; a successor asks its parent for the listener by it.

@@ -48,6 +48,23 @@ impl Hop {
         })
     }
 
+    /// Puts what both sides need into a folder, under the names that Istio's agent has for them.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn install(&self, folder: &Path) -> anyhow::Result<()> {
+        for (from, to) in [
+            (&self.ca, "root-cert.pem"),
+            (&self.gateway.certificate, "cert-chain.pem"),
+            (&self.gateway.key, "key.pem"),
+            (&self.caller.certificate, "caller.pem"),
+            (&self.caller.key, "caller.key"),
+        ] {
+            fs::copy(from, folder.join(to)).with_context(|| format!("cannot write {to}"))?;
+        }
+        Ok(())
+    }
+
     /// Has every listener take calls of proven callers only.
     pub fn takes(&self, config: &mut Value) {
         let mut context = self.context(&self.gateway, "DownstreamTlsContext");

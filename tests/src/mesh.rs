@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
-use crate::aggregator::{Aggregator, STATE_DIR};
+use crate::aggregator::{Aggregator, BUDGETS, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
 use crate::client::Client;
@@ -18,7 +18,9 @@ use crate::envoy_config::{self, Ingest, Places};
 use crate::fact;
 use crate::fault::Faults;
 use crate::hop::Hop;
+use crate::judge::Judge;
 use crate::ledger::Ledger;
+use crate::overlay::{Overlay, PROVIDERS};
 use crate::ports;
 use crate::provider::Provider;
 use crate::small_disk::SmallDisk;
@@ -35,6 +37,7 @@ pub struct Mesh {
     gateway: Option<Envoy>,
     aggregator: Mutex<Aggregator>,
     chaos: Option<Chaos>,
+    judge: Option<Judge>,
     faults: Option<Faults>,
     provider: Arc<Provider>,
     operator: SocketAddr,
@@ -48,10 +51,12 @@ pub struct Mesh {
 pub struct MeshBuilder {
     plugin: Value,
     aggregator: String,
+    budgets: Option<String>,
     n_workers: usize,
     is_upstream_http2: bool,
     routes_every_host: bool,
     has_chaos: bool,
+    judged: Option<Value>,
     has_faults: bool,
     small_disk: Option<&'static str>,
     hot_restart: Option<HotRestart>,
@@ -65,7 +70,9 @@ pub struct MeshBuilder {
     has_gateway: bool,
     gateway_plugin: Value,
     caller: Option<String>,
+    overlay: Option<Overlay>,
     logs_access: bool,
+    envoy_patch: fn(&mut Value),
 }
 
 /// What one of the Envoys has that others have not.
@@ -85,10 +92,12 @@ impl Mesh {
         MeshBuilder {
             plugin: Value::Null,
             aggregator: String::new(),
+            budgets: None,
             n_workers: 2,
             is_upstream_http2: false,
             routes_every_host: false,
             has_chaos: false,
+            judged: None,
             has_faults: false,
             small_disk: None,
             hot_restart: None,
@@ -102,7 +111,9 @@ impl Mesh {
             has_gateway: false,
             gateway_plugin: Value::Null,
             caller: None,
+            overlay: None,
             logs_access: true,
+            envoy_patch: |_| {},
         }
     }
 
@@ -191,6 +202,17 @@ impl Mesh {
         match &self.chaos {
             Some(chaos) => chaos,
             None => panic!("this mesh was built without a chaos proxy"),
+        }
+    }
+
+    /// The scripted aggregator that Envoy speaks to.
+    ///
+    /// # Panics
+    /// Where the mesh was built without one.
+    pub fn judge(&self) -> &Judge {
+        match &self.judge {
+            Some(judge) => judge,
+            None => panic!("this mesh was built without a judge"),
         }
     }
 
@@ -301,6 +323,12 @@ impl MeshBuilder {
         self
     }
 
+    /// The aggregator has these budgets, as TOML.
+    pub fn budgets(mut self, toml: &str) -> MeshBuilder {
+        self.budgets = Some(toml.to_string());
+        self
+    }
+
     /// Envoy's worker threads; two where nothing is said.
     pub fn workers(mut self, n: usize) -> MeshBuilder {
         self.n_workers = n;
@@ -322,6 +350,13 @@ impl MeshBuilder {
     /// A chaos proxy stands between Envoy and the aggregator.
     pub fn with_chaos(mut self) -> MeshBuilder {
         self.has_chaos = true;
+        self
+    }
+
+    /// Envoy speaks to a scripted aggregator, which has a decision table of these budgets, and not to
+    /// the real one.
+    pub fn judged_by(mut self, budgets: Value) -> MeshBuilder {
+        self.judged = Some(budgets);
         self
     }
 
@@ -400,6 +435,19 @@ impl MeshBuilder {
         self
     }
 
+    /// Changes Envoy's whole configuration, after all else.
+    pub fn envoy(mut self, patch: fn(&mut Value)) -> MeshBuilder {
+        self.envoy_patch = patch;
+        self
+    }
+
+    /// Envoy is configured as that overlay of `k8s/` amounts to; the provider speaks TLS under its own
+    /// authority, and the aggregator listens on a unix socket.
+    pub fn overlay(mut self, overlay: Overlay) -> MeshBuilder {
+        self.overlay = Some(overlay);
+        self.provider_certified_for(&PROVIDERS).on_unix_socket()
+    }
+
     /// Envoy writes no access log: for runs whose log would fill a disk.
     pub fn without_access_log(mut self) -> MeshBuilder {
         self.logs_access = false;
@@ -445,6 +493,9 @@ impl MeshBuilder {
             .has_faults
             .then(|| Faults::below(&state_dir, dir.path()))
             .transpose()?;
+        if let Some(budgets) = &self.budgets {
+            std::fs::write(dir.path().join(BUDGETS), budgets)?;
+        }
         let environment = faults.as_ref().map(Faults::environment).unwrap_or_default();
         let aggregator = Aggregator::start_in(
             environment.clone(),
@@ -455,9 +506,16 @@ impl MeshBuilder {
             handle,
         )?;
         let (chaos, ingest) = self.ingest(&runtime, &aggregator)?;
+        let judge = self.judged.clone();
+        let judge = judge.map(|budgets| runtime.block_on(Judge::start(budgets)));
+        let judge = judge.transpose()?;
+        let ingest = judge
+            .as_ref()
+            .map_or(ingest, |judge| Ingest::Tcp(judge.address()));
         let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value, hop: Patch<'_>| {
             std::fs::create_dir_all(folder)?;
-            let mut config = self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin)?;
+            let mut config =
+                self.envoy_config(&artifacts.wasm, &ingest, upstream, ca, plugin, dir.path())?;
             hop(&mut config);
             let launch = Launch {
                 // One machine has one clock.
@@ -468,6 +526,9 @@ impl MeshBuilder {
             Envoy::start(launch, handle)
         };
         let upstream = self.provider_at.unwrap_or_else(|| provider.address());
+        if let Some(overlay) = &self.overlay {
+            overlay.prepare(dir.path())?;
+        }
         let hop = self.caller.as_deref();
         let hop = hop.map(|caller| Hop::by(caller, dir.path())).transpose()?;
         let takes = |config: &mut Value| hop.iter().for_each(|hop| hop.takes(config));
@@ -479,6 +540,7 @@ impl MeshBuilder {
             .transpose()?;
         let upstream = gateway.as_ref().map_or(upstream, Envoy::listener);
         let envoy = start_envoy(upstream, dir.path(), &self.plugin, &calls)?;
+        let (envoy, gateway) = self.with_front(envoy, gateway, &artifacts.envoy, &dir, handle)?;
         let operator = aggregator.operator();
         let aggregator = Mutex::new(aggregator);
         Ok(Mesh {
@@ -486,6 +548,7 @@ impl MeshBuilder {
             gateway,
             aggregator,
             chaos,
+            judge,
             faults,
             provider,
             operator,
@@ -493,6 +556,26 @@ impl MeshBuilder {
             small_disk,
             dir,
         })
+    }
+
+    /// Puts what stands before an overlay's Envoy there, where something does.
+    fn with_front(
+        &self,
+        envoy: Envoy,
+        gateway: Option<Envoy>,
+        program: &Path,
+        dir: &TempDir,
+        runtime: &Handle,
+    ) -> anyhow::Result<(Envoy, Option<Envoy>)> {
+        let overlay = self.overlay.as_ref();
+        let front = overlay.and_then(|overlay| overlay.front(envoy.listener(), dir.path()));
+        let Some(front) = front else {
+            return Ok((envoy, gateway));
+        };
+        let folder = dir.path().join("front");
+        std::fs::create_dir_all(&folder)?;
+        let front = Envoy::start(Launch::new(program, front, 1, &folder), runtime)?;
+        Ok((front, Some(envoy)))
     }
 
     fn identity(&self) -> anyhow::Result<Option<Identity>> {
@@ -523,8 +606,8 @@ impl MeshBuilder {
         upstream: SocketAddr,
         ca: Option<&Path>,
         plugin: &Value,
+        dir: &Path,
     ) -> anyhow::Result<Value> {
-        let mut config = shipped_envoy_config()?;
         let places = Places {
             wasm,
             ingest,
@@ -534,7 +617,14 @@ impl MeshBuilder {
             routes_every_host: self.routes_every_host,
             plugin,
         };
-        envoy_config::fill_in(&mut config, &places)?;
+        let mut config = match &self.overlay {
+            Some(overlay) => overlay.config(&places, dir)?,
+            None => {
+                let mut config = shipped_envoy_config()?;
+                envoy_config::fill_in(&mut config, &places)?;
+                config
+            }
+        };
         if self.hot_restart.is_some() {
             envoy_config::listen_at(&mut config, ports::free())?;
         }
@@ -544,6 +634,7 @@ impl MeshBuilder {
         if !self.logs_access {
             envoy_config::without_access_logs(&mut config);
         }
+        (self.envoy_patch)(&mut config);
         Ok(config)
     }
 }

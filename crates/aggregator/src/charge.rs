@@ -74,17 +74,6 @@ impl<'a> Bill<'a> {
             .unwrap_or_else(|_| CostRecord::unpriced(version, Reason::Overflow.name()))
     }
 
-    /// The most that it may come to where it has no price, in US dollars.
-    pub fn ceiling(&self, book: &Book) -> Decimal {
-        if !self.is_billable {
-            return Decimal::ZERO;
-        }
-        let extra = self.extra_usage.iter();
-        let extra = extra.map(|extra| book.ceiling(&self.call_of(extra)));
-        let all = extra.chain([book.ceiling(&self.call())]);
-        all.fold(Decimal::ZERO, Decimal::saturating_add)
-    }
-
     fn call(&self) -> Call<'a> {
         Call {
             provider: self.provider,

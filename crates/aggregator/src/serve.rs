@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::alerts;
 use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
@@ -23,12 +24,15 @@ use crate::ingest::{Activity, Ingest};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
+use crate::otlp::{self, Exporter};
 use crate::prices::Prices;
 
 /// After SIGTERM filters that drain send on; this long without a word means that none does.
 const IDLE: Duration = Duration::from_secs(2);
-/// What forwarding gets after SIGTERM, even if filters sent to the last.
+/// What forwarding and exporting get after SIGTERM, even if filters sent to the last.
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
+/// What telling alerts gets after SIGTERM; what is left is told in the next life.
+const TELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A token is a line; more is a wrong file.
@@ -52,9 +56,11 @@ struct Running {
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     forwarding: Option<Forwarding>,
+    exporting: Option<Forwarding>,
+    telling: Option<alerts::Round>,
 }
 
-/// The forwarding of rows, which goes on when the servers have ended.
+/// The forwarding of rows, or their export, which goes on when the servers have ended.
 struct Forwarding {
     stop: watch::Sender<bool>,
     courier: JoinHandle<()>,
@@ -96,11 +102,14 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    let mut telling = None;
     if budgets.are_configured() {
         budgets
             .begin(&ledger, policies, |node| store(&config, node))
             .await
             .context("cannot put budgets in force")?;
+        telling = start_telling(&config, &budgets, &metrics)?;
+        tokio::spawn(budgets.clone().keep_overrides());
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());
     }
@@ -116,15 +125,24 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         .postgres
         .as_ref()
         .map(|settings| Forwarding::start(ledger.clone(), settings.clone(), Arc::clone(&metrics)));
+    let tags = &config.metrics.labels;
+    let exporting = config.otlp.as_ref().map(|settings| {
+        Forwarding::export(ledger.clone(), settings, tags.clone(), Arc::clone(&metrics))
+    });
     let operator = Operator {
         ledger: ledger.clone(),
         forwarding: forwarding.as_ref().map(|f| Arc::clone(&f.status)),
+        exporting: exporting.as_ref().map(|e| Arc::clone(&e.status)),
         prices: Arc::clone(&prices),
         budgets: budgets.clone(),
         metrics,
         exposition,
         tags: config.metrics.labels.clone(),
-        guard: Guard::new(config.operator.listen.is_local(), token),
+        guard: Guard::new(
+            config.operator.listen.is_local(),
+            token,
+            config.operator.hosts.clone(),
+        ),
         repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
@@ -147,6 +165,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
         forwarding,
+        exporting,
+        telling,
     })
 }
 
@@ -159,6 +179,22 @@ fn store(config: &Config, node: String) -> Arc<dyn Store> {
         }
         None => Arc::new(MemoryStore::new(node)),
     }
+}
+
+/// Tells people of budgets, where the configuration says whom.
+fn start_telling(
+    config: &Config,
+    budgets: &Budgets,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<alerts::Round>> {
+    let receivers = config.alerts.clone();
+    let Some(store) = budgets.store().filter(|_| !receivers.by_name.is_empty()) else {
+        return Ok(None);
+    };
+    let (alerts, round) = alerts::start(&config.state_dir, receivers, store, metrics)
+        .context("alerts cannot be told")?;
+    budgets.alert(alerts);
+    Ok(Some(round))
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
@@ -197,7 +233,7 @@ fn tell_ready(ingest: &Bound, operator_bound: &Bound, operator: &Operator) {
         .build_info
         .with_label_values(&[version])
         .set(1);
-    if operator.guard == Guard::Closed {
+    if operator.guard.is_closed() {
         tracing::warn!(
             listen = %operator_bound,
             "operator.token_file is not set: dashboard and API are not served off loopback"
@@ -244,8 +280,25 @@ impl Forwarding {
         }
     }
 
-    /// Forwards what is left, at most for `patience`; says what is left then.
-    async fn finish(self, patience: Duration) {
+    fn export(
+        ledger: Ledger,
+        settings: &otlp::Settings,
+        tags: Vec<String>,
+        metrics: Arc<Metrics>,
+    ) -> Forwarding {
+        tracing::info!(to = %settings.endpoint, "calls are exported");
+        let exporter = Exporter::new(ledger, settings.clone(), tags, metrics);
+        let stop = watch::Sender::new(false);
+        Forwarding {
+            status: exporter.status(),
+            courier: tokio::spawn(exporter.run(stop.subscribe())),
+            stop,
+        }
+    }
+
+    /// Brings what is left, at most for `patience`; says what is left then, and that it was not
+    /// `done`.
+    async fn finish(self, patience: Duration, done: &'static str) {
         self.stop.send_replace(true);
         // One that is still on its way has brought whole parcels only.
         let in_time = tokio::time::timeout(patience, self.courier).await;
@@ -255,7 +308,7 @@ impl Forwarding {
             tracing::warn!(
                 pending,
                 pending_outcomes,
-                "calls were not forwarded; they are when this state_dir is served again"
+                "calls were not {done}; they are when this state_dir is served again"
             );
         }
     }
@@ -280,9 +333,21 @@ impl Running {
             // A panic in it was logged by the runtime; the ledger is closed all the same.
             let _ = server.await;
         }
-        if let Some(forwarding) = self.forwarding {
-            let remaining = drain.saturating_sub(begun.elapsed());
-            forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
+        let remaining = drain.saturating_sub(begun.elapsed());
+        let patience = remaining.max(FORWARD_TIME_MIN);
+        let forwarded = async {
+            if let Some(forwarding) = self.forwarding {
+                forwarding.finish(patience, "forwarded").await;
+            }
+        };
+        let exported = async {
+            if let Some(exporting) = self.exporting {
+                exporting.finish(patience, "exported").await;
+            }
+        };
+        tokio::join!(forwarded, exported);
+        if let Some(telling) = self.telling {
+            telling.finish(TELL_TIME_MAX).await;
         }
         self.budgets.finish().await;
         self.ledger.close().await;

@@ -50,6 +50,11 @@ pub enum Task {
     /// that fails is kept below target/fuzz/findings, and so is the corpus below
     /// target/fuzz/corpus, from which the next run goes on.
     Fuzz(Fuzz),
+    /// Build what is handed out: binary, filter, images, SBOM, checksums, pinned manifests
+    ///
+    /// Everything goes to target/dist. The images are OCI archives, made without a container engine;
+    /// the manifests of target/dist/k8s name them by digest in the registry that is given.
+    Dist(Dist),
     /// Fetch what the other commands need, and say where it is
     Setup(Pinned),
 }
@@ -120,15 +125,18 @@ pub struct Bench {
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u32>,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone
+    /// "ingest" the aggregator alone, of "reserve" the admission by strict budgets
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long, conflicts_with = "load")]
     pub postgres: bool,
     /// Measure questions instead: to a ledger of so many calls, which takes 0.3 GB a million
-    #[arg(long, value_name = "N", conflicts_with_all = ["load", "postgres"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["load", "postgres", "dashboard"])]
     pub ledger_rows: Option<u64>,
+    /// Measure the dashboard instead: how fast it is drawn over a million calls
+    #[arg(long, conflicts_with_all = ["load", "postgres"])]
+    pub dashboard: bool,
     #[command(flatten)]
     pub pinned: Pinned,
 }
@@ -147,6 +155,7 @@ impl Bench {
             .filter_map(|(name, value)| Some([name.into(), value?.into()]))
             .flatten()
             .chain(self.postgres.then(|| "--postgres".into()))
+            .chain(self.dashboard.then(|| "--dashboard".into()))
             .collect()
     }
 }
@@ -250,6 +259,13 @@ pub struct Fuzz {
     /// How many targets run at a time
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub jobs: u16,
+}
+
+#[derive(Args)]
+pub struct Dist {
+    /// Where the images will be pushed, for instance ghcr.io/acme/tollmesh
+    #[arg(long, value_name = "REGISTRY")]
+    pub registry: String,
 }
 
 #[derive(Args)]

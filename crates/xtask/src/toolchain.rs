@@ -1,4 +1,4 @@
-//! The Rust standard library for the filter's target.
+//! The Rust standard library for a target that is not the machine's own, above all the filter's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,46 +14,56 @@ pub const WASM_TARGET: &str = "wasm32-wasip1";
 
 /// Finds the target's standard library, or has rustup add it to the pinned toolchain.
 pub fn find(workshop: &Workshop) -> Result<Found> {
-    let library = library(workshop)?;
-    if !holds_std(&library) {
-        let mut rustup = Command::new("rustup");
-        rustup
-            .current_dir(&workshop.root)
-            .args(["target", "add", WASM_TARGET]);
-        workshop
-            .steps
-            .run("adding the target of the filter", &mut rustup)
-            .with_context(remedy)?;
-    }
-    if !holds_std(&library) {
-        bail!("{}: no standard library in {}", remedy(), library.display());
-    }
     Ok(Found {
         what: WASM_TARGET.to_owned(),
-        path: library,
+        path: add(workshop, WASM_TARGET)?,
         variable: None,
     })
 }
 
-fn library(workshop: &Workshop) -> Result<PathBuf> {
+/// Finds a target's standard library, or has rustup add it to the pinned toolchain.
+pub fn add(workshop: &Workshop, target: &str) -> Result<PathBuf> {
+    let library = library(workshop, target)?;
+    if !holds_std(&library) {
+        let mut rustup = Command::new("rustup");
+        rustup
+            .current_dir(&workshop.root)
+            .args(["target", "add", target]);
+        workshop
+            .steps
+            .run(&format!("adding the target {target}"), &mut rustup)
+            .with_context(|| remedy(target))?;
+    }
+    if !holds_std(&library) {
+        let remedy = remedy(target);
+        bail!("{remedy}: no standard library in {}", library.display());
+    }
+    Ok(library)
+}
+
+fn library(workshop: &Workshop, target: &str) -> Result<PathBuf> {
     let mut rustc = Command::new("rustc");
     rustc
         .current_dir(&workshop.root)
-        .args(["--print", "target-libdir", "--target", WASM_TARGET]);
+        .args(["--print", "target-libdir", "--target", target]);
     let output = workshop.steps.ask(&mut rustc)?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        bail!("{}: rustc does not know it: {}", remedy(), errors.trim());
+        bail!(
+            "{}: rustc does not know it: {}",
+            remedy(target),
+            errors.trim()
+        );
     }
     Ok(PathBuf::from(
         String::from_utf8_lossy(&output.stdout).trim(),
     ))
 }
 
-fn remedy() -> String {
+fn remedy(target: &str) -> String {
     format!(
-        "this Rust cannot build for {WASM_TARGET}; with rustup run: rustup target add \
-         {WASM_TARGET} (a distribution's Rust has it in a package of its own, or not at all)"
+        "this Rust cannot build for {target}; with rustup run: rustup target add \
+         {target} (a distribution's Rust has it in a package of its own, or not at all)"
     )
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tollmesh_budget::{Action, Enforce, Limit, Policy, Tier, WindowSpan};
+use tollmesh_budget::{Action, Enforce, Guard, Limit, Policy, Tier, WindowSpan};
 use tollmesh_wire::Timestamp;
 
 /// The longest value of a key that is repeated in a text, in characters: headers claim it.
@@ -40,6 +40,23 @@ pub struct TierReached {
     pub notify: Vec<String>,
 }
 
+/// Calls that a guard stops, or would stop.
+#[derive(Clone, Debug)]
+pub struct GuardTripped<'g> {
+    /// The guard.
+    pub guard: &'g Guard,
+    /// The word for why.
+    pub reason: &'static str,
+    /// What was found, as `61 requests within a minute`.
+    pub found: &'g str,
+    /// What is let pass, as `60 requests a minute per trace_id`.
+    pub bound: &'g str,
+    /// The values of its `per` keys, by name.
+    pub key: BTreeMap<String, String>,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: i64,
+}
+
 /// An alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
@@ -63,16 +80,16 @@ pub struct Alert {
     pub key: BTreeMap<String, String>,
     /// `observe`, `cached` or `strict`.
     pub enforce: String,
-    /// The share of the limit that was reached, as `85%`.
+    /// The share of the limit that was reached, as `85%`; of a guard, the word for why.
     pub tier: String,
     /// What happens to calls now, as in `budgets.toml`.
     #[serde(rename = "do")]
     pub action: String,
-    /// What is spent, as a decimal.
+    /// What is spent, as a decimal; of a guard, what it found in words.
     pub spent: String,
-    /// The most that may be spent, as a decimal.
+    /// The most that may be spent, as a decimal; of a guard, what it lets pass in words.
     pub limit: String,
-    /// The unit of both: `USD`, `tokens` or `requests`.
+    /// The unit of both: `USD`, `tokens` or `requests`; of a guard, nothing.
     pub unit: String,
     /// What will be spent at the window's end, going on like this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,6 +249,72 @@ impl TierReached {
             amount(self.limit.amount()),
             self.window,
         )
+    }
+}
+
+/// Guards tell the same again after an hour.
+const HOUR_MS: i64 = 3_600_000;
+
+impl GuardTripped<'_> {
+    /// The same for guard, key, reason and hour, whoever notices it.
+    pub fn id(&self) -> String {
+        identity(&[
+            "guard",
+            &self.guard.name,
+            &serde_json::to_string(&self.key).unwrap_or_default(),
+            self.reason,
+            &self.unix_ms.div_euclid(HOUR_MS).to_string(),
+        ])
+    }
+
+    /// When nobody needs to remember any more that this was told, in milliseconds since 1970.
+    pub fn forgotten_after_ms(&self) -> i64 {
+        (self.unix_ms.div_euclid(HOUR_MS) + 1) * HOUR_MS
+    }
+
+    /// The alert that tells it.
+    pub fn alert(&self) -> Alert {
+        let guard = self.guard;
+        let refuses = guard.refuses && guard.enforce != Enforce::Observe;
+        let key = match self.key.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", key_text(&self.key)),
+        };
+        let does = match (refuses, guard.enforce) {
+            (true, _) => "; calls are refused",
+            (false, Enforce::Observe) => "; enforce = \"observe\", so calls go on",
+            (false, _) => "",
+        };
+        let GuardTripped { found, bound, .. } = self;
+        let end_ms = self.forgotten_after_ms();
+        Alert {
+            id: self.id(),
+            kind: Kind::Guard,
+            severity: match refuses {
+                true => Severity::Critical,
+                false => Severity::Warning,
+            },
+            summary: format!(
+                "Guard {}{key} found {found}, over {bound}{does}",
+                guard.name
+            ),
+            time: Timestamp::from_unix_ms(self.unix_ms),
+            budget: guard.name.clone(),
+            matches: guard.matches.clone(),
+            key: self.key.clone(),
+            enforce: enforce_word(guard.enforce).to_owned(),
+            tier: self.reason.to_owned(),
+            action: if guard.refuses { "deny" } else { "warn" }.to_owned(),
+            spent: (*found).to_owned(),
+            limit: (*bound).to_owned(),
+            unit: String::new(),
+            projected: None,
+            window: AlertWindow {
+                kind: "hour".to_owned(),
+                start: Timestamp::from_unix_ms(end_ms - HOUR_MS),
+                end: Timestamp::from_unix_ms(end_ms),
+            },
+        }
     }
 }
 

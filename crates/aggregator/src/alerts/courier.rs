@@ -14,6 +14,7 @@ use crate::alerts::outbox::{Delivery, Outbox, Unclaimed};
 use crate::alerts::payload;
 use crate::alerts::post::{Answer, Reach, post};
 use crate::alerts::receiver::{ChannelKind, Receivers};
+use crate::budgets::store::Store;
 use crate::clock;
 use crate::metrics::Metrics;
 
@@ -42,12 +43,10 @@ pub trait Claims: Send + Sync + 'static {
     fn claim(&self, what: &str, ttl_ms: u64) -> impl Future<Output = Result<bool, String>> + Send;
 }
 
-/// There are no other sidecars: what the outbox does not know is ours.
-pub struct Alone;
-
-impl Claims for Alone {
-    async fn claim(&self, _what: &str, _ttl_ms: u64) -> Result<bool, String> {
-        Ok(true)
+impl Claims for Arc<dyn Store> {
+    async fn claim(&self, what: &str, ttl_ms: u64) -> Result<bool, String> {
+        let claimed = Store::claim(self.as_ref(), what, ttl_ms).await;
+        claimed.map_err(|error| error.to_string())
     }
 }
 

@@ -31,8 +31,10 @@ use tollmesh_budget::{Policy, WindowSpan};
 
 use crate::clock;
 use crate::metrics::Metrics;
-pub use alert::{Alert, AlertWindow, Kind, Severity, TierReached, amount, identity, percent};
-pub use courier::{Alone, Claims, Courier};
+pub use alert::{
+    Alert, AlertWindow, GuardTripped, Kind, Severity, TierReached, amount, identity, percent,
+};
+pub use courier::{Claims, Courier};
 pub use outbox::{OUTBOX_FILE, Outbox, OutboxError, Unclaimed};
 pub use post::{Answer, PostError, Reach, post};
 pub use receiver::{
@@ -142,6 +144,19 @@ impl Alerts {
         for tier in reached.filter(|tier| !tier.notify.is_empty()) {
             let reached = TierReached::of(policy, tier, key, spent, span, projected);
             self.tier_reached(&reached);
+        }
+    }
+
+    /// Tells everybody concerned that a guard stops calls, or would. Returns at once; noticing the
+    /// same again within the hour changes nothing.
+    pub fn guard_tripped(&self, tripped: &GuardTripped<'_>) {
+        let guard = tripped.guard;
+        let meant = self
+            .receivers
+            .meant(&guard.notify, &guard.matches, &tripped.key);
+        let until_ms = tripped.forgotten_after_ms();
+        if !meant.is_empty() && self.is_new(&tripped.id(), until_ms) {
+            self.send(tripped.alert(), &guard.notify, until_ms);
         }
     }
 

@@ -32,15 +32,25 @@ pub fn body(kind: ChannelKind, alert: &Alert, secret: &str) -> Value {
 /// What stands below the headline, by name.
 fn facts(alert: &Alert) -> Vec<(&'static str, String)> {
     let unit = &alert.unit;
-    let mut facts = vec![("Budget", alert.budget.clone())];
+    let name = match alert.kind {
+        Kind::BudgetTier => "Budget",
+        Kind::Guard => "Guard",
+    };
+    let mut facts = vec![(name, alert.budget.clone())];
     if !alert.key.is_empty() {
         facts.push(("For", key_text(&alert.key)));
     }
-    facts.push(("Spent", format!("{} {unit}", alert.spent)));
-    facts.push((
-        "Limit",
-        format!("{} {unit} per {}", alert.limit, alert.window.kind),
-    ));
+    match alert.kind {
+        Kind::BudgetTier => {
+            let limit = format!("{} {unit} per {}", alert.limit, alert.window.kind);
+            facts.push(("Spent", format!("{} {unit}", alert.spent)));
+            facts.push(("Limit", limit));
+        }
+        Kind::Guard => {
+            facts.push(("Found", alert.spent.clone()));
+            facts.push(("Limit", alert.limit.clone()));
+        }
+    }
     if let Some(projected) = &alert.projected {
         facts.push(("Going on like this", format!("{projected} {unit}")));
     }
@@ -57,7 +67,7 @@ fn slack(alert: &Alert) -> Value {
     let plain = |text: &str, chars_max: usize| json!({ "type": "plain_text", "text": shortened(text, chars_max), "emoji": false });
     let headline = match alert.kind {
         Kind::BudgetTier => format!("{}: {} of the budget", alert.budget, alert.tier),
-        Kind::Guard => format!("{}: calls are refused", alert.budget),
+        Kind::Guard => format!("{}: {}", alert.budget, alert.spent),
     };
     let fields: Vec<Value> = facts(alert)
         .iter()

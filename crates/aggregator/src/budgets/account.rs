@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollmesh_budget::lease::{Holder, Memory, Reply, Report, Terms};
+use tollmesh_budget::lease::{Holder, Memory, Reply, Report, ReservationId, Terms};
 
 use super::policies::{Budget, Span};
 use super::store::CellKey;
@@ -14,6 +14,9 @@ const DIRTY_BEAT_MS: u64 = 2_000;
 const IDLE_BEAT_MS: u64 = 5_000;
 /// The same of one that nobody has used for [`PARKED_AFTER_MS`].
 const PARKED_BEAT_MS: u64 = 60_000;
+/// How long nothing more is asked for after the store gave nothing, in milliseconds: calls that
+/// come meanwhile are refused at once.
+const STARVED_MS: u64 = 50;
 /// When an account counts as parked.
 const PARKED_AFTER_MS: u64 = 120_000;
 /// What a node keeps in stock for calls to come: what it takes in so many milliseconds.
@@ -59,8 +62,12 @@ pub struct Account {
     is_dirty: bool,
     /// Whether calls wait for the store's answer.
     is_urgent: bool,
+    /// Until when it is no use to ask for more, on the clock of leases.
+    starved_until_ms: u64,
     /// What calls that wait ask for, together.
     waiting: u64,
+    /// Whether calls waited when the last report was made.
+    asked: bool,
     /// What was reserved since the last report.
     taken: u64,
     /// How fast calls reserve, units in [`STOCK_MS`].
@@ -89,7 +96,9 @@ impl Account {
             used_ms: 0,
             is_dirty: true,
             is_urgent: false,
+            starved_until_ms: 0,
             waiting: 0,
+            asked: false,
             taken: 0,
             pace: 0,
             persisted: 0,
@@ -152,13 +161,30 @@ impl Account {
         self.is_urgent = true;
     }
 
+    /// Charges what a call cost, and lets go of what was held for it.
+    pub fn charge(&mut self, id: Option<ReservationId>, amount: i128, denied: u64) {
+        self.amount += amount;
+        self.denied += denied;
+        let units = self.budget.policy.limit.units_of(self.amount);
+        let more = units.saturating_sub(self.holder.committed());
+        self.holder.settle(id, more);
+        self.is_dirty = true;
+    }
+
+    /// Whether the store has just said that it gives no more.
+    pub fn is_starved(&self, now_ms: u64) -> bool {
+        now_ms < self.starved_until_ms
+    }
+
     /// Whether it is time to tell the store.
     pub fn is_due(&self, now_ms: u64) -> bool {
         let Some(told) = self.told_ms else {
             return true;
         };
-        let beat = if self.is_urgent {
+        let beat = if self.is_urgent && !self.is_starved(now_ms) {
             0
+        } else if self.is_urgent {
+            STARVED_MS
         } else if self.is_dirty {
             DIRTY_BEAT_MS
         } else if now_ms.saturating_sub(self.used_ms) < PARKED_AFTER_MS {
@@ -185,6 +211,7 @@ impl Account {
         self.told = self.holder.committed();
         self.is_dirty = false;
         self.is_urgent = false;
+        self.asked = self.waiting > 0;
         self.waiting = 0;
         self.taken = 0;
         self.holder.report(now_ms, seq, want_more)
@@ -205,7 +232,11 @@ impl Account {
 
     /// Takes the store's answer; says what has to be on disk before it may be used.
     pub fn take(&mut self, reply: &Reply, sent_ms: u64) -> Option<Grant> {
+        let before = self.holder.granted();
         let raised = self.holder.take(reply, sent_ms);
+        if self.asked && self.holder.granted() <= before {
+            self.starved_until_ms = sent_ms.saturating_add(STARVED_MS);
+        }
         if reply.is_stale {
             self.is_dirty = true;
             return None;

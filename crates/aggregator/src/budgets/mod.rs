@@ -6,7 +6,12 @@
 
 mod account;
 mod charger;
+mod ended;
+pub mod guards;
+mod lives;
+pub mod overrides;
 mod policies;
+pub mod recount;
 pub mod replay;
 mod reserve;
 mod show;
@@ -14,6 +19,7 @@ mod state;
 pub mod store;
 mod sync;
 mod table;
+mod tell;
 mod watch;
 mod worst;
 
@@ -25,6 +31,7 @@ use tokio::sync::{Notify, watch as channel};
 use tollmesh_budget::Policy;
 use tollmesh_wire::DecisionTable;
 
+use crate::alerts::Alerts;
 use crate::clock;
 use crate::ledger::budgets::{Adopted, Past};
 use crate::ledger::query::{Span as Period, SpendQuery};
@@ -33,6 +40,8 @@ use crate::metrics::Metrics;
 use crate::prices::Prices;
 use crate::report;
 pub use charger::Bookkeeper;
+use guards::Guards;
+use overrides::Overrides;
 pub use policies::{Budget, Policies};
 pub use show::COLUMNS;
 use state::State;
@@ -62,6 +71,11 @@ struct Shared {
     metrics: Arc<Metrics>,
     ledger: OnceLock<Ledger>,
     store: OnceLock<Arc<dyn Store>>,
+    alerts: OnceLock<Alerts>,
+    guards: Guards,
+    overrides: Mutex<Overrides>,
+    /// Whose turn it is to put budgets in force.
+    adopting: tokio::sync::Mutex<()>,
     file: Option<watch::File>,
 }
 
@@ -74,10 +88,12 @@ impl Budgets {
         prices: Arc<Prices>,
         metrics: Arc<Metrics>,
     ) -> Result<(Budgets, Vec<Policy>), crate::config::Problems> {
+        let guards = Guards::new(Arc::clone(&metrics));
         let (file, policies) = match file {
             Some(path) => {
-                let (file, policies) = watch::File::read(path)?;
-                (Some(file), policies)
+                let (file, limits) = watch::File::read(path)?;
+                guards.adopt(limits.guards);
+                (Some(file), limits.policies)
             }
             None => (None, Vec::new()),
         };
@@ -94,6 +110,10 @@ impl Budgets {
             metrics,
             ledger: OnceLock::new(),
             store: OnceLock::new(),
+            alerts: OnceLock::new(),
+            guards,
+            overrides: Mutex::default(),
+            adopting: tokio::sync::Mutex::default(),
             file,
         };
         Ok((Budgets(Arc::new(shared)), policies))
@@ -123,11 +143,21 @@ impl Budgets {
         // Both are set once: nobody else begins.
         let _ = self.0.ledger.set(ledger.clone());
         let _ = self.0.store.set(store);
+        if let Err(error) = self.load_overrides().await {
+            tracing::error!(%error, "temporary limits cannot be read; the file's hold");
+        }
         self.adopt(policies).await
     }
 
-    /// Puts other policies in force. What calls of the past spent in the windows of new ones counts.
+    /// Puts other policies in force, with the temporary limits that hold. What calls of the past
+    /// spent in the windows of new ones counts.
     pub async fn adopt(&self, policies: Vec<Policy>) -> Result<(), AppendError> {
+        self.note_file(policies);
+        self.put_overrides_in_force().await
+    }
+
+    /// Puts exactly these policies in force.
+    async fn put(&self, policies: Vec<Policy>) -> Result<(), AppendError> {
         let Some(ledger) = self.0.ledger.get() else {
             return Ok(());
         };
@@ -143,6 +173,11 @@ impl Budgets {
     /// Why the newest file is not in force; `None` where it is.
     pub fn broken(&self) -> Option<String> {
         self.0.file.as_ref().and_then(watch::File::broken)
+    }
+
+    /// The store of leases, once budgets are in force.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        self.0.store.get().cloned()
     }
 
     /// Why the store of leases does not answer; `None` where it does.

@@ -11,6 +11,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use tollmesh_budget::{Action, Enforce, Limit, Policy, Window};
@@ -19,12 +20,16 @@ use tollmesh_usage::Bucket;
 use tollmesh_wire::matching::{Match, Subject};
 use tollmesh_wire::{Event, Outcome};
 
+use super::worst::{self, Worst};
 use crate::charge::Bill;
 use crate::money::{PicoSum, PicoUsd};
+use crate::prices::{Prices, Tables};
 
 /// A replay under way.
-pub struct Replay<'b> {
-    book: &'b Book,
+pub struct Replay<'p> {
+    prices: &'p Prices,
+    tables: Arc<Tables>,
+    worst: Worst,
     courses: Vec<Course>,
 }
 
@@ -127,13 +132,15 @@ enum Deed {
     Cap(u64),
 }
 
-impl<'b> Replay<'b> {
-    /// Budgets before the calls from that instant on. Unpriced and changed calls are priced by that
-    /// book.
-    pub fn new(policies: Vec<Policy>, from: Timestamp, book: &'b Book) -> Replay<'b> {
+impl<'p> Replay<'p> {
+    /// Budgets before the calls from that instant on. Unpriced and changed calls are priced by these
+    /// tables.
+    pub fn new(policies: Vec<Policy>, from: Timestamp, prices: &'p Prices) -> Replay<'p> {
         let courses = policies.into_iter().map(|policy| Course::new(policy, from));
         Replay {
-            book,
+            prices,
+            tables: prices.tables(),
+            worst: Worst::default(),
             courses: courses.collect(),
         }
     }
@@ -155,7 +162,7 @@ impl<'b> Replay<'b> {
         let call = PastCall {
             event,
             at,
-            cost: cost.map_or_else(|| ceiling(event, self.book), |cost| cost.as_pico().into()),
+            cost: self.charged(event, cost),
             is_priced: cost.is_some(),
         };
         let subject = Subject::from(event);
@@ -165,9 +172,18 @@ impl<'b> Replay<'b> {
         let (mut observing, mut in_force): (Vec<_>, Vec<_>) =
             concerned.partition(|course| course.policy.enforce == Enforce::Observe);
         for course in &mut observing {
-            pass_all(std::slice::from_mut(course), &call, self.book);
+            pass_all(std::slice::from_mut(course), &call, &self.tables.book);
         }
-        pass_all(&mut in_force, &call, self.book);
+        pass_all(&mut in_force, &call, &self.tables.book);
+    }
+
+    /// What a call is charged: its cost, or else as much as calls without a price are charged.
+    fn charged(&self, event: &Event, cost: Option<PicoUsd>) -> i128 {
+        match cost {
+            Some(cost) => cost.as_pico().into(),
+            None if event.usage.is_empty() && event.extra_usage.is_empty() => 0,
+            None => worst::unpriced(&self.worst, self.prices, event),
+        }
     }
 
     /// What became of all calls, budget by budget, those keys first of which most would have been
@@ -237,13 +253,6 @@ fn cost_of(edited: &Event, call: &PastCall<'_>, book: &Book) -> i128 {
     let priced = Bill::from(edited).price(book, "".into());
     let pico = priced.total.map(|cost| i128::from(cost.as_pico()));
     pico.filter(|_| call.is_priced).unwrap_or(call.cost)
-}
-
-/// The most that a call without a price may have cost.
-fn ceiling(event: &Event, book: &Book) -> i128 {
-    let usd = Bill::from(event).ceiling(book);
-    // Beyond what an amount holds, it is as good as that.
-    PicoUsd::from_usd(usd).map_or(i128::from(i64::MAX), |cost| cost.as_pico().into())
 }
 
 fn downgrade(event: &mut Event, model: &str) {
@@ -371,13 +380,15 @@ impl Course {
         if self.policy.enforce != Enforce::Strict {
             return true;
         }
-        let spares = |action: &Action| matches!(action, Action::Deny | Action::Shed);
-        let is_spared = self.policy.tiers.iter().any(|tier| {
-            let except = &tier.except;
-            spares(&tier.action)
-                && !except.is_empty()
-                && Match::new(except.clone()).matches(subject)
-        });
+        let deny = self
+            .policy
+            .tiers
+            .iter()
+            .find(|tier| tier.action == Action::Deny);
+        let except = deny
+            .map(|tier| &tier.except)
+            .filter(|except| !except.is_empty());
+        let is_spared = except.is_some_and(|except| Match::new(except.clone()).matches(subject));
         if is_spared {
             return true;
         }
@@ -488,7 +499,14 @@ impl Course {
 fn amount(limit: Limit, event: &Event, cost: i128) -> i128 {
     match limit {
         Limit::Usd(_) => cost.max(0),
-        Limit::Tokens(_) => event.usage.tokens().map(|(_, n)| i128::from(n)).sum(),
+        Limit::Tokens(_) => {
+            let extra = event.extra_usage.iter().map(|extra| &extra.usage);
+            let usages = extra.chain([&event.usage]);
+            usages
+                .flat_map(|usage| usage.tokens())
+                .map(|(_, n)| i128::from(n))
+                .sum()
+        }
         Limit::Requests(_) => 1,
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollmesh_budget::estimate;
+use tollmesh_budget::OnUnavailable;
+use tollmesh_budget::estimate::{self, OUTPUT_TOKENS_DEFAULT};
 use tollmesh_budget::lease::{Refusal, ReservationId};
-use tollmesh_budget::{Facts, OnUnavailable};
 use tollmesh_wire::{Decision, Denied, ReservationRequest, Subject, Timestamp};
 
 use super::policies::{Budget, Span};
 use super::state::{Hold, Refused, State};
-use super::{Budgets, Shared, worst};
+use super::{Budgets, Shared, guards, worst};
 use crate::clock;
 use crate::ledger::budgets::SpendKey;
 
@@ -52,6 +52,9 @@ impl Budgets {
     pub async fn reserve(&self, request: &ReservationRequest) -> Decision {
         let deadline = tokio::time::Instant::now() + STORE_TIME_MAX;
         let shared = &self.0;
+        if let Some(denied) = shared.guarded(request) {
+            return Decision::Deny(denied);
+        }
         loop {
             let replied = shared.replied.notified();
             tokio::pin!(replied);
@@ -70,7 +73,7 @@ impl Budgets {
 
     /// Whether any call has to ask.
     pub fn reserves(&self) -> bool {
-        self.0.policies.load().reserve()
+        self.0.policies.load().reserve() || !self.0.guards.is_empty()
     }
 }
 
@@ -80,6 +83,17 @@ const ALLOWED: Decision = Decision::Allow {
 };
 
 impl Shared {
+    /// Why a guard stops the call, where one does.
+    fn guarded(&self, request: &ReservationRequest) -> Option<Denied> {
+        let unix_ms = clock::now().as_unix_ms();
+        let worst = || {
+            let bound = estimate::bound(&guards::facts(request), OUTPUT_TOKENS_DEFAULT);
+            let rates = self.worst.rates(&self.prices, request, unix_ms);
+            rates.worst(&bound, request.body_bytes)
+        };
+        self.guards.judge(request, worst, unix_ms)
+    }
+
     /// The decision; `None` where the store has to be asked first.
     fn decide(&self, request: &ReservationRequest, last: Last) -> Option<Decision> {
         let unix_ms = clock::now().as_unix_ms();
@@ -91,6 +105,9 @@ impl Shared {
         let mut state = self.state();
         if let Some(id) = state.reserved(&request.event_id) {
             return Some(allowed(id));
+        }
+        if state.has_ended(&request.event_id) {
+            return Some(ALLOWED);
         }
         if state.n_reserved() >= RESERVATIONS_MAX {
             return wanted.first().map(|w| {
@@ -130,12 +147,7 @@ impl Shared {
         let strict = policies
             .concerning(&subject)
             .filter(|budget| budget.is_strict() && !budget.spares(&subject));
-        let facts = Facts {
-            body_bytes: request.body_bytes,
-            media_bytes: request.media_bytes,
-            max_output_tokens: request.max_output_tokens,
-            choices: request.n_choices,
-        };
+        let facts = guards::facts(request);
         let mut wanted = Vec::new();
         for budget in strict {
             let Some(cell) = budget.cell_at(unix_ms) else {
@@ -213,11 +225,12 @@ impl Stopped {
     ) -> Option<Decision> {
         let budget = &self.budget;
         let is_open = matches!(self.why, Refusal::NeedsGrant | Refusal::Expired);
-        if is_open && last == Last::Wait {
-            if let Some(account) = state.accounts.get_mut(&self.at) {
-                account.wait_for(self.units);
+        if is_open && let Some(account) = state.accounts.get_mut(&self.at) {
+            account.wait_for(self.units);
+            // Where the store has just given nothing, waiting would only make more calls wait.
+            if last == Last::Wait && !account.is_starved(now_ms) {
+                return None;
             }
-            return None;
         }
         let denied = match self.why {
             Refusal::Rebuilding { until_ms } => Denied {

@@ -90,24 +90,28 @@ impl Budgets {
 }
 
 fn standings(state: &State, unix_ms: i64) -> Vec<Standing<'_>> {
-    let mut standings = Vec::new();
-    for budget in &state.policies.all {
-        let (Some(cell), Some(window)) = (budget.cell_at(unix_ms), budget.window_at(unix_ms))
-        else {
-            continue;
-        };
-        let own = state.accounts.values();
-        let own = own.filter(|a| a.at.budget == budget.id && a.cell == cell);
-        let first = standings.len();
-        standings.extend(own.map(|account| standing(state, account, window)));
-        if first == standings.len() && budget.per.is_empty() {
-            standings.push(Standing::unused(budget, window));
-        }
-        if let Some(own) = standings.get_mut(first..) {
-            own.sort_by(|a, b| b.spent.cmp(&a.spent).then_with(|| a.key.cmp(&b.key)));
+    let mut of_budget: Vec<Vec<Standing<'_>>> = Vec::new();
+    of_budget.resize_with(state.policies.all.len(), Vec::new);
+    for account in state.accounts.values() {
+        let place = state.policies.place_of(&account.at.budget);
+        let own = place.and_then(|n| of_budget.get_mut(n));
+        let window = account.budget.window_at(unix_ms);
+        if let (Some(own), Some(window)) = (own, window)
+            && account.cell.holds(unix_ms)
+        {
+            own.push(standing(state, account, window));
         }
     }
-    standings
+    for (budget, own) in state.policies.all.iter().zip(&mut of_budget) {
+        if own.is_empty()
+            && budget.per.is_empty()
+            && let Some(window) = budget.window_at(unix_ms)
+        {
+            own.push(Standing::unused(budget, window));
+        }
+        own.sort_by(|a, b| b.spent.cmp(&a.spent).then_with(|| a.key.cmp(&b.key)));
+    }
+    of_budget.into_iter().flatten().collect()
 }
 
 fn standing<'s>(state: &'s State, account: &'s Account, window: Span) -> Standing<'s> {
@@ -177,17 +181,8 @@ impl<'s> Standing<'s> {
         }
     }
 
-    /// What is spent at the window's end, if it goes on as it did so far.
     fn projected(&self, unix_ms: i64) -> Option<Decimal> {
-        let elapsed = Decimal::from((unix_ms - self.window.start).max(1));
-        let length = Decimal::from(self.window.end - self.window.start);
-        let spent = self.budget.amount_of(self.spent);
-        let projected = spent.checked_mul(length)?.checked_div(elapsed)?;
-        let places = match self.budget.policy.limit {
-            Limit::Usd(_) => 6,
-            Limit::Tokens(_) | Limit::Requests(_) => 0,
-        };
-        Some(projected.round_dp(places).normalize())
+        projected(self.budget, self.window, self.spent, unix_ms)
     }
 
     /// The share of the limit that is spent.
@@ -197,6 +192,19 @@ impl<'s> Standing<'s> {
         let share = share.checked_mul(of)?.round_dp(places).normalize();
         Some(share.to_string())
     }
+}
+
+/// What is spent at the window's end, if it goes on as it did so far.
+pub fn projected(budget: &Budget, window: Span, spent: u64, unix_ms: i64) -> Option<Decimal> {
+    let elapsed = Decimal::from((unix_ms - window.start).max(1));
+    let length = Decimal::from(window.end - window.start);
+    let projected = budget.amount_of(spent).checked_mul(length)?;
+    let places = match budget.policy.limit {
+        Limit::Usd(_) => 6,
+        Limit::Tokens(_) | Limit::Requests(_) => 0,
+    };
+    let projected = projected.checked_div(elapsed)?;
+    Some(projected.round_dp(places).normalize())
 }
 
 const fn enforce(enforce: Enforce) -> &'static str {

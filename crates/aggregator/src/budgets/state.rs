@@ -1,11 +1,13 @@
 //! All accounts of this node and what is reserved from them, behind one lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tollmesh_budget::lease::{Carried, Holder, Refusal, ReservationId};
 
 use super::account::{Account, read_memory};
+use super::ended::Ended;
+use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Charges, Identity, Known, Settled, Spend, SpendKey};
 
@@ -18,6 +20,9 @@ pub const OVERFLOW: &str = "__other__";
 const REFUSED_MAX: usize = 4_096;
 /// Bits of a reservation's number that count within one millisecond.
 const NUMBER_BITS: u32 = 20;
+
+/// Bits of a report's number that count within one life of the process.
+const REPORT_BITS: u32 = 32;
 
 /// Everything that one lock holds together.
 #[derive(Debug, Default)]
@@ -38,10 +43,13 @@ pub struct State {
     pub is_table_old: bool,
     /// Tiers that were reached and nobody was told yet.
     pub reached: Vec<SpendKey>,
+    /// What is known of the store's own life.
+    pub lives: Lives,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,
     refused: VecDeque<(String, Refused)>,
+    ended: Ended,
     counter: u64,
     reports: u64,
 }
@@ -132,18 +140,18 @@ impl State {
     ) -> Account {
         let account = Account::new(Arc::clone(budget), at.clone(), key, cell);
         let Some(spend) = self.stored.remove(&at) else {
-            return account;
+            return self.taught(account);
         };
         let committed = budget.policy.limit.units_of(spend.amount);
         let longest_ms = u64::try_from(budget.policy.max_stream.as_millis()).unwrap_or(u64::MAX);
-        let carried = (spend.granted > committed).then(|| Carried {
+        let carried = Carried {
             granted: spend.granted,
             until_ms: now_ms.saturating_add(longest_ms),
             boot: self.boot(),
             memory: read_memory(&spend.memory),
-        });
-        let holder = Holder::new(committed, carried);
-        account.restored(holder, spend.amount, spend.denied, spend.granted)
+        };
+        let holder = Holder::new(committed, Some(carried));
+        self.taught(account.restored(holder, spend.amount, spend.denied, spend.granted))
     }
 
     /// What all nodes have spent in the window that ends with the account's cell.
@@ -226,7 +234,13 @@ impl State {
     /// A number for the next report to the store, above all before.
     pub fn next_report(&mut self) -> u64 {
         self.reports += 1;
-        (u64::from(self.boot()) << 32) + self.reports
+        (u64::from(self.boot()) << REPORT_BITS) + self.reports
+    }
+
+    /// Goes on above what another life of this ledger has reported: it was set back to an earlier
+    /// copy, or a copy of it is served elsewhere.
+    pub fn skip_reports(&mut self) {
+        self.reports += 1 << REPORT_BITS;
     }
 
     // === reservations ===
@@ -234,6 +248,11 @@ impl State {
     /// The reservation of that event, if it has one.
     pub fn reserved(&self, event_id: &str) -> Option<ReservationId> {
         self.by_event.get(event_id).copied()
+    }
+
+    /// Whether that call is over already, so that nothing is to be held for it.
+    pub fn has_ended(&self, event_id: &str) -> bool {
+        self.ended.has(event_id)
     }
 
     /// An id for a reservation at that instant. The number tells the instant too, so that a call is
@@ -255,11 +274,20 @@ impl State {
         units: u64,
         now_ms: u64,
     ) -> Result<(), Refusal> {
+        // A lease from before the limit was lowered may still cover more.
+        let is_over = self.accounts.get(at).is_some_and(|account| {
+            let taken = self.spent(account).saturating_add(account.holder.held());
+            taken.saturating_add(units) > account.budget.hard_units
+        });
         let Some(account) = self.accounts.get_mut(at) else {
             return Err(Refusal::NeedsGrant);
         };
         account.use_at(now_ms);
         account.holder.reserve(now_ms, id, units)?;
+        if is_over {
+            account.holder.release(id);
+            return Err(Refusal::Exhausted);
+        }
         account.took(units);
         Ok(())
     }
@@ -333,43 +361,44 @@ impl State {
 
     /// Takes in what events have charged durably.
     pub fn commit(&mut self, charges: &Charges, now_ms: u64) {
+        // An account that was forgotten, or never used in this life, goes on where the ledger is.
+        let mut opened = HashSet::new();
+        for total in &charges.totals {
+            if self.accounts.contains_key(&total.at) {
+                continue;
+            }
+            let before = self.stored.remove(&total.at);
+            let spend = Spend {
+                granted: before.as_ref().map_or(0, |before| before.granted),
+                memory: before.map(|before| before.memory).unwrap_or_default(),
+                ..total.clone()
+            };
+            self.stored.insert(total.at.clone(), spend);
+            self.open_stored(&total.at, now_ms);
+            opened.insert(&total.at);
+        }
         for settled in &charges.settled {
-            self.settle(settled, charges, now_ms);
+            self.settle(settled, charges, &opened);
         }
     }
 
-    fn settle(&mut self, settled: &Settled, charges: &Charges, now_ms: u64) {
+    fn settle(&mut self, settled: &Settled, charges: &Charges, opened: &HashSet<&SpendKey>) {
         let named = settled.reservation_id.as_deref();
         let id = named.and_then(|id| id.parse().ok());
         let id = id.or_else(|| self.reserved(&settled.event_id));
         let reservation = id.and_then(|id| self.reservations.remove(&id));
         self.by_event.remove(&*settled.event_id);
+        if reservation.is_none() && self.policies.reserve() {
+            self.ended.note(&settled.event_id);
+        }
         let own = charges.charges.get(settled.charges.clone());
         for charge in own.unwrap_or_default() {
-            let at = &charge.at;
-            if !self.accounts.contains_key(at) && !self.open_stored(at, now_ms) {
-                let spend = self.stored.entry(at.clone()).or_insert_with(|| Spend {
-                    at: at.clone(),
-                    end_ms: charge.end_ms,
-                    amount: 0,
-                    denied: 0,
-                    granted: 0,
-                    memory: String::new(),
-                });
-                spend.amount += charge.amount;
-                spend.denied += charge.denied;
-                continue;
+            if let Some(account) = self.accounts.get_mut(&charge.at) {
+                if !opened.contains(&charge.at) {
+                    account.charge(id, charge.amount, charge.denied);
+                }
+                self.judge(&charge.at);
             }
-            let Some(account) = self.accounts.get_mut(at) else {
-                continue;
-            };
-            account.amount += charge.amount;
-            account.denied += charge.denied;
-            let units = account.budget.policy.limit.units_of(account.amount);
-            let more = units.saturating_sub(account.holder.committed());
-            account.holder.settle(id, more);
-            account.touch();
-            self.judge(at);
         }
         if let (Some(id), Some(mut reservation)) = (id, reservation) {
             // What went ahead without a lease has used up its allowance.
@@ -404,13 +433,10 @@ impl State {
                 self.stored.insert(spend.at.clone(), spend);
                 continue;
             };
-            account.amount = account.amount.max(spend.amount);
-            account.denied = account.denied.max(spend.denied);
-            let units = account.budget.policy.limit.units_of(account.amount);
-            let more = units.saturating_sub(account.holder.committed());
-            if more > 0 {
-                account.holder.settle(None, more);
-                account.touch();
+            let more = spend.amount.saturating_sub(account.amount).max(0);
+            let denied = spend.denied.saturating_sub(account.denied);
+            if more > 0 || denied > 0 {
+                account.charge(None, more, denied);
             }
         }
     }
@@ -447,21 +473,56 @@ impl State {
                 account.wait_for(0);
             }
         }
-        let live = |spend: &&Spend| spend.end_ms > unix_ms;
         let stored: Vec<SpendKey> = self
             .stored
             .values()
-            .filter(live)
+            .filter(|spend| self.counts(spend, unix_ms))
             .map(|spend| spend.at.clone())
             .collect();
         for at in &stored {
             self.open_stored(at, now_ms);
         }
+        self.roll(unix_ms, now_ms);
         let all: Vec<SpendKey> = self.accounts.keys().cloned().collect();
         for at in &all {
             self.judge(at);
         }
         self.is_table_old = true;
+    }
+
+    /// Whether an account of the ledger still matters: its spend counts, or a grant is left that an
+    /// earlier life may yet spend.
+    fn counts(&self, spend: &Spend, unix_ms: i64) -> bool {
+        let Some(budget) = self.policies.of_id(&spend.at.budget) else {
+            return false;
+        };
+        let cell = budget.cell_at(spend.at.window_ms);
+        cell.is_some_and(|cell| budget.counts_until(cell) > unix_ms)
+            || spend.granted > budget.policy.limit.units_of(spend.amount)
+    }
+
+    /// Opens the present cell of rolling windows that earlier cells still count in, so that their
+    /// spend is seen though no call comes.
+    pub fn roll(&mut self, unix_ms: i64, now_ms: u64) {
+        let is_earlier = |account: &&Account| {
+            let is_rolling = account.budget.cell_ms().is_some();
+            is_rolling
+                && account.cell.end <= unix_ms
+                && account.budget.counts_until(account.cell) > unix_ms
+        };
+        let earlier = self.accounts.values().filter(is_earlier);
+        let earlier: HashMap<(Arc<str>, Vec<String>), Arc<Budget>> = earlier
+            .map(|account| {
+                let place = (Arc::clone(&account.at.budget), account.key.clone());
+                (place, Arc::clone(&account.budget))
+            })
+            .collect();
+        for ((_, key), budget) in earlier {
+            if let Some(cell) = budget.cell_at(unix_ms) {
+                let at = self.open(&budget, key, cell, now_ms).at.clone();
+                self.judge(&at);
+            }
+        }
     }
 
     /// Whether that account's budget is in force.

@@ -51,6 +51,7 @@ impl Budgets {
             shared.register(store.as_ref(), &mut registered).await;
             shared.beat(store.as_ref(), ledger).await;
             shared.publish();
+            shared.tell_reached();
         }
     }
 
@@ -93,10 +94,19 @@ impl Shared {
             for (sent, reply) in sent.iter().zip(replies) {
                 match reply {
                     Ok(reply) => {
+                        if reply.is_stale {
+                            state.skip_reports();
+                            tracing::warn!(
+                                budget = &*sent.at.budget,
+                                "the store has heard of a later life of this ledger: it was set \
+                                 back, or is served twice"
+                            );
+                        }
                         if let Some(account) = state.accounts.get_mut(&sent.at) {
                             grants.extend(account.take(&reply, sent.sent_ms));
                             account.unleased = 0;
                         }
+                        state.hear(&sent.at.budget, reply.life, sent.sent_ms);
                         state.judge(&sent.at);
                     }
                     Err(error) => {
@@ -147,6 +157,11 @@ impl Shared {
         let due = |account: &&Account| account.is_due(now_ms);
         let due = state.accounts.values().filter(due).take(BATCH_MAX);
         let mut due: Vec<SpendKey> = due.map(|account| account.at.clone()).collect();
+        for at in state.silent(now_ms) {
+            if !due.contains(&at) {
+                due.push(at);
+            }
+        }
         // Earlier cells of a rolling window first: what they have taken bounds the later ones.
         due.sort_by_key(|at| at.window_ms);
         let mut asks = Vec::with_capacity(due.len());
@@ -159,6 +174,7 @@ impl Shared {
                 state.is_ending || unix_ms >= account.cell.end || !state.is_in_force(account);
             let terms = account.terms(state.limit(account));
             let seq = state.next_report();
+            state.lives.tell(&at.budget, now_ms);
             let Some(account) = state.accounts.get_mut(&at) else {
                 continue;
             };
@@ -185,6 +201,7 @@ impl Shared {
                 tracing::warn!(n_expired, "reservations ended that no event has settled");
             }
             state.forget(unix_ms, KEPT_MS);
+            state.roll(unix_ms, now_ms);
             // A window that ended takes its tier with it.
             state.is_table_old = true;
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use notify::Watcher;
 use tokio::sync::Notify;
-use tollmesh_budget::Policy;
 
 use super::Budgets;
-use crate::config::{Problem, Problems, budgets};
+use crate::config::budgets::{self, Limits};
+use crate::config::{Problem, Problems};
 
 /// How often the file is looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -34,13 +34,13 @@ struct Seen {
 /// What a look at the file found.
 enum Look {
     Same,
-    New(Vec<Policy>),
+    New(Limits),
     Refused(String),
 }
 
 impl File {
     /// Reads the file for the first time.
-    pub fn read(path: PathBuf) -> Result<(File, Vec<Policy>), Problems> {
+    pub fn read(path: PathBuf) -> Result<(File, Limits), Problems> {
         let text = read(&path).map_err(|what| {
             Problems(vec![Problem {
                 file: path.display().to_string(),
@@ -48,12 +48,12 @@ impl File {
                 what,
             }])
         })?;
-        let policies = budgets::parse(&path.display().to_string(), &text)?;
+        let limits = budgets::parse_all(&path.display().to_string(), &text)?;
         let seen = Mutex::new(Seen {
             text: Some(text),
             broken: None,
         });
-        Ok((File { path, seen }, policies))
+        Ok((File { path, seen }, limits))
     }
 
     /// Why the newest file is not in force.
@@ -67,7 +67,7 @@ impl File {
         let parsed = match read(&self.path) {
             Ok(text) if seen.text.as_ref() == Some(&text) => return Look::Same,
             Ok(text) => {
-                let parsed = budgets::parse(&name, &text);
+                let parsed = budgets::parse_all(&name, &text);
                 seen.text = Some(text);
                 parsed.map_err(|problems| problems.to_string())
             }
@@ -77,9 +77,9 @@ impl File {
             }
         };
         match parsed {
-            Ok(policies) => {
+            Ok(limits) => {
                 seen.broken = None;
-                Look::New(policies)
+                Look::New(limits)
             }
             Err(why) if seen.broken.as_ref() == Some(&why) => Look::Same,
             Err(why) => {
@@ -139,10 +139,11 @@ impl Budgets {
                 Look::Refused(error) => {
                     tracing::error!(error, "budgets refused; the old ones stay in force");
                 }
-                Look::New(policies) => {
-                    let n_budgets = policies.len();
-                    match self.adopt(policies).await {
-                        Ok(()) => tracing::info!(n_budgets, "budgets loaded"),
+                Look::New(limits) => {
+                    let (n_budgets, n_guards) = (limits.policies.len(), limits.guards.len());
+                    self.0.guards.adopt(limits.guards);
+                    match self.adopt(limits.policies).await {
+                        Ok(()) => tracing::info!(n_budgets, n_guards, "budgets loaded"),
                         Err(error) => {
                             file.forget();
                             tracing::error!(%error, "budgets cannot be put in force yet");

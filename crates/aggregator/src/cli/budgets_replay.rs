@@ -55,11 +55,10 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let config = files.load()?;
     let reader = Reader::open(&config.state_dir)?;
     let prices = Prices::load(&config.pricing, config.overrides.as_deref())?;
-    let tables = prices.tables();
     let now = clock::now();
     let from = jiff::Timestamp::from_millisecond(now.as_unix_ms())?
         .checked_sub((i64::from(arguments.days) * 24).hours())?;
-    let mut replay = Replay::new(policies, from, &tables.book);
+    let mut replay = Replay::new(policies, from, &prices);
     let begins = replay.begins().unwrap_or(from);
     let span = Span {
         from: Some(Timestamp::from_unix_ms(begins.as_millisecond())),

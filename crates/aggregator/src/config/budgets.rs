@@ -7,11 +7,11 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use tollmesh_budget::estimate::OUTPUT_TOKENS_DEFAULT;
 use tollmesh_budget::policy::MAX_STREAM_DEFAULT;
-use tollmesh_budget::{Action, Enforce, Limit, OnUnavailable, Policy, Tier, Window};
+use tollmesh_budget::{Action, Enforce, Guard, Limit, OnUnavailable, Policy, Tier, Window};
 
-use super::limits;
 use super::problem::{Problem, Problems};
 use super::section::{Section, Sink, one_of};
+use super::{guards, limits};
 
 /// Budgets in one file; more would be made by hand by nobody.
 const BUDGETS_MAX: usize = 10_000;
@@ -31,23 +31,37 @@ pub fn load(file: &Path) -> Result<Vec<Policy>, Problems> {
     }
 }
 
-/// Reads that text; `file` is its name in messages.
+/// All that such a file says.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Its budgets.
+    pub policies: Vec<Policy>,
+    /// Its guards.
+    pub guards: Vec<Guard>,
+}
+
+/// Reads the budgets of that text; `file` is its name in messages.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Policy>, Problems> {
+    Ok(parse_all(file, text)?.policies)
+}
+
+/// Reads that text whole; `file` is its name in messages.
+pub fn parse_all(file: &str, text: &str) -> Result<Limits, Problems> {
     let sink = Sink::new(file);
-    let policies = match text.parse::<toml::Table>() {
+    let limits = match text.parse::<toml::Table>() {
         Ok(table) => read(Section::root(&sink, table)),
         Err(error) => {
             sink.refuse("", super::not_toml(text, &error));
-            Vec::new()
+            Limits::default()
         }
     };
     match sink.into_problems() {
-        problems if problems.is_empty() => Ok(policies),
+        problems if problems.is_empty() => Ok(limits),
         problems => Err(Problems(problems)),
     }
 }
 
-fn read(mut root: Section<'_>) -> Vec<Policy> {
+fn read(mut root: Section<'_>) -> Limits {
     let sections = root.tables("budget");
     if sections.len() > BUDGETS_MAX {
         root.refuse(
@@ -63,8 +77,9 @@ fn read(mut root: Section<'_>) -> Vec<Policy> {
         };
         policies.push(policy);
     }
+    let guards = guards::read(&mut root, &mut names);
     root.finish();
-    policies
+    Limits { policies, guards }
 }
 
 /// One budget; `None` where a mistake left nothing to make it of.

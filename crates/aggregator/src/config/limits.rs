@@ -209,6 +209,20 @@ pub fn check_labels(labels: &[String]) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether these are names of hosts.
+pub fn check_hosts(hosts: &[String]) -> Result<(), String> {
+    let is_name = |host: &str| {
+        let is_letter = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        !host.is_empty() && host.bytes().all(is_letter)
+    };
+    match hosts.iter().find(|host| !is_name(host)) {
+        None => Ok(()),
+        Some(host) => Err(format!(
+            "{host:?} is no host's name; expected such as \"spend.example.com\", without port"
+        )),
+    }
+}
+
 fn is_label(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_lowercase())
         && word.len() <= 64

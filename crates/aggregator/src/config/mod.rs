@@ -2,8 +2,10 @@
 
 mod alerts;
 pub mod budgets;
+mod guards;
 mod limits;
 mod listen;
+mod otlp_section;
 mod problem;
 pub(crate) mod section;
 mod state_dir;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use crate::alerts::Receivers;
 use crate::budgets::store;
 use crate::forward::{Place, Settings};
+use crate::otlp;
 pub use listen::Listen;
 pub use problem::{Problem, Problems};
 use section::{Section, Sink};
@@ -50,6 +53,8 @@ pub struct Config {
     pub redis: Option<store::Place>,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `[otlp]`: a receiver of telemetry. Default: none.
+    pub otlp: Option<otlp::Settings>,
     /// `[alerts.…]`: who is told of budgets that have come far. Default: nobody.
     pub alerts: Receivers,
     /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
@@ -64,6 +69,9 @@ pub struct Operator {
     pub listen: Listen,
     /// `operator.token_file`: holds the bearer token of the API. Default: none.
     pub token_file: Option<PathBuf>,
+    /// `operator.hosts`: names, besides addresses and `localhost`, under which browsers reach it, as
+    /// an ingress has one. Default: none.
+    pub hosts: Vec<String>,
 }
 
 /// `[metrics]`: what becomes a label, and how many series there may be.
@@ -113,9 +121,6 @@ impl Config {
     }
 }
 
-/// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["otlp"];
-
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
     let state_dir = state_dir.map(Path::to_owned).or(written);
@@ -132,10 +137,8 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     retention.finish();
     let redis = read_redis(root.section("redis"));
     let postgres = read_postgres(root.section("postgres"));
+    let otlp = otlp_section::read(root.section("otlp"));
     let alerts = alerts::read(root.section("alerts"));
-    for key in NOT_AVAILABLE {
-        root.not_available(key);
-    }
     let state_dir = match state_dir.or_else(state_dir::default) {
         Some(dir) => dir,
         None => {
@@ -157,6 +160,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
         redis,
         postgres,
+        otlp,
         alerts,
     })
 }
@@ -170,10 +174,15 @@ fn read_ingest(mut section: Section<'_>) -> Listen {
 fn read_operator(mut section: Section<'_>) -> Operator {
     let listen = section.parsed("listen", Listen::parse);
     let token_file = section.parsed("token_file", limits::absolute_path);
+    let hosts = section.texts("hosts");
+    if let Some(Err(what)) = hosts.as_deref().map(limits::check_hosts) {
+        section.refuse("hosts", what);
+    }
     section.finish();
     Operator {
         listen: listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4101).into())),
         token_file,
+        hosts: hosts.unwrap_or_default(),
     }
 }
 

@@ -38,6 +38,7 @@ fn a_full_file_is_taken() {
         [operator]
         listen = "0.0.0.0:4101"
         token_file = "/etc/tollmesh/token"
+        hosts = ["spend.example.com"]
         [metrics]
         labels = []
         max_values_per_label = 5
@@ -57,10 +58,19 @@ fn a_full_file_is_taken() {
         ca_file = "/etc/tollmesh/ca.pem"
         interval = "1m"
         retention_months = 25
+        [otlp]
+        endpoint = "https://otlp.example/base"
+        headers = { x-dataset = "llm" }
+        headers_file = "/etc/tollmesh/otlp-headers"
+        ca_file = "/etc/tollmesh/ca.pem"
+        signals = ["traces", "logs", "metrics"]
+        cost_attribute = "gen_ai.usage.cost.amount"
+        interval = "1s"
     "#;
     let config = Config::parse("tollmesh.toml", text, None).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
     assert_eq!(config.drain, Duration::from_millis(500));
+    assert_eq!(config.operator.hosts, ["spend.example.com"]);
     assert!(config.metrics.labels.is_empty());
     assert_eq!(config.retention_days, 7);
     assert_eq!(config.retention_bytes_max, Some(10_000_000_000));
@@ -76,6 +86,10 @@ fn a_full_file_is_taken() {
     );
     assert_eq!(postgres.interval, Duration::from_secs(60));
     assert_eq!(postgres.retention_months, 25);
+    let otlp = config.otlp.unwrap();
+    assert_eq!(otlp.endpoint.to_string(), "https://otlp.example/base");
+    assert_eq!(otlp.interval, Duration::from_secs(1));
+    assert_eq!(otlp.signals.len(), 3);
     let over = Config::parse("tollmesh.toml", text, Some(Path::new("/s"))).unwrap();
     assert_eq!(over.state_dir, Path::new("/s"));
 }
@@ -121,11 +135,12 @@ fn every_mistake_has_its_message() {
         (
             "[operator]\nlisen = \"127.0.0.1:1\"",
             "tollmesh.toml: operator.lisen: unknown key; did you mean \"listen\"? expected \
-             \"listen\" or \"token_file\"",
+             \"listen\", \"token_file\" or \"hosts\"",
         ),
         (
             "[operator]\ntoken = \"s3cret\"",
-            "tollmesh.toml: operator.token: unknown key; expected \"listen\" or \"token_file\"",
+            "tollmesh.toml: operator.token: unknown key; expected \"listen\", \
+             \"token_file\" or \"hosts\"",
         ),
         (
             "[retention]\nmax_size = \"10 GP\"",
@@ -195,6 +210,39 @@ fn every_mistake_has_its_message() {
             "[postgres]\nurl = \"postgres://u@db/x\"\nretention_months = 0",
             "tollmesh.toml: postgres.retention_months: found 0; expected a number of months from 1 \
              to 120",
+        ),
+        (
+            "[otlp]\nsignals = [\"traces\"]",
+            "tollmesh.toml: otlp.endpoint: missing; name the receiver, or remove the section",
+        ),
+        (
+            "[otlp]\nendpoint = \"collector:4318\"",
+            "tollmesh.toml: otlp.endpoint: not an http:// or https:// URL; expected one such as \
+             \"http://collector:4318\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nsignals = [\"spans\"]",
+            "tollmesh.toml: otlp.signals: unknown signal \"spans\"; expected \"traces\", \"logs\" or \
+             \"metrics\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nsignals = []",
+            "tollmesh.toml: otlp.signals: names nothing; expected any of \"traces\", \"logs\" or \
+             \"metrics\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nca_file = \"/ca.pem\"",
+            "tollmesh.toml: otlp.ca_file: the endpoint is not encrypted; use https://, or remove \
+             the file",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\ncost_attribute = \"cost\"",
+            "tollmesh.toml: otlp.cost_attribute: unknown attribute \"cost\"; expected \
+             \"gen_ai.usage.cost\" or \"gen_ai.usage.cost.amount\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nheaders = { \"content-type\" = \"text/plain\" }",
+            "tollmesh.toml: otlp.headers: \"content-type\" is set by the exporter itself",
         ),
         (
             "[redis]\nurl = \"redis.example:6379\"",

@@ -1,8 +1,10 @@
 //! The side of people and Prometheus: metrics, health, and the API of questions.
 
 mod api;
+mod dashboard;
 mod guard;
 mod health;
+mod limits;
 mod outcomes;
 mod reprice;
 
@@ -29,6 +31,8 @@ pub struct Operator {
     pub ledger: Ledger,
     /// How forwarding is, where it is set up.
     pub forwarding: Option<Arc<Mutex<Status>>>,
+    /// How exporting is, where it is set up.
+    pub exporting: Option<Arc<Mutex<Status>>>,
     /// The price tables.
     pub prices: Arc<Prices>,
     /// The budgets in force.
@@ -48,8 +52,8 @@ pub struct Operator {
 /// What answers operators. `/metrics` and health are open: scrapers and probes carry no token.
 pub fn router(operator: Operator) -> Router {
     let operator = Arc::new(operator);
-    let guarded = Router::new()
-        .route("/", get(index))
+    let data = Router::new()
+        .route("/api/v1", get(contents))
         .route("/api/v1/spend", get(api::spend))
         .route("/api/v1/requests", get(api::requests))
         .route("/api/v1/traces", get(api::traces))
@@ -60,6 +64,13 @@ pub fn router(operator: Operator) -> Router {
         )
         .route("/api/v1/coverage", get(api::coverage))
         .route("/api/v1/budgets", get(api::budgets))
+        .route("/api/v1/budgets/overrides", get(limits::overrides))
+        .route(
+            "/api/v1/budgets/{name}/overrides",
+            post(limits::override_limit).delete(limits::end_overrides),
+        )
+        .route("/api/v1/budgets/recount", post(limits::recount))
+        .route("/api/v1/explain", get(limits::explain))
         .route("/api/v1/prices", get(api::prices))
         .route("/api/v1/reprice", post(reprice::reprice))
         .fallback(not_found)
@@ -68,16 +79,23 @@ pub fn router(operator: Operator) -> Router {
             Arc::clone(&operator),
             guard::check,
         ));
+    let files = dashboard::router().layer(middleware::from_fn_with_state(
+        Arc::clone(&operator),
+        guard::check_files,
+    ));
     Router::new()
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .merge(guarded)
+        .merge(data)
+        .merge(files)
+        .layer(middleware::from_fn(guard::refuse_other_sites))
         .with_state(operator)
 }
 
-async fn index() -> Response {
+async fn contents() -> Response {
     const TEXT: &str = "Tollmesh\n\n\
+        /                                                  the dashboard\n\
         /api/v1/spend?by=team,model&interval=1h&from=24h   sums of cost, tokens and requests\n\
         /api/v1/spend?by=team&from=7d&compare=previous     the same, beside an earlier period\n\
         /api/v1/requests?sort=cost&limit=50                single calls\n\
@@ -87,6 +105,10 @@ async fn index() -> Response {
         POST /api/v1/outcomes                              tells outcomes; needs the token\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
         /api/v1/budgets                                    how far budgets are spent\n\
+        /api/v1/budgets/overrides                          temporary limits, who, when and why\n\
+        POST /api/v1/budgets/NAME/overrides                another limit for a while; needs the token\n\
+        POST /api/v1/budgets/recount                       spend reckoned anew; needs the token\n\
+        /api/v1/explain?request_id=ID                      why a call was refused or changed\n\
         /api/v1/prices?model=gpt-4o                        the price rows in force, with source\n\
         POST /api/v1/reprice?from=2026-11-01&dry_run=true  calls priced anew; needs the token\n\
         /metrics  /healthz  /readyz\n\n\
@@ -97,14 +119,14 @@ async fn index() -> Response {
 async fn not_found() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "no such page; GET / lists those that there are",
+        "no such page; GET /api/v1 lists those that there are",
     )
 }
 
 async fn not_allowed() -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "this page does not answer that method; GET / lists all pages",
+        "this page does not answer that method; GET /api/v1 lists all pages",
     )
 }
 

@@ -12,6 +12,7 @@ use tollmesh_wire::{Outcome, Timestamp};
 
 use crate::ledger::Entry;
 use crate::ledger::error::QueryError;
+use crate::ledger::overrides::{self, Override};
 use crate::ledger::query::{Reader, SpendQuery, SpendRow};
 use crate::ledger::totals::Occasion;
 use crate::ledger::wide::Wide;
@@ -108,6 +109,8 @@ pub struct Charges {
     pub settled: Vec<Settled>,
     /// What budgets did to them.
     pub denials: Vec<Denial>,
+    /// The accounts that were charged, as they stand after the commit; the ledger fills them in.
+    pub totals: Vec<Spend>,
 }
 
 /// Says what events charge to which accounts. Called on the writer thread, so it has to be quick.
@@ -218,6 +221,8 @@ pub enum Step {
     Grants(Vec<Grant>),
     /// Deletes accounts of windows that ended before that instant, in milliseconds since 1970.
     Forget(i64),
+    /// Writes down a temporary limit, or what became of it.
+    Override(Box<Override>),
 }
 
 /// Begins another life, and says which.
@@ -328,10 +333,10 @@ pub fn key_text<T: AsRef<str>>(values: &[Option<T>]) -> String {
     serde_json::Value::from_iter(values).to_string()
 }
 
-/// Adds charges to their accounts.
-pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<()> {
+/// Adds charges to their accounts; says how these stand then.
+pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<Vec<Spend>> {
     if charges.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // Calls of one batch are mostly of few accounts.
     let mut sums: BTreeMap<&SpendKey, (i64, i128, u64)> = BTreeMap::new();
@@ -345,19 +350,22 @@ pub fn add(connection: &Connection, charges: &[Charge]) -> rusqlite::Result<()> 
              (budget, key, window_ms, end_ms, amount, denied, granted, memory)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, '')
          ON CONFLICT DO UPDATE SET amount = add128(amount, excluded.amount),
-             denied = denied + excluded.denied",
+             denied = denied + excluded.denied
+         RETURNING budget, key, window_ms, end_ms, amount, denied, granted, memory",
     )?;
-    for (at, (end_ms, amount, denied)) in sums {
-        add.execute(params![
-            &*at.budget,
-            &*at.key,
-            at.window_ms,
-            end_ms,
-            Wide(amount),
-            denied.cast_signed()
-        ])?;
-    }
-    Ok(())
+    sums.into_iter()
+        .map(|(at, (end_ms, amount, denied))| {
+            let values = params![
+                &*at.budget,
+                &*at.key,
+                at.window_ms,
+                end_ms,
+                Wide(amount),
+                denied.cast_signed()
+            ];
+            add.query_row(values, read)
+        })
+        .collect()
 }
 
 /// Raises accounts to what is known; what stands higher stays.
@@ -448,6 +456,7 @@ pub fn take(connection: &Connection, step: &Step) -> rusqlite::Result<()> {
                 ])?;
             }
         }
+        Step::Override(one) => overrides::keep(connection, one)?,
         Step::Forget(before_ms) => {
             connection
                 .prepare_cached("DELETE FROM budget_spend WHERE end_ms < ?1")?

@@ -13,7 +13,7 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::error::QueryError;
 use crate::ledger::outcomes::{self, CallOutcome};
 use crate::ledger::query::Reader;
-use crate::ledger::row;
+use crate::ledger::{exported, row};
 
 /// The key in `meta` of the newest row such that it and all before it were forwarded.
 const FORWARDED_ROW: &str = "forwarded_row";
@@ -144,6 +144,11 @@ pub enum Note {
         /// The first instant after it.
         to_ms: i64,
     },
+    /// A receiver of telemetry has this row and all before it.
+    Exported {
+        /// The row.
+        upto: i64,
+    },
 }
 
 impl Reader {
@@ -202,6 +207,7 @@ pub fn take(connection: &Connection, note: &Note) -> rusqlite::Result<()> {
             )?;
             put(connection, &format!("{LOST_PREFIX}{month}"), *lost)
         }
+        Note::Exported { upto } => exported::note(connection, *upto),
     }
 }
 

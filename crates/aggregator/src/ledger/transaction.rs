@@ -473,7 +473,7 @@ impl Recording<'_> {
     fn finish(self) -> rusqlite::Result<RowCount> {
         self.rollup.write(self.connection)?;
         counters::add(self.connection, self.increments)?;
-        budgets::add(self.connection, &self.charges.charges)?;
+        self.charges.totals = budgets::add(self.connection, &self.charges.charges)?;
         budgets::keep_denials(self.connection, &self.charges.denials)?;
         if self.charger.is_absent() {
             budgets::set_ids(self.connection, &[])?;

@@ -4,6 +4,7 @@ mod broken;
 mod cluster;
 mod in_redis;
 mod redis_server;
+mod tls;
 
 use std::fs;
 use std::io::Write;
@@ -132,7 +133,8 @@ async fn holds_limits(store: &dyn Store) {
     );
 
     assert!(store.claim("eng/ann/85%", 60_000).await.unwrap());
-    assert!(!store.claim("eng/ann/85%", 60_000).await.unwrap());
+    // What is ours stays ours.
+    assert!(store.claim("eng/ann/85%", 60_000).await.unwrap());
     assert!(store.claim("eng/ann/100%", 60_000).await.unwrap());
     store.release_held_back(&cells[0]).await.unwrap();
 }
@@ -147,6 +149,9 @@ async fn in_redis_alone() {
     let Some(server) = server(&[]) else { return };
     let store = RedisStore::new(place(&server), "node-1".into());
     holds_limits(&store).await;
+    let other = RedisStore::new(place(&server), "node-2".into());
+    assert!(!other.claim("eng/ann/85%", 60_000).await.unwrap());
+    assert!(other.claim("eng/eve/85%", 60_000).await.unwrap());
     // A server that forgets its scripts is told again.
     server.ask("SCRIPT FLUSH");
     let fresh = ask(&cell("ops", "eve"), &mut Holder::default(), 1, 5);
@@ -209,6 +214,21 @@ async fn a_user_of_few_rights_is_enough() {
         "{refused}"
     );
     fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified() {
+    let files = tls::Files::of("localhost");
+    let port = redis_server::free_address().port();
+    let Some(_server) = server(&files.settings(port).each_ref().map(String::as_str)) else {
+        return;
+    };
+    let place = Place::parse(&format!("rediss://localhost:{port}")).unwrap();
+    let trusted = place.clone().ca_file(Some(files.ca()));
+    holds_limits(&RedisStore::new(trusted, "node-1".into())).await;
+    let store = RedisStore::new(place, "node-1".into());
+    let refused = store.claim("x", 1).await.unwrap_err();
+    assert!(refused.to_string().contains("certificate"), "{refused}");
 }
 
 #[tokio::test]

@@ -141,6 +141,21 @@ fn traces_sessions_and_periods_are_answered() {
     for (name, value) in expected {
         assert_eq!(compared["items"][0][name], value, "{name}");
     }
+    let columns = |path: &str| {
+        let csv = process
+            .ask(path, "host: localhost\r\naccept: text/csv\r\n")
+            .body;
+        let lines: Vec<Vec<String>> = csv
+            .lines()
+            .map(|line| line.split(',').map(str::to_owned).collect())
+            .collect();
+        let at = |name: &str| lines[0].iter().position(|column| column == name);
+        ["input_tokens_after", "input_tokens"].map(|name| Some(lines[1][at(name)?].clone()))
+    };
+    let compared_csv = columns(&format!("/api/v1/spend?by=team&{periods}"));
+    assert_eq!(compared_csv, [Some("1024".to_owned()), None]);
+    let sessions_csv = columns("/api/v1/sessions");
+    assert_eq!(sessions_csv, [None, Some("3072".to_owned())]);
     let named = "from=2026-11-23&to=2026-11-24&compare=2026-11-22/2026-11-23";
     assert_eq!(
         process.json(&format!("/api/v1/spend?by=team&{named}")),

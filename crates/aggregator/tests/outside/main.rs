@@ -7,6 +7,8 @@ mod process;
 mod budgets;
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
+/// Who is refused on the operator side.
+mod guard;
 /// Recovery from access logs.
 mod import;
 /// Outcomes, traces, sessions and periods over the API; backup and check of a live ledger.

@@ -115,6 +115,11 @@ impl Process {
         self.ask(path, "host: localhost\r\n")
     }
 
+    /// Where operators ask.
+    pub fn operator_address(&self) -> &str {
+        &self.operator
+    }
+
     /// The JSON of a page.
     pub fn json(&self, path: &str) -> Value {
         let answer = self.get(path);
@@ -189,7 +194,8 @@ pub fn event(id: &str, team: &str) -> Value {
     })
 }
 
-fn ask(
+/// Asks over that connection; the path and the headers go out as they are.
+pub fn ask(
     mut stream: impl Read + Write,
     method: &str,
     path: &str,

@@ -126,8 +126,9 @@ impl Holder {
             holder.memory = carried.memory;
             holder.granted = carried.granted.clamp(committed, AMOUNT_MAX);
             holder.usable = holder.granted;
-            holder.carried = Some(CarriedHold {
-                amount: holder.granted - committed,
+            let amount = holder.granted - committed;
+            holder.carried = (amount > 0).then_some(CarriedHold {
+                amount,
                 until_ms: carried.until_ms,
                 boot: carried.boot,
             });

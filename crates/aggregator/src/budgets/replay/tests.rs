@@ -1,13 +1,12 @@
 //! Calls of which each costs a dollar or two, before budgets of a few.
 
-use tollmesh_pricing::SourceFile;
 use tollmesh_usage::Usage;
 
 use super::*;
 use crate::config::budgets;
 
 /// `small` at 1 dollar for a million tokens, `large` at 10.
-fn book() -> Book {
+fn prices() -> Prices {
     let model = |id: &str, rate: &str| {
         format!(
             "[[model]]\nid = {id:?}\nmatch = [{id:?}]\nrate = [{{ input = {rate:?}, \
@@ -17,11 +16,10 @@ fn book() -> Book {
     let head = "schema = 1\nprovider = \"maker\"\ncurrency = \"USD\"\n\
                 [source]\nlist = \"https://maker.example/prices\"\n";
     let (small, large) = (model("small", "1"), model("large", "10"));
-    let file = SourceFile {
-        name: "maker.toml".into(),
-        text: format!("{head}{small}{large}"),
-    };
-    Book::load(&[file]).unwrap()
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("maker.toml");
+    std::fs::write(&file, format!("{head}{small}{large}")).unwrap();
+    Prices::load(&[file], None).unwrap()
 }
 
 /// A call that began so many minutes after noon, of `team` red, of a million tokens of `small`.
@@ -58,11 +56,12 @@ fn tagged(team: &str, event: Event) -> Event {
 }
 
 fn replay(text: &str, from: &str, calls: &[Event]) -> Vec<Replayed> {
-    let book = book();
+    let prices = prices();
+    let book = &prices.tables().book;
     let policies = budgets::parse("budgets.toml", text).unwrap();
-    let mut replay = Replay::new(policies, from.parse().unwrap(), &book);
+    let mut replay = Replay::new(policies, from.parse().unwrap(), &prices);
     for event in calls {
-        let cost = Bill::from(event).price(&book, "v".into()).total;
+        let cost = Bill::from(event).price(book, "v".into()).total;
         replay.pass(event, cost);
     }
     replay.finish()

@@ -90,12 +90,23 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// looks whether the store is one of ours. To be called at the start, and when budgets change.
     fn register<'a>(&'a self, budgets: &'a [String]) -> Answer<'a, Result<(), StoreError>>;
 
-    /// Whether we are the first in the cluster to claim that, within that time.
+    /// Whether nobody else in the cluster has claimed that within that time. What is ours stays ours:
+    /// asking again, even after a restart, answers the same.
     fn claim<'a>(&'a self, what: &'a str, ttl_ms: u64) -> Answer<'a, Result<bool, StoreError>>;
 
     /// Whether other nodes may share it.
     fn is_shared(&self) -> bool {
         true
+    }
+
+    /// What nodes tell each other beside leases: one short text, the last that was put.
+    fn notice(&self) -> Answer<'_, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Puts another text in its place.
+    fn put_notice<'a>(&'a self, _text: &'a str) -> Answer<'a, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     /// Gives up what a cell holds back after a loss of data: somebody has reckoned that nothing is

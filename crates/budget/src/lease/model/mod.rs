@@ -101,6 +101,9 @@ pub struct Scenario {
     pub failovers: u64,
     /// [`Terms::reclaim_after_ms`].
     pub reclaim_after_ms: Option<u64>,
+    /// Whether leases are as large as they are outside of tests, and calls as small: at most a
+    /// twentieth and a two-hundredth of the limit.
+    pub is_moderate: bool,
 }
 
 impl Scenario {
@@ -112,6 +115,7 @@ impl Scenario {
         floods: 0,
         failovers: 0,
         reclaim_after_ms: None,
+        is_moderate: false,
     };
 
     /// Whether the store loses data in it.
@@ -183,6 +187,16 @@ pub const SCENARIOS: &[Scenario] = &[
         deaths: 10,
         floods: 20,
         failovers: 20,
+        ..Scenario::QUIET
+    },
+    Scenario {
+        name: "everything, usual leases",
+        crashes: 10,
+        partitions: 20,
+        deaths: 10,
+        floods: 20,
+        failovers: 20,
+        is_moderate: true,
         ..Scenario::QUIET
     },
 ];

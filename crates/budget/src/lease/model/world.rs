@@ -56,14 +56,18 @@ impl<'b, B: Backend> World<'b, B> {
         let mut dice = Dice::new(seed);
         let limit = dice.one_of(&[1_000, 20_000, 500_000]);
         let mut terms = Terms::new(limit, 4_102_444_800_000);
-        terms.min_slice = dice.one_of(&[1, limit / 200, limit]);
         terms.reclaim_after_ms = scenario.reclaim_after_ms;
-        let wants: &[u64] = match dice.below(3) {
-            0 => &[0, limit / 100, limit / 10],
-            1 => &[limit / 3, limit],
-            _ => &[0, limit / 10, limit],
-        };
-        let wants = wants.to_vec();
+        let mut wants = vec![0, limit / 100, limit / 20];
+        let mut part_of_limit = 200;
+        if !scenario.is_moderate {
+            terms.min_slice = dice.one_of(&[1, limit / 200, limit]);
+            wants = match dice.below(3) {
+                0 => vec![0, limit / 100, limit / 10],
+                1 => vec![limit / 3, limit],
+                _ => vec![0, limit / 10, limit],
+            };
+            part_of_limit = dice.one_of(&[20, 100, 400]);
+        }
         let n_nodes = dice.one_of(&[1, 2, 5, 9]);
         backend.empty();
         World {
@@ -72,7 +76,7 @@ impl<'b, B: Backend> World<'b, B> {
             twin: InMemory::new(None),
             terms,
             wants,
-            amount_max: (limit / dice.one_of(&[20, 100, 400])).max(2),
+            amount_max: (limit / part_of_limit).max(2),
             nodes: (0..n_nodes).map(Node::new).collect(),
             now_ms: START_MS,
             reports: Vec::new(),
