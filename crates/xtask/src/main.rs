@@ -25,6 +25,7 @@ mod pip;
 mod alertmanager;
 mod debian;
 
+mod sdks;
 mod signals;
 mod steps;
 mod workshop;

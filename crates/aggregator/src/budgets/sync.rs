@@ -201,6 +201,7 @@ impl Shared {
                 tracing::warn!(n_expired, "reservations ended that no event has settled");
             }
             state.forget(unix_ms, KEPT_MS);
+            state.roll(unix_ms, now_ms);
             // A window that ended takes its tier with it.
             state.is_table_old = true;
         }

@@ -2,12 +2,14 @@
 
 mod backup;
 mod budgets;
+mod budgets_override;
 mod budgets_replay;
 mod budgets_show;
 mod check;
 mod check_budgets;
 mod completions;
 mod doctor;
+mod explain;
 mod extract;
 mod import;
 mod late_tags;
@@ -79,6 +81,8 @@ enum Command {
     Top(top::Arguments),
     /// How far budgets are spent, and what others would have done.
     Budgets(budgets::Arguments),
+    /// Why a call was refused or changed.
+    Explain(explain::Arguments),
     /// What the price tables say.
     Prices(prices::Arguments),
     /// Price calls of the past anew, under the tables of today.
@@ -126,6 +130,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Report(arguments) => report::run(&files, arguments),
         Command::Top(arguments) => top::run(&files, arguments),
         Command::Budgets(arguments) => budgets::run(&files, &arguments),
+        Command::Explain(arguments) => explain::run(&files, &arguments),
         Command::Prices(arguments) => prices::run(&files, &arguments),
         Command::Reprice(arguments) => reprice::run(&files, arguments),
         Command::Import(arguments) => import::run(&files, &arguments),

@@ -25,6 +25,8 @@ mod lines;
 mod lock;
 pub mod outbox;
 mod outcomes;
+pub mod overrides;
+pub mod pages;
 mod prune;
 mod quarantine;
 pub mod query;

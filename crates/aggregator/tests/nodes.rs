@@ -1,0 +1,487 @@
+//! Several nodes with a ledger each and one store of leases between them, in this process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::ready;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use tollmesh_aggregator::budgets::Budgets;
+use tollmesh_aggregator::budgets::store::{Answer, Ask, CellKey, Store, StoreError};
+use tollmesh_aggregator::ingest;
+use tollmesh_aggregator::ledger::{Entry, Ledger, LedgerOptions};
+use tollmesh_aggregator::metrics::Metrics;
+use tollmesh_aggregator::prices::Prices;
+use tollmesh_budget::lease::{Cell, Marker, Reply};
+use tollmesh_usage::{Bucket, Usage};
+use tollmesh_wire::{Decision, Event, Outcome, ReservationRequest, Timestamp};
+
+/// Long enough for a busy machine.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A token costs a millionth of a dollar.
+const PRICES: &str = "schema = 1\nprovider = \"acme\"\ncurrency = \"USD\"\n\
+     [source]\nlist = \"https://acme.example/prices\"\n\
+     [[model]]\nid = \"rocket\"\nmatch = [\"rocket\"]\nrate = [{ input = \"1\", output = \"1\", \
+     src = \"list\", checked = 2026-11-09 }]\n";
+
+/// A store that several nodes share, and that can be away.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    cells: Arc<Mutex<HashMap<CellKey, Cell>>>,
+    is_away: Arc<AtomicBool>,
+}
+
+/// One node's way to it.
+#[derive(Debug)]
+struct Way {
+    store: Shared,
+    node: String,
+}
+
+impl Shared {
+    fn answer(&self, node: &str, ask: &Ask) -> Result<Reply, StoreError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable {
+                store: "test".to_owned(),
+                what: "away".to_owned(),
+            });
+        }
+        let now_ms = Timestamp::parse(&jiff::Timestamp::now().to_string());
+        let now_ms = now_ms.unwrap().as_unix_ms().unsigned_abs();
+        let mut cells = self.cells.lock().unwrap();
+        let cell = cells.entry(ask.cell.clone()).or_default();
+        let mut marker = Marker::OLD;
+        Ok(cell.sync(&mut marker, now_ms, node, &ask.report, &ask.terms))
+    }
+
+    /// What all nodes have told, in the store's units.
+    fn spent(&self) -> u64 {
+        self.cells.lock().unwrap().values().map(Cell::spent).sum()
+    }
+}
+
+impl Store for Way {
+    fn sync<'a>(&'a self, asks: &'a [Ask]) -> Answer<'a, Vec<Result<Reply, StoreError>>> {
+        let replies = asks.iter().map(|ask| self.store.answer(&self.node, ask));
+        Box::pin(ready(replies.collect()))
+    }
+
+    fn register<'a>(&'a self, _: &'a [String]) -> Answer<'a, Result<(), StoreError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn claim<'a>(&'a self, _: &'a str, _: u64) -> Answer<'a, Result<bool, StoreError>> {
+        Box::pin(ready(Ok(true)))
+    }
+
+    fn release_held_back<'a>(&'a self, _: &'a CellKey) -> Answer<'a, Result<(), StoreError>> {
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// One aggregator's budgets over its ledger.
+struct Node {
+    budgets: Budgets,
+    ledger: Ledger,
+    prices: Arc<Prices>,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    async fn start(dir: &Path, budgets: &str, store: &Shared) -> Node {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("acme.toml"), PRICES).unwrap();
+        std::fs::write(dir.join("budgets.toml"), budgets).unwrap();
+        let prices = Arc::new(Prices::load(&[dir.join("acme.toml")], None).unwrap());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let file = Some(dir.join("budgets.toml"));
+        let (budgets, policies) = Budgets::load(file, Arc::clone(&prices), metrics).unwrap();
+        let options = LedgerOptions::new(dir.join("state")).charger(budgets.bookkeeper());
+        let ledger = Ledger::open(options).unwrap();
+        let way = Way {
+            store: store.clone(),
+            node: name,
+        };
+        budgets
+            .begin(&ledger, policies, |_| Arc::new(way))
+            .await
+            .unwrap();
+        let keeper = tokio::spawn(budgets.clone().keep());
+        Node {
+            budgets,
+            ledger,
+            prices,
+            keeper,
+        }
+    }
+
+    /// What it answers a call of that many tokens at most.
+    async fn reserve(&self, id: &str, tokens: u64) -> Decision {
+        let request = ReservationRequest {
+            v: 1,
+            event_id: id.to_owned(),
+            provider: "acme".to_owned(),
+            api: "openai.chat".to_owned(),
+            model: Some("rocket".to_owned()),
+            body_bytes: tokens / 2,
+            max_output_tokens: Some(tokens - tokens / 2),
+            ..ReservationRequest::default()
+        };
+        self.budgets.reserve(&request).await
+    }
+
+    async fn settle(&self, id: &str, reservation_id: Option<String>, tokens: u64) {
+        self.append(Event {
+            reservation_id,
+            ..call(id, tokens)
+        })
+        .await;
+    }
+
+    async fn append(&self, event: Event) {
+        let entry: Entry = ingest::priced(event, &self.prices.tables());
+        self.ledger.append(vec![entry], Vec::new()).await.unwrap();
+    }
+
+    fn row(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.budgets
+            .rows()
+            .items
+            .first()
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn amount(&self, name: &str) -> String {
+        let row = self.row();
+        row[name].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// As a process ends that is told to.
+    async fn stop(self) {
+        self.keeper.abort();
+        self.budgets.finish().await;
+        self.ledger.close().await;
+    }
+
+    /// As one that is killed: nothing is given back. The ledger's lock goes with the process.
+    async fn kill(self) {
+        self.keeper.abort();
+        self.ledger.close().await;
+    }
+}
+
+fn call(id: &str, tokens: u64) -> Event {
+    Event {
+        event_id: id.to_owned(),
+        time: Timestamp::parse(&jiff::Timestamp::now().to_string()).unwrap(),
+        provider: "acme".to_owned(),
+        api: "openai.chat".to_owned(),
+        model: Some("rocket".to_owned()),
+        usage: Usage::new().with(Bucket::Input, tokens),
+        usage_source: "reported".to_owned(),
+        billable: true,
+        outcome: Outcome::Success,
+        attempts: 1,
+        ..Event::default()
+    }
+}
+
+fn id_of(decision: &Decision) -> Option<String> {
+    match decision {
+        Decision::Allow { reservation_id } => reservation_id.clone(),
+        Decision::Deny(_) => None,
+    }
+}
+
+fn reason(decision: &Decision) -> &str {
+    match decision {
+        Decision::Allow { .. } => "allowed",
+        Decision::Deny(denied) => &denied.reason,
+    }
+}
+
+fn budget(limit: &str, window: &str, more: &str) -> String {
+    format!(
+        "[[budget]]\nname = \"all\"\nlimit = {limit:?}\nwindow = {window:?}\n\
+         enforce = \"strict\"\n{more}\n"
+    )
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test)
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < DEADLINE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn two_nodes_never_pass_one_limit_and_agree_on_what_is_spent() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        let limit = budget("0.02 USD", "month", "on_unavailable = \"closed\"");
+        let mut nodes = Vec::new();
+        for name in ["a", "b"] {
+            nodes.push(Arc::new(
+                Node::start(&dir.path().join(name), &limit, &store).await,
+            ));
+        }
+        let spent = Arc::new(AtomicU64::new(0));
+        let begun = Instant::now();
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..8_u64 {
+            let (node, spent) = (Arc::clone(&nodes[client as usize % 2]), Arc::clone(&spent));
+            clients.spawn(async move {
+                // Apps that are refused come again: a node gives back what it does not use.
+                for n in 0.. {
+                    let id = format!("{client}-{n}");
+                    let decision = node.reserve(&id, 300).await;
+                    if let Some(reservation) = id_of(&decision) {
+                        let tokens = 50 + (client * 60 + n) % 251;
+                        node.settle(&id, Some(reservation), tokens).await;
+                        spent.fetch_add(tokens, Ordering::Relaxed);
+                    }
+                    let is_used_up = spent.load(Ordering::Relaxed) >= 19_000;
+                    if is_used_up || begun.elapsed() > DEADLINE {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+        }
+        clients.join_all().await;
+        let spent = spent.load(Ordering::Relaxed);
+        assert!(spent <= 20_000, "{spent} of 20000");
+        assert!(spent >= 19_000, "{spent} of 20000");
+        until("the store knows all", || store.spent() == spent).await;
+        let usd = rust_decimal::Decimal::new(spent as i64, 6)
+            .normalize()
+            .to_string();
+        until("both nodes say so", || {
+            nodes.iter().all(|node| node.amount("spent") == usd)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn without_the_store_each_budget_does_what_it_says() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        for (more, allowed, why) in [
+            ("on_unavailable = \"closed\"", 0, "budget_unverifiable"),
+            ("on_unavailable = \"open\"", 12, "allowed"),
+            (
+                "on_unavailable = \"open_capped\"\noffline_allowance = \"0.005 USD\"",
+                5,
+                "budget_unverifiable",
+            ),
+        ] {
+            let store = Shared::default();
+            store.is_away.store(true, Ordering::Relaxed);
+            let place = dir.path().join(format!("{allowed}"));
+            let node = Node::start(&place, &budget("1 USD", "month", more), &store).await;
+            let mut n_allowed = 0;
+            let mut last = String::new();
+            for n in 0..12 {
+                let decision = node.reserve(&format!("{n}"), 1_000).await;
+                n_allowed += usize::from(matches!(decision, Decision::Allow { .. }));
+                last = reason(&decision).to_owned();
+            }
+            assert_eq!((n_allowed, last.as_str()), (allowed, why), "{more}");
+            // When it is back, calls are reserved again, and what was spent meanwhile counts.
+            node.settle("0", None, 700).await;
+            store.is_away.store(false, Ordering::Relaxed);
+            until("the store is back", || {
+                node.budgets.store_failing().is_none()
+            })
+            .await;
+            let decision = node.reserve("later", 1_000).await;
+            assert!(id_of(&decision).is_some(), "{decision:?}");
+            until("the store knows", || store.spent() == 700).await;
+            node.stop().await;
+        }
+    });
+}
+
+#[test]
+fn a_node_that_ends_gives_back_its_stock_and_one_that_is_killed_keeps_it() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        let limit = budget("0.01 USD", "month", "on_unavailable = \"closed\"");
+        let a = Node::start(&dir.path().join("a"), &limit, &store).await;
+        let b = Node::start(&dir.path().join("b"), &limit, &store).await;
+        let first = a.reserve("1", 6_000).await;
+        assert!(id_of(&first).is_some());
+        assert_eq!(reason(&b.reserve("2", 6_000).await), "budget_exceeded");
+        a.kill().await;
+        // Its call may be in flight yet.
+        assert_eq!(reason(&b.reserve("3", 6_000).await), "budget_exceeded");
+        let a = Node::start(&dir.path().join("a"), &limit, &store).await;
+        assert_eq!(reason(&a.reserve("4", 6_000).await), "budget_exceeded");
+        a.settle("1", id_of(&first), 2_000).await;
+        a.stop().await;
+        let begun = Instant::now();
+        // What the call was allowed and did not use nobody knows any more, and it stays held.
+        while id_of(&b.reserve("5", 3_500).await).is_none() {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", b.row());
+        }
+        assert_eq!(reason(&b.reserve("6", 3_500).await), "budget_exceeded");
+        assert_eq!(b.amount("spent"), "0.002");
+    });
+}
+
+#[test]
+fn rolling_windows_count_what_the_last_hours_spent() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        let none = Node::start(dir.path().join("a").as_path(), "", &store).await;
+        let now = jiff::Timestamp::now();
+        for (id, minutes) in [("old", 25 * 60), ("hours", 20 * 60), ("recent", 1)] {
+            let at = now - jiff::SignedDuration::from_mins(minutes);
+            none.append(Event {
+                time: Timestamp::parse(&at.to_string()).unwrap(),
+                ..call(id, 300)
+            })
+            .await;
+        }
+        none.stop().await;
+        let limit = budget("0.001 USD", "rolling 24h", "");
+        let node = Node::start(dir.path().join("a").as_path(), &limit, &store).await;
+        until("what was spent is known", || {
+            node.amount("spent") == "0.0006"
+        })
+        .await;
+        let too_much = node.reserve("1", 500).await;
+        assert_eq!(reason(&too_much), "budget_exceeded");
+        let begun = Instant::now();
+        // Earlier parts of the window are told to the store before the present one is granted.
+        while id_of(&node.reserve("2", 400).await).is_none() {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", node.row());
+        }
+        assert_ne!(reason(&node.reserve("3", 100).await), "allowed");
+        node.stop().await;
+    });
+}
+
+#[test]
+fn late_usage_charges_the_difference_and_gives_nothing_back() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = budget("1 USD", "month", "");
+        let node = Node::start(&dir.path().join("a"), &limit, &Shared::default()).await;
+        for (id, estimated, reported) in [("more", 100, 250), ("less", 100, 40)] {
+            node.append(Event {
+                response_id: Some(id.to_owned()),
+                usage_source: "estimated".to_owned(),
+                ..call(id, estimated)
+            })
+            .await;
+            node.append(Event {
+                kind: tollmesh_wire::event::Kind::LateUsage,
+                response_id: Some(id.to_owned()),
+                ..call(&format!("{id}-late"), reported)
+            })
+            .await;
+        }
+        assert_eq!(node.amount("spent"), "0.00035");
+        // The same again charges nothing: an event is taken once.
+        node.append(call("more", 100)).await;
+        assert_eq!(node.amount("spent"), "0.00035");
+        node.stop().await;
+    });
+}
+
+/// What happens to a call in a random run.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// It asks to use that many tokens at most.
+    Ask(u64),
+    /// The oldest open one ends, having used that share of its bound in percent.
+    End(u64),
+    /// The oldest open one never left.
+    Refuse,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        4 => (1_u64..3_000).prop_map(Turn::Ask),
+        2 => (0_u64..=100).prop_map(Turn::End),
+        1 => Just(Turn::Refuse),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever calls do, what is spent and reserved stays below the limit, and nothing is left
+    /// reserved when all are over.
+    #[test]
+    fn nothing_passes_the_limit_and_nothing_is_left_over(
+        turns in proptest::collection::vec(turn(), 1..60),
+    ) {
+        run(async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Shared::default();
+            let limit = budget("0.01 USD", "month", "");
+            let node = Node::start(&dir.path().join("a"), &limit, &store).await;
+            let mut open: BTreeMap<usize, (u64, Option<String>)> = BTreeMap::new();
+            let (mut spent, mut reserved) = (0, 0);
+            for (n, turn) in turns.into_iter().enumerate() {
+                match turn {
+                    Turn::Ask(tokens) => {
+                        let decision = node.reserve(&n.to_string(), tokens).await;
+                        if let Decision::Allow { reservation_id } = decision {
+                            reserved += tokens;
+                            open.insert(n, (tokens, reservation_id));
+                        }
+                    }
+                    Turn::End(percent) => {
+                        if let Some((n, (tokens, id))) = open.pop_first() {
+                            let used = tokens * percent / 100;
+                            node.settle(&n.to_string(), id, used).await;
+                            reserved -= tokens;
+                            spent += used;
+                        }
+                    }
+                    Turn::Refuse => {
+                        if let Some((n, (tokens, _))) = open.pop_first() {
+                            node.append(Event {
+                                outcome: Outcome::Denied,
+                                ..call(&n.to_string(), 0)
+                            })
+                            .await;
+                            reserved -= tokens;
+                        }
+                    }
+                }
+                assert!(spent + reserved <= 10_000, "{spent} + {reserved}");
+            }
+            for (n, (tokens, id)) in open {
+                node.settle(&n.to_string(), id, tokens).await;
+                spent += tokens;
+            }
+            let usd = |units: u64| rust_decimal::Decimal::new(units as i64, 6).normalize();
+            assert_eq!(node.amount("reserved"), "0");
+            assert_eq!(node.amount("spent"), usd(spent).to_string());
+            node.stop().await;
+        });
+    }
+}
