@@ -17,6 +17,9 @@ use crate::{fact, http, ports};
 /// How long the aggregator may take to bind and to open its ledger.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Budgets in the directory of a mesh; the aggregator has them where the file is there at its start.
+pub const BUDGETS: &str = "budgets.toml";
+
 /// The state directory in the directory of a mesh.
 pub const STATE_DIR: &str = "state";
 
@@ -63,8 +66,9 @@ impl Aggregator {
         let config = dir.join("tollmesh.toml");
         let state_dir = dir.join(STATE_DIR);
         fs::create_dir_all(&state_dir)?;
-        fs::write(&config, config_text(&state_dir, &ingest, operator, more))
-            .with_context(|| format!("cannot write {}", config.display()))?;
+        let budgets = Some(dir.join(BUDGETS)).filter(|file| file.exists());
+        let text = config_text(&state_dir, budgets.as_deref(), &ingest, operator, more);
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let mut aggregator = Aggregator {
             binary: binary.to_path_buf(),
             dir: dir.to_path_buf(),
@@ -99,6 +103,13 @@ impl Aggregator {
             Ok(Some(status)) => Err(anyhow!("tollmesh ended at start, {status}\n{}", tail())),
             Err(seen) => Err(anyhow!("tollmesh is not ready {seen}\n{}", tail())),
         }
+    }
+
+    /// Puts keys of the root before its configuration, and starts anew.
+    pub fn configure(&mut self, keys: &str) -> anyhow::Result<()> {
+        let text = fs::read_to_string(&self.config)?;
+        fs::write(&self.config, format!("{keys}\n{text}"))?;
+        self.restart()
     }
 
     /// Starts the process anew and does not wait; one that still runs is killed first.
@@ -196,13 +207,22 @@ impl Aggregator {
     }
 }
 
-fn config_text(state_dir: &Path, ingest: &Ingest, operator: SocketAddr, more: &str) -> String {
+fn config_text(
+    state_dir: &Path,
+    budgets: Option<&Path>,
+    ingest: &Ingest,
+    operator: SocketAddr,
+    more: &str,
+) -> String {
+    let budgets = budgets.map(|file| format!("budgets = {file:?}\n"));
+    let budgets = budgets.unwrap_or_default();
     let listen = match ingest {
         Ingest::Tcp(address) => address.to_string(),
         Ingest::Unix(path) => format!("unix:{}", path.display()),
     };
     format!(
         "state_dir = {state_dir:?}\n\
+         {budgets}\
          [ingest]\nlisten = \"{listen}\"\n\
          [operator]\nlisten = \"{operator}\"\n\
          {more}\n"

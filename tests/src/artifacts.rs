@@ -106,6 +106,20 @@ const REDIS: Component = Component {
     remedy: "cargo xtask setup",
 };
 
+const SDKS: Component = Component {
+    name: "the providers' Python SDKs",
+    variable: "TOLLMESH_SDKS",
+    places: &["target/tools/python-sdks"],
+    remedy: "cargo xtask setup",
+};
+
+const ALERTMANAGER: Component = Component {
+    name: "Alertmanager",
+    variable: "TOLLMESH_ALERTMANAGER",
+    places: &["target/tools/debian-prometheus-alertmanager/usr/bin/prometheus-alertmanager"],
+    remedy: "cargo xtask setup",
+};
+
 impl Artifacts {
     /// Looks for all three; the error names each that is missing and the command that makes it.
     pub fn find() -> Result<Artifacts, String> {
@@ -166,6 +180,16 @@ pub fn prometheus() -> Result<PathBuf, String> {
     locate(&PROMETHEUS)
 }
 
+/// The folder that Python finds the providers' SDKs in.
+pub fn sdks() -> Result<PathBuf, String> {
+    locate(&SDKS)
+}
+
+/// Alertmanager.
+pub fn alertmanager() -> Result<PathBuf, String> {
+    locate(&ALERTMANAGER)
+}
+
 /// kubectl or kustomize.
 pub fn kustomize() -> Result<PathBuf, String> {
     locate(&KUSTOMIZE)
@@ -207,7 +231,7 @@ fn locate(component: &Component) -> Result<PathBuf, String> {
     } = component;
     if let Some(named) = env::var_os(variable) {
         let path = PathBuf::from(named);
-        return if path.is_file() {
+        return if path.exists() {
             Ok(path)
         } else {
             Err(format!("{name} is not at {} ({variable})", path.display()))
@@ -216,6 +240,6 @@ fn locate(component: &Component) -> Result<PathBuf, String> {
     let found = places
         .iter()
         .map(|place| root().join(place))
-        .find(|path| path.is_file());
+        .find(|path| path.exists());
     found.ok_or_else(|| format!("{name} is not built: run `{remedy}`"))
 }

@@ -34,6 +34,8 @@ pub struct Client {
     headers: Vec<(String, Vec<u8>)>,
     is_http2: bool,
     hangs_up_after: Option<u64>,
+    hides_length: bool,
+    patience: Option<Duration>,
 }
 
 /// What the app saw.
@@ -80,6 +82,8 @@ impl Client {
             headers: Vec::new(),
             is_http2: false,
             hangs_up_after: None,
+            hides_length: false,
+            patience: None,
         }
     }
 
@@ -98,6 +102,18 @@ impl Client {
     /// Speaks HTTP/2.
     pub fn http2(mut self) -> Client {
         self.is_http2 = true;
+        self
+    }
+
+    /// Sends bodies without saying their length beforehand.
+    pub fn hides_length(mut self) -> Client {
+        self.hides_length = true;
+        self
+    }
+
+    /// Hangs up where no answer has begun by then.
+    pub fn waits_at_most(mut self, patience: Duration) -> Client {
+        self.patience = Some(patience);
         self
     }
 
@@ -148,12 +164,18 @@ impl Client {
         let stream = stream.with_context(|| format!("Envoy is not at {}", self.envoy))?;
         stream.set_nodelay(true)?;
         let started = Instant::now();
-        let (response, connection) = if self.is_http2 {
-            over_http2(stream, request).await?
-        } else {
-            over_http1(stream, request).await?
+        let conversation = async {
+            match self.is_http2 {
+                true => over_http2(stream, request).await,
+                false => over_http1(stream, request).await,
+            }
         };
-        let connection = AbortOnDrop(connection);
+        let patience = self.patience.unwrap_or(ANSWER_PATIENCE);
+        let Ok(conversation) = tokio::time::timeout(patience, conversation).await else {
+            answer.ended = Ended::HungUp;
+            return Ok(());
+        };
+        let (response, connection) = conversation?;
         match response {
             Ok(response) => self.read(response, started, answer).await,
             Err(error) => answer.ended = Ended::Cut(error.to_string()),
@@ -211,7 +233,8 @@ impl Client {
             let name = HeaderName::from_bytes(name.as_bytes())?;
             request = request.header(name, HeaderValue::from_bytes(value)?);
         }
-        let body = AskedBody::new(&ask.body);
+        let mut body = AskedBody::new(&ask.body);
+        body.hides_length = self.hides_length;
         request
             .body(body)
             .with_context(|| format!("not a request: {} {uri}", ask.method))
@@ -268,7 +291,7 @@ impl Answer {
     }
 }
 
-type Conversation = (hyper::Result<Response<Incoming>>, AbortHandle);
+type Conversation = (hyper::Result<Response<Incoming>>, AbortOnDrop);
 
 async fn over_http1(
     stream: TcpStream,
@@ -276,7 +299,7 @@ async fn over_http1(
 ) -> anyhow::Result<Conversation> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection).abort_handle();
+    let connection = AbortOnDrop(tokio::spawn(connection).abort_handle());
     Ok((sender.send_request(request).await, connection))
 }
 
@@ -287,7 +310,7 @@ async fn over_http2(
     let io = TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-    let connection = tokio::spawn(connection).abort_handle();
+    let connection = AbortOnDrop(tokio::spawn(connection).abort_handle());
     Ok((sender.send_request(request).await, connection))
 }
 
@@ -303,6 +326,7 @@ impl Drop for AbortOnDrop {
 struct AskedBody {
     pieces: Pieces,
     n_left: u64,
+    hides_length: bool,
 }
 
 impl AskedBody {
@@ -310,6 +334,7 @@ impl AskedBody {
         AskedBody {
             pieces: payload.clone().pieces(&Cut::Whole),
             n_left: payload.n_bytes(),
+            hides_length: false,
         }
     }
 }
@@ -330,11 +355,14 @@ impl Body for AskedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.n_left == 0
+        self.n_left == 0 && !self.hides_length
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.n_left)
+        match self.hides_length {
+            true => SizeHint::new(),
+            false => SizeHint::with_exact(self.n_left),
+        }
     }
 }
 

@@ -5,11 +5,13 @@
 //! code. [`Mesh`] is the door: it starts everything, hands out clients, and takes it all down.
 
 pub mod aggregator;
+pub mod alertmanager;
 pub mod artifacts;
 pub mod books;
 pub mod browser;
 pub mod chaos;
 pub mod client;
+pub mod crowd;
 pub mod dialect;
 pub mod envoy;
 pub mod envoy_config;
@@ -20,15 +22,19 @@ pub mod fixture;
 pub mod hop;
 pub mod http;
 pub mod injection;
+pub mod judge;
 pub mod ledger;
 pub mod literal;
 pub mod manifests;
 pub mod mesh;
+pub mod monitoring;
+pub mod otlp_receiver;
 pub mod overlay;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;
+pub mod promql;
 pub mod provider;
 pub mod recorded;
 pub mod redis;
@@ -46,7 +52,9 @@ pub mod week;
 
 pub use books::Books;
 pub use client::{Answer, Client, Ended};
+pub use crowd::Crowd;
 pub use exchange::{Exchange, Payload};
+pub use judge::{Judge, Sentence};
 pub use mesh::{Mesh, MeshBuilder};
 pub use shared::Shared;
 pub use usage::{Usage, usage};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::{Handle, Runtime};
 
-use crate::aggregator::{Aggregator, STATE_DIR};
+use crate::aggregator::{Aggregator, BUDGETS, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
 use crate::client::Client;
@@ -18,6 +18,7 @@ use crate::envoy_config::{self, Ingest, Places};
 use crate::fact;
 use crate::fault::Faults;
 use crate::hop::Hop;
+use crate::judge::Judge;
 use crate::ledger::Ledger;
 use crate::overlay::{Overlay, PROVIDERS};
 use crate::ports;
@@ -36,6 +37,7 @@ pub struct Mesh {
     gateway: Option<Envoy>,
     aggregator: Mutex<Aggregator>,
     chaos: Option<Chaos>,
+    judge: Option<Judge>,
     faults: Option<Faults>,
     provider: Arc<Provider>,
     operator: SocketAddr,
@@ -49,10 +51,12 @@ pub struct Mesh {
 pub struct MeshBuilder {
     plugin: Value,
     aggregator: String,
+    budgets: Option<String>,
     n_workers: usize,
     is_upstream_http2: bool,
     routes_every_host: bool,
     has_chaos: bool,
+    judged: Option<Value>,
     has_faults: bool,
     small_disk: Option<&'static str>,
     hot_restart: Option<HotRestart>,
@@ -68,6 +72,7 @@ pub struct MeshBuilder {
     caller: Option<String>,
     overlay: Option<Overlay>,
     logs_access: bool,
+    envoy_patch: fn(&mut Value),
 }
 
 /// What one of the Envoys has that others have not.
@@ -87,10 +92,12 @@ impl Mesh {
         MeshBuilder {
             plugin: Value::Null,
             aggregator: String::new(),
+            budgets: None,
             n_workers: 2,
             is_upstream_http2: false,
             routes_every_host: false,
             has_chaos: false,
+            judged: None,
             has_faults: false,
             small_disk: None,
             hot_restart: None,
@@ -106,6 +113,7 @@ impl Mesh {
             caller: None,
             overlay: None,
             logs_access: true,
+            envoy_patch: |_| {},
         }
     }
 
@@ -194,6 +202,17 @@ impl Mesh {
         match &self.chaos {
             Some(chaos) => chaos,
             None => panic!("this mesh was built without a chaos proxy"),
+        }
+    }
+
+    /// The scripted aggregator that Envoy speaks to.
+    ///
+    /// # Panics
+    /// Where the mesh was built without one.
+    pub fn judge(&self) -> &Judge {
+        match &self.judge {
+            Some(judge) => judge,
+            None => panic!("this mesh was built without a judge"),
         }
     }
 
@@ -304,6 +323,12 @@ impl MeshBuilder {
         self
     }
 
+    /// The aggregator has these budgets, as TOML.
+    pub fn budgets(mut self, toml: &str) -> MeshBuilder {
+        self.budgets = Some(toml.to_string());
+        self
+    }
+
     /// Envoy's worker threads; two where nothing is said.
     pub fn workers(mut self, n: usize) -> MeshBuilder {
         self.n_workers = n;
@@ -325,6 +350,13 @@ impl MeshBuilder {
     /// A chaos proxy stands between Envoy and the aggregator.
     pub fn with_chaos(mut self) -> MeshBuilder {
         self.has_chaos = true;
+        self
+    }
+
+    /// Envoy speaks to a scripted aggregator, which has a decision table of these budgets, and not to
+    /// the real one.
+    pub fn judged_by(mut self, budgets: Value) -> MeshBuilder {
+        self.judged = Some(budgets);
         self
     }
 
@@ -403,6 +435,12 @@ impl MeshBuilder {
         self
     }
 
+    /// Changes Envoy's whole configuration, after all else.
+    pub fn envoy(mut self, patch: fn(&mut Value)) -> MeshBuilder {
+        self.envoy_patch = patch;
+        self
+    }
+
     /// Envoy is configured as that overlay of `k8s/` amounts to; the provider speaks TLS under its own
     /// authority, and the aggregator listens on a unix socket.
     pub fn overlay(mut self, overlay: Overlay) -> MeshBuilder {
@@ -455,6 +493,9 @@ impl MeshBuilder {
             .has_faults
             .then(|| Faults::below(&state_dir, dir.path()))
             .transpose()?;
+        if let Some(budgets) = &self.budgets {
+            std::fs::write(dir.path().join(BUDGETS), budgets)?;
+        }
         let environment = faults.as_ref().map(Faults::environment).unwrap_or_default();
         let aggregator = Aggregator::start_in(
             environment.clone(),
@@ -465,6 +506,12 @@ impl MeshBuilder {
             handle,
         )?;
         let (chaos, ingest) = self.ingest(&runtime, &aggregator)?;
+        let judge = self.judged.clone();
+        let judge = judge.map(|budgets| runtime.block_on(Judge::start(budgets)));
+        let judge = judge.transpose()?;
+        let ingest = judge
+            .as_ref()
+            .map_or(ingest, |judge| Ingest::Tcp(judge.address()));
         let start_envoy = |upstream: SocketAddr, folder: &Path, plugin: &Value, hop: Patch<'_>| {
             std::fs::create_dir_all(folder)?;
             let mut config =
@@ -501,6 +548,7 @@ impl MeshBuilder {
             gateway,
             aggregator,
             chaos,
+            judge,
             faults,
             provider,
             operator,
@@ -586,6 +634,7 @@ impl MeshBuilder {
         if !self.logs_access {
             envoy_config::without_access_logs(&mut config);
         }
+        (self.envoy_patch)(&mut config);
         Ok(config)
     }
 }

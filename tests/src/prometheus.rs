@@ -26,6 +26,15 @@ pub struct Prometheus {
     _running: Running,
 }
 
+/// What is done about what it sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Alerting<'a> {
+    /// The rules that it evaluates.
+    pub rules: &'a Path,
+    /// Where it sends alerts.
+    pub alertmanager: SocketAddr,
+}
+
 /// A value of one series at one instant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
@@ -45,8 +54,19 @@ impl Prometheus {
         target: SocketAddr,
         runtime: &Handle,
     ) -> anyhow::Result<Prometheus> {
+        Prometheus::start_with(program, dir, target, None, runtime)
+    }
+
+    /// The same, with rules that are evaluated as often.
+    pub fn start_with(
+        program: &Path,
+        dir: &Path,
+        target: SocketAddr,
+        alerting: Option<Alerting<'_>>,
+        runtime: &Handle,
+    ) -> anyhow::Result<Prometheus> {
         let config = dir.join("prometheus.yml");
-        fs::write(&config, config_text(target))
+        fs::write(&config, config_text(target, alerting))
             .with_context(|| format!("cannot write {}", config.display()))?;
         let address = ports::free();
         let mut command = Command::new(program);
@@ -140,9 +160,18 @@ pub fn finds_no_fault(prometheus: &Path, exposition: &str) {
     );
 }
 
-fn config_text(target: SocketAddr) -> String {
+fn config_text(target: SocketAddr, alerting: Option<Alerting<'_>>) -> String {
+    let alerting = alerting.map_or_else(String::new, |alerting| {
+        format!(
+            "rule_files: [ {:?} ]\n\
+             alerting:\n  \
+               alertmanagers: [ {{ static_configs: [ {{ targets: [\"{}\"] }} ] }} ]\n",
+            alerting.rules, alerting.alertmanager
+        )
+    });
     format!(
-        "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\n\
+        "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\
+         {alerting}\
          scrape_configs:\n\
          - job_name: tollmesh\n  \
            static_configs: [ {{ targets: [\"{target}\"] }} ]\n"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,6 +19,16 @@ pub async fn ask(
     request: Request<Full<Bytes>>,
     within: Duration,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
+    let answer = answer(address, request, within).await?;
+    Ok((answer.status(), answer.into_body()))
+}
+
+/// The same, with the answer's headers.
+pub async fn answer(
+    address: &Listen,
+    request: Request<Full<Bytes>>,
+    within: Duration,
+) -> anyhow::Result<Response<Bytes>> {
     let exchange = async {
         match address {
             Listen::Tcp(address) => exchange(TcpStream::connect(address).await?, request).await,
@@ -31,10 +41,7 @@ pub async fn ask(
     }
 }
 
-async fn exchange<S>(
-    stream: S,
-    request: Request<Full<Bytes>>,
-) -> anyhow::Result<(StatusCode, Bytes)>
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -42,7 +49,6 @@ where
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Its error, if any, is that of the answer.
     tokio::spawn(connection);
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    Ok((status, answer.into_body().collect().await?.to_bytes()))
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }

@@ -1,6 +1,8 @@
 //! Answers as rows with named columns, the same for the API and the command line.
 
+mod explained;
 mod grouped;
+mod overridden;
 mod replayed;
 
 use std::cmp::Reverse;
@@ -13,7 +15,9 @@ use crate::ledger::reprice::Change;
 use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
 
+pub use explained::{EXPLAINED_COLUMNS, explained};
 pub use grouped::{COMPARED_COLUMNS, OUTCOME_COLUMNS, compared, outcomes, units};
+pub use overridden::{OVERRIDDEN_COLUMNS, overridden};
 pub use replayed::{REPLAYED_COLUMNS, replayed};
 
 /// Rows, and the columns in which they are shown.

@@ -24,11 +24,12 @@ use crate::ingest::{Activity, Ingest};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
+use crate::otlp::{self, Exporter};
 use crate::prices::Prices;
 
 /// After SIGTERM filters that drain send on; this long without a word means that none does.
 const IDLE: Duration = Duration::from_secs(2);
-/// What forwarding gets after SIGTERM, even if filters sent to the last.
+/// What forwarding and exporting get after SIGTERM, even if filters sent to the last.
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
 /// What telling alerts gets after SIGTERM; what is left is told in the next life.
 const TELL_TIME_MAX: Duration = Duration::from_secs(1);
@@ -55,10 +56,11 @@ struct Running {
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     forwarding: Option<Forwarding>,
+    exporting: Option<Forwarding>,
     telling: Option<alerts::Round>,
 }
 
-/// The forwarding of rows, which goes on when the servers have ended.
+/// The forwarding of rows, or their export, which goes on when the servers have ended.
 struct Forwarding {
     stop: watch::Sender<bool>,
     courier: JoinHandle<()>,
@@ -107,6 +109,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
             .await
             .context("cannot put budgets in force")?;
         telling = start_telling(&config, &budgets, &metrics)?;
+        tokio::spawn(budgets.clone().keep_overrides());
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());
     }
@@ -122,9 +125,14 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         .postgres
         .as_ref()
         .map(|settings| Forwarding::start(ledger.clone(), settings.clone(), Arc::clone(&metrics)));
+    let tags = &config.metrics.labels;
+    let exporting = config.otlp.as_ref().map(|settings| {
+        Forwarding::export(ledger.clone(), settings, tags.clone(), Arc::clone(&metrics))
+    });
     let operator = Operator {
         ledger: ledger.clone(),
         forwarding: forwarding.as_ref().map(|f| Arc::clone(&f.status)),
+        exporting: exporting.as_ref().map(|e| Arc::clone(&e.status)),
         prices: Arc::clone(&prices),
         budgets: budgets.clone(),
         metrics,
@@ -157,8 +165,20 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop,
         servers,
         forwarding,
+        exporting,
         telling,
     })
+}
+
+/// Where nodes agree on what each may spend: in memory, where this is the only one.
+fn store(config: &Config, node: String) -> Arc<dyn Store> {
+    match &config.redis {
+        Some(place) => {
+            tracing::info!(at = %place, "budgets are shared");
+            Arc::new(RedisStore::new(place.clone(), node))
+        }
+        None => Arc::new(MemoryStore::new(node)),
+    }
 }
 
 /// Tells people of budgets, where the configuration says whom.
@@ -175,17 +195,6 @@ fn start_telling(
         .context("alerts cannot be told")?;
     budgets.alert(alerts);
     Ok(Some(round))
-}
-
-/// Where nodes agree on what each may spend: in memory, where this is the only one.
-fn store(config: &Config, node: String) -> Arc<dyn Store> {
-    match &config.redis {
-        Some(place) => {
-            tracing::info!(at = %place, "budgets are shared");
-            Arc::new(RedisStore::new(place.clone(), node))
-        }
-        None => Arc::new(MemoryStore::new(node)),
-    }
 }
 
 async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
@@ -271,17 +280,35 @@ impl Forwarding {
         }
     }
 
-    /// Forwards what is left, at most for `patience`; says what is left then.
-    async fn finish(self, patience: Duration) {
+    fn export(
+        ledger: Ledger,
+        settings: &otlp::Settings,
+        tags: Vec<String>,
+        metrics: Arc<Metrics>,
+    ) -> Forwarding {
+        tracing::info!(to = %settings.endpoint, "calls are exported");
+        let exporter = Exporter::new(ledger, settings.clone(), tags, metrics);
+        let stop = watch::Sender::new(false);
+        Forwarding {
+            status: exporter.status(),
+            courier: tokio::spawn(exporter.run(stop.subscribe())),
+            stop,
+        }
+    }
+
+    /// Brings what is left, at most for `patience`; says what is left then, and that it was not
+    /// `done`.
+    async fn finish(self, patience: Duration, done: &'static str) {
         self.stop.send_replace(true);
         // One that is still on its way has brought whole parcels only.
         let in_time = tokio::time::timeout(patience, self.courier).await;
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = status.pending;
-        if in_time.is_err() || pending > 0 {
+        let (pending, pending_outcomes) = (status.pending, status.pending_outcomes);
+        if in_time.is_err() || pending > 0 || pending_outcomes > 0 {
             tracing::warn!(
                 pending,
-                "calls were not forwarded; they are when this state_dir is served again"
+                pending_outcomes,
+                "calls were not {done}; they are when this state_dir is served again"
             );
         }
     }
@@ -306,10 +333,19 @@ impl Running {
             // A panic in it was logged by the runtime; the ledger is closed all the same.
             let _ = server.await;
         }
-        if let Some(forwarding) = self.forwarding {
-            let remaining = drain.saturating_sub(begun.elapsed());
-            forwarding.finish(remaining.max(FORWARD_TIME_MIN)).await;
-        }
+        let remaining = drain.saturating_sub(begun.elapsed());
+        let patience = remaining.max(FORWARD_TIME_MIN);
+        let forwarded = async {
+            if let Some(forwarding) = self.forwarding {
+                forwarding.finish(patience, "forwarded").await;
+            }
+        };
+        let exported = async {
+            if let Some(exporting) = self.exporting {
+                exporting.finish(patience, "exported").await;
+            }
+        };
+        tokio::join!(forwarded, exported);
         if let Some(telling) = self.telling {
             telling.finish(TELL_TIME_MAX).await;
         }

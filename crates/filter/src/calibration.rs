@@ -73,8 +73,10 @@ mod tests {
 
     const REQUEST: RequestFacts = RequestFacts {
         model: None,
+        model_put: None,
         streams: true,
         max_output_tokens: None,
+        cap_put: None,
         n_choices: None,
         has_tools: false,
         service_tier: None,

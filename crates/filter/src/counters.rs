@@ -29,6 +29,16 @@ pub enum Counter {
     TagConflicts,
     /// Calls without a tag that is required.
     UntaggedRequests,
+    /// What budgets that only observe would have done.
+    BudgetActionsObserved,
+    /// Edits that a budget wanted and that could not be made, so that the app was told instead.
+    BudgetEditsUnmade,
+    /// Reservations asked for.
+    ReservationsAsked,
+    /// Calls of strict budgets about which the aggregator could not be asked.
+    UnverifiedCalls,
+    /// Questions for the decision table that were not answered.
+    DecisionPollsFailed,
     /// Usage events that we asked for and could not cut out of the answer.
     UsageEventsLeft,
     /// Plugin configurations that could not be used; such a filter meters nothing.
@@ -39,7 +49,7 @@ pub enum Counter {
     Trouble(Trouble),
 }
 
-const PLAIN: [Counter; 14] = [
+const PLAIN: [Counter; 19] = [
     Counter::EventsQueued,
     Counter::EventsSent,
     Counter::BatchesResent,
@@ -51,6 +61,11 @@ const PLAIN: [Counter; 14] = [
     Counter::TagsRefused,
     Counter::TagConflicts,
     Counter::UntaggedRequests,
+    Counter::BudgetActionsObserved,
+    Counter::BudgetEditsUnmade,
+    Counter::ReservationsAsked,
+    Counter::UnverifiedCalls,
+    Counter::DecisionPollsFailed,
     Counter::UsageEventsLeft,
     Counter::BadConfigurations,
     Counter::Faults,
@@ -78,6 +93,11 @@ impl Counter {
             Counter::TagsRefused => "tags_refused",
             Counter::TagConflicts => "tag_conflicts",
             Counter::UntaggedRequests => "untagged_requests",
+            Counter::BudgetActionsObserved => "budget_actions_observed",
+            Counter::BudgetEditsUnmade => "budget_edits_unmade",
+            Counter::ReservationsAsked => "reservations_asked",
+            Counter::UnverifiedCalls => "unverified_calls",
+            Counter::DecisionPollsFailed => "decision_polls_failed",
             Counter::UsageEventsLeft => "usage_events_left",
             Counter::BadConfigurations => "bad_configurations",
             Counter::Faults => "faults",

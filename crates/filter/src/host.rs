@@ -12,7 +12,9 @@
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
+
+use crate::shared::Shared;
 
 /// The number of a host call's refusal (`proxy_status_t`,
 /// <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>).
@@ -80,6 +82,21 @@ mod abi {
             id: *mut u32,
         ) -> u32;
         pub fn proxy_increment_metric(id: u32, by: i64) -> u32;
+        pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            mark: *mut u32,
+        ) -> u32;
+        pub fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            size: usize,
+            mark: u32,
+        ) -> u32;
         pub fn proxy_done() -> u32;
     }
 }
@@ -208,6 +225,56 @@ pub fn increment_counter(id: u32, by: u64) -> Result<(), Refused> {
 pub fn tell_done() -> Result<(), Refused> {
     // SAFETY: no pointers.
     done(unsafe { abi::proxy_done() })
+}
+
+/// Lets the request of the active stream go on after a pause.
+pub fn resume_request() -> Result<(), Refused> {
+    // SAFETY: no pointers.
+    done(unsafe { abi::proxy_continue_stream(StreamType::HttpRequest as u32) })
+}
+
+/// Values that all VMs of this proxy with our VM id see.
+#[derive(Debug)]
+pub struct SharedData;
+
+/// A mark that no value has: the host takes any mark for a key without a value, and compares those
+/// of keys with one; it counts marks from 1 (`SharedData` in proxy-wasm-cpp-host).
+const NO_MARK: u32 = u32::MAX;
+/// Has the host set a value whatever its mark is.
+const ANY_MARK: u32 = 0;
+
+impl Shared for SharedData {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let (mut data, mut size, mut mark) = (null_mut(), 0, 0);
+        // SAFETY: the host reads one live string, and writes to three live variables.
+        let status = unsafe {
+            abi::proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut size, &mut mark)
+        };
+        done(status).ok()?;
+        // SAFETY: both come from this very call.
+        Some((unsafe { owned(data, size) }, mark))
+    }
+
+    fn set(&self, key: &str, value: &[u8], mark: Option<u32>) -> bool {
+        set_shared(key, value, mark.unwrap_or(NO_MARK)).is_ok()
+    }
+
+    fn put(&self, key: &str, value: &[u8]) {
+        // With no mark to compare, the host refuses nothing.
+        let _ = set_shared(key, value, ANY_MARK);
+    }
+}
+
+fn set_shared(key: &str, value: &[u8], mark: u32) -> Result<(), Refused> {
+    let (data, size) = (value.as_ptr(), value.len());
+    // SAFETY: each pointer and size are of one live slice.
+    done(unsafe { abi::proxy_set_shared_data(key.as_ptr(), key.len(), data, size, mark) })
+}
+
+/// Asks a cluster for something; the answer comes as that of [`post`].
+pub fn ask(cluster: &str, headers: Vec<(&str, &str)>, timeout: Duration) -> Result<u32, Refused> {
+    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, vec![], timeout)
+        .map_err(|status| Refused(status as u32))
 }
 
 /// Starts an HTTP call to a cluster; its answer comes to the context that is active now.

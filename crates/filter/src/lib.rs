@@ -18,13 +18,16 @@
 pub mod calibration;
 pub mod config;
 pub mod counters;
+pub mod decisions;
 pub mod edit;
 pub mod fingerprint;
 pub mod headers;
 pub mod ids;
+pub mod path;
 pub mod queue;
 pub mod record;
 pub mod session;
+pub mod shared;
 pub mod signature;
 pub mod source;
 pub mod tags;

@@ -2,26 +2,25 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
-use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType, LogLevel, MapType};
-use tollmesh_wire::plugin::{AggregatorPeer, Mistake};
+use proxy_wasm::types::{BufferType, ContextType, LogLevel};
+use tollmesh_wire::plugin::Mistake;
 use tollmesh_wire::{Node, PluginConfig};
 
 use crate::counters::Counter;
-use crate::headers::Headers;
-use crate::host;
+use crate::decisions::poll::{News, Poller, TABLE_BYTES_MAX, WAIT_MS};
+use crate::host::{self, SharedData};
 use crate::ids::EventIds;
 use crate::queue::Answer;
 use crate::session::Site;
 use crate::source::NodeFacts;
 use crate::stream::Stream;
-use crate::worker::{Worker, now};
+use crate::worker::{CallAnswer, Worker, now};
 
-/// How often events leave, milliseconds: short, since what is queued when a proxy is killed is
-/// lost; long enough that a busy worker's calls share a batch.
-const TICK_MS: u32 = 250;
+/// For how many hurried ticks, a second's at least, a new instance looks for its first decision
+/// table: until it has one, calls pass unjudged.
+const EARLY_TICKS_MAX: u32 = 200;
 /// The longest answer of the aggregator that is read, bytes: a rejection for each event of a
 /// batch.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -33,7 +32,11 @@ const FAREWELL_FAILURES_MAX: u32 = 3;
 pub struct Root {
     worker: Rc<Worker>,
     node: Node,
-    aggregator: Option<AggregatorPeer>,
+    poller: Option<Poller>,
+    /// The call by which the poller asks.
+    poll: Option<u32>,
+    /// Ticks that came while no decision table was known, since the configuration.
+    n_early_ticks: u32,
     farewell: Farewell,
 }
 
@@ -52,9 +55,11 @@ impl Default for Root {
     /// A root context that is not configured yet.
     fn default() -> Root {
         Root {
-            worker: Rc::new(Worker::new(RandomState::new().hash_one(TICK_MS))),
+            worker: Rc::new(Worker::new(RandomState::new().hash_one(ANSWER_BYTES_MAX))),
             node: Node::default(),
-            aggregator: None,
+            poller: None,
+            poll: None,
+            n_early_ticks: 0,
             farewell: Farewell::NotAsked,
         }
     }
@@ -74,10 +79,22 @@ impl Root {
             dropped_total: 0,
             vm: ids.vm().to_owned(),
         };
-        self.aggregator = Some(config.aggregator.clone());
+        let cluster = &config.aggregator.cluster;
+        let is_other = self.worker.aggregator.borrow().as_ref() != Some(&config.aggregator);
+        if is_other {
+            self.poller = Some(Poller::new(cluster, ids.vm()));
+            self.poll = None;
+        }
+        self.worker
+            .aggregator
+            .replace(Some(config.aggregator.clone()));
         let source = facts.source(&config.source);
-        let site = Site::new(config, ids, source);
+        let mut site = Site::new(config, ids, source);
+        site.decisions = Rc::clone(&self.worker.decisions);
+        site.shared = Rc::new(SharedData);
         self.worker.site.replace(Some(site));
+        self.n_early_ticks = 0;
+        self.worker.hurry();
     }
 
     /// A configuration that cannot be used must not stop traffic: it is told, counted, and the
@@ -95,7 +112,7 @@ impl Root {
 
     /// Sends the batch that is due, if one is.
     fn send(&mut self) {
-        let Some(peer) = &self.aggregator else {
+        let Some(timeout_ms) = self.timeout_ms() else {
             return;
         };
         let now_ms = now().as_unix_ms();
@@ -103,16 +120,50 @@ impl Root {
         let Some(body) = due else {
             return;
         };
-        let headers = vec![
-            (":method", "POST"),
-            (":path", "/v1/events"),
-            (":authority", "tollmesh"),
-            ("content-type", "application/json"),
-        ];
-        let timeout = Duration::from_millis(u64::from(peer.timeout_ms));
-        if let Err(refused) = host::post(&peer.cluster, headers, &body, timeout) {
-            self.worker.check(Err(refused));
+        if self.worker.post("/v1/events", &body, timeout_ms).is_err() {
             self.settle(&Answer::read(None, None, &[]));
+        }
+    }
+
+    fn timeout_ms(&self) -> Option<u32> {
+        let peer = self.worker.aggregator.borrow();
+        peer.as_ref().map(|peer| peer.timeout_ms)
+    }
+
+    /// Keeps the decision table up to date.
+    fn follow_decisions(&mut self) {
+        let timeout_ms = self.timeout_ms().map(|ms| ms.saturating_add(WAIT_MS));
+        let Some((poller, timeout_ms)) = self.poller.as_mut().zip(timeout_ms) else {
+            return;
+        };
+        let decisions = &self.worker.decisions;
+        poller.refresh(&SharedData, decisions);
+        let now_ms = now().as_unix_ms();
+        if let Some(path) = poller.next(&SharedData, decisions, now_ms) {
+            self.poll = self.worker.ask(&path, timeout_ms).ok();
+            if self.poll.is_none() {
+                poller.answered(&SharedData, decisions, None, now_ms);
+            }
+        }
+        let is_early = decisions.version().is_none() && self.n_early_ticks < EARLY_TICKS_MAX;
+        if is_early {
+            self.n_early_ticks += 1;
+            self.worker.hurry();
+        }
+    }
+
+    fn take_decisions(&mut self, answer: &CallAnswer) {
+        self.poll = None;
+        let Some(poller) = self.poller.as_mut() else {
+            return;
+        };
+        let status = answer.status();
+        let told = status.map(|status| (status, answer.body.as_slice()));
+        let now_ms = now().as_unix_ms();
+        match poller.answered(&SharedData, &self.worker.decisions, told, now_ms) {
+            News::Table => self.follow_decisions(),
+            News::None => {}
+            News::Failure => self.worker.counters.count(Counter::DecisionPollsFailed),
         }
     }
 
@@ -132,7 +183,7 @@ impl Root {
     fn depart(&mut self) {
         while let Farewell::Waiting { n_failures } = self.farewell {
             let mut queue = self.worker.queue.borrow_mut();
-            if n_failures >= FAREWELL_FAILURES_MAX || self.aggregator.is_none() {
+            if n_failures >= FAREWELL_FAILURES_MAX || self.timeout_ms().is_none() {
                 let n = queue.abandon();
                 self.worker.counters.add(Counter::EventsDropped, n);
             }
@@ -155,16 +206,15 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, _: u32, _: usize, size: usize, _: usize) {
-        let map = host::header_map(MapType::HttpCallResponseHeaders).unwrap_or_default();
-        let headers = Headers::parse(&map);
-        let status = headers.text(":status").and_then(|text| text.parse().ok());
-        let size = size.min(ANSWER_BYTES_MAX);
-        let body = match size {
-            0 => Vec::new(),
-            _ => host::buffer(BufferType::HttpCallResponseBody, size).unwrap_or_default(),
-        };
-        let answer = Answer::read(status, headers.text("retry-after"), &body);
+    fn on_http_call_response(&mut self, token: u32, _: usize, size: usize, _: usize) {
+        if self.poll == Some(token) {
+            let answer = CallAnswer::read(size, TABLE_BYTES_MAX + 1);
+            return self.take_decisions(&answer);
+        }
+        let answer = CallAnswer::read(size, ANSWER_BYTES_MAX);
+        let headers = answer.headers();
+        let retry_after = headers.text("retry-after");
+        let answer = Answer::read(answer.status(), retry_after, &answer.body);
         self.settle(&answer);
         match self.farewell {
             Farewell::NotAsked => self.send(),
@@ -198,14 +248,24 @@ impl RootContext for Root {
             Ok(config) => self.configure(config),
             Err(mistakes) => self.refuse(&mistakes),
         }
-        self.worker.check(host::set_tick_period_ms(TICK_MS));
+        if !self.worker.is_hurried() {
+            self.worker.start_ticks();
+        }
         true
     }
 
     fn on_tick(&mut self) {
-        self.worker.tell_counts();
+        let is_full = self.worker.tick();
+        if is_full {
+            self.worker.tell_counts();
+        }
         match self.farewell {
-            Farewell::NotAsked => self.send(),
+            Farewell::NotAsked => {
+                self.send();
+                if is_full || self.worker.decisions.version().is_none() {
+                    self.follow_decisions();
+                }
+            }
             Farewell::Waiting { .. } => self.depart(),
             Farewell::Said => {}
         }

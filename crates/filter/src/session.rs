@@ -3,6 +3,7 @@
 //! Nothing here calls the host. Inputs that cannot be in a phase change nothing but a counter, and
 //! no phase ever holds traffic back, the bounded tail of [`EventCutter`] aside.
 
+mod admission;
 mod call;
 mod live;
 mod outcome;
@@ -10,14 +11,19 @@ mod refusal;
 mod request;
 mod response;
 
+use std::rc::Rc;
+
 use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner, UsageSource};
+use tollmesh_wire::plugin::OnUnavailable;
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
 use crate::calibration::Calibrations;
 use crate::counters::Counter;
+use crate::decisions::Decisions;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
 use crate::ids::EventIds;
+use crate::shared::{Private, Shared};
 use crate::tags::impostors;
 
 use call::Call;
@@ -39,10 +45,14 @@ pub struct Site {
     pub calibrations: Calibrations,
     /// The memory of this worker's decoders.
     pub decoders: DecoderPool,
+    /// What the aggregator has decided about budgets.
+    pub decisions: Rc<Decisions>,
+    /// What this worker shares with the others of its proxy.
+    pub shared: Rc<dyn Shared>,
 }
 
 impl Site {
-    /// A site whose calls have taught nothing yet.
+    /// A site whose calls have taught nothing yet, that knows no budgets and no other workers.
     pub fn new(config: PluginConfig, ids: EventIds, source: Source) -> Site {
         Site {
             config,
@@ -50,13 +60,30 @@ impl Site {
             source,
             calibrations: Calibrations::default(),
             decoders: DecoderPool::default(),
+            decisions: Rc::default(),
+            shared: Rc::new(Private::default()),
         }
     }
 
-    /// Whether tags hang on who calls, so that the peer's identity is worth asking the host for
-    /// before the request leaves.
-    pub fn tags_by_caller(&self) -> bool {
+    /// Whether tags or budgets hang on who calls, so that the peer's identity is worth asking the
+    /// host for before the request leaves.
+    pub fn asks_who_calls(&self) -> bool {
+        self.tags_by_caller() || self.decisions.has_budgets()
+    }
+
+    fn tags_by_caller(&self) -> bool {
         !self.config.tags.by_workload.is_empty()
+    }
+
+    /// Whether calls have to be judged before they leave.
+    fn judges(&self) -> bool {
+        self.decisions.has_budgets() || self.refuses_unknown()
+    }
+
+    /// Whether calls are refused because no decision was ever received.
+    fn refuses_unknown(&self) -> bool {
+        let is_wanted = self.config.admission.on_unavailable == OnUnavailable::Deny;
+        is_wanted && self.decisions.version().is_none()
     }
 }
 
@@ -67,7 +94,7 @@ pub enum Input<'a> {
     RequestHead {
         /// The headers.
         headers: &'a Headers<'a>,
-        /// The peer's identity by its certificate; asked for only where [`Site::tags_by_caller`].
+        /// The peer's identity by its certificate; asked for only where [`Site::asks_who_calls`].
         peer: Option<&'a str>,
         /// Whether no body follows.
         ends: bool,
@@ -79,6 +106,11 @@ pub enum Input<'a> {
         /// Whether nothing follows.
         ends: bool,
     },
+    /// The request ends in trailers.
+    RequestTrailers,
+    /// What the aggregator answered to [`Effects::asks`], status and body; `None` where it could not
+    /// be asked.
+    Admission(Option<(u16, &'a [u8])>),
     /// The response's headers.
     ResponseHead {
         /// The headers.
@@ -121,10 +153,16 @@ pub struct Effects {
     pub body: Option<Vec<u8>>,
     /// What to answer in the provider's place.
     pub denial: Option<Denial>,
+    /// What to ask the aggregator (`POST /v1/reservations`), while the request's end is withheld.
+    pub asks: Option<String>,
+    /// Whether the request's end, which was withheld, may pass.
+    pub resumes: bool,
     /// What to count.
     pub counts: Vec<(Counter, u64)>,
     /// Events, as JSON: one a call, one a response of a WebSocket connection.
     pub events: Vec<String>,
+    /// Whether the events are waited for: they settle reservations.
+    pub is_urgent: bool,
 }
 
 /// An answer in the provider's place.
@@ -193,6 +231,33 @@ impl Session {
         }
     }
 
+    /// Whether the request's end waits, so that what comes of it is shown to nobody yet.
+    pub fn holds_request(&self) -> bool {
+        self.call()
+            .is_some_and(|call| call.budgeted.as_ref().is_some_and(|b| b.holds()))
+    }
+
+    /// Whether the whole request was seen: bytes that were withheld come again, and are to be shown
+    /// only once.
+    pub fn is_past_request(&self) -> bool {
+        self.call()
+            .is_some_and(|call| call.budgeted.as_ref().is_some_and(|b| b.is_past_end()))
+    }
+
+    /// Whether the request was refused, so that nothing more of it passes.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.phase, Phase::Denied(_))
+    }
+
+    fn call(&self) -> Option<&Call> {
+        match &self.phase {
+            Phase::Requesting(call) | Phase::Denied(call) => Some(call),
+            Phase::Answering(answer) => Some(&answer.call),
+            Phase::Relaying(relay) => Some(&relay.call),
+            Phase::Fresh | Phase::Unmetered | Phase::Talking(_) | Phase::Closed => None,
+        }
+    }
+
     /// Whether the call will give an event, so that an [`Ending`] is worth asking the host for.
     pub fn is_metered(&self) -> bool {
         !matches!(self.phase, Phase::Fresh | Phase::Unmetered | Phase::Closed)
@@ -218,7 +283,11 @@ impl Session {
         match (&self.phase, input) {
             (Phase::Answering(answer), Input::ResponseBody { .. }) => answer.ttft_ms.is_none(),
             (Phase::Talking(_), _) => true,
-            (_, Input::RequestHead { .. } | Input::End(_)) => true,
+            (_, Input::RequestHead { .. } | Input::Admission(_) | Input::End(_)) => true,
+            (_, Input::RequestBody { .. } | Input::RequestTrailers) => {
+                let budgeted = self.call().and_then(|call| call.budgeted.as_ref());
+                budgeted.is_some_and(|budgeted| budgeted.awaits_end())
+            }
             _ => false,
         }
     }
@@ -231,6 +300,13 @@ impl Session {
         self.phase = phase;
         effects
     }
+}
+
+/// What says more of the request, or of what becomes of it.
+macro_rules! request_input {
+    () => {
+        Input::RequestBody { .. } | Input::RequestTrailers | Input::Admission(_)
+    };
 }
 
 fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, Effects) {
@@ -247,22 +323,27 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
             (Phase::Closed, Effects::default())
         }
         (Phase::Unmetered, _) => (Phase::Unmetered, Effects::default()),
+        // The aggregator was slower than the call's end.
+        (Phase::Closed, Input::Admission(_)) => (Phase::Closed, Effects::default()),
 
-        (Phase::Requesting(mut call), Input::RequestBody { chunk, ends }) => {
-            let effects = request::body(&mut call, chunk, ends);
-            (Phase::Requesting(call), effects)
+        (Phase::Requesting(mut call), input @ request_input!()) => {
+            let effects = request_step(site, &mut call, input, now);
+            match effects.denial {
+                Some(_) => (Phase::Denied(call), effects),
+                None => (Phase::Requesting(call), effects),
+            }
         }
         (Phase::Requesting(call), Input::ResponseHead { headers, ends }) => {
             response::head(site, call, headers, ends)
         }
 
         // A provider may answer before it has read the whole request.
-        (Phase::Answering(mut answer), Input::RequestBody { chunk, ends }) => {
-            let effects = request::body(&mut answer.call, chunk, ends);
+        (Phase::Answering(mut answer), input @ request_input!()) => {
+            let effects = request_step(site, &mut answer.call, input, now).too_late_to_refuse();
             (Phase::Answering(answer), effects)
         }
-        (Phase::Relaying(mut relay), Input::RequestBody { chunk, ends }) => {
-            let effects = request::body(&mut relay.call, chunk, ends);
+        (Phase::Relaying(mut relay), input @ request_input!()) => {
+            let effects = request_step(site, &mut relay.call, input, now).too_late_to_refuse();
             (Phase::Relaying(relay), effects)
         }
         (Phase::Answering(mut answer), Input::ResponseBody { chunk, ends }) => {
@@ -284,19 +365,28 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
         // Our own answer passes by on its way out.
         (
             Phase::Denied(call),
-            Input::ResponseHead { .. } | Input::ResponseBody { .. } | Input::ResponseTrailers,
+            Input::ResponseHead { .. }
+            | Input::ResponseBody { .. }
+            | Input::ResponseTrailers
+            | request_input!(),
         ) => (Phase::Denied(call), Effects::default()),
 
-        (Phase::Requesting(call), Input::End(ending)) => {
-            finished(call.unanswered(site, ending, now))
+        (Phase::Requesting(mut call), Input::End(ending)) => {
+            let effects = concluded(&mut call);
+            finished(call.unanswered(site, ending, now), effects)
         }
-        (Phase::Answering(answer), Input::End(ending)) => {
-            finished(answer.finished(site, ending, now))
+        (Phase::Answering(mut answer), Input::End(ending)) => {
+            let effects = concluded(&mut answer.call);
+            finished(answer.finished(site, ending, now), effects)
         }
-        (Phase::Relaying(relay), Input::End(ending)) => {
-            finished(relay.call.relayed(site, ending, now))
+        (Phase::Relaying(mut relay), Input::End(ending)) => {
+            let effects = concluded(&mut relay.call);
+            finished(relay.call.relayed(site, ending, now), effects)
         }
-        (Phase::Denied(call), Input::End(ending)) => finished(call.denied(site, ending, now)),
+        (Phase::Denied(mut call), Input::End(ending)) => {
+            let effects = concluded(&mut call);
+            finished(call.denied(site, ending, now), effects)
+        }
 
         (phase, _) => {
             let effects = Effects {
@@ -316,10 +406,35 @@ fn is_no_call(event: &tollmesh_wire::Event) -> bool {
     event.provider.ends_with("-compatible") && names_no_model && !is_reported
 }
 
-fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
+fn request_step(site: &Site, call: &mut Call, input: Input<'_>, now: Timestamp) -> Effects {
     let mut effects = Effects::default();
-    if is_no_call(&event) {
-        return (Phase::Closed, effects);
+    match input {
+        Input::RequestBody { .. } if call.is_past_end() => {}
+        Input::RequestBody { chunk, ends } => {
+            effects = request::body(site, call, chunk, ends, now);
+        }
+        Input::RequestTrailers => admission::at_end(site, call, now, &mut effects),
+        Input::Admission(answer) => admission::answered(site, call, answer, now, &mut effects),
+        _ => effects.counts.push((Counter::Faults, 1)),
+    }
+    effects
+}
+
+/// What is left to be said of budgets when a call is over.
+fn concluded(call: &mut Call) -> Effects {
+    let mut effects = Effects::default();
+    if let Some(mut budgeted) = call.budgeted.take() {
+        budgeted.tell_edits(call.body.facts());
+        effects.counts = budgeted.take_counts();
+        effects.is_urgent = budgeted.may_be_reserved();
+        call.budgeted = Some(budgeted);
+    }
+    effects
+}
+
+fn finished(event: tollmesh_wire::Event, mut effects: Effects) -> (Phase, Effects) {
+    if is_no_call(&event) && !effects.is_urgent {
+        return (Phase::Closed, Effects::default());
     }
     effects.note_impostors(&event);
     effects.take(&event);
@@ -327,12 +442,25 @@ fn finished(event: tollmesh_wire::Event) -> (Phase, Effects) {
 }
 
 impl Effects {
+    /// The provider has begun to answer. What it was not sent it is not sent now, and its answer
+    /// goes on.
+    fn too_late_to_refuse(mut self) -> Effects {
+        self.denial = None;
+        self
+    }
+
     /// Counts tags that pass themselves off as an identity other than the one known.
     fn note_impostors(&mut self, event: &tollmesh_wire::Event) {
         let n = impostors(&event.tags, &event.source);
         if n > 0 {
             self.counts.push((Counter::TagConflicts, n));
         }
+    }
+
+    /// Takes the event of a call of which nothing is known but that it is over.
+    fn settle(&mut self, event: &tollmesh_wire::Event) {
+        self.is_urgent = true;
+        self.take(event);
     }
 
     /// Takes an event, and counts what was wrong with its scan.

@@ -52,6 +52,11 @@ impl<'a> Signature<'a> {
         *self == Signature::None
     }
 
+    /// Whether the path may be changed.
+    pub fn leaves_path_free(&self) -> bool {
+        matches!(self, Signature::None | Signature::Body)
+    }
+
     /// Whether that header (lower case) may be changed or taken out.
     pub fn leaves_header_free(&self, name: &str) -> bool {
         match self {

@@ -11,7 +11,10 @@ use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
 use crate::host;
 use crate::session::{Denial, Effects, Ending, Input, Session, Site};
-use crate::worker::{StreamClock, Worker};
+use crate::worker::{CallAnswer, StreamClock, Worker};
+
+/// The longest decision that is read, bytes: names, a limit, a reason.
+const DECISION_BYTES_MAX: usize = 64 * 1024;
 
 /// The host's side of one [`Session`].
 pub struct Stream {
@@ -55,13 +58,35 @@ impl Stream {
 
     fn head(&mut self, map: MapType, input: Input<'_>) -> Action {
         let effects = self.step(input);
-        match &effects.denial {
-            Some(denial) => self.deny(denial),
-            None => {
-                self.edit(map, &effects.edits);
-                Action::Continue
+        if effects.denial.is_none() {
+            self.edit(map, &effects.edits);
+        }
+        self.pass(effects)
+    }
+
+    /// Whether what is at hand may pass: not where the call is refused, nor while the aggregator is
+    /// asked.
+    fn pass(&mut self, mut effects: Effects) -> Action {
+        if let Some(question) = effects.asks.take() {
+            match self.ask(&question) {
+                Ok(_) => return Action::Pause,
+                Err(_) => effects = self.step(Input::Admission(None)),
             }
         }
+        match &effects.denial {
+            Some(denial) => self.deny(denial),
+            None => Action::Continue,
+        }
+    }
+
+    /// The answer comes to this context, while it lives.
+    fn ask(&self, question: &str) -> Result<u32, host::Refused> {
+        let site = self.worker.site.borrow();
+        let timeout_ms = site
+            .as_ref()
+            .map_or(0, |site| site.config.admission.timeout_ms);
+        let question = question.as_bytes();
+        self.worker.post("/v1/reservations", question, timeout_ms)
     }
 
     fn body(
@@ -85,7 +110,15 @@ impl Stream {
         if let Some(body) = &effects.body {
             self.worker.check(host::replace_buffer(buffer, body));
         }
-        Action::Continue
+        self.pass(effects)
+    }
+
+    /// What becomes of a request of which everything was seen, or of which nothing may pass.
+    fn settled(&self) -> Option<Action> {
+        if self.session.holds_request() || self.session.is_refused() {
+            return Some(Action::Pause);
+        }
+        self.session.is_past_request().then_some(Action::Continue)
     }
 
     fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
@@ -114,7 +147,7 @@ impl Stream {
         step(self, ending);
     }
 
-    /// The one pause there is: the request stops here, since its answer is given already.
+    /// The request stops here, since its answer is given already.
     fn deny(&self, denial: &Denial) -> Action {
         let headers: Vec<(&str, &str)> = denial
             .headers
@@ -132,7 +165,21 @@ impl Stream {
     }
 }
 
-impl Context for Stream {}
+impl Context for Stream {
+    /// The aggregator has said whether the call may go ahead; nothing else is asked for a stream.
+    fn on_http_call_response(&mut self, _: u32, _: usize, size: usize, _: usize) {
+        let answer = CallAnswer::read(size, DECISION_BYTES_MAX);
+        let status = answer.status();
+        let told = status.map(|status| (status, answer.body.as_slice()));
+        let effects = self.step(Input::Admission(told));
+        if effects.resumes {
+            self.worker.check(host::resume_request());
+        }
+        if let Some(denial) = &effects.denial {
+            self.deny(denial);
+        }
+    }
+}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
@@ -140,9 +187,9 @@ impl HttpContext for Stream {
             return Action::Continue;
         };
         let site = self.worker.site.borrow();
-        let tags_by_caller = site.as_ref().is_some_and(Site::tags_by_caller);
+        let asks_who_calls = site.as_ref().is_some_and(Site::asks_who_calls);
         drop(site);
-        let peer = tags_by_caller.then(principal).flatten();
+        let peer = asks_who_calls.then(principal).flatten();
         let input = Input::RequestHead {
             headers: &Headers::parse(&serialised),
             peer: peer.as_deref(),
@@ -152,8 +199,22 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        if let Some(action) = self.settled() {
+            return action;
+        }
         let buffer = BufferType::HttpRequestBody;
         self.body(buffer, size, |chunk| Input::RequestBody { chunk, ends })
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if let Some(action) = self.settled() {
+            return action;
+        }
+        if !self.session.reads_bodies() {
+            return Action::Continue;
+        }
+        let effects = self.step(Input::RequestTrailers);
+        self.pass(effects)
     }
 
     fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {

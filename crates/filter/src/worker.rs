@@ -1,11 +1,16 @@
 //! What all contexts of one plugin instance share: the site, the queue, the counts.
 
 use std::cell::{Cell, RefCell};
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use proxy_wasm::types::{BufferType, MapType};
 use tollmesh_wire::Timestamp;
+use tollmesh_wire::plugin::AggregatorPeer;
 
 use crate::counters::{Counter, Counters};
+use crate::decisions::Decisions;
+use crate::headers::Headers;
 use crate::host;
 use crate::queue::Queue;
 use crate::record::append;
@@ -13,6 +18,15 @@ use crate::session::{Effects, Site};
 
 /// The filter state `wasm.tollmesh.usage`, which access logs can show.
 const USAGE_PROPERTY: &str = "tollmesh.usage";
+
+/// How often events leave, milliseconds: short, since what is queued when a proxy is killed is
+/// lost; long enough that a busy worker's calls share a batch.
+const TICK_MS: u32 = 250;
+/// The same where somebody waits: until a call's event settles its reservation, the worst case of
+/// what it may have cost is kept from other calls.
+const HURRIED_TICK_MS: u32 = 5;
+/// How many hurried ticks there are for one that does what every tick does.
+const TICKS_A_TURN: u32 = TICK_MS / HURRIED_TICK_MS;
 
 /// One plugin instance in one VM.
 #[derive(Debug)]
@@ -23,6 +37,12 @@ pub struct Worker {
     pub queue: RefCell<Queue>,
     /// Counts not yet told to the host.
     pub counters: Counters,
+    /// Where events and questions go; `None` until the configuration said it.
+    pub aggregator: RefCell<Option<AggregatorPeer>>,
+    /// What the aggregator has decided, kept over changes of the configuration.
+    pub decisions: Rc<Decisions>,
+    is_hurried: Cell<bool>,
+    n_hurried_ticks: Cell<u32>,
     metric_ids: RefCell<Vec<Option<u32>>>,
     has_told_faults: Cell<bool>,
 }
@@ -34,6 +54,10 @@ impl Worker {
             site: RefCell::new(None),
             queue: RefCell::new(Queue::new(seed)),
             counters: Counters::default(),
+            aggregator: RefCell::new(None),
+            decisions: Rc::default(),
+            is_hurried: Cell::new(false),
+            n_hurried_ticks: Cell::new(0),
             metric_ids: RefCell::new(Vec::new()),
             has_told_faults: Cell::new(false),
         }
@@ -51,6 +75,76 @@ impl Worker {
             let n_dropped = self.queue.borrow_mut().push(&event);
             self.counters.add(Counter::EventsDropped, n_dropped);
         }
+        if effects.is_urgent {
+            self.hurry();
+        }
+    }
+
+    /// Has the next tick come soon.
+    pub fn hurry(&self) {
+        if !self.is_hurried.replace(true) {
+            self.check(host::set_tick_period_ms(HURRIED_TICK_MS));
+        }
+    }
+
+    /// Whether the next tick comes soon.
+    pub fn is_hurried(&self) -> bool {
+        self.is_hurried.get()
+    }
+
+    /// A tick has come: whether it is one that does what every tick does, and not only sends. From
+    /// here on they come at their usual pace again.
+    pub fn tick(&self) -> bool {
+        if !self.is_hurried.replace(false) {
+            self.n_hurried_ticks.set(0);
+            return true;
+        }
+        self.check(host::set_tick_period_ms(TICK_MS));
+        let n = self.n_hurried_ticks.get() + 1;
+        self.n_hurried_ticks.set(n % TICKS_A_TURN);
+        n == TICKS_A_TURN
+    }
+
+    /// Has ticks come at their usual pace.
+    pub fn start_ticks(&self) {
+        self.check(host::set_tick_period_ms(TICK_MS));
+    }
+
+    /// Sends JSON to the aggregator; the token of the call.
+    pub fn post(&self, path: &str, body: &[u8], timeout_ms: u32) -> Result<u32, host::Refused> {
+        let headers = vec![
+            (":method", "POST"),
+            (":path", path),
+            (":authority", "tollmesh"),
+            ("content-type", "application/json"),
+        ];
+        let timeout = Duration::from_millis(u64::from(timeout_ms));
+        self.sent(host::post(&self.cluster(), headers, body, timeout))
+    }
+
+    /// Asks the aggregator for what is at that path; the token of the call.
+    pub fn ask(&self, path: &str, timeout_ms: u32) -> Result<u32, host::Refused> {
+        let headers = vec![
+            (":method", "GET"),
+            (":path", path),
+            (":authority", "tollmesh"),
+        ];
+        let timeout = Duration::from_millis(u64::from(timeout_ms));
+        self.sent(host::ask(&self.cluster(), headers, timeout))
+    }
+
+    fn cluster(&self) -> String {
+        let peer = self.aggregator.borrow();
+        peer.as_ref()
+            .map(|peer| peer.cluster.clone())
+            .unwrap_or_default()
+    }
+
+    fn sent(&self, token: Result<u32, host::Refused>) -> Result<u32, host::Refused> {
+        if let Err(refused) = token {
+            self.check(Err(refused));
+        }
+        token
     }
 
     /// Leaves the event where the access log finds it. A connection has but one line in the log.
@@ -92,6 +186,37 @@ impl Worker {
                 let _ = host::increment_counter(id, n);
             }
         }
+    }
+}
+
+/// The answer to a call to the aggregator, as the active callback sees it.
+pub struct CallAnswer {
+    headers: Vec<u8>,
+    /// Its body, or the beginning of it.
+    pub body: Vec<u8>,
+}
+
+impl CallAnswer {
+    /// Reads it; of the body, which has `size` bytes, at most so many.
+    pub fn read(size: usize, bytes_max: usize) -> CallAnswer {
+        let body = match size.min(bytes_max) {
+            0 => Vec::new(),
+            size => host::buffer(BufferType::HttpCallResponseBody, size).unwrap_or_default(),
+        };
+        CallAnswer {
+            headers: host::header_map(MapType::HttpCallResponseHeaders).unwrap_or_default(),
+            body,
+        }
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> Headers<'_> {
+        Headers::parse(&self.headers)
+    }
+
+    /// Its status; `None` where there was no answer.
+    pub fn status(&self) -> Option<u16> {
+        self.headers().text(":status")?.parse().ok()
     }
 }
 

@@ -12,6 +12,8 @@ mod read;
 mod splice;
 mod write;
 
+use std::collections::BTreeMap;
+
 use crate::detect::Target;
 use crate::json::Scanner;
 use form::{Field, Form};
@@ -26,8 +28,10 @@ pub struct Edits {
     /// Ask for the usage event of a stream (`stream_options.include_usage`), where the API has
     /// such an option.
     pub include_usage: bool,
-    /// Replace the model (a budget's downgrade), where the body names one.
+    /// Replace the model, where the body names one.
     pub model: Option<String>,
+    /// Replace the model by this one where the body names that one (a budget's downgrade).
+    pub models: BTreeMap<String, String>,
     /// Lower the output limit to this many tokens (a budget's cap), or set it where there is none.
     pub max_output_tokens: Option<u64>,
 }
@@ -37,10 +41,14 @@ pub struct Edits {
 pub struct RequestFacts {
     /// The model asked for: the path's, where it names one, for that is what providers go by.
     pub model: Option<String>,
+    /// The model that we put in its place.
+    pub model_put: Option<String>,
     /// Whether the app asked for a stream.
     pub streams: bool,
     /// The output limit that the app set, in tokens; the higher where it set two.
     pub max_output_tokens: Option<u64>,
+    /// The output limit that we put in its place, or where there was none, in tokens.
+    pub cap_put: Option<u64>,
     /// How many answers the app asked for (`n`, `candidateCount`), each of which may reach the
     /// output limit; `None` where the body does not say.
     pub n_choices: Option<u64>,

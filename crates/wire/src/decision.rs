@@ -48,6 +48,10 @@ pub struct BudgetEntry {
     pub limit: String,
     /// The window for people, as `day`.
     pub window: String,
+    /// When the present window ends, and a proxy's [`Allowance`] is renewed; absent where it does
+    /// not end at once (`rolling`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_ends: Option<Timestamp>,
 }
 
 /// How hard a limit is.
@@ -108,6 +112,22 @@ pub enum Action {
     Unknown,
 }
 
+impl Action {
+    /// The word for it in `budgets.toml`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Action::Warn => "warn",
+            Action::Header => "header",
+            Action::CapOutput { .. } => "cap_output",
+            Action::Downgrade { .. } => "downgrade",
+            Action::Throttle { .. } => "throttle",
+            Action::Shed => "shed",
+            Action::Deny => "deny",
+            Action::Unknown => "unknown",
+        }
+    }
+}
+
 /// How far one key's spend has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -157,7 +177,9 @@ pub struct Allowance {
 pub struct ReservationRequest {
     /// The wire version.
     pub v: u32,
-    /// The event that will settle the reservation. Asking twice for one event reserves once.
+    /// The event that will settle the reservation, whether or not it carries the reservation's id:
+    /// the answer may have come too late for the call, or never. Asking twice for one event reserves
+    /// once.
     pub event_id: String,
     /// `x-request-id`, for `explain`.
     #[serde(skip_serializing_if = "Option::is_none")]

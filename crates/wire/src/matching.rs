@@ -69,6 +69,18 @@ impl Match {
         self.wanted.is_empty()
     }
 
+    /// Whether it asks for a value of that key, so that it cannot be judged before that is known.
+    pub fn asks_for(&self, key: &str) -> bool {
+        self.wanted.contains_key(key)
+    }
+
+    /// Whether every wanted value but that key's is there.
+    pub fn matches_but_for(&self, key: &str, subject: &Subject<'_>) -> bool {
+        self.wanted
+            .iter()
+            .all(|(k, value)| k == key || subject.value(k) == Some(value.as_str()))
+    }
+
     /// Whether every wanted value is there.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.wanted
@@ -111,5 +123,10 @@ mod tests {
         ]));
         assert!(!judge(&[("team", "checkout"), ("model", "gpt-5-mini")]));
         assert!(!judge(&[("service_account", "forged")]));
+
+        let other = Match::new(map(&[("team", "checkout"), ("model", "gpt-5-mini")]));
+        assert!(other.asks_for("model") && !other.asks_for("user"));
+        assert!(other.matches_but_for("model", &subject));
+        assert!(!other.matches_but_for("team", &subject));
     }
 }

@@ -22,8 +22,10 @@ mod wheel;
 
 mod pip;
 
+mod alertmanager;
 mod debian;
 
+mod sdks;
 mod signals;
 mod steps;
 mod workshop;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tollmesh_budget::Limit;
 use tollmesh_budget::lease::ReservationId;
 use tollmesh_wire::{Applied, Event, Outcome, Subject};
@@ -11,6 +11,7 @@ use tollmesh_wire::{Applied, Event, Outcome, Subject};
 use super::Shared;
 use super::policies::{Budget, Span};
 use super::state::admitted_ms;
+use super::table::percent;
 use super::worst;
 use crate::clock;
 use crate::ledger::Entry;
@@ -148,7 +149,12 @@ impl Bookkeeper {
             let spent = account.map_or(0, |account| state.spent(account));
             let held = account.map_or(0, |account| account.holder.held());
             let text = |units| budget.amount_of(units).to_string();
+            let tier = budget.tier_of(refused.map_or(spent, |r| r.spent));
+            let tier = tier.and_then(|n| budget.policy.tiers.get(n));
+            let names = budget.per.iter().cloned();
+            let key: Map<String, Value> = names.zip(key.into_iter().map(Value::from)).collect();
             body.insert("key".into(), key.into());
+            body.insert("tier".into(), tier.map(|tier| percent(tier.at)).into());
             body.insert("unit".into(), budget.policy.limit.unit().into());
             body.insert(
                 "limit".into(),
@@ -166,6 +172,12 @@ impl Bookkeeper {
                 text(refused.map_or(held, |r| r.held)).into(),
             );
             body.insert("asked".into(), refused.map(|r| text(r.asked)).into());
+        }
+        if let (None, Some(body)) = (budget, body.as_object_mut())
+            && let Some((found, bound)) = self.shared.guards.why(&event.event_id)
+        {
+            body.insert("found".into(), found.into());
+            body.insert("limit".into(), bound.into());
         }
         Denial {
             time_ms: event.time.as_unix_ms(),

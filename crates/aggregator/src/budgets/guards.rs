@@ -27,6 +27,8 @@ const GROUPS_MAX: usize = 10_000;
 const BODIES_MAX: usize = 16;
 /// Events whose ids are remembered, so that what comes twice counts once.
 const EVENTS_MAX: usize = 8_192;
+/// Calls that were stopped whose facts are kept until their events come.
+const STOPPED_MAX: usize = 4_096;
 /// What was not seen for so long is over: milliseconds.
 const IDLE_MS: i64 = 24 * 3_600_000;
 /// Bytes of text that a token mostly takes, at least. A guard is a fence and no meter: what a budget
@@ -55,6 +57,8 @@ struct Seen {
     groups: HashMap<GroupKey, Group>,
     asked: Recent,
     charged: Recent,
+    /// Events of calls that were stopped, with what was found and what is let pass.
+    stopped: VecDeque<(String, String, String)>,
 }
 
 /// A guard's name, and the values of its `per`.
@@ -161,6 +165,7 @@ impl Guards {
             let values = key.map(|(_, values)| values).unwrap_or_default();
             self.tell(fence, &trip, &values, unix_ms);
             if fence.acts() {
+                seen.stop(&request.event_id, &trip);
                 return Some(fence.denied(&trip));
             }
         }
@@ -175,6 +180,14 @@ impl Guards {
             }
         }
         None
+    }
+
+    /// What was found of a call that was stopped, and what is let pass.
+    pub fn why(&self, event_id: &str) -> Option<(String, String)> {
+        let seen = self.seen();
+        let mut latest = seen.stopped.iter().rev();
+        let stopped = latest.find(|(id, ..)| id == event_id);
+        stopped.map(|(_, found, bound)| (found.clone(), bound.clone()))
     }
 
     /// Counts what a call cost, as it is charged to budgets. What comes twice counts once.
@@ -404,6 +417,15 @@ impl Group {
 // === impl Seen ===
 
 impl Seen {
+    /// Keeps why a call was stopped until its event comes.
+    fn stop(&mut self, event_id: &str, trip: &Trip) {
+        if self.stopped.len() >= STOPPED_MAX {
+            self.stopped.pop_front();
+        }
+        let (found, bound) = (trip.found.clone(), trip.bound.clone());
+        self.stopped.push_back((event_id.to_owned(), found, bound));
+    }
+
     /// Forgets the quarter that was seen longest ago.
     fn make_room(&mut self) {
         let mut times: Vec<i64> = self.groups.values().map(|group| group.last_ms).collect();

@@ -90,3 +90,66 @@ impl State {
         account
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::policies::Policies;
+    use super::*;
+    use crate::config::budgets::parse;
+    use crate::ledger::budgets::Spend;
+
+    const NOW_MS: u64 = 100_000;
+
+    /// Two users whose spend an earlier process has told a store of that life, and nobody since.
+    fn after_restart(life: u64) -> (State, Arc<str>, Vec<SpendKey>) {
+        let text =
+            "[[budget]]\nname = \"b\"\nper = [\"user\"]\nlimit = \"9 USD\"\nwindow = \"day\"";
+        let policies = Policies::new(parse("budgets.toml", text).unwrap());
+        let budget = Arc::clone(&policies.all[0]);
+        let day = budget.cell_at(1_800_000_000_000).unwrap();
+        let mut state = State::default();
+        state.policies = Arc::new(policies);
+        let spend = |user: &str| Spend {
+            at: SpendKey {
+                budget: Arc::clone(&budget.id),
+                key: format!("[\"{user}\"]").into(),
+                window_ms: day.start,
+            },
+            end_ms: day.end,
+            amount: 5_000_000_000_000,
+            denied: 0,
+            granted: 5_000_000,
+            memory: format!("1 2 3 4 {life}"),
+        };
+        let spends = vec![spend("ann"), spend("bob")];
+        let names = spends.iter().map(|spend| spend.at.clone()).collect();
+        state.load(spends);
+        (state, Arc::clone(&budget.id), names)
+    }
+
+    #[test]
+    fn another_life_of_the_store_is_told_all() {
+        let (mut state, budget, names) = after_restart(7);
+        state.hear(&budget, 7, NOW_MS);
+        assert!(state.accounts.is_empty(), "the store knows them");
+        state.hear(&budget, 8, NOW_MS);
+        for at in &names {
+            let account = &state.accounts[at];
+            assert!(account.is_due(NOW_MS));
+            assert_eq!(account.holder.memory().life, 7, "what proves the loss");
+            assert_eq!(account.holder.committed(), 5_000_000);
+        }
+    }
+
+    #[test]
+    fn a_silent_budget_is_asked_about_by_one_account() {
+        let (mut state, budget, names) = after_restart(7);
+        let probes = state.silent(NOW_MS);
+        assert_eq!((probes.len(), state.accounts.len()), (1, 1));
+        assert!(names.contains(&probes[0]));
+        assert!(state.silent(NOW_MS + SILENCE_MS_MAX - 1).is_empty());
+        state.lives.tell(&budget, NOW_MS + 1);
+        assert!(state.silent(NOW_MS + SILENCE_MS_MAX).is_empty());
+        assert_eq!(state.silent(NOW_MS + SILENCE_MS_MAX + 1).len(), 1);
+    }
+}

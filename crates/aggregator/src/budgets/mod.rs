@@ -6,9 +6,12 @@
 
 mod account;
 mod charger;
+mod ended;
 pub mod guards;
 mod lives;
+pub mod overrides;
 mod policies;
+pub mod recount;
 pub mod replay;
 mod reserve;
 mod show;
@@ -38,6 +41,7 @@ use crate::prices::Prices;
 use crate::report;
 pub use charger::Bookkeeper;
 use guards::Guards;
+use overrides::Overrides;
 pub use policies::{Budget, Policies};
 pub use show::COLUMNS;
 use state::State;
@@ -69,6 +73,9 @@ struct Shared {
     store: OnceLock<Arc<dyn Store>>,
     alerts: OnceLock<Alerts>,
     guards: Guards,
+    overrides: Mutex<Overrides>,
+    /// Whose turn it is to put budgets in force.
+    adopting: tokio::sync::Mutex<()>,
     file: Option<watch::File>,
 }
 
@@ -105,6 +112,8 @@ impl Budgets {
             store: OnceLock::new(),
             alerts: OnceLock::new(),
             guards,
+            overrides: Mutex::default(),
+            adopting: tokio::sync::Mutex::default(),
             file,
         };
         Ok((Budgets(Arc::new(shared)), policies))
@@ -134,11 +143,21 @@ impl Budgets {
         // Both are set once: nobody else begins.
         let _ = self.0.ledger.set(ledger.clone());
         let _ = self.0.store.set(store);
+        if let Err(error) = self.load_overrides().await {
+            tracing::error!(%error, "temporary limits cannot be read; the file's hold");
+        }
         self.adopt(policies).await
     }
 
-    /// Puts other policies in force. What calls of the past spent in the windows of new ones counts.
+    /// Puts other policies in force, with the temporary limits that hold. What calls of the past
+    /// spent in the windows of new ones counts.
     pub async fn adopt(&self, policies: Vec<Policy>) -> Result<(), AppendError> {
+        self.note_file(policies);
+        self.put_overrides_in_force().await
+    }
+
+    /// Puts exactly these policies in force.
+    async fn put(&self, policies: Vec<Policy>) -> Result<(), AppendError> {
         let Some(ledger) = self.0.ledger.get() else {
             return Ok(());
         };

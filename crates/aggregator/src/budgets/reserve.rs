@@ -109,6 +109,9 @@ impl Shared {
         if let Some(id) = state.reserved(&request.event_id) {
             return Some(allowed(id));
         }
+        if state.has_ended(&request.event_id) {
+            return Some(ALLOWED);
+        }
         if state.n_reserved() >= RESERVATIONS_MAX {
             return wanted.first().map(|w| {
                 let denied = denial(&w.budget, w.cell, "budget_unverifiable");

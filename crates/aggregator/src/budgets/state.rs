@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tollmesh_budget::lease::{Carried, Holder, Refusal, ReservationId};
 
 use super::account::{Account, read_memory};
+use super::ended::Ended;
 use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Charges, Identity, Known, Settled, Spend, SpendKey};
@@ -48,6 +49,7 @@ pub struct State {
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,
     refused: VecDeque<(String, Refused)>,
+    ended: Ended,
     counter: u64,
     reports: u64,
 }
@@ -248,6 +250,11 @@ impl State {
         self.by_event.get(event_id).copied()
     }
 
+    /// Whether that call is over already, so that nothing is to be held for it.
+    pub fn has_ended(&self, event_id: &str) -> bool {
+        self.ended.has(event_id)
+    }
+
     /// An id for a reservation at that instant. The number tells the instant too, so that a call is
     /// counted in the window of its admission even by a process that never heard of it.
     pub fn next_id(&mut self, unix_ms: i64) -> ReservationId {
@@ -267,11 +274,20 @@ impl State {
         units: u64,
         now_ms: u64,
     ) -> Result<(), Refusal> {
+        // A lease from before the limit was lowered may still cover more.
+        let is_over = self.accounts.get(at).is_some_and(|account| {
+            let taken = self.spent(account).saturating_add(account.holder.held());
+            taken.saturating_add(units) > account.budget.hard_units
+        });
         let Some(account) = self.accounts.get_mut(at) else {
             return Err(Refusal::NeedsGrant);
         };
         account.use_at(now_ms);
         account.holder.reserve(now_ms, id, units)?;
+        if is_over {
+            account.holder.release(id);
+            return Err(Refusal::Exhausted);
+        }
         account.took(units);
         Ok(())
     }
@@ -372,6 +388,9 @@ impl State {
         let id = id.or_else(|| self.reserved(&settled.event_id));
         let reservation = id.and_then(|id| self.reservations.remove(&id));
         self.by_event.remove(&*settled.event_id);
+        if reservation.is_none() && self.policies.reserve() {
+            self.ended.note(&settled.event_id);
+        }
         let own = charges.charges.get(settled.charges.clone());
         for charge in own.unwrap_or_default() {
             if let Some(account) = self.accounts.get_mut(&charge.at) {

@@ -137,8 +137,16 @@ impl Shared {
             },
             limit: policy.limit.to_string(),
             window: policy.window.to_string(),
+            window_ends: window_end(budget, unix_ms),
         }
     }
+}
+
+/// When the window ends; those of rolling ones never do at once.
+fn window_end(budget: &Budget, unix_ms: i64) -> Option<Timestamp> {
+    let is_rolling = budget.cell_ms().is_some();
+    let cell = budget.cell_at(unix_ms).filter(|_| !is_rolling)?;
+    Some(Timestamp::from_unix_ms(cell.end))
 }
 
 /// What one proxy may let pass unasked, and how it reckons calls.

@@ -16,6 +16,7 @@ use crate::config::{Config, Listen, Problem, budgets};
 use crate::forward::Place;
 use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
+use crate::otlp;
 use crate::prices::{Prices, PricesError};
 
 /// Tell every mistake in every file, with place and remedy.
@@ -113,6 +114,13 @@ fn audit(state_dir: &Path) -> Result<Vec<String>, QueryError> {
     Ok(mistakes)
 }
 
+/// Whether a header of that name is likely to hold a key.
+fn is_secret(name: &str) -> bool {
+    const PARTS: [&str; 5] = ["auth", "key", "token", "secret", "team"];
+    let name = name.to_ascii_lowercase();
+    PARTS.iter().any(|part| name.contains(part))
+}
+
 impl Findings {
     /// What is no mistake, yet seldom meant.
     fn consider(&mut self, config: &Config, file: &Path) {
@@ -143,7 +151,29 @@ impl Findings {
             self.consider_redis(redis, &file);
         }
         if let Some(postgres) = &config.postgres {
-            self.consider_store(&postgres.place, file);
+            self.consider_store(&postgres.place, &file);
+        }
+        if let Some(otlp) = &config.otlp {
+            self.consider_receiver(otlp, &file);
+        }
+    }
+
+    fn consider_receiver(&mut self, otlp: &otlp::Settings, file: impl std::fmt::Display) {
+        if let Err(error) = otlp.check_files() {
+            self.mistakes.push(format!("{file}: {error}"));
+        }
+        for name in otlp.headers.keys().filter(|name| is_secret(name)) {
+            self.warnings.push(format!(
+                "{file}: otlp.headers: whoever reads this file reads {name:?}; put it into a file \
+                 of its own, and name that as otlp.headers_file"
+            ));
+        }
+        if otlp.endpoint.may_be_read_on_the_way() {
+            self.warnings.push(format!(
+                "{file}: otlp.endpoint: {} is reached without encryption; use https://, or a \
+                 collector on loopback",
+                otlp.endpoint
+            ));
         }
     }
 

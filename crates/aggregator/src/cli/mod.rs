@@ -2,11 +2,14 @@
 
 mod backup;
 mod budgets;
+mod budgets_override;
 mod budgets_replay;
 mod budgets_show;
 mod check;
 mod check_budgets;
 mod completions;
+mod doctor;
+mod explain;
 mod extract;
 mod import;
 mod late_tags;
@@ -45,6 +48,8 @@ use crate::config::Config;
     name = "tollmesh",
     version,
     max_term_width = 100,
+    // `tollmesh COMMAND --help` does it, and the screen is full.
+    disable_help_subcommand = true,
     arg_required_else_help = true
 )]
 struct Cli {
@@ -64,6 +69,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Tell every mistake in every file, with place and remedy.
     Check(check::Arguments),
+    /// Why traffic is not seen: look through Envoy and the aggregator.
+    Doctor(doctor::Arguments),
     /// Read usage out of recorded exchanges.
     Extract(extract::Arguments),
     /// Price usage.
@@ -74,6 +81,8 @@ enum Command {
     Top(top::Arguments),
     /// How far budgets are spent, and what others would have done.
     Budgets(budgets::Arguments),
+    /// Why a call was refused or changed.
+    Explain(explain::Arguments),
     /// What the price tables say.
     Prices(prices::Arguments),
     /// Price calls of the past anew, under the tables of today.
@@ -115,11 +124,13 @@ pub fn run() -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Serve(arguments) => serve::run(&files, arguments),
         Command::Check(arguments) => check::run(&files, &arguments),
+        Command::Doctor(arguments) => doctor::run(&files, &arguments),
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Price(arguments) => price::run(&arguments),
         Command::Report(arguments) => report::run(&files, arguments),
         Command::Top(arguments) => top::run(&files, arguments),
         Command::Budgets(arguments) => budgets::run(&files, &arguments),
+        Command::Explain(arguments) => explain::run(&files, &arguments),
         Command::Prices(arguments) => prices::run(&files, &arguments),
         Command::Reprice(arguments) => reprice::run(&files, arguments),
         Command::Import(arguments) => import::run(&files, &arguments),

@@ -5,6 +5,7 @@ pub mod budgets;
 mod guards;
 mod limits;
 mod listen;
+mod otlp_section;
 mod problem;
 pub(crate) mod section;
 mod state_dir;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crate::alerts::Receivers;
 use crate::budgets::store;
 use crate::forward::{Place, Settings};
+use crate::otlp;
 pub use listen::Listen;
 pub use problem::{Problem, Problems};
 use section::{Section, Sink};
@@ -51,6 +53,8 @@ pub struct Config {
     pub redis: Option<store::Place>,
     /// `[postgres]`: the cluster's shared ledger. Default: none.
     pub postgres: Option<Settings>,
+    /// `[otlp]`: a receiver of telemetry. Default: none.
+    pub otlp: Option<otlp::Settings>,
     /// `[alerts.…]`: who is told of budgets that have come far. Default: nobody.
     pub alerts: Receivers,
     /// `retention.max_size`: bytes that the ledger's file may have; the oldest single calls go
@@ -117,9 +121,6 @@ impl Config {
     }
 }
 
-/// What is not built yet, so that nobody believes it to be in force.
-const NOT_AVAILABLE: &[&str] = &["otlp"];
-
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
     let state_dir = state_dir.map(Path::to_owned).or(written);
@@ -136,10 +137,8 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     retention.finish();
     let redis = read_redis(root.section("redis"));
     let postgres = read_postgres(root.section("postgres"));
+    let otlp = otlp_section::read(root.section("otlp"));
     let alerts = alerts::read(root.section("alerts"));
-    for key in NOT_AVAILABLE {
-        root.not_available(key);
-    }
     let state_dir = match state_dir.or_else(state_dir::default) {
         Some(dir) => dir,
         None => {
@@ -161,6 +160,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
         retention_days: days.unwrap_or(limits::RETENTION_DAYS_DEFAULT) as u32,
         redis,
         postgres,
+        otlp,
         alerts,
     })
 }

@@ -223,13 +223,6 @@ impl<'a> Section<'a> {
             .any(|problem| problem.key.starts_with(&below))
     }
 
-    /// Refuses that key, if it is there, with these words.
-    pub fn not_available(&mut self, key: &'static str) {
-        if self.table.remove(key).is_some() {
-            self.refuse(key, "not available in this version; remove it");
-        }
-    }
-
     /// Notes a mistake at one of this section's keys.
     pub fn refuse(&self, key: &str, what: impl Into<String>) {
         self.sink.refuse(self.path_of(key), what);

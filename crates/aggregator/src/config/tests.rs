@@ -58,6 +58,14 @@ fn a_full_file_is_taken() {
         ca_file = "/etc/tollmesh/ca.pem"
         interval = "1m"
         retention_months = 25
+        [otlp]
+        endpoint = "https://otlp.example/base"
+        headers = { x-dataset = "llm" }
+        headers_file = "/etc/tollmesh/otlp-headers"
+        ca_file = "/etc/tollmesh/ca.pem"
+        signals = ["traces", "logs", "metrics"]
+        cost_attribute = "gen_ai.usage.cost.amount"
+        interval = "1s"
     "#;
     let config = Config::parse("tollmesh.toml", text, None).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/elsewhere"));
@@ -78,6 +86,10 @@ fn a_full_file_is_taken() {
     );
     assert_eq!(postgres.interval, Duration::from_secs(60));
     assert_eq!(postgres.retention_months, 25);
+    let otlp = config.otlp.unwrap();
+    assert_eq!(otlp.endpoint.to_string(), "https://otlp.example/base");
+    assert_eq!(otlp.interval, Duration::from_secs(1));
+    assert_eq!(otlp.signals.len(), 3);
     let over = Config::parse("tollmesh.toml", text, Some(Path::new("/s"))).unwrap();
     assert_eq!(over.state_dir, Path::new("/s"));
 }
@@ -198,6 +210,39 @@ fn every_mistake_has_its_message() {
             "[postgres]\nurl = \"postgres://u@db/x\"\nretention_months = 0",
             "tollmesh.toml: postgres.retention_months: found 0; expected a number of months from 1 \
              to 120",
+        ),
+        (
+            "[otlp]\nsignals = [\"traces\"]",
+            "tollmesh.toml: otlp.endpoint: missing; name the receiver, or remove the section",
+        ),
+        (
+            "[otlp]\nendpoint = \"collector:4318\"",
+            "tollmesh.toml: otlp.endpoint: not an http:// or https:// URL; expected one such as \
+             \"http://collector:4318\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nsignals = [\"spans\"]",
+            "tollmesh.toml: otlp.signals: unknown signal \"spans\"; expected \"traces\", \"logs\" or \
+             \"metrics\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nsignals = []",
+            "tollmesh.toml: otlp.signals: names nothing; expected any of \"traces\", \"logs\" or \
+             \"metrics\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nca_file = \"/ca.pem\"",
+            "tollmesh.toml: otlp.ca_file: the endpoint is not encrypted; use https://, or remove \
+             the file",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\ncost_attribute = \"cost\"",
+            "tollmesh.toml: otlp.cost_attribute: unknown attribute \"cost\"; expected \
+             \"gen_ai.usage.cost\" or \"gen_ai.usage.cost.amount\"",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://c\"\nheaders = { \"content-type\" = \"text/plain\" }",
+            "tollmesh.toml: otlp.headers: \"content-type\" is set by the exporter itself",
         ),
         (
             "[redis]\nurl = \"redis.example:6379\"",

@@ -24,3 +24,4 @@ pub use courier::{Courier, Failing, Settings, Status};
 pub use error::ForwardError;
 pub use place::Place;
 pub use store::{Delivered, KnownIds, Store};
+pub(crate) use tls::Tls;

@@ -39,6 +39,18 @@ impl Tls {
     }
 }
 
+impl Tls {
+    /// Speaks TLS with a server of that name, or that address, over a stream to it.
+    pub async fn encrypt<S>(&self, host: &str, stream: S) -> io::Result<client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        connector.connect(name, stream).await
+    }
+}
+
 impl<S> MakeTlsConnect<S> for Tls
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,6 +1,6 @@
 //! For probes and scrapers: whether the process lives, is ready, and what it counts.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
@@ -52,17 +52,35 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
         },
     });
     // A store that is away delays what it is told, and harms nobody: it is a detail.
-    if let Some(forwarding) = operator.forwarding() {
-        detail["forwarding"] = json!({
-            "pending_rows": forwarding.pending,
-            "lag_seconds": forwarding.lag_seconds(clock::now()),
-            "failing": forwarding.failing.map(|failing| json!({
-                "error": failing.error,
-                "since_seconds": failing.since.elapsed().as_secs(),
-            })),
-        });
+    if let Some(forwarding) = now(&operator.forwarding) {
+        detail["forwarding"] = told(forwarding);
+    }
+    if let Some(exporting) = now(&operator.exporting) {
+        detail["exporting"] = told(exporting);
     }
     (status, Json(detail)).into_response()
+}
+
+fn told(status: Status) -> Value {
+    json!({
+        "pending_rows": status.pending,
+        "lag_seconds": status.lag_seconds(clock::now()),
+        "failing": status.failing.map(|failing| json!({
+            "error": failing.error,
+            "since_seconds": failing.since.elapsed().as_secs(),
+        })),
+    })
+}
+
+/// How forwarding or exporting is, where it is set up.
+fn now(status: &Option<Arc<Mutex<Status>>>) -> Option<Status> {
+    let status = status.as_ref()?;
+    Some(
+        status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
+    )
 }
 
 /// The text exposition.
@@ -82,17 +100,6 @@ pub async fn metrics(State(operator): State<Arc<Operator>>) -> Result<Response, 
 }
 
 impl Operator {
-    /// How forwarding is, where it is set up.
-    fn forwarding(&self) -> Option<Status> {
-        let status = self.forwarding.as_ref()?;
-        Some(
-            status
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
-    }
-
     /// Brings gauges up to this instant; between scrapes nobody looks at them.
     fn observe(&self) {
         let health = self.ledger.health();
@@ -102,12 +109,17 @@ impl Operator {
         metrics
             .ledger_writable
             .set(i64::from(health.failing.is_none()));
-        if let Some(forwarding) = self.forwarding() {
+        if let Some(forwarding) = now(&self.forwarding) {
             let lag = forwarding.lag_seconds(clock::now());
             metrics.forward_lag_seconds.set(saturate(lag));
             metrics
                 .forward_pending_rows
                 .set(saturate(forwarding.pending));
+        }
+        if let Some(exporting) = now(&self.exporting) {
+            let lag = exporting.lag_seconds(clock::now());
+            metrics.otlp_lag_seconds.set(saturate(lag));
+            metrics.otlp_pending_rows.set(saturate(exporting.pending));
         }
         self.budgets.observe();
         let is_current = self.budgets.broken().is_none();

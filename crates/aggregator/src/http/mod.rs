@@ -4,6 +4,7 @@ mod api;
 mod dashboard;
 mod guard;
 mod health;
+mod limits;
 mod outcomes;
 mod reprice;
 
@@ -30,6 +31,8 @@ pub struct Operator {
     pub ledger: Ledger,
     /// How forwarding is, where it is set up.
     pub forwarding: Option<Arc<Mutex<Status>>>,
+    /// How exporting is, where it is set up.
+    pub exporting: Option<Arc<Mutex<Status>>>,
     /// The price tables.
     pub prices: Arc<Prices>,
     /// The budgets in force.
@@ -61,6 +64,13 @@ pub fn router(operator: Operator) -> Router {
         )
         .route("/api/v1/coverage", get(api::coverage))
         .route("/api/v1/budgets", get(api::budgets))
+        .route("/api/v1/budgets/overrides", get(limits::overrides))
+        .route(
+            "/api/v1/budgets/{name}/overrides",
+            post(limits::override_limit).delete(limits::end_overrides),
+        )
+        .route("/api/v1/budgets/recount", post(limits::recount))
+        .route("/api/v1/explain", get(limits::explain))
         .route("/api/v1/prices", get(api::prices))
         .route("/api/v1/reprice", post(reprice::reprice))
         .fallback(not_found)
@@ -95,6 +105,10 @@ async fn contents() -> Response {
         POST /api/v1/outcomes                              tells outcomes; needs the token\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
         /api/v1/budgets                                    how far budgets are spent\n\
+        /api/v1/budgets/overrides                          temporary limits, who, when and why\n\
+        POST /api/v1/budgets/NAME/overrides                another limit for a while; needs the token\n\
+        POST /api/v1/budgets/recount                       spend reckoned anew; needs the token\n\
+        /api/v1/explain?request_id=ID                      why a call was refused or changed\n\
         /api/v1/prices?model=gpt-4o                        the price rows in force, with source\n\
         POST /api/v1/reprice?from=2026-11-01&dry_run=true  calls priced anew; needs the token\n\
         /metrics  /healthz  /readyz\n\n\

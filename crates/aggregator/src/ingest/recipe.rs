@@ -39,12 +39,16 @@ impl Ingest {
         self.taken();
         rejected.extend(refusals(&appended, &prepared.ids));
         self.metrics.dropped(&node.vm, node.dropped_total);
+        let now_seconds = clock::now().as_unix_ms() / 1_000;
+        self.metrics.heard(&node.filter_version, now_seconds);
         Ok(self.counted(&appended, rejected))
     }
 
     fn read(&self, body: &[u8]) -> Result<(Node, Prepared), Problem> {
-        let batch = EventBatch::parse(body)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, chain(&error)))?;
+        let batch = EventBatch::parse(body).map_err(|error| {
+            self.metrics.batches_refused_total.inc();
+            Problem::new(StatusCode::BAD_REQUEST, chain(&error))
+        })?;
         let prepared = self.prepare(&batch);
         Ok((batch.node, prepared))
     }

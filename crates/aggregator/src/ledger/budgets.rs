@@ -12,6 +12,7 @@ use tollmesh_wire::{Outcome, Timestamp};
 
 use crate::ledger::Entry;
 use crate::ledger::error::QueryError;
+use crate::ledger::overrides::{self, Override};
 use crate::ledger::query::{Reader, SpendQuery, SpendRow};
 use crate::ledger::totals::Occasion;
 use crate::ledger::wide::Wide;
@@ -220,6 +221,8 @@ pub enum Step {
     Grants(Vec<Grant>),
     /// Deletes accounts of windows that ended before that instant, in milliseconds since 1970.
     Forget(i64),
+    /// Writes down a temporary limit, or what became of it.
+    Override(Box<Override>),
 }
 
 /// Begins another life, and says which.
@@ -453,6 +456,7 @@ pub fn take(connection: &Connection, step: &Step) -> rusqlite::Result<()> {
                 ])?;
             }
         }
+        Step::Override(one) => overrides::keep(connection, one)?,
         Step::Forget(before_ms) => {
             connection
                 .prepare_cached("DELETE FROM budget_spend WHERE end_ms < ?1")?

@@ -5,7 +5,7 @@ mod meter;
 mod series;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
@@ -32,6 +32,7 @@ macro_rules! metrics {
         pub struct $name {
             registry: Registry,
             drops: Mutex<Drops>,
+            releases: Mutex<HashSet<String>>,
             $( $(#[doc = $help])+ pub $field: $kind, )+
         }
 
@@ -48,6 +49,7 @@ macro_rules! metrics {
                     )?, )+
                     registry,
                     drops: Mutex::default(),
+                    releases: Mutex::default(),
                 })
             }
         }
@@ -69,6 +71,12 @@ metrics! {
         pub late_usage_unmatched_total: IntCounter,
         /// Batches that were not taken because the ledger could not keep up; they come again.
         pub batches_deferred_total: IntCounter,
+        /// Batches that could not be read: of another wire version, or not a filter's.
+        pub batches_refused_total: IntCounter,
+        /// Batches that were taken, by the release of the filter that sent them.
+        pub filter_batches_total: IntCounterVec ["version"],
+        /// When the last batch was taken, in seconds since 1970; 0 where none was since the start.
+        pub last_batch_timestamp_seconds: IntGauge,
         /// Values and series that a cap turned into __other__, by label; "series" is max_series.
         pub label_overflows_total: IntCounterVec ["label"],
         /// Request-level rows in the ledger.
@@ -97,6 +105,16 @@ metrics! {
         pub forward_failures_total: IntCounter,
         /// Calls that postgres.url does not keep, by reason: refused, or outside_retention.
         pub forward_skipped_rows_total: IntCounterVec ["reason"],
+        /// Age of the oldest call that otlp.endpoint is yet to be told of; 0 where none waits.
+        pub otlp_lag_seconds: IntGauge,
+        /// Calls that otlp.endpoint is yet to be told of.
+        pub otlp_pending_rows: IntGauge,
+        /// Calls that otlp.endpoint was told of, by signal.
+        pub otlp_exported_rows_total: IntCounterVec ["signal"],
+        /// Visits to otlp.endpoint that failed; what it is to be told of waits in the ledger.
+        pub otlp_failures_total: IntCounter,
+        /// Calls that otlp.endpoint never takes, by signal and reason: refused, or rejected.
+        pub otlp_skipped_rows_total: IntCounterVec ["signal", "reason"],
         /// Calls that a budget refused.
         pub budget_denied_requests_total: IntCounterVec ["budget"],
         /// Calls in flight that something is reserved for.
@@ -130,6 +148,11 @@ struct Drops {
 /// VMs remembered; beyond it all are forgotten, so that a restart storm costs no memory. A VM that
 /// is still there would then have its drops counted twice, which errs on the side of alarm.
 const VMS_MAX: usize = 4096;
+
+/// Releases of filters that are told apart: a rollout has two. Whoever reaches the ingest listener
+/// could name any.
+const RELEASES_MAX: usize = 16;
+const RELEASE_BYTES_MAX: usize = 32;
 
 /// Commits take a fraction of a millisecond on a good disk and a second on a bad one.
 const COMMIT_SECONDS: &[f64] = &[
@@ -185,6 +208,25 @@ impl Metrics {
     /// Counts what a cap turned into `__other__`.
     fn overflowed(&self, label: &str) {
         self.label_overflows_total.with_label_values(&[label]).inc();
+    }
+
+    /// Notes that a filter of that release was heard, at that time.
+    pub fn heard(&self, version: &str, now_seconds: i64) {
+        self.last_batch_timestamp_seconds.set(now_seconds);
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ".-+".contains(letter);
+        let is_release =
+            (1..=RELEASE_BYTES_MAX).contains(&version.len()) && version.chars().all(is_plain);
+        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_release && (releases.len() < RELEASES_MAX || releases.contains(version)) {
+            releases.insert(version.to_owned());
+            self.filter_batches_total
+                .with_label_values(&[version])
+                .inc();
+        } else {
+            self.filter_batches_total
+                .with_label_values(&["other"])
+                .inc();
+        }
     }
 
     /// Takes a filter's word on how many events it has dropped since its VM started.

@@ -4,6 +4,7 @@ mod broken;
 mod cluster;
 mod in_redis;
 mod redis_server;
+mod tls;
 
 use std::fs;
 use std::io::Write;
@@ -213,6 +214,21 @@ async fn a_user_of_few_rights_is_enough() {
         "{refused}"
     );
     fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified() {
+    let files = tls::Files::of("localhost");
+    let port = redis_server::free_address().port();
+    let Some(_server) = server(&files.settings(port).each_ref().map(String::as_str)) else {
+        return;
+    };
+    let place = Place::parse(&format!("rediss://localhost:{port}")).unwrap();
+    let trusted = place.clone().ca_file(Some(files.ca()));
+    holds_limits(&RedisStore::new(trusted, "node-1".into())).await;
+    let store = RedisStore::new(place, "node-1".into());
+    let refused = store.claim("x", 1).await.unwrap_err();
+    assert!(refused.to_string().contains("certificate"), "{refused}");
 }
 
 #[tokio::test]

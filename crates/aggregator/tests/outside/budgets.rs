@@ -281,3 +281,176 @@ fn guards_stop_what_runs_away_and_tell() {
     }
     assert!(process.stop().success());
 }
+
+/// A configuration with budgets, whose operator side can be found again, with the token `s3cret`.
+fn operated(dir: &Path, budgets: &str) -> std::path::PathBuf {
+    let budgets_file = dir.join("budgets.toml");
+    std::fs::write(&budgets_file, budgets).unwrap();
+    let token_file = dir.join("token");
+    std::fs::write(&token_file, "s3cret").unwrap();
+    // Free now; whoever takes it meanwhile makes the start fail, not the test pass.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let operator = free.local_addr().unwrap().to_string();
+    drop(free);
+    let more = format!("{}\nbudgets = {budgets_file:?}", prices(dir));
+    let file = crate::process::config(dir, "127.0.0.1:0", &operator, &more);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}token_file = {token_file:?}\n")).unwrap();
+    file
+}
+
+const RED: &str = "[[budget]]\nname = \"red\"\nmatch = { team = \"red\" }\nper = [\"team\"]\n\
+                   limit = \"2 USD\"\nwindow = \"month\"\nenforce = \"strict\"\n\
+                   tiers = [ { at = \"100%\", do = \"deny\" } ]\n";
+
+fn asked(process: &Process, id: &str) -> Value {
+    let body = json!({ "v": 1, "event_id": id, "request_id": format!("request-{id}"),
+                       "provider": "acme", "model": "m", "body_bytes": 1000,
+                       "tags": { "team": "red" } });
+    let answer = process.ingest("POST", "/v1/reservations", &body.to_string());
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[test]
+fn a_limit_is_overridden_for_a_while_and_on_the_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = operated(dir.path(), RED);
+    let process = Process::start_with(&file);
+    let calls = (0..2).map(|n| dollar(&format!("e{n}"), "red", 0));
+    process.send(&calls.collect::<Vec<_>>());
+    assert_eq!(asked(&process, "a")["reason"], "budget_exceeded");
+    let set = [
+        "budgets", "override", "red", "--limit", "5USD", "--until", "2h", "--reason", "launch",
+        "--by", "ann",
+    ];
+    let (code, out, told) = tollmesh(dir.path(), &set);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        out.starts_with("red: 5 USD until ") && out.ends_with(", by ann\n"),
+        "{out}"
+    );
+    let allowed = asked(&process, "b");
+    assert_eq!(
+        (
+            &allowed["decision"],
+            asked(&process, "b")["reservation_id"].is_string()
+        ),
+        (&json!("allow"), true)
+    );
+    // It outlives the process, and is on the record.
+    process.kill();
+    let process = Process::start_with(&file);
+    assert_eq!(asked(&process, "c")["decision"], "allow");
+    let (_, out, _) = tollmesh(dir.path(), &["budgets", "overrides", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&out).unwrap();
+    let one = &listed["items"][0];
+    assert_eq!(
+        (&one["by"], &one["reason"], &one["holds"]),
+        (&json!("ann"), &json!("launch"), &json!(true))
+    );
+    let (code, _, told) = tollmesh(
+        dir.path(),
+        &["budgets", "override", "red", "--end", "--by", "bob"],
+    );
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(asked(&process, "d")["reason"], "budget_exceeded");
+    for (arguments, why) in [
+        (
+            [
+                "budgets", "override", "rde", "--limit", "5USD", "--until", "2h",
+            ],
+            "no budget \"rde\"; GET /api/v1/budgets lists those in force",
+        ),
+        (
+            [
+                "budgets", "override", "red", "--limit", "5 tokens", "--until", "2h",
+            ],
+            "budget \"red\" is in USD; give the limit in the same unit",
+        ),
+        (
+            [
+                "budgets", "override", "red", "--limit", "5USD", "--until", "2y",
+            ],
+            "until: \"2y\"; expected an instant such as 2026-11-23T00:00:00Z, a day, or a span \
+             such as 4h",
+        ),
+    ] {
+        let all: Vec<&str> = arguments
+            .into_iter()
+            .chain(["--reason", "x", "--by", "y"])
+            .collect();
+        let (code, _, told) = tollmesh(dir.path(), &all);
+        assert_eq!(code, Some(2));
+        assert!(told.contains(why), "{told}");
+    }
+    // Nobody overrides a limit without the token.
+    let refused = process.post("/api/v1/budgets/red/overrides", None);
+    assert_eq!(refused.status, 401);
+    // It ends by itself.
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let soon = soon.to_string();
+    let set = [
+        "budgets", "override", "red", "--limit", "5USD", "--until", &soon, "--reason", "launch",
+        "--by", "ann",
+    ];
+    assert_eq!(tollmesh(dir.path(), &set).0, Some(0));
+    assert_eq!(asked(&process, "e")["decision"], "allow");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut n = 0;
+    while asked(&process, &format!("f{n}"))["decision"] == "allow" {
+        assert!(std::time::Instant::now() < until, "the override stays");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        n += 1;
+    }
+    assert!(process.stop().success());
+}
+
+#[test]
+fn a_refusal_is_explained_and_spend_reckoned_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = operated(dir.path(), RED);
+    let process = Process::start_with(&file);
+    let calls = (0..2).map(|n| dollar(&format!("e{n}"), "red", 0));
+    process.send(&calls.collect::<Vec<_>>());
+    assert_eq!(asked(&process, "a")["decision"], "deny");
+    let mut denied = dollar("a", "red", 0);
+    denied["outcome"] = json!("denied");
+    denied["status"] = json!(429);
+    denied["usage"] = json!({});
+    denied["applied"] = json!([{ "budget": "red", "do": "deny", "reason": "budget_exceeded" }]);
+    process.send(&[denied]);
+    let (code, out, told) = tollmesh(dir.path(), &["explain", "request-a"]);
+    assert_eq!(code, Some(0), "{told}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].ends_with("request-a  event a"), "{out}");
+    let expected = "  refused: budget_exceeded, by budget red (team = red): 2 of 2 USD per month, \
+                    0.001 asked for this call, tier 100%";
+    assert_eq!(lines[1], expected);
+    assert!(lines[2].contains("or raise the limit for a while"), "{out}");
+    let token = "authorization: Bearer s3cret\r\nhost: localhost\r\n";
+    let answer = process.ask("/api/v1/explain?request_id=request-a", token);
+    let answer: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(answer["items"][0]["spent"], "2");
+    assert_eq!(
+        process
+            .ask("/api/v1/explain?request_id=request-b", token)
+            .status,
+        404
+    );
+    let (code, _, told) = tollmesh(dir.path(), &["explain", "request-b"]);
+    assert_eq!(code, Some(2), "{told}");
+
+    let (code, out, told) = tollmesh(dir.path(), &["budgets", "recount", "--format", "json"]);
+    assert_eq!(code, Some(0), "{told}");
+    let rows: Value = serde_json::from_str(&out).unwrap();
+    let row = &rows["items"][0];
+    assert_eq!(
+        (&row["charged"], &row["in_rows"], &row["raised"]),
+        (&json!("2"), &json!("2"), &json!(false))
+    );
+    assert_eq!(
+        (&row["key"]["team"], &row["released"]),
+        (&json!("red"), &json!(true))
+    );
+    assert!(process.stop().success());
+}

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use tollmesh_usage::{RequestBody, Scan, Target, UsageSource, estimate};
 use tollmesh_wire::event::Kind;
-use tollmesh_wire::{Event, ExtraUsage, Outcome, Timestamp};
+use tollmesh_wire::{Event, ExtraUsage, Outcome, Source, Subject, Timestamp};
 
+use super::admission::Budgeted;
 use super::outcome::{outcome, unanswered_outcome};
 use super::{Answer, Ending, Site};
 use crate::fingerprint::Fingerprint;
@@ -26,6 +27,8 @@ pub(super) struct Call {
     /// Required tags that are not among them.
     pub missing_tags: Vec<String>,
     pub body: RequestBody,
+    /// What budgets do to it; absent where none may concern it.
+    pub budgeted: Option<Box<Budgeted>>,
     /// Absent where the operator wants none.
     pub fingerprint: Option<Fingerprint>,
     pub status: Option<u16>,
@@ -38,8 +41,10 @@ impl Call {
     /// The event of a call that nobody answered.
     pub fn unanswered(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
         let outcome = unanswered_outcome(&ending);
-        // What went upstream and was cut may well be charged; what failed there is not.
-        let billable = self.target.billable && outcome == Outcome::Aborted && ending.attempts > 0;
+        // What went upstream and was cut may well be charged; what failed there is not, nor what we
+        // held back.
+        let is_sent = ending.attempts > 0 && !self.is_held();
+        let billable = self.target.billable && outcome == Outcome::Aborted && is_sent;
         let mut scan = Scan {
             billable,
             ..Scan::default()
@@ -65,11 +70,47 @@ impl Call {
         event
     }
 
+    /// What a budget can ask about it, as a call of that model.
+    pub fn subject<'a>(&'a self, source: &'a Source, model: Option<&'a str>) -> Subject<'a> {
+        Subject {
+            provider: &self.target.provider,
+            model,
+            tags: &self.tags,
+            source,
+        }
+    }
+
+    /// Whether the end of its request is withheld.
+    pub fn is_held(&self) -> bool {
+        let budgeted = self.budgeted.as_ref();
+        budgeted.is_some_and(|budgeted| budgeted.holds() || budgeted.awaits_end())
+    }
+
+    /// Whether all of its request was seen and judged.
+    pub fn is_past_end(&self) -> bool {
+        self.budgeted
+            .as_ref()
+            .is_some_and(|budgeted| budgeted.is_past_end())
+    }
+
+    /// The model that we asked for in the place of the app's.
+    fn model_put(&self) -> Option<&str> {
+        match &self.budgeted {
+            Some(budgeted) => budgeted.model_put(self),
+            None => None,
+        }
+    }
+
     /// Estimates what the provider did not report; learns from what it did.
     fn complete(&self, site: &Site, scan: &mut Scan, has_ended: bool) {
         let facts = self.body.facts();
-        let model = facts.model.as_ref().or(self.target.path_model.as_ref());
-        let model = model.or(scan.model.as_ref()).cloned().unwrap_or_default();
+        // An answer that does not say which model it is from is from the one that we put.
+        if scan.model.is_none() && scan.billable {
+            scan.model = self.model_put().map(str::to_owned);
+        }
+        let asked = facts.model.as_deref().or(self.target.path_model.as_deref());
+        let model = self.model_put().or(asked).or(scan.model.as_deref());
+        let model = model.unwrap_or_default().to_owned();
         let call = estimate::Call {
             api: self.target.api,
             request: facts,
@@ -83,6 +124,8 @@ impl Call {
     /// What every event of this call says; no usage, and nothing to charge.
     pub(super) fn event(self, site: &Site, ending: &Ending<'_>, now: Timestamp) -> Event {
         let facts = self.body.facts();
+        let account = self.budgeted.map(|budgeted| budgeted.account());
+        let (applied, reservation_id) = account.unwrap_or_default();
         let (trace_id, span_id) = self.trace.map(|t| (t.trace_id, t.span_id)).unzip();
         Event {
             event_id: self.event_id,
@@ -110,6 +153,8 @@ impl Call {
             attempts: ending.attempts,
             tags: self.tags,
             missing_tags: self.missing_tags,
+            applied,
+            reservation_id,
             source: source(&site.source, ending.principal),
             ..Event::default()
         }
@@ -120,7 +165,9 @@ impl Answer {
     /// The event of a call that was answered, wholly or in part.
     pub fn finished(self, site: &Site, ending: Ending<'_>, now: Timestamp) -> Event {
         let mut scan = self.scanner.finish();
-        scan.settle_model(&self.call.target, self.call.body.facts());
+        if self.call.model_put().is_none() {
+            scan.settle_model(&self.call.target, self.call.body.facts());
+        }
         let outcome = outcome(self.call.status, self.ended, &scan);
         self.call.complete(site, &mut scan, self.ended);
         let mut event = self.call.event(site, &ending, now);

@@ -19,6 +19,8 @@ pub(super) struct Conversation {
     scanner: LiveScanner,
     n_events: u64,
     is_broken: bool,
+    /// Whether a reservation may stand that no event has settled.
+    owes: bool,
 }
 
 /// The provider has agreed to speak WebSocket. What extensions make of the frames
@@ -29,22 +31,30 @@ pub(super) fn head(
     headers: &Headers<'_>,
     mut effects: Effects,
 ) -> (Phase, Effects) {
-    if headers.has("sec-websocket-extensions") {
-        effects.edits.clear();
-        effects.counts.push((Counter::UnmeteredProviderCalls, 1));
-        return (Phase::Unmetered, effects);
-    }
+    let owes = call
+        .budgeted
+        .as_ref()
+        .is_some_and(|budgeted| budgeted.may_be_reserved());
     let api = call.target.api;
     let scanner = LiveScanner::new(&call.target);
     let started = call.started;
     let mut template = call.event(site, &Ending::default(), started);
     template.stream = true;
+    if headers.has("sec-websocket-extensions") {
+        effects.edits.clear();
+        effects.counts.push((Counter::UnmeteredProviderCalls, 1));
+        if owes {
+            effects.settle(&template);
+        }
+        return (Phase::Unmetered, effects);
+    }
     let conversation = Conversation {
         template,
         api,
         scanner,
         n_events: 0,
         is_broken: false,
+        owes,
     };
     (Phase::Talking(Box::new(conversation)), effects)
 }
@@ -61,7 +71,9 @@ pub(super) fn step(
         Input::RequestBody { chunk, .. } => talk.scanner.push_client(chunk, now_ms),
         Input::ResponseBody { chunk, .. } => {
             for answer in talk.scanner.push_server(chunk, now_ms) {
-                effects.take(&talk.event(site, answer, true));
+                let event = talk.event(site, answer, true);
+                effects.is_urgent |= event.reservation_id.is_some();
+                effects.take(&event);
             }
         }
         Input::Upgraded(known) => {
@@ -70,8 +82,8 @@ pub(super) fn step(
             effects.note_impostors(&talk.template);
         }
         Input::End(ending) => return talk.end(site, ending, now_ms),
-        Input::ResponseTrailers => {}
-        Input::RequestHead { .. } | Input::ResponseHead { .. } => {
+        Input::ResponseTrailers | Input::RequestTrailers => {}
+        Input::RequestHead { .. } | Input::ResponseHead { .. } | Input::Admission(_) => {
             effects.counts.push((Counter::Faults, 1));
         }
     }
@@ -85,7 +97,12 @@ impl Conversation {
         let mut effects = Effects::default();
         self.template.response_flags = ending.response_flags;
         for answer in self.scanner.finish(now_ms) {
-            effects.take(&self.event(site, answer, false));
+            let event = self.event(site, answer, false);
+            effects.is_urgent |= event.reservation_id.is_some();
+            effects.take(&event);
+        }
+        if self.owes {
+            effects.settle(&self.template);
         }
         (Phase::Closed, effects)
     }
@@ -102,6 +119,10 @@ impl Conversation {
         self.complete(site, &mut answer, ended);
         let at = Timestamp::from_unix_ms;
         let started = at(answer.started_ms);
+        // The connection was reserved as one call, and its first event is that call's.
+        let reservation_id = self.template.reservation_id.take();
+        let applied = std::mem::take(&mut self.template.applied);
+        self.owes &= reservation_id.is_none();
         let base = &self.template;
         let mut event = Event {
             event_id: format!("{}.{}", base.event_id, self.n_events),
@@ -110,6 +131,8 @@ impl Conversation {
             ttft_ms: answer.content_ms.map(|ms| elapsed_ms(started, at(ms))),
             model_requested: answer.model_requested,
             service_tier: answer.service_tier_requested,
+            reservation_id,
+            applied,
             outcome: outcome(base.status, ended, &answer.scan),
             ..base.clone()
         };

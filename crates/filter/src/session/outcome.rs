@@ -9,6 +9,8 @@ use super::Ending;
 /// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>;
 /// the bit is `DownstreamConnectionTermination` of Envoy's `CoreResponseFlag`).
 const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+/// `DR`: the client reset its HTTP/2 stream (`DownstreamRemoteReset`).
+const DOWNSTREAM_REMOTE_RESET: u64 = 1 << 28;
 
 /// How a call ended that was answered. `ended` says whether the proxy saw the response's end.
 pub(super) fn outcome(status: Option<u16>, ended: bool, scan: &Scan) -> Outcome {
@@ -25,7 +27,8 @@ pub(super) fn outcome(status: Option<u16>, ended: bool, scan: &Scan) -> Outcome 
 
 /// How a call ended that nobody answered.
 pub(super) fn unanswered_outcome(ending: &Ending<'_>) -> Outcome {
-    match ending.response_flags & DOWNSTREAM_CONNECTION_TERMINATION {
+    const GONE: u64 = DOWNSTREAM_CONNECTION_TERMINATION | DOWNSTREAM_REMOTE_RESET;
+    match ending.response_flags & GONE {
         0 => Outcome::Error,
         _ => Outcome::Aborted,
     }
@@ -65,6 +68,7 @@ mod tests {
             ..Ending::default()
         };
         assert_eq!(unanswered_outcome(&ending(1 << 14)), Outcome::Aborted);
+        assert_eq!(unanswered_outcome(&ending(1 << 28)), Outcome::Aborted);
         assert_eq!(unanswered_outcome(&ending(4)), Outcome::Error);
     }
 }

@@ -1,8 +1,12 @@
 //! Refusals of calls, in the shape that the provider's own errors have.
 
+mod budget;
+
 use serde_json::{Value, json};
 use tollmesh_usage::Api;
 use tollmesh_wire::plugin::TagSources;
+
+pub(super) use budget::{BUDGET_HEADER, EVENT_HEADER, notice, over_budget};
 
 use super::Denial;
 use crate::tags::remedy;
@@ -95,6 +99,39 @@ impl Shape {
                 { "code": "invalid_request_entity", "message": message },
             ]}),
             Shape::DashScope => json!({ "code": "InvalidParameter", "message": message }),
+        }
+    }
+
+    /// `is_spent`: until the window ends; else asking again soon may help.
+    fn rate_limited(self, message: &str, is_spent: bool) -> Value {
+        match self {
+            Shape::OpenAi => {
+                let kind = match is_spent {
+                    true => "insufficient_quota",
+                    false => "rate_limit_exceeded",
+                };
+                json!({ "error": {
+                    "message": message, "type": kind, "param": null, "code": kind,
+                }})
+            }
+            Shape::Anthropic => json!({ "type": "error", "error": {
+                "type": "rate_limit_error", "message": message,
+            }}),
+            Shape::Google => json!({ "error": {
+                "code": 429, "message": message, "status": "RESOURCE_EXHAUSTED",
+            }}),
+            Shape::Aws | Shape::Cohere => json!({ "message": message }),
+            Shape::Ollama => json!({ "error": message }),
+            Shape::Watsonx => json!({ "status_code": 429, "errors": [
+                { "code": "rate_limit_reached_requests", "message": message },
+            ]}),
+            Shape::DashScope => {
+                let code = match is_spent {
+                    true => "Throttling.AllocationQuota",
+                    false => "Throttling.RateQuota",
+                };
+                json!({ "code": code, "message": message })
+            }
         }
     }
 }

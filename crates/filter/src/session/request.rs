@@ -1,12 +1,14 @@
 //! The request's side of a call: recognised, relieved of its tags, prepared, relayed.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use tollmesh_usage::detect::WEBSOCKET;
 use tollmesh_usage::{Edits, RequestBody, Target};
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing};
-use tollmesh_wire::{Source, Timestamp};
+use tollmesh_wire::{Denied, Source, Subject, Timestamp};
 
+use super::admission::{self, Budgeted};
 use super::call::Call;
 use super::refusal::untagged;
 use super::{Effects, Phase, Site};
@@ -15,6 +17,7 @@ use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::fingerprint::Fingerprint;
 use crate::headers::Headers;
+use crate::path::with_model;
 use crate::signature::Signature;
 use crate::source::source;
 use crate::tags::{Tagged, missing, tags};
@@ -51,7 +54,18 @@ pub(super) fn head(
     }
 }
 
-pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
+/// Takes the next bytes of the body. Where its end has to be decided about, that is where its last
+/// bytes come: the end itself may be told later.
+pub(super) fn body(
+    site: &Site,
+    call: &mut Call,
+    chunk: &[u8],
+    ends: bool,
+    now: Timestamp,
+) -> Effects {
+    let n_bytes = call.body.facts().body_bytes + chunk.len() as u64;
+    let budgeted = call.budgeted.as_ref();
+    let ends = ends || budgeted.is_some_and(|budgeted| budgeted.is_whole_at(n_bytes));
     if let Some(fingerprint) = &mut call.fingerprint {
         fingerprint.push(chunk, ends);
     }
@@ -61,10 +75,14 @@ pub(super) fn body(call: &mut Call, chunk: &[u8], ends: bool) -> Effects {
         let body = body.get_or_insert_with(|| chunk.to_vec());
         body.extend_from_slice(&withheld);
     }
-    Effects {
+    let mut effects = Effects {
         body,
         ..Effects::default()
+    };
+    if ends {
+        admission::at_end(site, call, now, &mut effects);
     }
+    effects
 }
 
 /// Who calls, as far as tags hang on it.
@@ -117,7 +135,17 @@ fn metered(
         edits: if is_gateway { Vec::new() } else { tagged.edits },
         ..Effects::default()
     };
-    let edits = body_edits(site, headers, &target, &signature);
+    let (mut budgeted, refused) = match is_gateway || !target.billable {
+        // What costs nothing here is nobody's to budget here.
+        true => (None, None),
+        false => admit(site, peer, &target, &tagged.tags, now),
+    };
+    if let Some(budgeted) = &mut budgeted {
+        let path = edited_path(headers, &target, &signature, budgeted);
+        effects.edits.extend(path);
+        effects.counts.append(&mut budgeted.take_counts());
+    }
+    let edits = body_edits(site, headers, &target, &signature, budgeted.as_deref());
     let is_read = !is_gateway || edits.include_usage;
     if site.config.accept_encoding == AcceptEncoding::Narrow && is_read {
         let edit = narrowed(headers, &signature, edits.include_usage);
@@ -129,12 +157,17 @@ fn metered(
         false => headers.text("content-type"),
     };
     let body = RequestBody::new(&target, content_type, edits);
+    if let Some(budgeted) = &mut budgeted {
+        budgeted.may_edit = body.may_change();
+        let length = headers.text("content-length");
+        budgeted.expect(length.and_then(|length| length.parse().ok()));
+    }
     if body.may_change() && !ends && headers.has("content-length") {
         let length = HeaderEdit::Remove("content-length".into());
         effects.edits.push(length);
     }
-    let is_denied = site.config.tags.on_missing == OnMissing::Deny && !missing_tags.is_empty();
-    effects.denial = is_denied.then(|| untagged(&site.config.tags, target.api, &missing_tags));
+    let is_untagged = site.config.tags.on_missing == OnMissing::Deny && !missing_tags.is_empty();
+    effects.denial = is_untagged.then(|| untagged(&site.config.tags, target.api, &missing_tags));
     let call = Box::new(Call {
         event_id: site.ids.next(),
         started: now,
@@ -146,6 +179,7 @@ fn metered(
         tags: tagged.tags,
         missing_tags,
         body,
+        budgeted,
         fingerprint: site.config.fingerprint.as_ref().map(Fingerprint::new),
         status: effects.denial.as_ref().map(|denial| denial.status),
         is_stream: false,
@@ -155,7 +189,63 @@ fn metered(
         effects.counts.push((Counter::DeniedRequests, 1));
         return (Phase::Denied(call), effects);
     }
-    (Phase::Requesting(call), effects)
+    enter(site, call, refused, ends, now, effects)
+}
+
+/// Lets a call in, or not: by what the table says, and at once where no body is to be seen first.
+fn enter(
+    site: &Site,
+    mut call: Box<Call>,
+    refused: Option<Denied>,
+    ends: bool,
+    now: Timestamp,
+    mut effects: Effects,
+) -> (Phase, Effects) {
+    if let Some(denied) = &refused {
+        admission::refuse(&mut call, denied, now, &mut effects);
+    } else if ends || call.is_websocket {
+        admission::at_end(site, &mut call, now, &mut effects);
+    }
+    match effects.denial {
+        Some(_) => (Phase::Denied(call), effects),
+        None => (Phase::Requesting(call), effects),
+    }
+}
+
+fn admit(
+    site: &Site,
+    peer: Option<&str>,
+    target: &Target,
+    tags: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> (Option<Box<Budgeted>>, Option<Denied>) {
+    if !site.judges() {
+        return (None, None);
+    }
+    let subject = Subject {
+        provider: &target.provider,
+        model: target.path_model.as_deref(),
+        tags,
+        source: &source(&site.source, peer),
+    };
+    admission::at_head(site, &subject, now)
+}
+
+/// The path with a cheaper model in it, where a budget wants that and the path can have it.
+fn edited_path(
+    headers: &Headers<'_>,
+    target: &Target,
+    signature: &Signature<'_>,
+    budgeted: &mut Budgeted,
+) -> Option<HeaderEdit> {
+    let asked = target.path_model.as_ref()?;
+    let put = budgeted.models().remove(asked)?;
+    let path = headers
+        .text(":path")
+        .filter(|_| signature.leaves_path_free())?;
+    let path = with_model(path, asked, &put)?;
+    budgeted.path_put = Some(put);
+    Some(HeaderEdit::Set(":path".into(), path.into_bytes()))
 }
 
 /// What is to be counted about the tags of a call.
@@ -175,15 +265,18 @@ fn body_edits(
     headers: &Headers<'_>,
     target: &Target,
     signature: &Signature<'_>,
+    budgeted: Option<&Budgeted>,
 ) -> Edits {
     let encoding = headers.get("content-encoding").unwrap_or(b"identity");
     let is_readable = encoding.eq_ignore_ascii_case(b"identity");
+    if !is_readable || !signature.leaves_body_free() {
+        return Edits::default();
+    }
     let is_wanted = site.config.include_usage == IncludeUsage::InjectAndStrip;
     Edits {
-        include_usage: is_wanted
-            && target.may_include_usage
-            && is_readable
-            && signature.leaves_body_free(),
+        include_usage: is_wanted && target.may_include_usage,
+        models: budgeted.map(Budgeted::models).unwrap_or_default(),
+        max_output_tokens: budgeted.and_then(Budgeted::cap),
         ..Edits::default()
     }
 }

@@ -5,14 +5,11 @@ use tollmesh_wire::Timestamp;
 use tollmesh_wire::plugin::OnMissing;
 
 use super::call::{Call, elapsed_ms};
+use super::refusal::{BUDGET_HEADER, EVENT_HEADER};
 use super::{Answer, Effects, Phase, Relay, Site, live};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
-
-/// Names the event of a call that was counted, for filters that the answer passes later and for
-/// whoever wants to report the outcome of a call.
-const EVENT_HEADER: &str = "x-tollmesh-event";
 
 /// RFC 9110, 15.2.2.
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -36,6 +33,7 @@ pub(super) fn head(
         let edit = HeaderEdit::Set(MISSING_TAGS_HEADER.into(), names);
         effects.edits.push(edit);
     }
+    tell_budgets(&mut call, headers, &mut effects);
     if call.is_gateway || headers.has(EVENT_HEADER) {
         let relay = Relay {
             call: *call,
@@ -63,6 +61,19 @@ pub(super) fn head(
         ended: ends,
     };
     (Phase::Answering(Box::new(answer)), effects)
+}
+
+/// Tells the app what budgets did to its call. A filter nearer to the provider has the first word.
+fn tell_budgets(call: &mut Call, headers: &Headers<'_>, effects: &mut Effects) {
+    let Some(mut budgeted) = call.budgeted.take() else {
+        return;
+    };
+    let notice = budgeted.notice(call, &mut effects.counts);
+    if let Some(notice) = notice.filter(|_| !headers.has(BUDGET_HEADER)) {
+        let edit = HeaderEdit::Set(BUDGET_HEADER.into(), notice.into_bytes());
+        effects.edits.push(edit);
+    }
+    call.budgeted = Some(budgeted);
 }
 
 pub(super) fn body(answer: &mut Answer, chunk: &[u8], ends: bool, now: Timestamp) -> Effects {

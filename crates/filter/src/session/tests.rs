@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollmesh_wire::plugin::SecretKey;
 
+mod budgets;
 mod live;
 
 const CHAT: &[(&str, &str)] = &[

@@ -47,6 +47,7 @@ fn facts(form: &[u8], n_chunk: usize) -> RequestFacts {
         include_usage: true,
         model: Some("other".to_owned()),
         max_output_tokens: Some(1),
+        ..Edits::default()
     };
     let mut body = RequestBody::new(&target, Some(CONTENT_TYPE), edits);
     assert!(!body.may_change());

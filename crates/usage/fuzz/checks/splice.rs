@@ -16,6 +16,7 @@ pub fn check(input: &[u8]) {
         include_usage: input.choice & 1 == 0,
         model: (input.choice & 2 == 2).then(|| "m\"2".to_owned()),
         max_output_tokens: (input.choice & 4 == 4).then_some(7),
+        ..Edits::default()
     };
     let (sent, facts) = relay(&edits, [input.body].into_iter());
     let cut_up = relay(&edits, input.chunks());

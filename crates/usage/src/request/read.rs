@@ -13,6 +13,8 @@
 //! *The output limit.* Numbers above the cap become the cap. Where there is none, the key that the
 //! API has for it is added; a `null` under that key becomes the cap.
 
+use std::collections::BTreeMap;
+
 use super::form::{Field, Form};
 use super::splice::Splice;
 use super::write::{Members, json_string};
@@ -26,8 +28,10 @@ const OPTIONS: &str = r#"{"include_usage":true}"#;
 /// The edits that this API's body can take.
 pub(super) struct Wishes {
     include_usage: bool,
-    /// The model to be put, as a JSON string.
+    /// The model to be put in the place of any.
     model: Option<String>,
+    /// The models to be put in the place of others.
+    models: BTreeMap<String, String>,
     cap: Option<u64>,
 }
 
@@ -86,20 +90,34 @@ impl Wishes {
     pub(super) fn new(form: &Form, names_model: bool, edits: Edits) -> Wishes {
         Wishes {
             include_usage: edits.include_usage && form.has_usage_option,
-            model: edits.model.filter(|_| names_model).map(|m| json_string(&m)),
+            model: edits.model.filter(|_| names_model),
+            models: if names_model {
+                edits.models
+            } else {
+                BTreeMap::new()
+            },
             cap: edits.max_output_tokens,
         }
     }
 
     /// Whether anything may be edited.
     pub(super) fn is_any(&self) -> bool {
-        self.include_usage || self.model.is_some() || self.cap.is_some()
+        self.include_usage || self.may_put_model() || self.cap.is_some()
+    }
+
+    fn may_put_model(&self) -> bool {
+        self.model.is_some() || !self.models.is_empty()
+    }
+
+    /// The model to be put in the place of that one.
+    fn model_for(&self, asked: &str) -> Option<&String> {
+        self.models.get(asked).or(self.model.as_ref())
     }
 
     /// Whether that value may be replaced.
     pub(super) fn may_replace(&self, field: Field) -> bool {
         match field {
-            Field::Model => self.model.is_some(),
+            Field::Model => self.may_put_model(),
             Field::StreamOptions | Field::IncludeUsage => self.include_usage,
             Field::LimitParent | Field::Limit | Field::OtherLimit => self.cap.is_some(),
             Field::Root
@@ -183,8 +201,12 @@ impl Visitor<Field> for Reader<'_> {
 impl Reader<'_> {
     fn model(&mut self, value: Value<'_>, span: Span) {
         self.facts.model = text_of(value);
-        if let (Value::Text(_), Some(model)) = (value, &self.wishes.model) {
-            replace(&mut self.splice, span, model);
+        self.facts.model_put = None;
+        if let Value::Text(asked) = value
+            && let Some(model) = self.wishes.model_for(asked)
+            && replace(&mut self.splice, span, &json_string(model))
+        {
+            self.facts.model_put = Some(model.clone());
         }
     }
 
@@ -254,6 +276,7 @@ impl Reader<'_> {
             _ => false,
         };
         let is_capped = is_above && replace(&mut self.splice, span, &cap.to_string());
+        self.note_cap(is_capped);
         self.progress.has_limit |= is_capped || value != Value::Null;
     }
 
@@ -281,12 +304,20 @@ impl Reader<'_> {
             (Value::Null, Some(object)) => replace(&mut self.splice, span, &object),
             _ => false,
         };
+        self.note_cap(is_put);
         self.progress.has_limit_parent = is_put || value != Value::Null;
     }
 
     fn end_limit_parent(&mut self, at: u64, is_empty: bool) {
         if let Some(member) = self.limit_member().filter(|_| !self.progress.has_limit) {
-            insert(&mut self.splice, at, &Members::new(is_empty).and(&member));
+            let is_put = insert(&mut self.splice, at, &Members::new(is_empty).and(&member));
+            self.note_cap(is_put);
+        }
+    }
+
+    fn note_cap(&mut self, is_put: bool) {
+        if is_put {
+            self.facts.cap_put = self.wishes.cap;
         }
     }
 
@@ -304,7 +335,9 @@ impl Reader<'_> {
             None => self.progress.has_limit,
             Some(_) => self.progress.has_limit_parent,
         };
-        if let Some(member) = self.limit_member().filter(|_| !has_limit) {
+        let limit_member = self.limit_member().filter(|_| !has_limit);
+        let adds_limit = limit_member.is_some();
+        if let Some(member) = limit_member {
             members = match self.form.limit_parent {
                 None => members.and(&member),
                 Some(parent) => members.and(&format!(r#""{parent}":{{{member}}}"#)),
@@ -320,6 +353,7 @@ impl Reader<'_> {
             members = members.and(r#""stream_options":null"#);
         }
         let is_inserted = !members.is_none() && insert(&mut self.splice, at, &members);
+        self.note_cap(adds_limit && is_inserted);
         let is_asked = matches!(
             self.progress.options,
             Options::Put | Options::Object(Asked::We)

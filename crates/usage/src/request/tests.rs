@@ -410,6 +410,7 @@ fn all_edits_go_together() {
         include_usage: true,
         model: Some("mini".to_owned()),
         max_output_tokens: Some(10),
+        ..Edits::default()
     };
     let body = r#"{"model":"big","stream":true}"#;
     let sent = [
@@ -532,6 +533,52 @@ fn reasoning_is_asked_for_in_several_ways() {
     ] {
         let (_, facts) = relay_whole(api, &Edits::default(), body);
         assert_eq!(facts.asks_reasoning, asks_reasoning, "{body}");
+    }
+}
+
+#[test]
+fn models_are_replaced_one_by_one() {
+    let edits = Edits {
+        models: BTreeMap::from([("big".to_owned(), "small".to_owned())]),
+        ..Edits::default()
+    };
+    for (body, expected, put) in [
+        (r#"{"model":"big"}"#, r#"{"model":"small"}"#, Some("small")),
+        (
+            r#"{"model":"b\u0069g"}"#,
+            r#"{"model":"small"}"#,
+            Some("small"),
+        ),
+        (r#"{"model":"bigger"}"#, r#"{"model":"bigger"}"#, None),
+        (
+            r#"{"model":"big","model":"other"}"#,
+            r#"{"model":"small","model":"other"}"#,
+            None,
+        ),
+    ] {
+        let (sent, facts) = relay_whole(Api::OpenAiChat, &edits, body);
+        assert_eq!(sent, expected);
+        assert_eq!(facts.model_put.as_deref(), put, "{body}");
+        assert_ne!(facts.model.as_deref(), Some("small"), "the app's own word");
+    }
+}
+
+#[test]
+fn a_cap_that_was_put_is_told() {
+    for (api, body, put) in [
+        (Api::OpenAiChat, r#"{"max_tokens":50}"#, Some(10)),
+        (Api::OpenAiChat, r#"{"max_tokens":5}"#, None),
+        (Api::OpenAiChat, r#"{}"#, Some(10)),
+        (
+            Api::GeminiGenerate,
+            r#"{"generationConfig":null}"#,
+            Some(10),
+        ),
+        (Api::GeminiGenerate, r#"{"generationConfig":{}}"#, Some(10)),
+        (Api::OpenAiEmbeddings, r#"{}"#, None),
+    ] {
+        let (_, facts) = relay_whole(api, &capping(10), body);
+        assert_eq!(facts.cap_put, put, "{body}");
     }
 }
 

@@ -258,15 +258,24 @@ async fn send(
     let mut buffer = Vec::with_capacity(256 * 1024);
     while !seen.is_over.load(Ordering::Relaxed) {
         let asked = Instant::now();
-        stream.write_all(&request).await?;
-        buffer.clear();
-        let first_byte = read_answer(&mut stream, &mut buffer).await? - asked;
+        let first_byte = exchange(&mut stream, &request, &mut buffer).await? - asked;
         seen.n_answers.fetch_add(1, Ordering::Relaxed);
         let first_bytes = seen.first_bytes_us.lock();
         let mut first_bytes = first_bytes.unwrap_or_else(PoisonError::into_inner);
         first_bytes.push(first_byte.as_secs_f64() * 1e6);
     }
     Ok(())
+}
+
+/// Sends a request and reads its answer; when the first byte of its body came.
+pub async fn exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> anyhow::Result<Instant> {
+    stream.write_all(request).await?;
+    buffer.clear();
+    read_answer(stream, buffer).await
 }
 
 /// Reads one answer; when the first byte of its body came.

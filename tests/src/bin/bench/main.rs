@@ -5,11 +5,13 @@
 //! time of the Envoy process for each request, from the kernel's books: throughput measures the load
 //! generator too. So does latency, but for a paced load, under which nobody waits in a queue.
 
+mod admission;
 mod dashboard;
 mod filter_cost;
 mod forward;
 mod ingest;
 mod load;
+mod questions;
 mod reserve;
 mod setups;
 mod sink;
@@ -27,8 +29,11 @@ use tollmesh_tests::artifacts::{self, Artifacts};
 /// The load of which only the aggregator knows.
 const AGGREGATOR_ALONE: &str = "ingest";
 
-/// The load of calls that strict budgets admit.
-const ADMISSION: &str = "reserve";
+/// The load of calls that strict budgets admit, as the aggregator sees it.
+const RESERVE: &str = "reserve";
+
+/// The same as clients see it.
+const ADMISSION: &str = "admission";
 
 /// Measures the filter's cost in Envoy against an empty filter and Envoy's own, and the
 /// aggregator's intake.
@@ -42,12 +47,16 @@ struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
-    /// "ingest" the aggregator alone, of "reserve" the admission by strict budgets
+    /// "ingest" the aggregator alone, of "reserve" its admission by strict budgets, of "admission"
+    /// what that adds to a call
     #[arg(long, value_name = "NAME")]
     load: Option<String>,
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long)]
     postgres: bool,
+    /// Measure questions instead: to a ledger of so many calls
+    #[arg(long, value_name = "N")]
+    ledger_rows: Option<u64>,
     /// Measure the dashboard instead: how fast it is drawn over a million calls
     #[arg(long)]
     dashboard: bool,
@@ -69,6 +78,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if options.postgres {
         return forward::measure(options.seconds);
     }
+    if let Some(n_rows) = options.ledger_rows {
+        return questions::measure(n_rows);
+    }
     if options.dashboard {
         return dashboard::measure(options.rounds);
     }
@@ -77,21 +89,23 @@ fn run(options: &Options) -> anyhow::Result<()> {
         let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
         return ingest::measure(&tollmesh, options.rounds, span);
     }
-    if options.load.as_deref() == Some(ADMISSION) {
+    if options.load.as_deref() == Some(RESERVE) {
         let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
         return reserve::measure(&tollmesh, span * options.rounds);
     }
     let artifacts = Artifacts::find().map_err(anyhow::Error::msg)?;
+    if options.load.as_deref() == Some(ADMISSION) {
+        return admission::measure(&artifacts, options.rounds, span);
+    }
     let noop = noop_filter()?;
     let only = options.load.as_deref().unwrap_or_default();
     filter_cost::measure(&artifacts, &noop, options.rounds, span, only)?;
-    match options.load {
-        None => {
-            ingest::measure(&artifacts.tollmesh, options.rounds, span)?;
-            reserve::measure(&artifacts.tollmesh, span * options.rounds)
-        }
-        Some(_) => Ok(()),
+    if options.load.is_some() {
+        return Ok(());
     }
+    admission::measure(&artifacts, options.rounds, span)?;
+    ingest::measure(&artifacts.tollmesh, options.rounds, span)?;
+    reserve::measure(&artifacts.tollmesh, span * options.rounds)
 }
 
 fn noop_filter() -> anyhow::Result<PathBuf> {

@@ -99,6 +99,16 @@ pub trait Store: fmt::Debug + Send + Sync {
         true
     }
 
+    /// What nodes tell each other beside leases: one short text, the last that was put.
+    fn notice(&self) -> Answer<'_, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Puts another text in its place.
+    fn put_notice<'a>(&'a self, _text: &'a str) -> Answer<'a, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Gives up what a cell holds back after a loss of data: somebody has reckoned that nothing is
     /// missing.
     fn release_held_back<'a>(&'a self, cell: &'a CellKey) -> Answer<'a, Result<(), StoreError>>;

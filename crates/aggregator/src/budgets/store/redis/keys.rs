@@ -56,6 +56,11 @@ pub fn claim(prefix: &str, what: &str) -> String {
     format!("{prefix}:v{FORMAT}:claim:{what}")
 }
 
+/// The key of what nodes tell each other beside leases.
+pub fn notice(prefix: &str) -> String {
+    format!("{prefix}:v{FORMAT}:notice")
+}
+
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }

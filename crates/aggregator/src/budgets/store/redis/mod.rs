@@ -94,6 +94,14 @@ impl RedisStore {
         self.place.failed(error)
     }
 
+    /// An answer that is none of ours.
+    fn nonsense(&self, error: &dyn std::error::Error) -> StoreError {
+        StoreError::Nonsense {
+            store: self.place.to_string(),
+            what: error.to_string(),
+        }
+    }
+
     /// The connection, made if there is none; whoever comes meanwhile waits for the same.
     async fn link(&self) -> Result<Link, StoreError> {
         let mut kept = self.link.lock().await;
@@ -167,12 +175,24 @@ impl Store for RedisStore {
         cmd.arg("PX").arg(ttl_ms);
         Box::pin(async move {
             let holder = Option::<String>::from_redis_value(self.ask(&cmd).await?);
-            let holder = holder.map_err(|error| StoreError::Nonsense {
-                store: self.place.to_string(),
-                what: error.to_string(),
-            })?;
+            let holder = holder.map_err(|error| self.nonsense(&error))?;
             Ok(holder.is_none_or(|holder| holder == self.instance))
         })
+    }
+
+    fn notice(&self) -> Answer<'_, Result<Option<String>, StoreError>> {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(keys::notice(self.place.key_prefix()));
+        Box::pin(async move {
+            let text = Option::<String>::from_redis_value(self.ask(&cmd).await?);
+            text.map_err(|error| self.nonsense(&error))
+        })
+    }
+
+    fn put_notice<'a>(&'a self, text: &'a str) -> Answer<'a, Result<(), StoreError>> {
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(keys::notice(self.place.key_prefix())).arg(text);
+        Box::pin(async move { self.ask(&cmd).await.map(drop) })
     }
 
     fn release_held_back<'a>(&'a self, cell: &'a CellKey) -> Answer<'a, Result<(), StoreError>> {

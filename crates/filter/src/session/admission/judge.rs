@@ -1,0 +1,242 @@
+//! The table's judgement of a call: by its headers, and once its body is whole.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tollmesh_wire::decision::{Action, TierEntry};
+use tollmesh_wire::{Denied, Subject, Timestamp};
+
+use super::edits::{Edit, Replacement};
+use super::{Budgeted, Gate, Verdict, named};
+use crate::decisions::Budget;
+use crate::session::Site;
+use crate::session::call::Call;
+use crate::shared::pace;
+
+/// When asking again may help where calls are throttled, seconds.
+const THROTTLED_RETRY_SECONDS: u64 = 1;
+
+/// What is judged.
+struct Case<'a> {
+    site: &'a Site,
+    subject: &'a Subject<'a>,
+    now: Timestamp,
+    /// Whether the body is on its way already, so that nothing in it can be changed.
+    is_late: bool,
+}
+
+impl Case<'_> {
+    /// Whether the call keeps to the pace of its key, by the count of this proxy.
+    fn keeps_pace(&self, budget: &Budget, per_second: u32) -> bool {
+        let key = budget.key(self.subject).join("\0");
+        let key = format!("tollmesh/throttle/{}\0{key}", budget.entry().budget);
+        pace(&*self.site.shared, &key, per_second, self.now.as_unix_ms())
+    }
+}
+
+impl Budgeted {
+    pub(super) fn judge_known(
+        &mut self,
+        site: &Site,
+        subject: &Subject<'_>,
+        now: Timestamp,
+    ) -> Option<Denied> {
+        let table = Rc::clone(&self.table);
+        let case = Case {
+            site,
+            subject,
+            now,
+            is_late: false,
+        };
+        for (place, budget) in table.budgets().iter().enumerate() {
+            match budget.concerns(subject) {
+                None => self.undecided.push(place),
+                Some(false) => {}
+                Some(true) => {
+                    let refused = self.judge(place, budget, &case);
+                    if refused.is_some() {
+                        return refused;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Applies a budget that concerns the call; its refusal, if it refuses.
+    fn judge(&mut self, place: usize, budget: &Budget, case: &Case<'_>) -> Option<Denied> {
+        for tier in budget.tiers(case.subject, case.now) {
+            let Some(reason) = self.apply_tier(place, budget, tier, case) else {
+                continue;
+            };
+            self.apply(budget, tier.action.name(), Some(reason));
+            if !budget.is_observed() {
+                return Some(denied(budget, reason, case));
+            }
+        }
+        if budget.is_strict() && !budget.exempts(case.subject) {
+            self.strict.push(place);
+        }
+        None
+    }
+
+    /// Applies one tier; the reason, where it refuses the call.
+    fn apply_tier(
+        &mut self,
+        place: usize,
+        budget: &Budget,
+        tier: &TierEntry,
+        case: &Case<'_>,
+    ) -> Option<&'static str> {
+        let name = tier.action.name();
+        match &tier.action {
+            Action::Shed => return Some("shed"),
+            Action::Deny => return Some("budget_exceeded"),
+            Action::Throttle {
+                requests_per_second,
+            } => {
+                let is_paced = case.keeps_pace(budget, *requests_per_second);
+                return (!is_paced).then_some("throttled");
+            }
+            Action::Warn => self.apply(budget, name, None),
+            Action::Header => {
+                self.apply(budget, name, None);
+                self.tell(budget, &tier.at, "do", name);
+            }
+            Action::CapOutput { .. } if case.is_late => {
+                self.leave_unmade(budget, &tier.at, name);
+            }
+            Action::CapOutput { max_tokens } => self.caps.push(Edit {
+                place,
+                at: tier.at.clone(),
+                what: *max_tokens,
+            }),
+            // Downgrades are looked up by each model that they are about.
+            Action::Downgrade { .. } | Action::Unknown => {}
+        }
+        None
+    }
+
+    /// Of several budgets with a word on one model, the first counts; of several tiers the highest.
+    pub(super) fn find_downgrades(&mut self, subject: &Subject<'_>, now: Timestamp) {
+        let table = Rc::clone(&self.table);
+        let reached = table.budgets().iter().enumerate();
+        for (place, budget) in reached.filter(|(_, budget)| budget.is_reached()) {
+            let mut found = BTreeMap::new();
+            for (from, _) in budget.entry().tiers.iter().flat_map(models_of) {
+                let is_asked = subject.model.is_none_or(|model| model == from);
+                let subject = with_model(subject, from);
+                if !is_asked || budget.concerns(&subject) != Some(true) {
+                    continue;
+                }
+                for tier in budget.tiers(&subject, now) {
+                    let to = models_of(tier).find(|(model, _)| *model == from);
+                    if let Some((_, to)) = to {
+                        found.insert(from.to_owned(), (tier.at.clone(), to.to_owned()));
+                    }
+                }
+            }
+            let found = found.into_iter().map(|(from, (at, to))| Edit {
+                place,
+                at,
+                what: Replacement { from, to },
+            });
+            self.downgrades.extend(found);
+        }
+    }
+
+    /// Has the end of the body wait where something is to be decided there.
+    pub(super) fn shut(&mut self, subject: &Subject<'_>) {
+        let budgets = self.table.budgets();
+        let mut undecided = self
+            .undecided
+            .iter()
+            .filter_map(|place| budgets.get(*place));
+        let is_open = undecided.any(|budget| budget.is_strict() || budget.is_reached());
+        let mut strict = budgets.iter().filter(|budget| budget.is_strict());
+        let may_become_strict = !self.downgrades.is_empty()
+            && strict.any(|budget| {
+                let mut puts = self.downgrades.iter().map(|edit| edit.what.to.as_str());
+                puts.any(|put| reserves(budget, &with_model(subject, put)))
+            });
+        if is_open || may_become_strict || !self.strict.is_empty() {
+            self.gate = Gate::Shut;
+        }
+    }
+
+    pub(super) fn judge_whole(&mut self, site: &Site, call: &Call, now: Timestamp) -> Verdict {
+        let table = Rc::clone(&self.table);
+        let source = self.source.clone();
+        let subject = call.subject(&source, call.body.facts().model.as_deref());
+        let case = Case {
+            site,
+            subject: &subject,
+            now,
+            is_late: true,
+        };
+        for place in std::mem::take(&mut self.undecided) {
+            let Some(budget) = table.budgets().get(place) else {
+                continue;
+            };
+            let concerns = budget.concerns(&subject);
+            if concerns.unwrap_or_else(|| budget.entry().matches.matches(&subject)) {
+                let refused = self.judge(place, budget, &case);
+                if let Some(denied) = refused {
+                    return Verdict::Refuse(denied);
+                }
+            }
+        }
+        self.add_strict_by_put(call);
+        match self.strict.is_empty() {
+            true => Verdict::Pass,
+            false => Verdict::Ask(self.question(call)),
+        }
+    }
+
+    /// Strict budgets that concern the call by the model that we put, and not by the app's own.
+    fn add_strict_by_put(&mut self, call: &Call) {
+        let Some(put) = self.model_put(call) else {
+            return;
+        };
+        let subject = call.subject(&self.source, Some(put));
+        let budgets = self.table.budgets().iter().enumerate();
+        let reserving = budgets.filter(|(_, budget)| reserves(budget, &subject));
+        let places: Vec<usize> = reserving.map(|(place, _)| place).collect();
+        let new = places.into_iter().filter(|at| !self.strict.contains(at));
+        let new: Vec<usize> = new.collect();
+        self.strict.extend(new);
+    }
+}
+
+fn with_model<'a>(subject: &Subject<'a>, model: &'a str) -> Subject<'a> {
+    Subject {
+        model: Some(model),
+        ..*subject
+    }
+}
+
+/// Whether that call has to be reserved with that budget.
+fn reserves(budget: &Budget, subject: &Subject<'_>) -> bool {
+    budget.is_strict() && budget.concerns(subject) == Some(true) && !budget.exempts(subject)
+}
+
+fn models_of(tier: &TierEntry) -> impl Iterator<Item = (&str, &str)> {
+    let models = match &tier.action {
+        Action::Downgrade { models } => Some(models),
+        _ => None,
+    };
+    let pairs = models.into_iter().flatten();
+    pairs.map(|(from, to)| (from.as_str(), to.as_str()))
+}
+
+fn denied(budget: &Budget, reason: &str, case: &Case<'_>) -> Denied {
+    let reset_at = budget
+        .state(case.subject, case.now)
+        .map(|state| state.reset_at);
+    let is_throttled = reason == "throttled";
+    Denied {
+        reset_at: reset_at.filter(|at| *at != Timestamp::default()),
+        retry_after_seconds: is_throttled.then_some(THROTTLED_RETRY_SECONDS),
+        ..named(budget, reason)
+    }
+}
