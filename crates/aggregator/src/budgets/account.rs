@@ -68,6 +68,8 @@ pub struct Account {
     waiting: u64,
     /// Whether calls waited when the last report was made.
     asked: bool,
+    /// What the last report asked for in all; a store that gives as much is not short of it.
+    target: u64,
     /// What was reserved since the last report.
     taken: u64,
     /// How fast calls reserve, units in [`STOCK_MS`].
@@ -99,6 +101,7 @@ impl Account {
             starved_until_ms: 0,
             waiting: 0,
             asked: false,
+            target: 0,
             taken: 0,
             pace: 0,
             persisted: 0,
@@ -214,7 +217,9 @@ impl Account {
         self.asked = self.waiting > 0;
         self.waiting = 0;
         self.taken = 0;
-        self.holder.report(now_ms, seq, want_more)
+        let report = self.holder.report(now_ms, seq, want_more);
+        self.target = report.committed.saturating_add(report.want);
+        report
     }
 
     /// What to have beyond what calls in flight hold. Towards the end of the limit all nodes keep
@@ -234,7 +239,8 @@ impl Account {
     pub fn take(&mut self, reply: &Reply, sent_ms: u64) -> Option<Grant> {
         let before = self.holder.granted();
         let raised = self.holder.take(reply, sent_ms);
-        if self.asked && self.holder.granted() <= before {
+        let is_short = reply.granted < self.target;
+        if self.asked && is_short && self.holder.granted() <= before {
             self.starved_until_ms = sent_ms.saturating_add(STARVED_MS);
         }
         if reply.is_stale {
