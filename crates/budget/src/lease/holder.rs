@@ -250,7 +250,11 @@ impl Holder {
         self.limit = reply.limit;
         self.others = reply.allocated.saturating_sub(reply.granted);
         let wait_ms = reply.granting_from_ms.saturating_sub(reply.now_ms);
-        self.granting_from_ms = sent_ms.saturating_add(wait_ms);
+        // A call may have looked at the clock before the report did, and been held up by a lock.
+        self.granting_from_ms = match wait_ms {
+            0 => 0,
+            _ => sent_ms.saturating_add(wait_ms),
+        };
         let lease_ms = reply
             .lease_ms
             .saturating_sub(LEASE_MARGIN_MS.min(reply.lease_ms / 2));

@@ -156,6 +156,13 @@ fn a_holder_goes_by_what_it_has_on_disk() {
     assert_eq!(holder.reserve(28_999, id(3), 40), Ok(()));
     assert_eq!(holder.reserve(29_000, id(4), 0), Err(Refusal::Expired));
 
+    let earlier = holder.reserve(19_999, id(5), 1);
+    assert_eq!(
+        earlier,
+        Err(Refusal::NeedsGrant),
+        "a clock that was read before the report"
+    );
+
     // A crash: both calls may still spend; nothing new may until they cannot any more.
     let carried = Carried {
         granted: 100,
