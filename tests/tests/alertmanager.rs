@@ -109,7 +109,7 @@ fn a_budget_that_is_spent_is_told_of_by_its_latest_stage() {
         let used = prometheus.samples("budget_key:tollmesh_budget_used:ratio");
         let used = used.map_err(|error| format!("{error:#}"))?;
         match used.last() {
-            Some(sample) if sample.value.to_string().starts_with("0.5756") => Ok(()),
+            Some(sample) if sample.value.to_string().starts_with("0.575") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollmesh_tests::fact::eventually;
+use tollmesh_tests::websocket::{self, Script, Side};
 use tollmesh_tests::{Answer, Client, Ended, Exchange, Judge, Mesh, Payload, Sentence};
 
 const ANSWER: &str = r#"{"id":"r1","model":"gpt-4o","choices":[{"index":0,
@@ -282,6 +283,47 @@ fn an_aggregator_that_is_silent_or_broken_is_done_without() {
     assert_eq!(n_capped, 5, "both workers together");
     mesh.judge().says(Judge::allow());
     assert_eq!(mesh.client("closed").call(&chat(10)).status, Some(200));
+}
+
+#[test]
+fn a_websocket_is_reserved_when_it_is_opened() {
+    let sockets = websocket::Provider::start().expect("a port on loopback is free");
+    let patient = json!({ "admission": { "timeout_ms": 20_000 } });
+    let built = Mesh::built().judged_by(budgets()).plugin(patient);
+    let Some(mesh) = built.provider_at(sockets.address()).workers(1).start() else {
+        return;
+    };
+    let head = "GET /v1/realtime?model=gpt-realtime HTTP/1.1\r\nHost: api.openai.com\r\n\
+                x-llm-tag-team: red\r\n";
+    let done = r#"{"type":"response.done","response":{"id":"r1","status":"completed","output":[],
+        "usage":{"input_tokens":3,"output_tokens":4,"input_token_details":{"text_tokens":3},
+        "output_token_details":{"text_tokens":4}}}}"#;
+    let script = Script::new().text(Side::Server, done);
+    let talk = |id: &str| {
+        let head = sockets.talk(mesh.envoy().listener(), id, head, &script);
+        head.expect("an answer")
+    };
+    let mut n_calls = 0;
+    eventually("the worker knows the budgets", || {
+        n_calls += 1;
+        let id = format!("socket-{n_calls}");
+        talk(&id);
+        let is_asked = !mesh.judge().questions(&id).is_empty();
+        is_asked.then_some(()).ok_or("not asked".to_string())
+    });
+    let answer = talk("socket-allowed");
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let question = &mesh.judge().questions("socket-allowed")[0];
+    assert_eq!(question["model"], "gpt-realtime");
+    let event = eventually("its event", || {
+        let events = mesh.judge().events("socket-allowed");
+        events.first().cloned().ok_or("none".to_string())
+    });
+    assert_eq!(event["reservation_id"], "r1-1");
+    mesh.judge().says(Judge::deny());
+    let answer = talk("socket-refused");
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    mesh.has_not_trapped();
 }
 
 #[test]

@@ -121,6 +121,9 @@ fn a_file_damaged_at_rest_is_set_aside_and_comes_back_from_the_log() {
         // The kind of each page, and where its cells begin.
         Damage::FlippedInPages(0, 1),
         Damage::FlippedInPages(5, 2),
+        // A byte inside of every page, and near its end: structure stays, content does not.
+        Damage::FlippedInPages(2_900, 1),
+        Damage::FlippedInPages(4_000, 1),
         // A page in the middle, whole.
         Damage::Flipped(3 * PAGE_BYTES, PAGE_BYTES),
     ] {

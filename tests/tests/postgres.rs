@@ -10,7 +10,7 @@ use tollmesh_tests::aggregator::Aggregator;
 use tollmesh_tests::envoy_config::Ingest;
 use tollmesh_tests::fact::eventually;
 use tollmesh_tests::postgres::{Postgres, Setup};
-use tollmesh_tests::{artifacts, http};
+use tollmesh_tests::{Books, Mesh, artifacts, http};
 
 /// Sums that must agree; means and identities of intervals are no sums.
 const REPORT: &[&str] = &["report", "--by", "team,model,namespace", "--format", "csv"];
@@ -33,6 +33,11 @@ struct Sidecar {
 impl Cluster {
     /// So many sidecars that visit the server every so often; all start at once.
     fn start(n_sidecars: usize, interval: &str) -> Option<Cluster> {
+        Cluster::start_with(n_sidecars, interval, "")
+    }
+
+    /// The same with more of a configuration, of the operator's side.
+    fn start_with(n_sidecars: usize, interval: &str, operator: &str) -> Option<Cluster> {
         let runtime = Runtime::new().expect("a runtime");
         let server = Postgres::start(runtime.handle())?;
         let tollmesh = binary()?;
@@ -42,7 +47,7 @@ impl Cluster {
             runtime,
         };
         let section = format!(
-            "[postgres]\nurl = \"{}\"\ninterval = \"{interval}\"\n",
+            "{operator}[postgres]\nurl = \"{}\"\ninterval = \"{interval}\"\n",
             cluster.server.url()
         );
         for n in 0..n_sidecars {
@@ -210,7 +215,7 @@ fn event(sidecar: &str, n: u64) -> Value {
         "stream": n.is_multiple_of(2), "status": 200, "outcome": "success", "billable": true,
         "usage": { "input": 100 + n, "cache_read": n % 7, "output": 10 + n % 90, "web_searches": n % 2 },
         "usage_source": "reported", "attempts": 1, "duration_ms": 800 + n, "ttft_ms": 200,
-        "finish_reason": "st\u{0}op",
+        "finish_reason": "st\u{0}op", "missing_tags": ["cost_center"],
         "tags": { "team": format!("t{}", n % 5), "odd": "quote\" back\\slash \u{0} \u{1f600}" },
         "source": { "namespace": sidecar, "pod": format!("{sidecar}-pod") }
     })
@@ -382,7 +387,7 @@ fn a_server_restored_from_a_backup_is_brought_up_to_date() {
     let restore = "BEGIN; LOCK tollmesh.ledgers, tollmesh.events, tollmesh.hourly;
                    DELETE FROM tollmesh.events; INSERT INTO tollmesh.events TABLE backup.events;
                    DELETE FROM tollmesh.hourly; INSERT INTO tollmesh.hourly TABLE backup.hourly;
-                   UPDATE tollmesh.ledgers l SET forwarded_row = b.forwarded_row, parcels = b.parcels
+                   UPDATE tollmesh.ledgers l SET forwarded_row = b.forwarded_row, last_parcel = b.last_parcel
                    FROM backup.ledgers b WHERE b.n = l.n; COMMIT";
     cluster.server.run(restore).expect("a restored backup");
     cluster.send(1);
@@ -442,6 +447,240 @@ fn a_stop_forwards_what_is_left() {
     let log = sidecar.log();
     assert!(log.contains("calls were not forwarded"), "{log}");
     assert!(log.contains("pending=12"), "{log}");
+}
+
+/// The report of a ledger as its lines in order, without the header.
+fn lines(report: &str) -> Vec<String> {
+    let mut lines: Vec<String> = report.lines().skip(1).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_pod_that_goes_in_kubernetes_order_leaves_nothing_that_is_not_accounted_for() {
+    let runtime = Runtime::new().expect("a runtime");
+    let Some(mut server) = Postgres::start(runtime.handle()) else {
+        return;
+    };
+    // No visit is due before the stop.
+    let section = format!(
+        "[postgres]\nurl = \"{}\"\ninterval = \"1h\"\n",
+        server.url()
+    );
+    let Some(mut mesh) = Mesh::built().aggregator(&section).start() else {
+        return;
+    };
+    let books = Books::default();
+    let report = |mesh: &Mesh, store: &[&str]| {
+        let output = mesh.aggregator().command(&[REPORT, store].concat());
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        lines(&String::from_utf8_lossy(&output.stdout))
+    };
+    // Native sidecars end in the reverse of their order: the app, Envoy, the aggregator.
+    books.call(&mesh, 40);
+    drain(&mesh);
+    has_sent(&mesh, 40);
+    books.are_kept_by(&mesh);
+    mesh.envoy_mut().process_mut().kill();
+    mesh.aggregator().stop().expect("it ends with exit code 0");
+    let own = report(&mesh, &[]);
+    assert_eq!(own.len(), 1, "{own:?}");
+    assert_eq!(report(&mesh, &["--store", "postgres"]), own);
+    assert_eq!(
+        server
+            .ask("SELECT count(*) FROM tollmesh.calls")
+            .expect("a count"),
+        "40"
+    );
+
+    // The same while the cluster's ledger is away: what is left is counted, told, and stays.
+    drop(mesh);
+    let Some(mut mesh) = Mesh::built().aggregator(&section).start() else {
+        return;
+    };
+    let books = Books::default();
+    books.call(&mesh, 15);
+    server.stop().expect("it stops");
+    drain(&mesh);
+    has_sent(&mesh, 15);
+    mesh.envoy_mut().process_mut().kill();
+    mesh.aggregator().stop().expect("it ends with exit code 0");
+    let log = std::fs::read_to_string(mesh.dir().join("tollmesh.log")).expect("a log");
+    assert!(log.contains("calls were not forwarded"), "{log}");
+    assert!(log.contains("pending=15"), "{log}");
+    server.restart().expect("it is back");
+    mesh.aggregator().restart().expect("it starts again");
+    books.are_restored_in(&mesh);
+    mesh.aggregator().stop().expect("it ends with exit code 0");
+    assert_eq!(
+        server
+            .ask("SELECT count(*) FROM tollmesh.calls")
+            .expect("a count"),
+        "55"
+    );
+    let own = report(&mesh, &["--where", "team:red"]);
+    assert_eq!(own.len(), 1, "{own:?}");
+}
+
+fn drain(mesh: &Mesh) {
+    let path = "/drain_listeners?graceful";
+    let drain = http::send(mesh.envoy().admin(), "POST", path, &[], Default::default());
+    let reply = mesh.runtime().block_on(drain).expect("an answer");
+    assert_eq!(reply.status, 200);
+}
+
+#[track_caller]
+fn has_sent(mesh: &Mesh, n_events: u64) {
+    eventually("the last batch is sent", || {
+        match mesh.counted("events_sent") {
+            n if n == n_events => Ok(()),
+            n => Err(format!("{n} events sent")),
+        }
+    });
+}
+
+#[test]
+fn outcomes_told_to_any_sidecar_speak_for_the_calls_of_all() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let token = dir.path().join("token");
+    std::fs::write(&token, "s3cret").expect("a token");
+    let before = format!("token_file = {token:?}\n");
+    let Some(mut cluster) = Cluster::start_with(2, "200ms", &before) else {
+        return;
+    };
+    let tell = |cluster: &Cluster, sidecar: usize, outcomes: Value| {
+        let reply = cluster.runtime.block_on(http::send(
+            cluster.sidecars[sidecar].aggregator.operator(),
+            "POST",
+            "/api/v1/outcomes",
+            &[
+                ("authorization", "Bearer s3cret"),
+                ("content-type", "application/json"),
+            ],
+            outcomes.to_string().into(),
+        ));
+        assert_eq!(reply.expect("an answer").status, 200);
+    };
+    // Before its call, and to the sidecar that never sees it.
+    tell(
+        &cluster,
+        1,
+        json!({ "event_id": "s0-1", "outcome": "accepted" }),
+    );
+    cluster.send(10);
+    cluster.agrees();
+    // Both sidecars have a request of that id.
+    tell(
+        &cluster,
+        0,
+        json!([{ "request_id": "r2", "outcome": "edited" },
+                             { "event_id": "s1-3", "outcome": "rejected" }]),
+    );
+    let by_outcome = [
+        "report",
+        "--by",
+        "outcome_label,namespace",
+        "--format",
+        "csv",
+    ];
+    let want = [
+        "accepted,s0,1",
+        "edited,s0,1",
+        "edited,s1,1",
+        "rejected,s1,1",
+    ];
+    let agrees = |cluster: &Cluster| {
+        eventually("outcomes are there", || {
+            let report = cluster.shared(&by_outcome)?;
+            let mut got: Vec<String> = report
+                .lines()
+                .skip(1)
+                .filter(|line| !line.starts_with(','))
+                .map(|line| {
+                    line.split(',')
+                        .filter(|cell| !cell.is_empty())
+                        .take(3)
+                        .collect::<Vec<_>>()
+                        .join(",")
+                })
+                .collect();
+            got.sort();
+            if got == want { Ok(()) } else { Err(report) }
+        });
+    };
+    agrees(&cluster);
+    // A last word holds, and what the server loses comes again.
+    tell(
+        &cluster,
+        1,
+        json!({ "request_id": "r2", "outcome": "accepted" }),
+    );
+    tell(
+        &cluster,
+        1,
+        json!({ "request_id": "r2", "outcome": "edited" }),
+    );
+    cluster
+        .server
+        .run("DROP SCHEMA tollmesh CASCADE")
+        .expect("it is emptied");
+    cluster.agrees();
+    agrees(&cluster);
+    let top = [
+        "top",
+        "--where",
+        "outcome_label:rejected",
+        "--format",
+        "json",
+    ];
+    let top: Value = serde_json::from_str(&cluster.shared(&top).expect("calls")).expect("JSON");
+    assert_eq!(top["items"][0]["event_id"], "s1-3", "{top}");
+    assert_eq!(top["items"][0]["outcome_label"], "rejected", "{top}");
+    assert_eq!(
+        top["items"][0]["missing_tags"],
+        json!(["cost_center"]),
+        "{top}"
+    );
+}
+
+#[test]
+fn the_day_is_told_of_the_whole_cluster() {
+    let Some(mut cluster) = Cluster::start(2, "200ms") else {
+        return;
+    };
+    cluster.send(40);
+    cluster.agrees();
+    let day = rfc3339(now_ms())[..10].to_owned();
+    let daily = [
+        "report",
+        "daily",
+        "--day",
+        &day,
+        "--by",
+        "namespace",
+        "--format",
+        "json",
+    ];
+    let shared: Value =
+        serde_json::from_str(&cluster.shared(&daily).expect("a day")).expect("JSON");
+    let own = |n: usize| -> Value {
+        serde_json::from_str(&cluster.sidecars[n].ask(&daily).expect("a day")).expect("JSON")
+    };
+    let groups = |day: &Value| -> Vec<Value> {
+        let groups = day["groups"].as_array().cloned().unwrap_or_default();
+        groups
+            .iter()
+            .map(|group| json!([group["namespace"], group["cost_usd"]]))
+            .collect()
+    };
+    let mut want = [groups(&own(0)), groups(&own(1))].concat();
+    assert_eq!(want.len(), 2, "{shared}");
+    let mut got = groups(&shared);
+    let in_order = |groups: &mut Vec<Value>| groups.sort_by_key(Value::to_string);
+    in_order(&mut want);
+    in_order(&mut got);
+    assert_eq!(got, want);
 }
 
 impl Cluster {

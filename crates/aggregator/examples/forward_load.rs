@@ -151,12 +151,14 @@ fn parcel(sidecar: u32, id: &str, first: u64, n_rows: u64) -> Parcel {
     let rows = first..first + n_rows;
     let columns = std::iter::once("revision").chain(outbox::columns());
     Parcel {
+        number: RandomState::new().hash_one(first).cast_signed() | 1,
         upto: i64::try_from(first + n_rows).ok(),
         rows: rows.clone().map(|n| (n as i64, 0)).collect(),
         columns: columns
             .map(|name| (name, cells(name, id, rows.clone())))
             .collect(),
         facts: facts(sidecar),
+        ..Parcel::default()
     }
 }
 

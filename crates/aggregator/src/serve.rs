@@ -303,10 +303,11 @@ impl Forwarding {
         // One that is still on its way has brought whole parcels only.
         let in_time = tokio::time::timeout(patience, self.courier).await;
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = status.pending;
-        if in_time.is_err() || pending > 0 {
+        let (pending, pending_outcomes) = (status.pending, status.pending_outcomes);
+        if in_time.is_err() || pending > 0 || pending_outcomes > 0 {
             tracing::warn!(
                 pending,
+                pending_outcomes,
                 "calls were not {done}; they are when this state_dir is served again"
             );
         }

@@ -250,6 +250,7 @@ fn full_event() -> Event {
         reservation_id: Some("res".into()),
         trouble: Some("truncated".into()),
         estimate_basis: Some("relayed_text+request_bytes".into()),
+        missing_tags: vec!["cost_center".into(), "\"user\"".into()],
         ..event("full")
     }
 }
@@ -639,10 +640,10 @@ fn refusals_to_open_say_file_reason_and_remedy() {
         "DIR/ledger.db: not a ledger (a database of application id 0x00001234, a ledger has \
          0x546f6c4d); move the file away, or name another state_dir"
     );
-    let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 7;";
+    let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 99;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 7, this tollmesh knows version 6; run the \
+        "DIR/ledger.db: ledger of schema version 99, this tollmesh knows version 7; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let text = dir.path().join("text");

@@ -64,11 +64,12 @@ fn parcel(ledger: &Ledger, rows_max: usize) -> Parcel {
     ledger.reader().parcel(rows_max).unwrap()
 }
 
-fn forwarded(ledger: &Ledger, parcel: &Parcel, parcels: i64) {
+fn forwarded(ledger: &Ledger, parcel: &Parcel) {
     let note = Note::Forwarded {
         upto: parcel.upto,
         rows: parcel.rows.clone(),
-        parcels,
+        outcomes_upto: parcel.outcomes_upto,
+        parcel: parcel.number,
     };
     block_on(ledger.note(note)).unwrap();
 }
@@ -94,12 +95,12 @@ fn rows_leave_in_order_and_altered_ones_again() {
     assert_eq!(first.integers("cost_pico"), [Some(1); 3]);
     // Altered after its reading: what was read is not what is to be there.
     add(&ledger, late(1), 9);
-    forwarded(&ledger, &first, 1);
+    forwarded(&ledger, &first);
     let second = parcel(&ledger, 10);
     assert_eq!(ids(&second), ["e1", "e3", "e4"]);
     assert_eq!(second.rows[0].1, 1, "a first alteration");
     assert_eq!(second.integers("cost_pico")[0], Some(9));
-    forwarded(&ledger, &second, 1);
+    forwarded(&ledger, &second);
     assert!(parcel(&ledger, 10).is_empty());
     let progress = ledger.reader().progress().unwrap();
     assert_eq!((progress.pending, progress.oldest), (0, None));
@@ -113,9 +114,9 @@ fn what_another_store_lost_is_pending_again() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     (0..4).for_each(|n| add(&ledger, call(n), 1));
-    forwarded(&ledger, &parcel(&ledger, 10), 1);
+    forwarded(&ledger, &parcel(&ledger, 10));
     add(&ledger, late(0), 2);
-    forwarded(&ledger, &parcel(&ledger, 10), 1);
+    forwarded(&ledger, &parcel(&ledger, 10));
     let resend = Note::Resend {
         month: "2026-11".into(),
         lost: 3,
@@ -126,7 +127,7 @@ fn what_another_store_lost_is_pending_again() {
     assert_eq!(ids(&parcel(&ledger, 10)), ["e1", "e2"]);
     assert_eq!(ledger.reader().progress().unwrap().lost["2026-11"], 3);
     let from = ledger.reader().progress().unwrap().forwarded_row - 1;
-    block_on(ledger.note(Note::Restart { from, parcels: 0 })).unwrap();
+    block_on(ledger.note(Note::Restart { from, parcel: 0 })).unwrap();
     // The altered one too: the store may have it as it was.
     assert_eq!(ids(&parcel(&ledger, 10)), ["e0", "e1", "e2", "e3"]);
     assert!(ledger.reader().progress().unwrap().lost.is_empty());
@@ -137,13 +138,13 @@ fn retention_spares_what_is_not_forwarded() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     (0..4).for_each(|n| add(&ledger, call(n), 1));
-    forwarded(&ledger, &parcel(&ledger, 2), 1);
+    forwarded(&ledger, &parcel(&ledger, 2));
     add(&ledger, late(0), 2);
     let later = Timestamp::from_unix_ms(START_MS + 86_400_000);
     assert_eq!(block_on(ledger.prune(later)).unwrap(), 1);
     let rest = parcel(&ledger, 10);
     assert_eq!(ids(&rest), ["e0", "e2", "e3"]);
-    forwarded(&ledger, &rest, 1);
+    forwarded(&ledger, &rest);
     assert_eq!(block_on(ledger.prune(later)).unwrap(), 3);
     // Where nobody forwards any more, nothing is spared.
     add(&ledger, call(9), 1);
@@ -181,7 +182,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
-/// A store: event ids with revision and cost, how far it has come, and by how many parcels.
+/// A store: event ids with revision and cost, how far it has come, and by which parcel.
 type State = (BTreeMap<String, (i64, Option<i64>)>, i64, i64);
 
 /// Takes a parcel as the store's statements do: the higher revision wins.
@@ -194,7 +195,7 @@ fn take(state: &mut State, parcel: &Parcel) {
         }
     }
     state.1 = state.1.max(parcel.upto.unwrap_or(0));
-    state.2 += 1;
+    state.2 = parcel.number;
 }
 
 proptest! {
@@ -222,7 +223,7 @@ proptest! {
                         past.push(store.clone());
                     }
                     if matches!(step, Happens::Delivered) && !on_its_way.is_empty() {
-                        forwarded(&ledger, &on_its_way, store.2);
+                        forwarded(&ledger, &on_its_way);
                     }
                     on_its_way = Parcel::default();
                 }
@@ -230,9 +231,9 @@ proptest! {
                     store = past[n % past.len()].clone();
                     on_its_way = Parcel::default();
                     let progress = ledger.reader().progress().unwrap();
-                    let (from, parcels) = (store.1, store.2);
-                    if from < progress.forwarded_row || parcels < progress.parcels {
-                        block_on(ledger.note(Note::Restart { from, parcels })).unwrap();
+                    let (from, parcel) = (store.1, store.2);
+                    if from < progress.forwarded_row || parcel != progress.last_parcel {
+                        block_on(ledger.note(Note::Restart { from, parcel })).unwrap();
                     }
                 }
             }
@@ -243,9 +244,9 @@ proptest! {
                 break;
             }
             take(&mut store, &next);
-            forwarded(&ledger, &next, store.2);
+            forwarded(&ledger, &next);
         }
-        block_on(ledger.note(Note::Restart { from: 0, parcels: 0 })).unwrap();
+        block_on(ledger.note(Note::Restart { from: 0, parcel: 0 })).unwrap();
         let mut all = State::default();
         let rows = parcel(&ledger, 1_000);
         take(&mut all, &rows);

@@ -54,9 +54,9 @@ pub fn forward_load(workshop: &Workshop) -> Result<PathBuf> {
     example(workshop, "tollmesh-aggregator", "forward_load")
 }
 
-/// Builds the program that makes a large ledger and asks it.
-pub fn ledger_questions(workshop: &Workshop) -> Result<PathBuf> {
-    example(workshop, "tollmesh-aggregator", "ledger_questions")
+/// Builds the program that makes a large ledger.
+pub fn large_ledger(workshop: &Workshop) -> Result<PathBuf> {
+    example(workshop, "tollmesh-aggregator", "large_ledger")
 }
 
 /// Builds the program that tries budgets by a model, against the stores that ship.

@@ -131,6 +131,9 @@ pub struct Bench {
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long, conflicts_with = "load")]
     pub postgres: bool,
+    /// Measure questions instead: to a ledger of so many calls, which takes 0.3 GB a million
+    #[arg(long, value_name = "N", conflicts_with_all = ["load", "postgres", "dashboard"])]
+    pub ledger_rows: Option<u64>,
     /// Measure the dashboard instead: how fast it is drawn over a million calls
     #[arg(long, conflicts_with_all = ["load", "postgres"])]
     pub dashboard: bool,
@@ -145,6 +148,7 @@ impl Bench {
             ("--rounds", self.rounds.map(|n| n.to_string())),
             ("--seconds", self.seconds.map(|n| n.to_string())),
             ("--load", self.load.clone()),
+            ("--ledger-rows", self.ledger_rows.map(|n| n.to_string())),
         ];
         values
             .into_iter()

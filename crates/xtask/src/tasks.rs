@@ -45,14 +45,13 @@ fn run_bench(workshop: &Workshop, bench: &Bench) -> Result<ExitCode> {
         false => For::Running,
     };
     let mut variables = made_ready(workshop, &bench.pinned, whom)?;
-    if bench.postgres {
-        variables.push(("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?));
-    } else if bench.dashboard {
-        let maker = artefacts::ledger_questions(workshop)?;
-        variables.push(("TOLLMESH_LEDGER_QUESTIONS", maker));
-    } else {
-        variables.push(("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?));
-    }
+    let maker = "TOLLMESH_LARGE_LEDGER";
+    variables.push(match bench.ledger_rows {
+        Some(_) => (maker, artefacts::large_ledger(workshop)?),
+        None if bench.dashboard => (maker, artefacts::large_ledger(workshop)?),
+        None if bench.postgres => ("TOLLMESH_FORWARD_LOAD", artefacts::forward_load(workshop)?),
+        None => ("TOLLMESH_NOOP_WASM", artefacts::noop_filter(workshop)?),
+    });
     let program = artefacts::driver(workshop, "bench", Profile::Fast)?;
     hand_over(
         workshop,

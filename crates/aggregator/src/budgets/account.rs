@@ -68,8 +68,8 @@ pub struct Account {
     waiting: u64,
     /// Whether calls waited when the last report was made.
     asked: bool,
-    /// What the last report asked for in all; a store that gives as much is not short of it.
-    target: u64,
+    /// The grant that would have sufficed for all that it asked for.
+    wanted: u64,
     /// What was reserved since the last report.
     taken: u64,
     /// How fast calls reserve, units in [`STOCK_MS`].
@@ -101,7 +101,7 @@ impl Account {
             starved_until_ms: 0,
             waiting: 0,
             asked: false,
-            target: 0,
+            wanted: 0,
             taken: 0,
             pace: 0,
             persisted: 0,
@@ -174,6 +174,11 @@ impl Account {
         self.is_dirty = true;
     }
 
+    /// Whether calls wait for the store's answer.
+    pub fn is_waited_for(&self) -> bool {
+        self.is_urgent
+    }
+
     /// Whether the store has just said that it gives no more.
     pub fn is_starved(&self, now_ms: u64) -> bool {
         now_ms < self.starved_until_ms
@@ -218,7 +223,7 @@ impl Account {
         self.waiting = 0;
         self.taken = 0;
         let report = self.holder.report(now_ms, seq, want_more);
-        self.target = report.committed.saturating_add(report.want);
+        self.wanted = report.committed.saturating_add(report.want);
         report
     }
 
@@ -239,8 +244,8 @@ impl Account {
     pub fn take(&mut self, reply: &Reply, sent_ms: u64) -> Option<Grant> {
         let before = self.holder.granted();
         let raised = self.holder.take(reply, sent_ms);
-        let is_short = reply.granted < self.target;
-        if self.asked && is_short && self.holder.granted() <= before {
+        let is_refused = reply.granted < self.wanted && self.holder.granted() <= before;
+        if self.asked && is_refused {
             self.starved_until_ms = sent_ms.saturating_add(STARVED_MS);
         }
         if reply.is_stale {

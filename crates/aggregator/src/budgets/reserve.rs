@@ -60,14 +60,17 @@ impl Budgets {
             tokio::pin!(replied);
             // Before the look: an answer that comes in between is not missed.
             replied.as_mut().enable();
-            if let Some(decision) = shared.decide(request, Last::Wait) {
+            // A store that did not answer is asked again in the background; no call waits for it.
+            let last = match shared.is_store_away() || tokio::time::Instant::now() >= deadline {
+                true => Last::Unavailable,
+                false => Last::Wait,
+            };
+            if let Some(decision) = shared.decide(request, last) {
                 return decision;
             }
             shared.wake.notify_one();
-            if tokio::time::timeout_at(deadline, replied).await.is_err() {
-                let decision = shared.decide(request, Last::Unavailable);
-                return decision.unwrap_or(ALLOWED);
-            }
+            // Answered or not: the next look decides.
+            let _ = tokio::time::timeout_at(deadline, replied).await;
         }
     }
 

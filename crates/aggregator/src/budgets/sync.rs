@@ -155,8 +155,15 @@ impl Shared {
         let now_ms = clock::since_boot_ms();
         let mut state = self.state();
         let due = |account: &&Account| account.is_due(now_ms);
-        let due = state.accounts.values().filter(due).take(BATCH_MAX);
-        let mut due: Vec<SpendKey> = due.map(|account| account.at.clone()).collect();
+        let due = state.accounts.values().filter(due);
+        let mut due: Vec<&Account> = due.collect();
+        if due.len() > BATCH_MAX {
+            // The rest in the next beat, which is at once.
+            self.wake.notify_one();
+            due.sort_by_key(|account| !account.is_waited_for());
+            due.truncate(BATCH_MAX);
+        }
+        let mut due: Vec<SpendKey> = due.iter().map(|account| account.at.clone()).collect();
         for at in state.silent(now_ms) {
             if !due.contains(&at) {
                 due.push(at);
@@ -241,6 +248,11 @@ impl Shared {
             *before = failed;
             is_change
         });
+    }
+
+    /// Whether the store did not answer the last time that it was asked.
+    pub(super) fn is_store_away(&self) -> bool {
+        self.store_answers.borrow().is_some()
     }
 
     /// Whether other nodes may spend from the same cells.

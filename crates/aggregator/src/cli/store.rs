@@ -41,11 +41,6 @@ pub enum Unanswered {
     /// The cluster's cannot.
     #[error(transparent)]
     Shared(#[from] ForwardError),
-    /// The cluster's is not asked that.
-    #[error(
-        "the cluster's ledger is not asked for repeated calls; ask a sidecar's, without --store"
-    )]
-    NotShared,
 }
 
 impl Asks {
@@ -92,9 +87,11 @@ impl Store for Opened {
     }
 
     fn repeats(&self, query: &SpendQuery) -> Result<Vec<Repeats>, Unanswered> {
-        match self {
-            Opened::Own(reader) => Ok(reader.repeats(query)?),
-            Opened::Shared(..) => Err(Unanswered::NotShared),
-        }
+        Ok(match self {
+            Opened::Own(reader) => reader.repeats(query)?,
+            Opened::Shared(runtime, asked) => {
+                runtime.block_on(asked.borrow_mut().repeats(query))?
+            }
+        })
     }
 }

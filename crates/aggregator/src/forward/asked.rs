@@ -9,15 +9,7 @@ use crate::forward::place::Place;
 use crate::forward::schema;
 use crate::ledger::QueryError;
 use crate::ledger::query::postgres::{self, Statement};
-use crate::ledger::query::{Column, Dimension, Page, RequestsQuery, SpendQuery, SpendRow};
-
-/// Refuses what only a sidecar's own ledger knows.
-fn knows<'a>(mut dimensions: impl Iterator<Item = &'a Dimension>) -> Result<(), ForwardError> {
-    match dimensions.any(|d| *d == Dimension::Column(Column::OutcomeLabel)) {
-        true => Err(ForwardError::NoOutcomes),
-        false => Ok(()),
-    }
-}
+use crate::ledger::query::{Page, Repeats, RequestsQuery, SpendQuery, SpendRow};
 
 /// A connection for questions.
 pub struct Asked {
@@ -31,19 +23,13 @@ impl Asked {
         let known = schema::known_version();
         match schema::version(&client).await? {
             None => Err(ForwardError::NoStore),
-            Some(found) if found > known => Err(ForwardError::Version { found, known }),
+            Some(found) if found != known => Err(ForwardError::Version { found, known }),
             Some(_) => Ok(Asked { client }),
         }
     }
 
     /// The sums, ordered by interval and then by cost, the highest first.
     pub async fn spend(&mut self, query: &SpendQuery) -> Result<Vec<SpendRow>, ForwardError> {
-        knows(
-            query
-                .by
-                .iter()
-                .chain(query.filters.iter().map(|f| &f.dimension)),
-        )?;
         let max = postgres::GROUPS_MAX;
         let mut rows = Vec::new();
         for statement in postgres::spend(query) {
@@ -59,9 +45,22 @@ impl Asked {
         Ok(postgres::in_order(rows))
     }
 
+    /// How many calls repeat another one. Only calls that are kept can be told to.
+    pub async fn repeats(&mut self, query: &SpendQuery) -> Result<Vec<Repeats>, ForwardError> {
+        let max = postgres::GROUPS_MAX;
+        let found = self.ask(&postgres::repeats(query)).await?;
+        if found.len() > max {
+            return Err(ForwardError::TooManyGroups { max });
+        }
+        let rows = found.iter().map(|values| {
+            let row = postgres::repeats_row(&cells(values), &query.by);
+            row.map_err(|error| ForwardError::Unreadable(error.into()))
+        });
+        rows.collect()
+    }
+
     /// One page of calls.
     pub async fn requests(&mut self, query: &RequestsQuery) -> Result<Page, ForwardError> {
-        knows(query.filters.iter().map(|filter| &filter.dimension))?;
         let cursor = || QueryError::Cursor(query.cursor.clone().unwrap_or_default());
         let statement = postgres::requests(query).ok_or_else(cursor)?;
         let found = self.ask(&statement).await?;

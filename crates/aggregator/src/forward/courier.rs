@@ -45,6 +45,8 @@ pub struct Settings {
 pub struct Status {
     /// Rows that wait, as last looked.
     pub pending: u64,
+    /// Outcomes that wait, as last looked.
+    pub pending_outcomes: u64,
     /// When the call of the first of them was made.
     pub oldest: Option<Timestamp>,
     /// Why visits fail, while they do.
@@ -146,8 +148,8 @@ impl Courier {
                     self.count(&parcel, delivered);
                     self.parcel_rows = (self.parcel_rows * 2).min(PARCEL_ROWS_MAX);
                 }
-                Err(error) if error.blames_content() && parcel.rows.len() > 1 => {
-                    self.parcel_rows = parcel.rows.len().div_ceil(2);
+                Err(error) if error.blames_content() && parcel.len() > 1 => {
+                    self.parcel_rows = parcel.len().div_ceil(2);
                     continue;
                 }
                 Err(error) if error.blames_content() => {
@@ -160,13 +162,15 @@ impl Courier {
                         error = %error.chain(),
                         "the store can never take this call; it stays in this ledger alone"
                     );
+                    in_time(store.pass_over(&parcel)).await?;
                 }
                 Err(error) => return Err(error),
             }
             let note = Note::Forwarded {
                 upto: parcel.upto,
                 rows: parcel.rows,
-                parcels: store.parcels(),
+                outcomes_upto: parcel.outcomes_upto,
+                parcel: parcel.number,
             };
             self.ledger.note(note).await?;
         }
@@ -176,15 +180,19 @@ impl Courier {
     async fn reconcile(&mut self, progress: &Progress, store: &Store) -> Result<(), ForwardError> {
         let from = store.forwarded_row();
         let mut seen = progress.lost.clone();
-        let parcels = store.parcels();
-        if from < progress.forwarded_row || parcels < progress.parcels {
+        let parcel = store.last_parcel();
+        if from < progress.forwarded_row {
             tracing::warn!(
                 from,
                 forwarded = progress.forwarded_row,
                 "the store is an empty or an earlier one; calls are sent again"
             );
+        } else if parcel != progress.last_parcel {
+            tracing::info!("the store is another than last, or an answer of it was lost");
+        }
+        if from < progress.forwarded_row || parcel != progress.last_parcel {
             self.known = KnownIds::default();
-            self.ledger.note(Note::Restart { from, parcels }).await?;
+            self.ledger.note(Note::Restart { from, parcel }).await?;
             seen.clear();
         } else if store.is_new() {
             self.known = KnownIds::default();
@@ -253,14 +261,15 @@ impl Courier {
         doubled.min(PAUSE_MAX.max(self.settings.interval))
     }
 
-    /// Looks how much waits.
+    /// Looks how much waits, rows and outcomes together.
     async fn look(&self) -> u64 {
         match self.progress().await {
             Ok(progress) => {
                 let mut status = lock(&self.status);
                 status.pending = progress.pending;
+                status.pending_outcomes = progress.pending_outcomes;
                 status.oldest = progress.oldest;
-                progress.pending
+                progress.pending.saturating_add(progress.pending_outcomes)
             }
             // A ledger that cannot be read is told where events are refused.
             Err(error) => {

@@ -11,11 +11,6 @@ use crate::trust::TrustError;
 /// A failure on the way to the store. No variant shows a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// What became of calls stays where it was told.
-    #[error(
-        "outcome_label: outcomes are not forwarded; ask the ledger of the sidecar that was told"
-    )]
-    NoOutcomes,
     /// The server does not answer, or refuses us.
     #[error("cannot connect to {server}")]
     Connect {
@@ -37,7 +32,11 @@ pub enum ForwardError {
     Trust(#[from] TrustError),
     /// The store was made by a later release.
     #[error(
-        "the store has schema version {found}, this tollmesh knows version {known}; upgrade this one"
+        "the store has schema version {found}, this tollmesh knows version {known}; {}",
+        match found > known {
+            true => "upgrade this one",
+            false => "the first sidecar of this version that forwards brings it up to date",
+        }
     )]
     Version {
         /// The version that it has.

@@ -9,7 +9,7 @@ use crate::forward::error::{ForwardError, refused};
 use crate::forward::month::Month;
 
 /// What makes a store of each version one of the next; the first makes it from nothing.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The advisory lock under which tables are made or altered, so that many sidecars may start at
 /// once: "tollmesh" in ASCII. (`pg_advisory_xact_lock`,
@@ -131,7 +131,8 @@ pub async fn make(client: &mut Client, month: Month) -> Result<(), ForwardError>
     transaction.commit().await.map_err(&failed)
 }
 
-/// Drops the partition of a month with all its rows. Hourly sums stay.
+/// Drops the partition of a month with all its rows, and the outcomes that were told until it ended.
+/// Hourly sums stay.
 pub async fn drop_month(client: &mut Client, month: Month) -> Result<(), ForwardError> {
     let failed = refused("the partition of a month beyond retention cannot be dropped");
     let transaction = client.transaction().await.map_err(&failed)?;
@@ -139,9 +140,11 @@ pub async fn drop_month(client: &mut Client, month: Month) -> Result<(), Forward
         .batch_execute(&format!(
             "{};
              DELETE FROM tollmesh.months WHERE month = '{}';
+             DELETE FROM tollmesh.outcomes WHERE told < '{} 00:00:00+00';
              DROP TABLE IF EXISTS tollmesh.{}",
             take_lock(),
             month.first_day(),
+            month.after(1).first_day(),
             month.partition()
         ))
         .await

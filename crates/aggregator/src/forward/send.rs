@@ -6,7 +6,13 @@ use crate::ledger::codes::{DENIED, RELAYED};
 use crate::ledger::outbox::{self, is_text};
 
 /// Columns of JSON, which the store keeps in a form of its own.
-const JSON: &[&str] = &["units", "billed_usage", "extra_usage", "pricing_context"];
+const JSON: &[&str] = &[
+    "units",
+    "billed_usage",
+    "extra_usage",
+    "pricing_context",
+    "missing_tags",
+];
 
 /// What hourly sums are grouped by, after the hour.
 const GROUPS: &str = "tag_set, source_id, model_id, outcome, usage_source, cost_status";
@@ -23,12 +29,11 @@ pub fn given() -> impl Iterator<Item = &'static str> {
 }
 
 /// Adds rows that are not there, adds them to the hourly sums, and notes how far the ledger has come:
-/// `$1` is the ledger's number, `$2` its last row, the others are arrays, one for each of [`given`].
-/// Answers how many rows were new, and how many parcels the ledger has sent; `NULL` where it is not
-/// known.
+/// `$1` is the ledger's number, `$2` its last row, `$3` the parcel's number, the others are arrays,
+/// one for each of [`given`]. Answers how many rows were new, and whether the ledger is known.
 pub fn insert_sql() -> String {
     let names: Vec<&str> = given().collect();
-    let places: Vec<String> = (3..)
+    let places: Vec<String> = (4..)
         .zip(&names)
         .map(|(n, name)| format!("${n}::{}[]", if is_text(name) { "text" } else { "bigint" }))
         .collect();
@@ -54,15 +59,30 @@ pub fn insert_sql() -> String {
          summed AS ({sums}),
          noted AS (
              UPDATE tollmesh.ledgers
-             SET forwarded_row = greatest(forwarded_row, $2::bigint), parcels = parcels + 1,
+             SET forwarded_row = greatest(forwarded_row, $2::bigint), last_parcel = $3::bigint,
                  seen = now()
-             WHERE n = $1 RETURNING parcels)
-         SELECT (SELECT count(*) FROM written), (SELECT parcels FROM noted)",
+             WHERE n = $1 RETURNING 1)
+         SELECT (SELECT count(*) FROM written), EXISTS (SELECT 1 FROM noted)",
         places = places.join(", "),
         names = names.join(", "),
         columns = columns.join(", "),
         values = values.join(", "),
         sums = add_sums("written", ""),
+    )
+}
+
+/// Writes outcomes: of a subject the last word holds, whoever brings it. `$1` are kinds, `$2` subjects,
+/// `$3` labels, `$4` times in milliseconds; no subject is there twice. In the key's order, as sums
+/// are.
+pub fn outcomes_sql() -> String {
+    format!(
+        "INSERT INTO tollmesh.outcomes AS o (subject_kind, subject, label, told)
+         SELECT g.subject_kind, g.subject, g.label, {TIME}
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[])
+             AS g(subject_kind, subject, label, time_ms)
+         ORDER BY 1, 2
+         ON CONFLICT (subject_kind, subject) DO UPDATE
+         SET label = excluded.label, told = excluded.told WHERE o.told <= excluded.told"
     )
 }
 

@@ -11,6 +11,7 @@ use crate::forward::error::{ForwardError, refused};
 use crate::forward::month::Month;
 use crate::forward::place::Place;
 use crate::forward::{schema, send};
+use crate::ledger::CallOutcome;
 use crate::ledger::outbox::{Cells, Facts, Parcel};
 
 /// Ids that are remembered between visits. Each costs some 50 bytes; what is forgotten is asked for.
@@ -27,7 +28,7 @@ pub struct Store {
     client: Client,
     ledger: i32,
     forwarded_row: i64,
-    parcels: i64,
+    last_parcel: i64,
     is_new: bool,
     months: BTreeMap<Month, i64>,
     /// The first month that is kept, and the last that is expected.
@@ -102,7 +103,7 @@ impl Store {
             client,
             ledger: enrolled.get(0),
             forwarded_row: enrolled.get(1),
-            parcels: enrolled.get(2),
+            last_parcel: enrolled.get(2),
             is_new,
             months,
             window,
@@ -114,9 +115,9 @@ impl Store {
         self.forwarded_row
     }
 
-    /// How many of the ledger's parcels the store has taken.
-    pub fn parcels(&self) -> i64 {
-        self.parcels
+    /// The number of the ledger's last parcel that the store has taken; 0 before the first.
+    pub fn last_parcel(&self) -> i64 {
+        self.last_parcel
     }
 
     /// Whether the store has heard of that ledger for the first time.
@@ -145,15 +146,17 @@ impl Store {
         for (name, cells) in &parcel.columns {
             columns.push(Array::of(name, cells, &kept, known)?);
         }
-        let mut values: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(columns.len() + 2);
+        let mut values: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(columns.len() + 3);
         values.push((&self.ledger, Type::INT4));
         values.push((&last_row, Type::INT8));
+        values.push((&parcel.number, Type::INT8));
         values.extend(columns.iter().map(Array::parameter));
         let failed = refused("rows cannot be written");
         let has_former = parcel.rows.iter().any(|(_, revision)| *revision > 0);
-        let row = if has_former {
+        let row = if has_former || !parcel.outcomes.is_empty() {
             let transaction = self.client.transaction().await.map_err(&failed)?;
             withdraw(&transaction, parcel, &kept).await?;
+            tell(&transaction, &parcel.outcomes).await?;
             let row = transaction
                 .query_typed_one(&send::insert_sql(), &values)
                 .await
@@ -166,14 +169,31 @@ impl Store {
                 .await
                 .map_err(&failed)?
         };
-        let (new, parcels): (i64, Option<i64>) = (row.get(0), row.get(1));
-        // Somebody has emptied the store this very moment: the next visit begins anew.
-        self.parcels = parcels.ok_or(ForwardError::NoStore)?;
+        let (new, is_known): (i64, bool) = (row.get(0), row.get(1));
+        if !is_known {
+            // Somebody has emptied the store this very moment: the next visit begins anew.
+            return Err(ForwardError::NoStore);
+        }
         let outside = kept.iter().filter(|kept| !**kept).count();
         Ok(Delivered {
             new: new.unsigned_abs(),
             outside: u64::try_from(outside).unwrap_or(u64::MAX),
         })
+    }
+
+    /// Has the store note a parcel as taken of which it can take nothing.
+    pub async fn pass_over(&mut self, parcel: &Parcel) -> Result<(), ForwardError> {
+        let sql = "UPDATE tollmesh.ledgers SET last_parcel = $2::bigint,
+                       forwarded_row = greatest(forwarded_row, $3::bigint) WHERE n = $1::integer";
+        let values: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&self.ledger, Type::INT4),
+            (&parcel.number, Type::INT8),
+            (&parcel.upto.unwrap_or(0), Type::INT8),
+        ];
+        let noted = self.client.execute_typed(sql, &values).await;
+        noted
+            .map(drop)
+            .map_err(refused("its progress cannot be noted"))
     }
 
     /// Which rows the store takes; their months get a partition where they have none.
@@ -223,11 +243,12 @@ impl Store {
     }
 }
 
-/// The ledger's number, the last row that the store has of it and the number of its parcels; and
+/// The ledger's number, the last row that the store has of it and the number of its last parcel; and
 /// whether it is new there.
 async fn enrol(client: &Client, ledger_id: &str) -> Result<(Row, bool), ForwardError> {
     let failed = refused("the ledger cannot be enrolled");
-    let find = "SELECT n, forwarded_row, parcels FROM tollmesh.ledgers WHERE id = $1::text::uuid";
+    let find =
+        "SELECT n, forwarded_row, last_parcel FROM tollmesh.ledgers WHERE id = $1::text::uuid";
     let id = [(&ledger_id as &(dyn ToSql + Sync), Type::TEXT)];
     let found = client.query_typed_opt(find, &id).await.map_err(&failed)?;
     if let Some(row) = found {
@@ -318,6 +339,35 @@ async fn withdraw(
         )
         .await
         .map_err(refused("former rows cannot be replaced"))?;
+    Ok(())
+}
+
+/// Writes what became of calls.
+async fn tell(transaction: &Transaction<'_>, outcomes: &[CallOutcome]) -> Result<(), ForwardError> {
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    let (mut kinds, mut subjects) = (Vec::new(), Vec::new());
+    let (mut labels, mut times) = (Vec::new(), Vec::new());
+    for outcome in outcomes {
+        let (kind, subject) = outcome.subject.columns();
+        kinds.push(kind);
+        subjects.push(plain(subject));
+        labels.push(plain(&outcome.label));
+        times.push(outcome.told.as_unix_ms());
+    }
+    transaction
+        .execute_typed(
+            &send::outcomes_sql(),
+            &[
+                (&kinds, Type::INT8_ARRAY),
+                (&subjects, Type::TEXT_ARRAY),
+                (&labels, Type::TEXT_ARRAY),
+                (&times, Type::INT8_ARRAY),
+            ],
+        )
+        .await
+        .map_err(refused("outcomes cannot be written"))?;
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! Sums of days and months, folded together from those of hours, in steps between which the writer
 //! does its other work.
 //!
+//! Days are summed a second time by the source itself, with its pod and node, and without tags: both
+//! together would be as many lines as the hours have.
+//!
 //! Hours that are folded end at one place, so that what is in days and months is always known: a
 //! later change of a folded hour changes its day and month in the same transaction, and questions
 //! read the rest from the hours. Days and months are those of UTC.
@@ -54,16 +57,44 @@ pub fn fold_some(
         return Ok(false);
     }
     let to = Folded::step(connection, from, before_hour, groups_max)?;
-    for (table, hour) in [("daily", day_of("t.hour")), ("monthly", month_of("t.hour"))] {
-        connection
-            .prepare_cached(&fold_sql(table, &hour))?
-            .execute(params![from.hour, from.tag_set, to.hour, to.tag_set])?;
+    for sql in [
+        fold_sql("daily", &day_of("t.hour"), &BY_OWNER),
+        fold_sql("monthly", &month_of("t.hour"), &BY_OWNER),
+        fold_sql("daily_sources", &day_of("t.hour"), &BY_SOURCE),
+    ] {
+        connection.prepare_cached(&sql)?.execute(params![
+            from.hour,
+            from.tag_set,
+            to.hour,
+            to.tag_set
+        ])?;
     }
     to.write(connection)?;
     Ok(to.hour < before_hour)
 }
 
-fn fold_sql(table: &str, hour: &str) -> String {
+/// What lines of days and months are told apart by, after the hour, with where it comes from.
+const BY_OWNER: [(&str, &str); 6] = [
+    ("tag_set", "t.tag_set"),
+    ("source_id", "coalesce(s.owner_id, t.source_id)"),
+    ("model_id", "t.model_id"),
+    ("outcome", "t.outcome"),
+    ("usage_source", "t.usage_source"),
+    ("cost_status", "t.cost_status"),
+];
+
+/// The same for days by source.
+const BY_SOURCE: [(&str, &str); 5] = [
+    ("source_id", "t.source_id"),
+    ("model_id", "t.model_id"),
+    ("outcome", "t.outcome"),
+    ("usage_source", "t.usage_source"),
+    ("cost_status", "t.cost_status"),
+];
+
+fn fold_sql(table: &str, hour: &str, keys: &[(&str, &str)]) -> String {
+    let (keys, places): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();
+    let groups: Vec<String> = (1..keys.len() + 2).map(|i| i.to_string()).collect();
     let names: Vec<&str> = rollup::sum_names().collect();
     let sums: Vec<String> = names
         .iter()
@@ -73,16 +104,17 @@ fn fold_sql(table: &str, hour: &str) -> String {
         })
         .collect();
     format!(
-        "INSERT INTO {table} (hour, tag_set, source_id, model_id, outcome, usage_source,
-                              cost_status, {})
-         SELECT {hour}, t.tag_set, coalesce(s.owner_id, t.source_id), t.model_id, t.outcome,
-                t.usage_source, t.cost_status, {}
+        "INSERT INTO {table} (hour, {}, {})
+         SELECT {hour}, {}, {}
          FROM hourly t LEFT JOIN sources s ON s.id = t.source_id
          WHERE (t.hour, t.tag_set) >= (?1, ?2) AND (t.hour, t.tag_set) < (?3, ?4)
-         GROUP BY 1, 2, 3, 4, 5, 6, 7
+         GROUP BY {}
          ON CONFLICT DO UPDATE SET {}",
+        keys.join(", "),
         names.join(", "),
+        places.join(", "),
         sums.join(", "),
+        groups.join(", "),
         rollup::adding_up()
     )
 }

@@ -26,6 +26,7 @@ mod lock;
 pub mod outbox;
 mod outcomes;
 pub mod overrides;
+pub mod pages;
 mod prune;
 mod quarantine;
 pub mod query;

@@ -11,13 +11,16 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::error::QueryError;
+use crate::ledger::outcomes::{self, CallOutcome};
 use crate::ledger::query::Reader;
 use crate::ledger::{exported, row};
 
 /// The key in `meta` of the newest row such that it and all before it were forwarded.
 const FORWARDED_ROW: &str = "forwarded_row";
-/// The key in `meta` of how many parcels the store had taken when it took the last.
-const PARCELS: &str = "forwarded_parcels";
+/// The key in `meta` of the last outcome such that it and all told before it were forwarded.
+pub(super) const FORWARDED_OUTCOME: &str = "forwarded_outcome";
+/// The key in `meta` of the number of the last parcel that the store is known to have taken.
+const LAST_PARCEL: &str = "forwarded_parcel";
 /// The key in `meta` of the ledger's own name, which the store knows it by.
 const LEDGER_ID: &str = "ledger_id";
 /// What begins the keys in `meta` that say how often the store has lost a month, as last seen.
@@ -41,6 +44,7 @@ const TEXTS: &[&str] = &[
     "trouble",
     "fingerprint",
     "estimate_basis",
+    "missing_tags",
 ];
 
 /// What a row holds of its first price, where it has another now.
@@ -53,19 +57,24 @@ pub struct Progress {
     pub ledger_id: String,
     /// This row and all before it were forwarded.
     pub forwarded_row: i64,
-    /// Parcels that the store had taken when it took the last. One that has fewer is an earlier one.
-    pub parcels: i64,
+    /// The number of the last parcel that the store is known to have taken; 0 before the first. One
+    /// that says another is not as it was then.
+    pub last_parcel: i64,
     /// Rows that wait, new and altered ones.
     pub pending: u64,
+    /// Outcomes that wait.
+    pub pending_outcomes: u64,
     /// When the call of the first of them was made.
     pub oldest: Option<Timestamp>,
     /// How often the store had lost each month when this ledger last looked.
     pub lost: HashMap<String, i64>,
 }
 
-/// Some rows on their way, as columns.
+/// Some rows on their way, as columns, and some outcomes.
 #[derive(Clone, Debug, Default)]
 pub struct Parcel {
+    /// A number that no other parcel has but by a chance of one in 2^63; never 0.
+    pub number: i64,
     /// The last of them that is new; `None` where all are alterations.
     pub upto: Option<i64>,
     /// Number and revision of each row.
@@ -74,6 +83,10 @@ pub struct Parcel {
     pub columns: Vec<(&'static str, Cells)>,
     /// What the rows refer to.
     pub facts: Facts,
+    /// The next outcomes, in the order in which they were told.
+    pub outcomes: Vec<CallOutcome>,
+    /// The place of the last of them in that order; `None` where there is none.
+    pub outcomes_upto: Option<i64>,
 }
 
 /// One column's cells.
@@ -107,15 +120,18 @@ pub enum Note {
         upto: Option<i64>,
         /// The parcel's `rows`.
         rows: Vec<(i64, i64)>,
-        /// How many parcels the store has taken by now.
-        parcels: i64,
+        /// The parcel's `outcomes_upto`.
+        outcomes_upto: Option<i64>,
+        /// The parcel's number.
+        parcel: i64,
     },
-    /// The store has no row above this one, and of the others possibly a former state.
+    /// The store has no row above this one, and of the others possibly a former state; which outcomes
+    /// it has is not known.
     Restart {
         /// The row.
         from: i64,
-        /// How many parcels the store has taken.
-        parcels: i64,
+        /// The number of the last parcel that the store has taken.
+        parcel: i64,
     },
     /// The store has lost the rows of a month.
     Resend {
@@ -163,13 +179,18 @@ pub fn take(connection: &Connection, note: &Note) -> rusqlite::Result<()> {
         Note::Forwarded {
             upto,
             rows,
-            parcels,
+            outcomes_upto,
+            parcel,
         } => {
-            put(connection, PARCELS, *parcels)?;
+            put(connection, LAST_PARCEL, *parcel)?;
+            if let Some(upto) = outcomes_upto {
+                put(connection, FORWARDED_OUTCOME, *upto)?;
+            }
             forwarded(connection, *upto, rows)
         }
-        Note::Restart { from, parcels } => {
-            put(connection, PARCELS, *parcels)?;
+        Note::Restart { from, parcel } => {
+            put(connection, LAST_PARCEL, *parcel)?;
+            put(connection, FORWARDED_OUTCOME, 0)?;
             restart(connection, *from)
         }
         Note::Resend {
@@ -257,6 +278,10 @@ fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
         &[forwarded_row],
     )?;
     let altered = count("SELECT count(*) FROM changes", &[])?;
+    let outcomes = count(
+        "SELECT count(*) FROM outcomes WHERE change > ?1",
+        &[noted(connection, FORWARDED_OUTCOME)?],
+    )?;
     let oldest = connection
         .prepare_cached(
             "SELECT min(time_ms) FROM
@@ -269,8 +294,9 @@ fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
     Ok(Progress {
         ledger_id,
         forwarded_row,
-        parcels: noted(connection, PARCELS)?,
+        last_parcel: noted(connection, LAST_PARCEL)?,
         pending: new.max(0).unsigned_abs() + altered.unsigned_abs(),
+        pending_outcomes: outcomes.unsigned_abs(),
         oldest: oldest.map(Timestamp::from_unix_ms),
         lost: lost(connection)?,
     })
@@ -292,6 +318,7 @@ fn parcel(connection: &Connection, rows_max: usize) -> rusqlite::Result<Parcel> 
     let selected = names.join(", ");
     let limit = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let mut parcel = Parcel::new(&names);
+    parcel.number = connection.query_row("SELECT random() | 1", [], |row| row.get(0))?;
     let from = noted(connection, FORWARDED_ROW)?;
     // Alterations first: they are few, and a flood of new rows must not starve them.
     let altered = format!(
@@ -312,6 +339,8 @@ fn parcel(connection: &Connection, rows_max: usize) -> rusqlite::Result<Parcel> 
         parcel.upto = Some(parcel.add(row)?);
     }
     parcel.facts = facts(connection, &parcel)?;
+    let told_upto = noted(connection, FORWARDED_OUTCOME)?;
+    (parcel.outcomes, parcel.outcomes_upto) = outcomes::told_after(connection, told_upto, limit)?;
     Ok(parcel)
 }
 
@@ -374,9 +403,14 @@ impl Parcel {
         }
     }
 
-    /// Whether no row is in it.
+    /// Its rows or its outcomes, whichever are more.
+    pub fn len(&self) -> usize {
+        self.rows.len().max(self.outcomes.len())
+    }
+
+    /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.outcomes.is_empty()
     }
 
     /// The cells of a column of integers.

@@ -6,6 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::outbox::FORWARDED_OUTCOME;
+
 /// What an outcome is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -78,14 +80,19 @@ pub fn tell(connection: &Connection, outcome: &CallOutcome) -> rusqlite::Result<
     }
     connection
         .prepare_cached(
-            "INSERT INTO outcomes (subject_kind, subject, label, told_ms) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET label = excluded.label, told_ms = excluded.told_ms",
+            "INSERT INTO outcomes (subject_kind, subject, label, told_ms, change)
+             VALUES (?1, ?2, ?3, ?4, 1 + max(
+                 (SELECT coalesce(max(change), 0) FROM outcomes),
+                 coalesce((SELECT value FROM meta WHERE key = ?5), 0)))
+             ON CONFLICT DO UPDATE SET label = excluded.label, told_ms = excluded.told_ms,
+                 change = excluded.change",
         )?
         .execute(params![
             kind,
             subject,
             outcome.label,
-            outcome.told.as_unix_ms()
+            outcome.told.as_unix_ms(),
+            FORWARDED_OUTCOME,
         ])?;
     Ok(match before {
         None => Told::New,
@@ -93,23 +100,67 @@ pub fn tell(connection: &Connection, outcome: &CallOutcome) -> rusqlite::Result<
     })
 }
 
+/// The next outcomes that were told after that place in the order of telling, at most so many, with
+/// the place of the last.
+pub fn told_after(
+    connection: &Connection,
+    place: i64,
+    n_max: i64,
+) -> rusqlite::Result<(Vec<CallOutcome>, Option<i64>)> {
+    let mut statement = connection.prepare_cached(
+        "SELECT subject_kind, subject, label, told_ms, change FROM outcomes
+         WHERE change > ?1 ORDER BY change LIMIT ?2",
+    )?;
+    let mut found = statement.query([place, n_max])?;
+    let (mut outcomes, mut last) = (Vec::new(), None);
+    while let Some(row) = found.next()? {
+        outcomes.push(CallOutcome {
+            subject: Subject::of_columns(row.get(0)?, row.get(1)?),
+            label: row.get(2)?,
+            told: Timestamp::from_unix_ms(row.get(3)?),
+        });
+        last = Some(row.get(4)?);
+    }
+    Ok((outcomes, last))
+}
+
 /// Deletes outcomes that were told before that instant, the oldest first. Their calls are older
-/// still, or never came.
-pub fn forget_some(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
+/// still, or never came. Where the ledger `forwards`, those that another store is yet to have stay.
+pub fn forget_some(
+    connection: &Connection,
+    before: Timestamp,
+    forwards: bool,
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "DELETE FROM outcomes WHERE (subject_kind, subject) IN
-                 (SELECT subject_kind, subject FROM outcomes WHERE told_ms < ?1
+                 (SELECT subject_kind, subject FROM outcomes
+                  WHERE told_ms < ?1 AND (NOT ?3
+                      OR change <= coalesce((SELECT value FROM meta WHERE key = ?4), 0))
                   ORDER BY told_ms LIMIT ?2)",
         )?
-        .execute(params![before.as_unix_ms(), FORGET_OUTCOMES_MAX])?;
+        .execute(params![
+            before.as_unix_ms(),
+            FORGET_OUTCOMES_MAX,
+            forwards,
+            FORWARDED_OUTCOME
+        ])?;
     Ok(())
 }
 
 // === impl Subject ===
 
 impl Subject {
-    fn columns(&self) -> (i64, &str) {
+    fn of_columns(kind: i64, subject: String) -> Subject {
+        match kind {
+            0 => Subject::Event(subject),
+            1 => Subject::Request(subject),
+            _ => Subject::Trace(subject),
+        }
+    }
+
+    /// Kind and name, as tables hold them.
+    pub fn columns(&self) -> (i64, &str) {
         match self {
             Subject::Event(id) => (0, id),
             Subject::Request(id) => (1, id),

@@ -97,10 +97,11 @@ impl Rollup {
             return Ok(());
         }
         let folded = Folded::read(connection)?;
-        let [hourly, daily, monthly] = &*TABLES;
+        let [hourly, daily, monthly, daily_sources] = &*TABLES;
         for (key, sums) in &self.groups {
             hourly.add(connection, *key, sums)?;
             if folded.holds(key.hour, key.tag_set) {
+                daily_sources.add(connection, *key, sums)?;
                 let source = fold::owner(connection, key.source)?;
                 let key = Key { source, ..*key };
                 daily.add(connection, key, sums)?;
@@ -163,34 +164,51 @@ struct SumTable {
     delete_empty: String,
 }
 
-/// Hours, days, months.
-static TABLES: LazyLock<[SumTable; 3]> = LazyLock::new(|| {
+/// Hours, days, months, days by source.
+static TABLES: LazyLock<[SumTable; 4]> = LazyLock::new(|| {
+    let day = fold::day_of("?1");
     [
-        SumTable::new("hourly", "?1"),
-        SumTable::new("daily", &fold::day_of("?1")),
-        SumTable::new("monthly", &fold::month_of("?1")),
+        SumTable::new("hourly", "?1", &KEYS),
+        SumTable::new("daily", &day, &KEYS),
+        SumTable::new("monthly", &fold::month_of("?1"), &KEYS),
+        SumTable::new("daily_sources", &day, &KEYS[1..]),
     ]
 });
 
+/// The columns of a key after its hour, with their places.
+const KEYS: [(&str, &str); 6] = [
+    ("tag_set", "?2"),
+    ("source_id", "?3"),
+    ("model_id", "?4"),
+    ("outcome", "?5"),
+    ("usage_source", "?6"),
+    ("cost_status", "?7"),
+];
+
 impl SumTable {
-    /// The table's hour is that expression of the key's.
-    fn new(table: &str, hour: &str) -> SumTable {
-        let names: Vec<&str> = sum_names().collect();
-        let places: Vec<String> = (2..8 + names.len()).map(|i| format!("?{i}")).collect();
+    /// The table's hour is that expression of the key's; it has those of the key's columns.
+    fn new(table: &str, hour: &str, keys: &[(&str, &str)]) -> SumTable {
+        let own = keys
+            .iter()
+            .map(|(name, place)| (*name, (*place).to_owned()));
+        let sums = (8..)
+            .zip(sum_names())
+            .map(|(i, name)| (name, format!("?{i}")));
+        let (names, places): (Vec<&str>, Vec<String>) = own.chain(sums).unzip();
+        let equals: Vec<String> = keys
+            .iter()
+            .map(|(name, place)| format!("{name} = {place}"))
+            .collect();
         SumTable {
             upsert: format!(
-                "INSERT INTO {table} (hour, tag_set, source_id, model_id, outcome, usage_source,
-                                      cost_status, {})
-                 VALUES ({hour}, {})
-                 ON CONFLICT DO UPDATE SET {}",
+                "INSERT INTO {table} (hour, {}) VALUES ({hour}, {}) ON CONFLICT DO UPDATE SET {}",
                 names.join(", "),
                 places.join(", "),
                 adding_up()
             ),
             delete_empty: format!(
-                "DELETE FROM {table} WHERE hour = {hour} AND tag_set = ?2 AND source_id = ?3
-                 AND model_id = ?4 AND outcome = ?5 AND usage_source = ?6
-                 AND cost_status = ?7 AND requests = 0"
+                "DELETE FROM {table} WHERE hour = {hour} AND {} AND requests = 0",
+                equals.join(" AND ")
             ),
         }
     }

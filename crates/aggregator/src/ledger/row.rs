@@ -29,7 +29,7 @@ const BEFORE_BUCKETS: [&str; 13] = [
 ];
 
 /// The columns after them.
-const AFTER_BUCKETS: [&str; 23] = [
+const AFTER_BUCKETS: [&str; 24] = [
     "units",
     "billed_usage",
     "extra_usage",
@@ -53,6 +53,7 @@ const AFTER_BUCKETS: [&str; 23] = [
     "trouble",
     "fingerprint",
     "estimate_basis",
+    "missing_tags",
 ];
 
 /// What [`read`](crate::ledger::stored::read) needs beside the columns of `events e`, from the
@@ -102,6 +103,11 @@ pub fn select() -> String {
 pub fn select_as(expression: impl Fn(&str) -> String) -> String {
     let own: Vec<String> = columns().map(expression).collect();
     format!("{}, {JOINED}", own.join(", "))
+}
+
+/// How many columns [`select`] names.
+pub fn n_selected() -> usize {
+    columns().count() + JOINED.split(',').count()
 }
 
 /// Gives a statement its values, from the first on.
@@ -171,7 +177,8 @@ pub fn bind(
     put.put(&event.reservation_id)?;
     put.put(checked.trouble)?;
     put.put(&event.fingerprint)?;
-    put.put(&event.estimate_basis)
+    put.put(&event.estimate_basis)?;
+    put.put_json(event.missing_tags.is_empty(), &event.missing_tags)
 }
 
 fn bind_cost(put: &mut Put<'_, '_>, checked: &Checked<'_>, price: i64) -> rusqlite::Result<()> {

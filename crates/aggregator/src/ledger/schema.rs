@@ -7,16 +7,16 @@ use std::{fs, io};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::ledger::error::LedgerError;
-use crate::ledger::wide;
+use crate::ledger::{pages, wide};
 
 /// "TolM": tells a ledger from other SQLite files.
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 6;
+pub const SCHEMA_VERSION: i64 = 7;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
@@ -29,6 +29,8 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("schema_days_outcomes.sql"),
     // Version 6 keeps what calls charged to budgets, and what budgets did to calls.
     include_str!("schema_budgets.sql"),
+    // Version 7 keeps the tags that calls lacked and sums of days by pod, and numbers outcomes.
+    include_str!("schema_6_to_7.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
@@ -110,6 +112,10 @@ pub fn failed(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> L
         Some(ErrorCode::NotADatabase) => LedgerError::NotADatabase {
             path: path.to_owned(),
         },
+        _ if pages::is_refusal(&source) => LedgerError::Damaged {
+            path: path.to_owned(),
+            found: pages::refusal(),
+        },
         _ => LedgerError::Sqlite {
             path: path.to_owned(),
             doing,
@@ -154,7 +160,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, LedgerError> {
     let open = || {
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = pages::open(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         wide::register(&connection)?;

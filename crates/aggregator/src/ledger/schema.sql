@@ -1,4 +1,4 @@
--- Version 6. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 7. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
@@ -111,7 +111,8 @@ CREATE TABLE events (
     estimate_basis     TEXT,
     original_cost_pico INTEGER,
     original_price_id  INTEGER REFERENCES prices (id),
-    revision           INTEGER NOT NULL DEFAULT 0
+    revision           INTEGER NOT NULL DEFAULT 0,
+    missing_tags       TEXT
 ) STRICT;
 CREATE UNIQUE INDEX events_by_event_id ON events (event_id);
 CREATE INDEX events_by_time ON events (time_ms);
@@ -236,15 +237,48 @@ CREATE TABLE monthly (
     PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
 ) STRICT, WITHOUT ROWID;
 
+-- Sums of UTC days by the source itself, with its pod and node, and without tags.
+CREATE TABLE daily_sources (
+    hour             INTEGER NOT NULL,
+    source_id        INTEGER NOT NULL,
+    model_id         INTEGER NOT NULL,
+    outcome          INTEGER NOT NULL,
+    usage_source     INTEGER NOT NULL,
+    cost_status      INTEGER NOT NULL,
+    requests         INTEGER NOT NULL,
+    cost_pico        ANY NOT NULL,
+    input            ANY NOT NULL,
+    cache_read       ANY NOT NULL,
+    cache_write      ANY NOT NULL,
+    cache_write_1h   ANY NOT NULL,
+    audio_input      ANY NOT NULL,
+    cache_read_audio ANY NOT NULL,
+    image_input      ANY NOT NULL,
+    output           ANY NOT NULL,
+    reasoning        ANY NOT NULL,
+    audio_output     ANY NOT NULL,
+    image_output     ANY NOT NULL,
+    duration_ms      ANY NOT NULL,
+    ttft_ms          ANY NOT NULL,
+    ttft_count       INTEGER NOT NULL,
+    stated_requests    INTEGER NOT NULL,
+    provider_cost_pico ANY NOT NULL,
+    compared_cost_pico ANY NOT NULL,
+    PRIMARY KEY (hour, source_id, model_id, outcome, usage_source, cost_status)
+) STRICT, WITHOUT ROWID;
+
 -- What became of calls, as whoever can judge tells it. subject_kind: 0 event id, 1 request id, 2
--- trace id; the first of them that is told speaks for a call.
+-- trace id; the first of them that is told speaks for a call. change: grows with every word that is
+-- told, so that it is known which of them a store is yet to have.
 CREATE TABLE outcomes (
     subject_kind INTEGER NOT NULL,
     subject      TEXT NOT NULL,
     label        TEXT NOT NULL,
     told_ms      INTEGER NOT NULL,
+    change       INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (subject_kind, subject)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX outcomes_by_change ON outcomes (change);
 CREATE INDEX outcomes_by_time ON outcomes (told_ms);
 
 -- Counters, and the sums of histograms. Written with the rows, never derived from them.

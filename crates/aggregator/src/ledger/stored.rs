@@ -143,6 +143,7 @@ pub fn read_cells(cells: Cells<'_, '_>) -> rusqlite::Result<Stored> {
     event.trouble = take.take()?;
     event.fingerprint = take.take()?;
     event.estimate_basis = take.take()?;
+    event.missing_tags = take.take_json()?;
     read_joined(take, &mut event, &mut cost)?;
     Ok(Stored {
         row,

@@ -147,7 +147,7 @@ impl Store {
         let prune = |connection: &mut Connection, mut count: RowCount| {
             let transaction = begin(connection)?;
             let n = prune::delete_some(&transaction, before, forwards)?;
-            outcomes::forget_some(&transaction, before)?;
+            outcomes::forget_some(&transaction, before, forwards)?;
             count.rows -= n;
             count.write(&transaction)?;
             transaction.commit()?;
@@ -311,10 +311,10 @@ impl Store {
         }
     }
 
-    /// Looks for damage in the structure of the whole file: takes seconds for a million rows.
+    /// Looks for damage in the whole file: takes seconds for a million rows. On a connection of its
+    /// own, since this one remembers pages as they were.
     pub fn examine(&self) -> Result<(), LedgerError> {
-        let found: String = self
-            .connection
+        let found: String = schema::open_read_only(&self.path)?
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(schema::failed(&self.path, "cannot be examined"))?;
         match found.as_str() {

@@ -214,7 +214,8 @@ impl Metrics {
     pub fn heard(&self, version: &str, now_seconds: i64) {
         self.last_batch_timestamp_seconds.set(now_seconds);
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ".-+".contains(letter);
-        let is_release = version.len() <= RELEASE_BYTES_MAX && version.chars().all(is_plain);
+        let is_release =
+            (1..=RELEASE_BYTES_MAX).contains(&version.len()) && version.chars().all(is_plain);
         let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         if is_release && (releases.len() < RELEASES_MAX || releases.contains(version)) {
             releases.insert(version.to_owned());

@@ -4,6 +4,7 @@ mod broken;
 mod cluster;
 mod in_redis;
 mod redis_server;
+mod telling;
 mod tls;
 
 use std::fs;

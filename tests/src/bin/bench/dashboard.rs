@@ -42,12 +42,12 @@ const PAINTS: [(&str, &str); 4] = [
 pub fn measure(rounds: u32) -> anyhow::Result<()> {
     let tollmesh = artifacts::tollmesh().map_err(anyhow::Error::msg)?;
     let chromium = artifacts::chromium().map_err(anyhow::Error::msg)?;
-    let maker = std::env::var_os("TOLLMESH_LEDGER_QUESTIONS").map(PathBuf::from);
-    let maker = maker.context("TOLLMESH_LEDGER_QUESTIONS names no program")?;
+    let maker = std::env::var_os("TOLLMESH_LARGE_LEDGER").map(PathBuf::from);
+    let maker = maker.context("TOLLMESH_LARGE_LEDGER names no program")?;
     let dir = tempfile::tempdir()?;
     let state = dir.path().join(STATE_DIR);
     std::fs::create_dir(&state)?;
-    println!("A ledger of {CALLS} calls, and its questions:");
+    println!("A ledger of {CALLS} calls");
     let made = Command::new(&maker).arg(CALLS).arg(&state).status()?;
     ensure!(made.success(), "{}: {made}", maker.display());
 

@@ -11,6 +11,7 @@ mod filter_cost;
 mod forward;
 mod ingest;
 mod load;
+mod questions;
 mod reserve;
 mod setups;
 mod sink;
@@ -53,6 +54,9 @@ struct Options {
     /// Measure forwarding instead: a thousand sidecars that share one PostgreSQL
     #[arg(long)]
     postgres: bool,
+    /// Measure questions instead: to a ledger of so many calls
+    #[arg(long, value_name = "N")]
+    ledger_rows: Option<u64>,
     /// Measure the dashboard instead: how fast it is drawn over a million calls
     #[arg(long)]
     dashboard: bool,
@@ -73,6 +77,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.seconds > 0, "--seconds: at least one");
     if options.postgres {
         return forward::measure(options.seconds);
+    }
+    if let Some(n_rows) = options.ledger_rows {
+        return questions::measure(n_rows);
     }
     if options.dashboard {
         return dashboard::measure(options.rounds);

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Files, Outcome};
+use super::{Asks, Files, Outcome};
 use crate::clock;
 use crate::config::budgets;
-use crate::ledger::query::Reader;
 use crate::prices::Prices;
 use crate::question::Parts;
 use crate::report::{Daily, DailyQuery, Day};
@@ -41,6 +40,8 @@ pub struct Arguments {
     /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: Written,
+    #[command(flatten)]
+    asks: Asks,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -78,7 +79,7 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
     let budgets = arguments.budgets.or(config.budgets);
     let budgets = budgets.map(|file| budgets::load(&file)).transpose()?;
     let prices = Prices::load(&config.pricing, config.overrides.as_deref())?;
-    let reader = Reader::open(&config.state_dir)?;
+    let ledger = arguments.asks.open(files)?;
     let query = DailyQuery {
         day,
         now,
@@ -87,7 +88,7 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
         n_movers: arguments.movers,
         budgets: budgets.unwrap_or_default(),
     };
-    let daily = Daily::of(&reader, &prices.tables().book, &query)?;
+    let daily = Daily::of(&ledger, &prices.tables().book, &query)?;
     write(&daily, arguments.format)?;
     Ok(Outcome::Done)
 }

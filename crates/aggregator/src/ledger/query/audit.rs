@@ -5,8 +5,9 @@ use std::fmt;
 use rusqlite::{Connection, OptionalExtension, params};
 use tollmesh_wire::Timestamp;
 
-use crate::ledger::error::QueryError;
+use crate::ledger::error::{LedgerError, QueryError};
 use crate::ledger::fold::{self, Folded};
+use crate::ledger::pages;
 use crate::ledger::prune::FORGOTTEN_BEFORE_MS;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::rollup::{self, HOUR_MS};
@@ -89,7 +90,13 @@ impl Reader {
     /// receives how many were looked at.
     pub fn audit(&self, told: &mut dyn FnMut(u64)) -> Result<Audit, QueryError> {
         let mut audit = Audit::default();
-        audit.findings.extend(self.ask(damages)?);
+        audit.findings.extend(match self.ask(damages) {
+            // It could not even be looked through.
+            Err(QueryError::Ledger(LedgerError::Damaged { found, .. })) => {
+                vec![Finding::Damage(found)]
+            }
+            said => said?,
+        });
         if !audit.findings.is_empty() {
             // What a damaged page holds is told by no comparison.
             return Ok(audit);
@@ -103,6 +110,10 @@ impl Reader {
         let next_day = next_of("daily", "hourly", "?1 + 24", fold::day_of);
         let next_month = next_of("monthly", "daily", NEXT_MONTH, fold::month_of);
         self.compare_all(&next_day, day_differs, &mut |start, differs| {
+            audit.note(differs.then_some(Finding::Day(start)));
+        })?;
+        let next_day = next_of("daily_sources", "hourly", "?1 + 24", fold::day_of);
+        self.compare_all(&next_day, day_by_source_differs, &mut |start, differs| {
             audit.note(differs.then_some(Finding::Day(start)));
         })?;
         self.compare_all(&next_month, month_differs, &mut |start, differs| {
@@ -159,6 +170,8 @@ impl Reader {
 
 impl Audit {
     fn note(&mut self, finding: Option<Finding>) {
+        // A day is summed in two ways.
+        let finding = finding.filter(|finding| !self.findings.contains(finding));
         if self.findings.len() < FINDINGS_MAX {
             self.findings.extend(finding);
         }
@@ -180,7 +193,8 @@ fn damages(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
     let said = check.query_map([], |row| row.get::<_, String>(0))?;
     let said: Vec<String> = said.collect::<rusqlite::Result<_>>()?;
     let damages = said.into_iter().filter(|said| said != "ok");
-    Ok(damages.map(Finding::Damage).collect())
+    let damages = damages.map(|said| Finding::Damage(pages::in_words(&said)));
+    Ok(damages.collect())
 }
 
 /// The first hour after that one that has rows or sums.
@@ -228,21 +242,31 @@ fn are_different(
 
 /// The groups of a table of sums as they stand.
 fn groups(table: &str, condition: &str) -> String {
+    groups_by("tag_set", table, condition)
+}
+
+/// The same with that in a tag set's place.
+fn groups_by(tag_set: &str, table: &str, condition: &str) -> String {
     let sums: Vec<&str> = rollup::sum_names().collect();
     format!(
-        "SELECT hour, tag_set, source_id, model_id, outcome, usage_source, cost_status, {}
+        "SELECT hour, {tag_set}, source_id, model_id, outcome, usage_source, cost_status, {}
          FROM {table} WHERE {condition}",
         sums.join(", ")
     )
 }
 
 /// The groups that a table of sums should have, from the table of its parts.
-fn folded_groups(table: &str, start: &str, source: &str, condition: &str) -> String {
+fn folded_groups(
+    table: &str,
+    start: &str,
+    [tag_set, source]: [&str; 2],
+    condition: &str,
+) -> String {
     let sums: Vec<String> = rollup::sum_names()
         .map(|name| format!("sum128(t.{name})"))
         .collect();
     format!(
-        "SELECT {start}, t.tag_set, {source}, t.model_id, t.outcome, t.usage_source,
+        "SELECT {start}, {tag_set}, {source}, t.model_id, t.outcome, t.usage_source,
                 t.cost_status, {}
          FROM {table} t LEFT JOIN sources s ON s.id = t.source_id WHERE {condition}
          GROUP BY 1, 2, 3, 4, 5, 6, 7",
@@ -267,22 +291,29 @@ fn hour_differs(connection: &Connection, hour: i64) -> rusqlite::Result<bool> {
 fn day_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
     let folded = Folded::read(connection)?;
     let days = groups("daily", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
-    let hours = folded_groups(
-        "hourly",
-        "?1",
-        "coalesce(s.owner_id, t.source_id)",
-        "t.hour >= ?1 AND t.hour < ?1 + 24 AND (t.hour, t.tag_set) < (?2, ?3)",
-    );
+    let source = "coalesce(s.owner_id, t.source_id)";
+    let hours = folded_groups("hourly", "?1", ["t.tag_set", source], FOLDED_OF_DAY);
     let values = params![day, folded.hour, folded.tag_set];
     are_different(connection, &days, &hours, values)
 }
+
+fn day_by_source_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
+    let folded = Folded::read(connection)?;
+    let days = groups_by("0", "daily_sources", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
+    let hours = folded_groups("hourly", "?1", ["0", "t.source_id"], FOLDED_OF_DAY);
+    let values = params![day, folded.hour, folded.tag_set];
+    are_different(connection, &days, &hours, values)
+}
+
+/// The hours of a day, `?1`, before the place `?2`, `?3` up to which they are folded.
+const FOLDED_OF_DAY: &str = "t.hour >= ?1 AND t.hour < ?1 + 24 AND (t.hour, t.tag_set) < (?2, ?3)";
 
 fn month_differs(connection: &Connection, month: i64) -> rusqlite::Result<bool> {
     let months = groups("monthly", "hour = ?1");
     let days = folded_groups(
         "daily",
         "?1",
-        "t.source_id",
+        ["t.tag_set", "t.source_id"],
         &format!(
             "t.hour >= ?1 AND t.hour <= ?1 + 31 * 24 AND {} = ?1",
             fold::month_of("t.hour")

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::ledger::error::QueryError;
+use crate::ledger::pages;
 use crate::ledger::query::reader::Reader;
 
 /// Pages that are copied between two looks at how far it is: 4 MiB.
@@ -97,7 +98,12 @@ impl Reader {
             doing: "cannot be written",
             source,
         };
-        let mut copy = Connection::open(to).map_err(failed)?;
+        // Pages are copied as they are, with room for checksums or without.
+        let mut copy = match pages::are_guarded(self.path()) {
+            Ok(true) => pages::open(to, OpenFlags::default()),
+            _ => Connection::open(to),
+        }
+        .map_err(failed)?;
         self.ask(|ledger| {
             // Reading fixes the instant. As long as this transaction lasts, no step begins anew.
             let rows: i64 =

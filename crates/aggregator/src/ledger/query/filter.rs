@@ -150,8 +150,8 @@ impl Column {
         Column::ALL.into_iter().find(|c| c.name() == name)
     }
 
-    /// Whether sums of days and months leave it out, which hourly ones know.
-    pub const fn is_of_hours_only(self) -> bool {
+    /// Whether sums of days and months by tags leave it out.
+    pub const fn is_of_pods(self) -> bool {
         matches!(self, Column::Pod | Column::Node)
     }
 

@@ -30,7 +30,8 @@ pub struct Part {
 /// What a question needs of the tables that answer it.
 pub struct Needs {
     hours: bool,
-    days: bool,
+    /// Which sums of days answer, if any do.
+    days: Option<Table>,
     months: bool,
 }
 
@@ -52,7 +53,7 @@ pub fn of_hours<'a>(
     dimensions: impl IntoIterator<Item = &'a Dimension>,
 ) -> Vec<Part> {
     let needs = Needs {
-        days: false,
+        days: None,
         months: false,
         ..Needs::new(interval_ms, dimensions)
     };
@@ -65,20 +66,28 @@ impl Needs {
         interval_ms: Option<i64>,
         dimensions: impl IntoIterator<Item = &'a Dimension>,
     ) -> Needs {
-        let (mut of_rows, mut of_hours) = (false, false);
+        let (mut of_rows, mut of_pods, mut of_tags) = (false, false, false);
         for dimension in dimensions {
-            if let Dimension::Column(column) = dimension {
-                of_rows |= column.is_of_rows_only();
-                of_hours |= column.is_of_hours_only();
+            match dimension {
+                Dimension::Tag(_) => of_tags = true,
+                Dimension::Column(column) => {
+                    of_rows |= column.is_of_rows_only();
+                    of_pods |= column.is_of_pods();
+                }
             }
         }
         let divides = |unit_ms| interval_ms.is_none_or(|ms| ms % unit_ms == 0);
         let hours = !of_rows && divides(HOUR_MS);
-        let days = hours && !of_hours && divides(DAY_MS);
+        let days = match (of_pods, of_tags) {
+            (false, _) => Some(Table::Daily),
+            (true, false) => Some(Table::DailySources),
+            (true, true) => None,
+        };
+        let days = days.filter(|_| hours && divides(DAY_MS));
         Needs {
             hours,
             days,
-            months: days && interval_ms.is_none(),
+            months: days == Some(Table::Daily) && interval_ms.is_none(),
         }
     }
 }
@@ -100,8 +109,8 @@ fn divide(span: Span, needs: &Needs, folded: Folded) -> Vec<Part> {
         return parts;
     };
     edges(span, hours, |span| take(Table::Events, span.from, span.to));
-    let days = needs.days.then(|| folded_days(hours, folded)).flatten();
-    let Some((days, is_to_the_end)) = days else {
+    let days = folded_days(hours, folded);
+    let (Some((days, is_to_the_end)), Some(daily)) = (days, needs.days) else {
         take(Table::Hourly, hours.from, hours.to);
         return parts;
     };
@@ -118,9 +127,9 @@ fn divide(span: Span, needs: &Needs, folded: Folded) -> Vec<Part> {
     let folded_at = Timestamp::from_unix_ms(folded.hour.saturating_mul(HOUR_MS));
     let months = months.filter(|months| months.from.is_none_or(|from| from <= folded_at));
     match months.filter(|_| needs.months) {
-        None => take(Table::Daily, days.from, days.to),
+        None => take(daily, days.from, days.to),
         Some(months) => {
-            edges(days, months, |span| take(Table::Daily, span.from, span.to));
+            edges(days, months, |span| take(daily, span.from, span.to));
             take(Table::Monthly, months.from, months.to);
         }
     }
@@ -236,12 +245,12 @@ mod tests {
 
     const HOURS: Needs = Needs {
         hours: true,
-        days: false,
+        days: None,
         months: false,
     };
     const ALL: Needs = Needs {
         hours: true,
-        days: true,
+        days: Some(Table::Daily),
         months: true,
     };
     const NOTHING_FOLDED: Folded = Folded {
@@ -290,12 +299,15 @@ mod tests {
             let needs = Needs::new(interval_ms, &by);
             (needs.hours, needs.days, needs.months)
         };
-        assert_eq!(needs(None, &["team", "namespace"]), (true, true, true));
-        assert_eq!(needs(None, &["pod"]), (true, false, false));
-        assert_eq!(needs(None, &["status"]), (false, false, false));
-        assert_eq!(needs(Some(2 * DAY_MS), &[]), (true, true, false));
-        assert_eq!(needs(Some(5 * HOUR_MS), &[]), (true, false, false));
-        assert_eq!(needs(Some(HOUR_MS / 2), &[]), (false, false, false));
+        let (daily, by_source) = (Some(Table::Daily), Some(Table::DailySources));
+        assert_eq!(needs(None, &["team", "namespace"]), (true, daily, true));
+        assert_eq!(needs(None, &["pod", "model"]), (true, by_source, false));
+        assert_eq!(needs(Some(DAY_MS), &["node"]), (true, by_source, false));
+        assert_eq!(needs(None, &["pod", "team"]), (true, None, false));
+        assert_eq!(needs(None, &["status"]), (false, None, false));
+        assert_eq!(needs(Some(2 * DAY_MS), &[]), (true, daily, false));
+        assert_eq!(needs(Some(5 * HOUR_MS), &[]), (true, None, false));
+        assert_eq!(needs(Some(HOUR_MS / 2), &[]), (false, None, false));
     }
 
     #[test]

@@ -4,10 +4,11 @@ use rusqlite::types::{Value, ValueRef};
 
 use crate::ledger::query::Dimension;
 use crate::ledger::query::parts::{self, Part};
+use crate::ledger::query::repeats::{self, Repeats};
 use crate::ledger::query::requests::{PAGE_ROWS_MAX, RequestRow, RequestsQuery, Sort, sort_key};
 use crate::ledger::query::scope::{Dialect, Scope, Table};
 use crate::ledger::query::spend::{self, SpendQuery, SpendRow};
-use crate::ledger::{row, stored};
+use crate::ledger::{outcomes, row, stored};
 
 pub use crate::ledger::query::spend::{GROUPS_MAX, in_order};
 
@@ -47,7 +48,9 @@ pub fn requests(query: &RequestsQuery) -> Option<Statement> {
     let columns = row::select_as(|name| match name {
         "id" => "0::bigint".to_owned(),
         "time_ms" => "(extract(epoch FROM e.time) * 1000)::bigint".to_owned(),
-        "units" | "billed_usage" | "extra_usage" | "pricing_context" => format!("e.{name}::text"),
+        "units" | "billed_usage" | "extra_usage" | "pricing_context" | "missing_tags" => {
+            format!("e.{name}::text")
+        }
         name => format!("e.{name}"),
     });
     let columns = columns.replace(".body", ".body::text");
@@ -70,10 +73,11 @@ pub fn requests(query: &RequestsQuery) -> Option<Statement> {
     let sql = format!(
         "WITH page AS (SELECT t.time, t.event_id, {key} AS k {}
                        ORDER BY k DESC, t.event_id LIMIT {})
-         SELECT {columns}, page.k FROM page JOIN events e USING (time, event_id) {}
+         SELECT {columns}, {} AS outcome_label, page.k FROM page JOIN events e USING (time, event_id) {}
          ORDER BY page.k DESC, e.event_id",
         scope.sql(),
         page_rows(query) + 1,
+        outcomes::label_of("e"),
         row::JOINS,
     );
     Some(Statement::new(&sql, scope.into_values()))
@@ -105,9 +109,19 @@ pub fn request_row(cells: Cells<'_, '_>) -> rusqlite::Result<RequestRow> {
         cost: stored.entry.cost,
         provider_cost: stored.provider_cost,
         original: stored.original,
-        // Outcomes stay where they were told.
-        outcome_label: None,
+        outcome_label: stored::take(cells, row::n_selected())?,
     })
+}
+
+/// The statement that counts calls which repeat another one.
+pub fn repeats(query: &SpendQuery) -> Statement {
+    let (sql, values) = repeats::statement(query, Dialect::Postgres);
+    Statement::new(&sql, values)
+}
+
+/// Reads a row of [`repeats`].
+pub fn repeats_row(cells: Cells<'_, '_>, by: &[Dimension]) -> rusqlite::Result<Repeats> {
+    repeats::read_row(cells, by)
 }
 
 impl Statement {

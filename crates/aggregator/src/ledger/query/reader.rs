@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::ledger::error::{LedgerError, QueryError};
-use crate::ledger::schema;
+use crate::ledger::{pages, schema};
 
 /// Idle connections that are kept. Each has its own page cache; a dashboard and a report at a time
 /// are served without opening files.
@@ -67,7 +67,12 @@ impl Reader {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
-        let answer = self.try_ask(question);
+        let answer = self.try_ask(question).map_err(|error| match error {
+            QueryError::Sqlite(error) if pages::is_refusal(&error) => {
+                schema::failed(&self.path, "cannot be read")(error).into()
+            }
+            error => error,
+        });
         if answer.as_ref().is_err_and(tells_of_damage) {
             self.suspects.store(true, Ordering::Release);
         }

@@ -5,10 +5,12 @@ use rusqlite::types::Value;
 
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::Dimension;
+use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{Dialect, Scope, Table, word};
+use crate::ledger::query::scope::{self, Dialect, Scope, Table, word};
 use crate::ledger::query::spend::{GROUPS_MAX, SpendQuery};
 use crate::ledger::rollup::HOUR_MS;
+use crate::ledger::stored::take;
 
 /// A group's calls that had to be made again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,38 +26,46 @@ impl Reader {
     /// The counts of the groups that have any. Rows answer, so that calls beyond retention are not
     /// in it; the query's interval is not looked at.
     pub fn repeats(&self, query: &SpendQuery) -> Result<Vec<Repeats>, QueryError> {
-        let table = Table::Events;
-        let mut scope = Scope::new(Dialect::Sqlite, table, query.span, &query.filters)
-            .without_relayed(&query.filters);
-        scope.add_condition("t.fingerprint IS NOT NULL", []);
-        let by = query.by.iter();
-        let groups: Vec<String> = by.map(|dimension| scope.expression(dimension)).collect();
-        let sql = repeats_sql(&groups, &scope);
+        let (sql, values) = statement(query, Dialect::Sqlite);
         self.ask(|connection| {
             let mut statement = connection.prepare_cached(&sql)?;
-            let mut found = statement.query(params_from_iter(scope.into_values()))?;
+            let mut found = statement.query(params_from_iter(values))?;
             let mut all = Vec::new();
             while let Some(row) = found.next()? {
                 if all.len() == GROUPS_MAX {
                     return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
                 }
-                let key = (0..)
-                    .zip(&query.by)
-                    .map(|(at, dimension): (_, &Dimension)| {
-                        Ok(word(dimension, row.get::<_, Value>(at)?))
-                    });
-                all.push(Repeats {
-                    key: key.collect::<rusqlite::Result<_>>()?,
-                    requests: row.get(query.by.len()).map(i64::unsigned_abs)?,
-                });
+                all.push(read_row(&|at| row.get_ref(at), &query.by)?);
             }
             Ok(all)
         })
     }
 }
 
+/// The statement whose rows [`read_row`] reads, with its values.
+pub(super) fn statement(query: &SpendQuery, dialect: Dialect) -> (String, Vec<Value>) {
+    let mut scope = Scope::new(dialect, Table::Events, query.span, &query.filters)
+        .without_relayed(&query.filters);
+    scope.add_condition("t.fingerprint IS NOT NULL", []);
+    let by = query.by.iter();
+    let groups: Vec<String> = by.map(|dimension| scope.expression(dimension)).collect();
+    let sql = repeats_sql(&groups, &scope);
+    (sql, scope.into_values())
+}
+
+/// Reads a group.
+pub(super) fn read_row(cells: Cells<'_, '_>, by: &[Dimension]) -> rusqlite::Result<Repeats> {
+    let key = (0..)
+        .zip(by)
+        .map(|(at, dimension)| Ok(word(dimension, take::<Value>(cells, at)?)));
+    Ok(Repeats {
+        key: key.collect::<rusqlite::Result<_>>()?,
+        requests: take(cells, by.len()).map(i64::unsigned_abs)?,
+    })
+}
+
 fn repeats_sql(groups: &[String], scope: &Scope) -> String {
-    let hour = format!("(t.time_ms / {HOUR_MS})");
+    let hour = format!("({} / {HOUR_MS})", scope::time_ms(scope.dialect));
     let repeated = format!("count(*) - count(DISTINCT t.fingerprint || ' ' || {hour})");
     let columns: Vec<&str> = groups
         .iter()

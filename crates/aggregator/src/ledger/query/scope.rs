@@ -21,6 +21,8 @@ pub enum Table {
     Monthly,
     /// Sums of days that are folded.
     Daily,
+    /// Sums of days that are folded, by pod and node and not by tags.
+    DailySources,
     /// Hourly sums.
     Hourly,
     /// The rows themselves.
@@ -166,6 +168,7 @@ impl Scope {
         let table = match self.table {
             Table::Monthly => "monthly",
             Table::Daily => "daily",
+            Table::DailySources => "daily_sources",
             Table::Hourly => "hourly",
             Table::Events => "events",
         };

@@ -13,7 +13,7 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::parts::Part;
-use crate::ledger::query::scope::{Lookup, Scope, word};
+use crate::ledger::query::scope::{Lookup, Scope, Table, word};
 use crate::ledger::query::spend::{GROUPS_MAX, SpendQuery, SpendRow};
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
@@ -72,7 +72,10 @@ pub fn sums(
         .into_iter()
         .chain(SUM_COLUMNS)
         .chain(Bucket::ALL.map(Bucket::name))
-        .map(|name| format!("t.{name}"))
+        .map(|name| match (part.table, name) {
+            (Table::DailySources, "tag_set") => "0".to_owned(),
+            (_, name) => format!("t.{name}"),
+        })
         .collect();
     let sql = format!("SELECT {start}, {} {}", columns.join(", "), scope.sql());
     let mut statement = connection.prepare_cached(&sql)?;
