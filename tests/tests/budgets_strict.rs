@@ -68,7 +68,7 @@ fn exhausted(crowd: &Crowd, n_served_min: u64) {
 
 /// How many calls that part of the limit pays.
 fn calls_for(usd: Decimal) -> u64 {
-    u64::try_from((usd / CALL_USD).floor()).expect("is small")
+    u64::try_from((usd / CALL_USD).ceil()).expect("is small")
 }
 
 /// What the ledgers say was spent, once each call that was served is there.

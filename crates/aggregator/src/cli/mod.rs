@@ -48,6 +48,7 @@ use crate::config::Config;
     name = "tollmesh",
     version,
     max_term_width = 100,
+    after_long_help = "A completion script for a shell: `tollmesh completions SHELL`.",
     // `tollmesh COMMAND --help` does it, and the screen is full.
     disable_help_subcommand = true,
     arg_required_else_help = true
@@ -92,6 +93,8 @@ enum Command {
     /// Copy the ledger into a new file, also while it is written.
     Backup(backup::Arguments),
     /// A completion script for a shell.
+    // Asked for once in a life; the short help is one screen without it.
+    #[command(hide = true)]
     Completions(completions::Arguments),
 }
 
