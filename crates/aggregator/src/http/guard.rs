@@ -17,6 +17,10 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 const SEC_FETCH_MODE: &str = "sec-fetch-mode";
 const SEC_FETCH_DEST: &str = "sec-fetch-dest";
 
+/// Why a request under a strange name is refused.
+const OTHER_NAME: &str = "the Host header names neither an address nor localhost; ask by one of \
+                          those, or add the name to operator.hosts";
+
 /// What clusters call their services
 /// (<https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>), and the domain that
 /// ICANN keeps free for private use. Nobody outside can own a name under these.
@@ -26,6 +30,8 @@ const PRIVATE_SUFFIXES: &[&str] = &[".svc", ".svc.cluster.local", ".internal"];
 #[derive(Clone, PartialEq, Eq)]
 pub struct Guard {
     who: Who,
+    /// Whether only this machine reaches it.
+    is_local: bool,
     /// Names besides addresses under which people reach it.
     hosts: Vec<String>,
 }
@@ -62,7 +68,11 @@ impl Guard {
             None if is_local => Who::Local,
             None => Who::Closed,
         };
-        Guard { who, hosts }
+        Guard {
+            who,
+            is_local,
+            hosts,
+        }
     }
 
     /// Whether nobody is answered.
@@ -95,31 +105,34 @@ impl Guard {
         }
         match self.takes_host(asked.host) {
             true => Ok(()),
-            false => refused(
-                StatusCode::FORBIDDEN,
-                "the Host header names neither an address nor localhost; ask by one of those, or \
-                 add the name to operator.hosts",
-            ),
+            false => refused(StatusCode::FORBIDDEN, OTHER_NAME),
         }
     }
 
     /// Whether a browser that believes to be talking to that host is not being led astray. An
     /// address cannot be made to resolve to another one.
     fn takes_host(&self, host: &str) -> bool {
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
-            None => host.split_once(':').map_or(host, |(name, _)| name),
-        };
-        let name = name.to_ascii_lowercase();
-        let is_private = || {
-            let is_single_label = !name.is_empty() && !name.contains('.');
-            is_single_label || PRIVATE_SUFFIXES.iter().any(|end| name.ends_with(end))
-        };
+        let name = name_of(host);
         name == "localhost"
             || name.parse::<IpAddr>().is_ok()
             || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(&name))
-            || (self.who != Who::Local && is_private())
+            || (self.who != Who::Local && is_private(&name))
     }
+}
+
+/// The name in a Host header, without its port.
+fn name_of(host: &str) -> String {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name.to_ascii_lowercase()
+}
+
+/// Whether nobody outside can own that name.
+fn is_private(name: &str) -> bool {
+    let is_single_label = !name.is_empty() && !name.contains('.');
+    is_single_label || PRIVATE_SUFFIXES.iter().any(|end| name.ends_with(end))
 }
 
 /// What is looked at of a request.
@@ -182,6 +195,23 @@ pub async fn check_files(
     next: Next,
 ) -> Response {
     let judged = operator.guard.judge(What::Files, &Asked::of(&request));
+    passed(judged, request, next).await
+}
+
+/// Refuses, on loopback, requests under a name that a page could have made resolve to it: what
+/// scrapers read is open there. Elsewhere they come under names of their own.
+pub async fn refuse_other_names(
+    State(operator): State<Arc<Operator>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let guard = &operator.guard;
+    let host = Asked::of(&request).host;
+    let is_taken = guard.takes_host(host) || is_private(&name_of(host));
+    let judged = match !guard.is_local || is_taken {
+        true => Ok(()),
+        false => Err(Problem::new(StatusCode::FORBIDDEN, OTHER_NAME)),
+    };
     passed(judged, request, next).await
 }
 

@@ -87,6 +87,10 @@ pub fn router(operator: Operator) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&operator),
+            guard::refuse_other_names,
+        ))
         .merge(data)
         .merge(files)
         .layer(middleware::from_fn(guard::refuse_other_sites))

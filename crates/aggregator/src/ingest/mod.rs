@@ -75,6 +75,10 @@ impl Ingest {
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match (request.method(), request.uri().path()) {
+            _ if is_of_a_browser(&request) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "filters speak here, and no browser: a web page could forge events through it",
+            )),
             (&Method::POST, "/v1/events") => self.events(request).await,
             (&Method::POST, "/v1/reservations") => self.reservations(request).await,
             (&Method::GET, "/v1/decisions") => self.decisions(request.uri().query()).await,
@@ -114,6 +118,13 @@ impl Ingest {
         };
         json(StatusCode::OK, &*table)
     }
+}
+
+/// Whether a browser sent it on some page's behalf: it says so in headers that no page can take off
+/// (<https://www.w3.org/TR/fetch-metadata/>, <https://fetch.spec.whatwg.org/#origin-header>).
+fn is_of_a_browser(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 fn busy(detail: &str) -> Problem {

@@ -3,7 +3,7 @@
 use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 
-use crate::process::{Answer, Process, ask, config};
+use crate::process::{Answer, Process, ask, config, event};
 
 const TOKEN: &str = "Authorization: Bearer s3cret\r\n";
 
@@ -280,4 +280,51 @@ fn answers_tell_browsers_what_they_may_do() {
     let same = format!("If-None-Match: {}\r\n", tag.unwrap());
     let again = there.ask("GET", "/dashboard/main.js", &there.host, &same);
     assert_eq!((again.status, again.body.as_str()), (304, ""));
+}
+
+#[test]
+fn on_loopback_scrapers_are_answered_and_names_of_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), "");
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        for (host, status) in [
+            ("127.0.0.1:4101", 200),
+            ("localhost", 200),
+            ("[::1]:4101", 200),
+            ("evil.example:4101", 403),
+            ("127.0.0.1.evil.example", 403),
+        ] {
+            let answer = process.ask(path, &format!("Host: {host}\r\n"));
+            assert_eq!(answer.status, status, "{path} at {host}");
+        }
+    }
+}
+
+#[test]
+fn no_page_forges_events_through_a_browser() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), "");
+    let batch = format!(
+        r#"{{"v":1,"node":{{"id":"page"}},"events":[{}]}}"#,
+        event("forged", "eng")
+    );
+    for headers in OTHER_SITES
+        .iter()
+        .chain(&["Sec-Fetch-Site: same-origin\r\n"])
+    {
+        for (method, path) in [
+            ("POST", "/v1/events"),
+            ("POST", "/v1/reservations"),
+            ("GET", "/v1/decisions"),
+        ] {
+            let stream = TcpStream::connect(process.ingest_address()).unwrap();
+            let headers = format!("Host: 127.0.0.1:4100\r\n{headers}");
+            let answer = ask(stream, method, path, &headers, &batch);
+            assert_eq!(answer.status, 403, "{method} {path} {headers}");
+        }
+    }
+    assert_eq!(
+        process.json("/api/v1/requests")["items"],
+        serde_json::json!([])
+    );
 }
