@@ -166,11 +166,12 @@ impl Budget {
         reached.filter(|tier| !spares(tier, subject))
     }
 
-    /// Whether one of its refusing tiers spares that call, so that it passes without a reservation.
+    /// Whether the tier that makes the limit hard spares that call, so that it passes without a
+    /// reservation. A `shed` tier spares from shedding alone: who is critical keeps the limit, too.
     pub fn exempts(&self, subject: &Subject<'_>) -> bool {
-        let refuses = |tier: &&TierEntry| matches!(tier.action, Action::Shed | Action::Deny);
-        let mut refusing = self.entry.tiers.iter().filter(refuses);
-        refusing.any(|tier| spares(tier, subject))
+        let mut tiers = self.entry.tiers.iter();
+        let denies = tiers.find(|tier| tier.action == Action::Deny);
+        denies.is_some_and(|tier| spares(tier, subject))
     }
 }
 
@@ -268,7 +269,7 @@ mod tests {
         let source = Source::default();
         for (pairs, expected) in [
             (&[][..], false),
-            (&[("priority", "critical")], true),
+            (&[("priority", "critical")], false),
             (&[("environment", "production")], true),
         ] {
             let tags = tags(pairs);

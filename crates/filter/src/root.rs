@@ -93,6 +93,10 @@ impl Root {
         site.decisions = Rc::clone(&self.worker.decisions);
         site.shared = Rc::new(SharedData);
         self.worker.site.replace(Some(site));
+        // Another worker, or this one under another configuration, may have a table already.
+        if let Some(poller) = &self.poller {
+            poller.refresh(&SharedData, &self.worker.decisions);
+        }
         self.n_early_ticks = 0;
         self.worker.hurry();
     }

@@ -127,6 +127,9 @@ pub struct Event {
     /// The model asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_requested: Option<String>,
+    /// The model that a budget had asked for in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_put: Option<String>,
     /// The model that served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

@@ -21,7 +21,9 @@ pub struct Match {
 pub struct Subject<'a> {
     /// Who serves and bills it.
     pub provider: &'a str,
-    /// The model that served, or else the one asked for.
+    /// The model that the request asked its provider for; where it named none, the one that served.
+    /// Not the other way round: budgets judge a call before they can know who serves it, and must
+    /// charge it to where it was judged (`gpt-4o` is answered by `gpt-4o-2024-08-06`).
     pub model: Option<&'a str>,
     /// What the headers claim.
     pub tags: &'a BTreeMap<String, String>,
@@ -33,7 +35,9 @@ impl<'a> From<&'a Event> for Subject<'a> {
     fn from(event: &'a Event) -> Subject<'a> {
         Subject {
             provider: &event.provider,
-            model: event.model.as_deref().or(event.model_requested.as_deref()),
+            model: [&event.model_put, &event.model_requested, &event.model]
+                .into_iter()
+                .find_map(Option::as_deref),
             tags: &event.tags,
             source: &event.source,
         }

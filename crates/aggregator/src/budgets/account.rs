@@ -52,6 +52,8 @@ pub struct Account {
     pub tier: Option<usize>,
     /// What calls may cost that went ahead without a lease, in the store's units.
     pub unleased: u64,
+    /// Whether the store's last word on this account came, and could be used.
+    pub is_answered: bool,
     /// When the account has told the store, on the clock of leases.
     told_ms: Option<u64>,
     /// What we had spent by the last report.
@@ -93,6 +95,7 @@ impl Account {
             others_allocated: 0,
             tier: None,
             unleased: 0,
+            is_answered: false,
             told_ms: None,
             told: 0,
             used_ms: 0,

@@ -198,12 +198,12 @@ fn take(
         Err(why) => why,
     };
     let is_unverifiable = matches!(why, Refusal::Expired | Refusal::NeedsGrant);
-    if last == Last::Wait || !is_unverifiable || state.is_store_answering {
-        return Err(why);
-    }
     let Some(account) = state.accounts.get_mut(&wanted.at) else {
         return Err(why);
     };
+    if last == Last::Wait || !is_unverifiable || account.is_answered {
+        return Err(why);
+    }
     let most = match wanted.budget.policy.on_unavailable {
         OnUnavailable::Closed => return Err(why),
         OnUnavailable::Open => u64::MAX,
@@ -227,6 +227,8 @@ impl Stopped {
         last: Last,
     ) -> Option<Decision> {
         let budget = &self.budget;
+        let account = state.accounts.get(&self.at);
+        let is_answered = account.is_some_and(|account| account.is_answered);
         let is_open = matches!(self.why, Refusal::NeedsGrant | Refusal::Expired);
         if is_open && let Some(account) = state.accounts.get_mut(&self.at) {
             account.wait_for(self.units);
@@ -244,7 +246,7 @@ impl Stopped {
                 retry_after_seconds: self.may_fit_soon(state).then_some(RETRY_SECONDS),
                 ..denial(budget, self.cell, "budget_exceeded")
             },
-            Refusal::NeedsGrant | Refusal::Expired if !state.is_store_answering => Denied {
+            Refusal::NeedsGrant | Refusal::Expired if !is_answered => Denied {
                 retry_after_seconds: Some(RETRY_SECONDS),
                 ..denial(budget, self.cell, "budget_unverifiable")
             },

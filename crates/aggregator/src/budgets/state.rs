@@ -35,8 +35,8 @@ pub struct State {
     pub stored: HashMap<SpendKey, Spend>,
     /// Who we are, once the ledger has said so.
     pub identity: Option<Identity>,
-    /// Whether the store answered the last time that it was asked.
-    pub is_store_answering: bool,
+    /// Whether the store answered nothing the last time that it was asked.
+    pub is_store_silent: bool,
     /// Whether nothing is to be kept in stock any more.
     pub is_ending: bool,
     /// Whether the decision table is older than what is known here.
@@ -388,6 +388,10 @@ impl State {
         let id = id.or_else(|| self.reserved(&settled.event_id));
         let reservation = id.and_then(|id| self.reservations.remove(&id));
         self.by_event.remove(&*settled.event_id);
+        // A connection's first event settles what was reserved under the connection's own name.
+        if let Some(reservation) = &reservation {
+            self.by_event.remove(&reservation.event_id);
+        }
         if reservation.is_none() && self.policies.reserve() {
             self.ended.note(&settled.event_id);
         }

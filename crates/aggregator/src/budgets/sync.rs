@@ -89,6 +89,7 @@ impl Shared {
         let replies = store.sync(&asks).await;
         let mut grants = Vec::new();
         let mut failed = None;
+        let mut n_failed = 0;
         {
             let mut state = self.state();
             for (sent, reply) in sent.iter().zip(replies) {
@@ -104,7 +105,7 @@ impl Shared {
                         }
                         if let Some(account) = state.accounts.get_mut(&sent.at) {
                             grants.extend(account.take(&reply, sent.sent_ms));
-                            account.unleased = 0;
+                            account.is_answered = true;
                         }
                         state.hear(&sent.at.budget, reply.life, sent.sent_ms);
                         state.judge(&sent.at);
@@ -112,12 +113,15 @@ impl Shared {
                     Err(error) => {
                         if let Some(account) = state.accounts.get_mut(&sent.at) {
                             account.touch();
+                            account.is_answered = false;
                         }
+                        n_failed += 1;
                         failed = Some(error);
                     }
                 }
             }
-            state.is_store_answering = failed.is_none();
+            // One shard of a cluster that is away is not the store.
+            state.is_store_silent = n_failed == sent.len();
         }
         self.tell(failed.as_ref());
         if !grants.is_empty() {
@@ -139,6 +143,14 @@ impl Shared {
             .collect();
         if let Err(error) = ledger.budgets(Step::Grants(grants)).await {
             tracing::warn!(%error, "leases cannot be noted, and are not used");
+            // A disk that is full is as good as a store that is away: policies hold.
+            let mut state = self.state();
+            for (at, _) in &granted {
+                if let Some(account) = state.accounts.get_mut(at) {
+                    account.is_answered = false;
+                    account.touch();
+                }
+            }
             return;
         }
         let mut state = self.state();
@@ -250,9 +262,9 @@ impl Shared {
         });
     }
 
-    /// Whether the store did not answer the last time that it was asked.
+    /// Whether the store answered nothing the last time that it was asked.
     pub(super) fn is_store_away(&self) -> bool {
-        self.store_answers.borrow().is_some()
+        self.state().is_store_silent
     }
 
     /// Whether other nodes may spend from the same cells.

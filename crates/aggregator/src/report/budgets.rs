@@ -155,9 +155,10 @@ fn filters(policy: &Policy) -> Vec<Filter> {
 /// questions have.
 fn dimension(name: &str) -> Dimension {
     match Column::parse(name) {
+        // What a call asked for, as budgets judge it before it is served.
+        Some(Column::Model) => Dimension::Column(Column::ModelRequested),
         Some(
             column @ (Column::Provider
-            | Column::Model
             | Column::Namespace
             | Column::Workload
             | Column::ServiceAccount

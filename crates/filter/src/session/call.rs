@@ -123,6 +123,7 @@ impl Call {
 
     /// What every event of this call says; no usage, and nothing to charge.
     pub(super) fn event(self, site: &Site, ending: &Ending<'_>, now: Timestamp) -> Event {
+        let model_put = self.model_put().map(str::to_owned);
         let facts = self.body.facts();
         let account = self.budgeted.map(|budgeted| budgeted.account());
         let (applied, reservation_id) = account.unwrap_or_default();
@@ -144,6 +145,7 @@ impl Call {
             api: self.target.api.name().to_owned(),
             host: self.host,
             model_requested: facts.model.clone().or(self.target.path_model),
+            model_put,
             stream: facts.streams || self.is_stream,
             usage_source: UsageSource::Absent.name().to_owned(),
             service_tier: facts.service_tier.clone(),
