@@ -257,9 +257,12 @@ impl Mesh {
     pub fn import_access_log(&self, n_calls: usize) {
         fact::eventually("a line of the access log for each call", || {
             let logs = self.envoy.logs().into_iter().map(std::fs::read_to_string);
-            let counts = logs.map(|log| log.unwrap_or_default().matches(EVENT_KEY).count());
-            match counts.sum::<usize>() {
-                n if n == n_calls => Ok(()),
+            let logs: Vec<String> = logs.map(Result::unwrap_or_default).collect();
+            let n: usize = logs.iter().map(|log| log.matches(EVENT_KEY).count()).sum();
+            // A line is written in parts.
+            let are_whole = logs.iter().all(|log| log.is_empty() || log.ends_with('\n'));
+            match n {
+                n if n == n_calls && are_whole => Ok(()),
                 n => Err(format!("{n} lines for {n_calls} calls")),
             }
         });

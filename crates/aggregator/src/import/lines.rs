@@ -12,6 +12,9 @@ pub struct Lines<R> {
     line: Vec<u8>,
     number: u64,
     n_bytes: u64,
+    /// Whether a line came without its end: the last, of a log that may be written still. What is
+    /// written to it meanwhile is no line of its own.
+    has_ended: bool,
 }
 
 /// What came next.
@@ -33,6 +36,7 @@ impl<R: BufRead> Lines<R> {
             line: Vec::new(),
             number: 0,
             n_bytes: 0,
+            has_ended: false,
         }
     }
 
@@ -50,11 +54,15 @@ impl<R: BufRead> Lines<R> {
     pub fn read_next(&mut self) -> io::Result<Next<'_>> {
         loop {
             self.line.clear();
-            let n_bytes = self.read_some()?;
+            let n_bytes = match self.has_ended {
+                true => 0,
+                false => self.read_some()?,
+            };
             if n_bytes == 0 {
                 return Ok(Next::End);
             }
             self.number += 1;
+            self.has_ended = self.line.last() != Some(&b'\n') && n_bytes < LINE_BYTES_MAX;
             if n_bytes == LINE_BYTES_MAX && self.line.last() != Some(&b'\n') {
                 while self.line.last() != Some(&b'\n') {
                     self.line.clear();
@@ -100,5 +108,27 @@ mod tests {
         let seen: Vec<_> = seen.iter().map(|(n, line)| (*n, line.as_str())).collect();
         assert_eq!(seen, [(1, "a"), (3, "too long"), (4, "b"), (5, "c")]);
         assert_eq!(lines.n_bytes(), text.len() as u64);
+    }
+
+    #[test]
+    fn what_is_written_meanwhile_is_no_line() {
+        // A reader that has nothing more for now, and later has.
+        struct Log(Vec<&'static [u8]>);
+        impl Read for Log {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let part = if self.0.is_empty() {
+                    &[]
+                } else {
+                    self.0.remove(0)
+                };
+                buffer[..part.len()].copy_from_slice(part);
+                Ok(part.len())
+            }
+        }
+        let log = Log(vec![b"a\n{\"half", b"", b"the rest\"}\n"]);
+        let mut lines = Lines::new(io::BufReader::new(log));
+        assert_eq!(lines.read_next().unwrap(), Next::Line(b"a"));
+        assert_eq!(lines.read_next().unwrap(), Next::Line(b"{\"half"));
+        assert_eq!(lines.read_next().unwrap(), Next::End);
     }
 }
