@@ -37,10 +37,9 @@ pub fn measure(tollmesh: &Path, span: Duration) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let dir = tempfile::tempdir()?;
-    let budgets = dir.path().join("budgets.toml");
-    std::fs::write(&budgets, BUDGETS)?;
-    let more = format!("budgets = {budgets:?}\n");
-    let aggregator = Aggregator::start(tollmesh, dir.path(), false, &more, runtime.handle())?;
+    // Where this file is, the configuration names it.
+    std::fs::write(dir.path().join("budgets.toml"), BUDGETS)?;
+    let aggregator = Aggregator::start(tollmesh, dir.path(), false, "", runtime.handle())?;
     let Ingest::Tcp(ingest) = aggregator.ingest().clone() else {
         bail!("the aggregator does not listen on TCP")
     };
