@@ -228,7 +228,11 @@ impl Launch {
                 .args(["--restart-epoch", &place.epoch.to_string()])
                 .args(["--drain-time-s", &place.drain_seconds.to_string()])
                 .arg("--parent-shutdown-time-s")
-                .arg(place.parent_shutdown_seconds.to_string()),
+                .arg(place.parent_shutdown_seconds.to_string())
+                // Its own words beside the access log: a restart has it speak while calls go on, and
+                // in one file the one would be written into the midst of the other.
+                .arg("--log-path")
+                .arg(self.dir.join(format!("envoy-{}.words", place.epoch))),
         };
         command
     }
