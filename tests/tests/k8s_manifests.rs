@@ -407,6 +407,27 @@ fn pods_of_our_own_are_restricted_and_drain() {
     assert!(budgets.count() >= 4);
 }
 
+/// Kubernetes mounts a token into each container that mounts nothing at its place, in pods that do
+/// not say otherwise; an injected aggregator is in a pod that is not ours.
+#[test]
+fn no_aggregator_has_a_token_of_the_cluster() {
+    const PLACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let Some(rendered) = rendered() else { return };
+    for Pod { title, spec, .. } in pods(rendered) {
+        let mounts = container(&spec, "tollmesh")["volumeMounts"].as_array();
+        let mut mounts = mounts.into_iter().flatten();
+        let in_its_place = mounts.find(|mount| mount["mountPath"] == PLACE);
+        let volumes = spec["volumes"].as_array().into_iter().flatten();
+        let empty = volumes.filter(|volume| volume["emptyDir"].is_object());
+        let is_empty = in_its_place.is_some_and(|mount| {
+            let mut empty = empty.map(|volume| &volume["name"]);
+            empty.any(|name| *name == mount["name"])
+        });
+        let is_told = spec["automountServiceAccountToken"] == false;
+        assert!(is_empty || is_told, "{title}: the app's token is mounted");
+    }
+}
+
 #[test]
 fn only_proxy_and_aggregator_reach_the_socket() {
     let Some(rendered) = rendered() else { return };
