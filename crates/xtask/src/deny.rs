@@ -65,7 +65,9 @@ fn fetched_advisories(workshop: &Workshop, program: &Path) -> Result<Result<(), 
 fn reason_in(said: &str) -> String {
     let mut lines = said.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or("cargo-deny does not say why");
-    let words = first.split_once("[ERROR] ").map_or(first, |(_, words)| words);
+    let words = first
+        .split_once("[ERROR] ")
+        .map_or(first, |(_, words)| words);
     words.trim().to_owned()
 }
 

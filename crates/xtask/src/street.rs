@@ -61,7 +61,10 @@ mod tests {
         let cases = [
             ("let mesh = Mesh::start();", true),
             ("MESH.mesh(Mesh::built)", true),
-            ("    let Some(found) = Artifacts::find_or_skip() else {", true),
+            (
+                "    let Some(found) = Artifacts::find_or_skip() else {",
+                true,
+            ),
             ("//! What `Mesh::start` does.\nfn none() {}", false),
             ("use tollmesh_tests::Mesh;", false),
             ("let binary = artifacts::tollmesh();", false),
@@ -87,7 +90,14 @@ mod tests {
     fn cargo_is_told_each_by_name() {
         assert_eq!(
             arguments(&["bytes".to_owned(), "ends".to_owned()]),
-            ["--package", "tollmesh-tests", "--test", "bytes", "--test", "ends"]
+            [
+                "--package",
+                "tollmesh-tests",
+                "--test",
+                "bytes",
+                "--test",
+                "ends"
+            ]
         );
     }
 }
