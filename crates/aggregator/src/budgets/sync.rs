@@ -176,8 +176,10 @@ impl Shared {
                         );
                     }
                     if let Some(account) = state.accounts.get_mut(&sent.at) {
-                        grants.extend(account.take(&reply, sent.sent_ms));
-                        account.is_answered = true;
+                        let grant = account.take(&reply, sent.sent_ms);
+                        // What the disk has yet to know of is no answer yet.
+                        account.is_answered |= grant.is_none();
+                        grants.extend(grant);
                     }
                     state.hear(&sent.at.budget, reply.life, sent.sent_ms);
                     state.judge(&sent.at);
@@ -222,6 +224,7 @@ impl Shared {
         for (at, granted) in granted {
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.persisted(granted);
+                account.is_answered = true;
             }
         }
     }
