@@ -149,15 +149,19 @@ impl Reader {
 
     /// Takes the counts that the host tells in headers.
     pub(crate) fn headers<'a>(&mut self, header: impl Fn(&str) -> Option<&'a str>) {
-        let Dialect::Bedrock(state) = &mut self.dialect else {
-            return;
-        };
-        for (name, count) in bedrock::HEADERS {
-            if let Some(value) = header(name) {
-                self.findings.note(state.header(*count, value));
+        let tier = match &mut self.dialect {
+            Dialect::Bedrock(state) => {
+                for (name, count) in bedrock::HEADERS {
+                    if let Some(value) = header(name) {
+                        self.findings.note(state.header(*count, value));
+                    }
+                }
+                bedrock::TIER_HEADER
             }
-        }
-        self.findings.service_tier = header(bedrock::TIER_HEADER).map(str::to_owned);
+            Dialect::Gemini(_) | Dialect::Interactions(_) => gemini::TIER_HEADER,
+            _ => return,
+        };
+        self.findings.service_tier = header(tier).map(str::to_owned);
     }
 
     /// Whether each message of an event stream wraps its document.
@@ -168,6 +172,7 @@ impl Reader {
     pub(crate) fn schema(&self) -> &'static Node<Field> {
         match (&self.dialect, self.api) {
             (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
+            (Dialect::OpenAi(_), Api::OpenAiBatches) => &openai::BATCH_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -312,10 +317,11 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiAudio
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
+        | Api::OpenAiBatches
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate
-        | Api::Rerank => Dialect::OpenAi(openai::State::default()),
+        | Api::Rerank => Dialect::OpenAi(openai::State::new(api)),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact

@@ -30,6 +30,7 @@ impl ResponseHead {
         "x-amzn-bedrock-cache-read-input-token-count",
         "x-amzn-bedrock-cache-write-input-token-count",
         "x-amzn-bedrock-service-tier",
+        "x-gemini-service-tier",
     ];
 
     /// The value of that header (name in lower case).

@@ -374,6 +374,97 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: true,
     },
+    // https://dev.meta.ai/docs/overview
+    Service {
+        provider: "meta",
+        hosts: &["api.meta.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://www.volcengine.com/docs/82379/1494384, https://docs.byteplus.com/en/docs/ModelArk/1494384
+    Service {
+        provider: "volcengine",
+        hosts: &["ark.*.volces.com", "ark.*.bytepluses.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.siliconflow.com/en/api-reference/chat-completions/chat-completions
+    Service {
+        provider: "siliconflow",
+        hosts: &["api.siliconflow.cn", "api.siliconflow.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://cloud.baidu.com/doc/qianfan-api/s/3m7of64lb
+    Service {
+        provider: "baidu",
+        hosts: &["qianfan.baidubce.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://cloud.tencent.com/document/product/1729/111007
+    Service {
+        provider: "tencent",
+        hosts: &["api.hunyuan.cloud.tencent.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://platform.stepfun.com/docs/api-reference/chat/chat-completion-create
+    Service {
+        provider: "stepfun",
+        hosts: &["api.stepfun.com", "api.stepfun.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.github.com/rest/models/inference
+    Service {
+        provider: "github-models",
+        hosts: &["models.github.ai", "models.inference.ai.azure.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.ai21.com/reference/jamba-1-6-api-ref
+    Service {
+        provider: "ai21",
+        hosts: &["api.ai21.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://console.upstage.ai/api/chat
+    Service {
+        provider: "upstage",
+        hosts: &["api.upstage.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.inceptionlabs.ai/get-started/get-started
+    Service {
+        provider: "inception",
+        hosts: &["api.inceptionlabs.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.hyperbolic.xyz/docs/inference-api
+    Service {
+        provider: "hyperbolic",
+        hosts: &["api.hyperbolic.xyz"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://platform.baichuan-ai.com/docs/api
+    Service {
+        provider: "baichuan",
+        hosts: &["api.baichuan-ai.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://api.jina.ai/redoc
+    Service {
+        provider: "jina",
+        hosts: &["api.jina.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
     // https://docs.cohere.com/reference/about
     Service {
         provider: "cohere",
@@ -651,11 +742,24 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         "**/threads/*/runs/*/submit_tool_outputs",
         Api::OpenAiAssistantsRun,
     ),
+    // https://platform.openai.com/docs/api-reference/batch/object: what a batch used stands in it
+    // once it has ended. Not every host that has batches says so.
+    post("**/v1/batches", Api::OpenAiBatches),
+    get("**/v1/batches/*", Api::OpenAiBatches),
+    post("**/v1/batches/*/cancel", Api::OpenAiBatches),
+    post("**/openai/batches", Api::OpenAiBatches),
+    get("**/openai/batches/*", Api::OpenAiBatches),
+    post("**/openai/batches/*/cancel", Api::OpenAiBatches),
 ];
 
-/// Which of these start a run and are no look at an earlier one. Their answers come before there is
-/// usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
-pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"];
+/// Which of these start a run or a batch and are no look at an earlier one. Their answers come before
+/// there is usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
+pub(super) const STARTS: &[&str] = &[
+    "**/threads/runs",
+    "**/threads/*/runs",
+    "**/v1/batches",
+    "**/openai/batches",
+];
 
 /// <https://platform.claude.com/docs/en/api/overview>
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[

@@ -32,6 +32,10 @@ const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
 }
 
+/// The header that tells the tier which served the call: where the one that was asked for has no
+/// room, it is the standard one (<https://ai.google.dev/gemini-api/docs/priority-inference>).
+pub(super) const TIER_HEADER: &str = "x-gemini-service-tier";
+
 const DETAIL: Node<Field> = Node::object(&[
     ("modality", Node::leaf(Field::Modality)),
     ("tokenCount", Node::leaf(Field::ModalityTokens)),

@@ -68,6 +68,7 @@ impl Form {
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
+            | Api::OpenAiBatches
             | Api::MistralOcr
             | Api::MistralConversations
             | Api::DashScopeGenerate
