@@ -41,6 +41,7 @@ pub(crate) enum Count {
     WebFetches,
     SearchUnits,
     Images,
+    Characters,
     Pages,
 }
 

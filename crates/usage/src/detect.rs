@@ -625,7 +625,12 @@ mod tests {
     fn hosts_without_the_usual_paths_are_told_by_name() {
         for (host, path, api, provider) in [
             ("api.meta.ai", "/v1/responses", Api::OpenAiResponses, "meta"),
-            ("api.meta.ai", "/v1/messages", Api::AnthropicMessages, "meta"),
+            (
+                "api.meta.ai",
+                "/v1/messages",
+                Api::AnthropicMessages,
+                "meta",
+            ),
             (
                 "ark.cn-beijing.volces.com",
                 "/api/v3/responses",

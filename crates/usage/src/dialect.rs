@@ -53,6 +53,8 @@ pub(crate) enum Field {
 
     /// The word by which a document or event says what it is.
     Kind,
+    /// The word by which a document says so beside that.
+    ObjectKind,
     /// An object that may come several times in one document: a response, a batch line.
     Envelope,
     Choice,
@@ -300,6 +302,7 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
         (Count::WebFetches, Unit::WebFetches),
         (Count::SearchUnits, Unit::SearchUnits),
         (Count::Images, Unit::Images),
+        (Count::Characters, Unit::Characters),
         (Count::Pages, Unit::Pages),
     ] {
         if let Some(n) = counts.get(count) {

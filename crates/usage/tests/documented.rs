@@ -914,7 +914,13 @@ fn a_batch_is_charged_by_what_it_used_in_the_end() {
         (looked_at, "finalizing", 10, true, json!({})),
         (looked_at, "completed", 10, true, used.clone()),
         (looked_at, "expired", 10, true, used.clone()),
-        (("/v1/batches/batch_1/cancel", "POST"), "cancelling", 3, true, json!({})),
+        (
+            ("/v1/batches/batch_1/cancel", "POST"),
+            "cancelling",
+            3,
+            true,
+            json!({}),
+        ),
     ] {
         for (host, prefix) in [
             ("api.openai.com", ""),
@@ -942,7 +948,11 @@ fn a_batch_is_charged_by_what_it_used_in_the_end() {
         ("generativelanguage.googleapis.com", "/v1beta/batches/b"),
         ("llm.internal", "/v1/batches/b"),
     ] {
-        assert_eq!(detect(host, path, "GET"), Detection::NotOurs, "{host}{path}");
+        assert_eq!(
+            detect(host, path, "GET"),
+            Detection::NotOurs,
+            "{host}{path}"
+        );
     }
 }
 

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 use tollmesh_usage::{
-    Api, Detection, Family, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
-    detect_as,
+    Api, Detection, Edits, Family, RequestBody, RequestFacts, ResponseHead, Scan, Target,
+    UsageScanner, detect, detect_as,
 };
 
 /// One answer: where it is documented, the request's host and path, the body, and what is wanted
@@ -446,6 +446,23 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
                 "trouble": null}),
         ),
         row(
+            "https://openrouter.ai/docs/guides/overview/multimodal/image-generation",
+            "openrouter.ai",
+            "/api/v1/images",
+            r#"{"created":0,"data":[{"b64_json":"AAAA"}],"usage":{"prompt_tokens":5,"completion_tokens":1537,"total_tokens":1542,
+            "cost":0.03422675,"is_byok":false,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":
+            {"reasoning_tokens":0,"image_tokens":1120}}}"#,
+            json!({"api": "openai.images", "cost": "0.03422675", "usage": {"input": 5, "cache_read": 0,
+                "output": 417, "reasoning": 0, "image_output": 1120, "images": 1}, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-tts",
+            "dashscope-intl.aliyuncs.com",
+            "/api/v1/services/aigc/multimodal-generation/generation",
+            r#"{"output":{"finish_reason":"stop","audio":{"url":"https://x/y.wav"}},"usage":{"characters":195},"request_id":"r"}"#,
+            json!({"usage": {"characters": 195}, "finish_reason": "stop", "trouble": null}),
+        ),
+        row(
             "https://www.alibabacloud.com/help/model-studio/qwen-image-api",
             "dashscope-intl.aliyuncs.com",
             "/api/v1/services/aigc/multimodal-generation/generation",
@@ -524,6 +541,46 @@ fn counts_under_two_names_are_one_count() {
 }
 
 #[test]
+fn speech_is_charged_by_its_text() {
+    let ask = r#"{"model":"tts-1","input":"Zo\u00eb said \"hi\".\n","voice":"alloy"}"#;
+    let speak = |kind: &str, status: u16, answer: &[u8]| {
+        let detected = detect("api.openai.com", "/v1/audio/speech", "POST");
+        let Detection::Metered(target) = detected else {
+            panic!("{detected:?}");
+        };
+        let mut request = RequestBody::new(&target, Some("application/json"), Edits::default());
+        ask.as_bytes().chunks(3).for_each(|piece| {
+            request.push(piece);
+        });
+        let head = ResponseHead {
+            status,
+            headers: vec![("content-type".to_owned(), kind.to_owned())],
+        };
+        let mut scanner = UsageScanner::new(&target, request.facts(), &head);
+        scanner.push(answer);
+        let scan = scanner.finish();
+        (json!(scan.usage), scan.trouble)
+    };
+    assert_eq!(
+        speak("audio/mpeg", 200, b"ID3\x04\0"),
+        (json!({"characters": 15}), None)
+    );
+    assert_eq!(
+        speak("application/json", 400, br#"{"error":{"message":"no"}}"#),
+        (json!({}), None)
+    );
+    let told = br#"data: {"type":"speech.audio.done","usage":{"characters":17}}"#;
+    assert_eq!(
+        speak(
+            "text/event-stream",
+            200,
+            &[told.as_slice(), b"\n\n"].concat()
+        ),
+        (json!({"characters": 17}), None)
+    );
+}
+
+#[test]
 fn a_call_that_is_told_again_is_one_call() {
     let source = "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope";
     let dashscope = |messages: &[&str], n_calls: u32| {
@@ -548,8 +605,10 @@ fn a_call_that_is_told_again_is_one_call() {
                 "usage": {"input": 9, "output": last}}),
         )
     };
-    let first = r#"{"index":0,"id":"call_a","type":"function","function":{"name":"f","arguments":"{"}}"#;
-    let second = r#"{"index":1,"id":"call_b","type":"function","function":{"name":"g","arguments":""}}"#;
+    let first =
+        r#"{"index":0,"id":"call_a","type":"function","function":{"name":"f","arguments":"{"}}"#;
+    let second =
+        r#"{"index":1,"id":"call_b","type":"function","function":{"name":"g","arguments":""}}"#;
     let piece = r#"{"index":1,"id":"","type":"function","function":{"arguments":"{}"}}"#;
     let both = format!("{first},{second}");
     let minimax = events(&[
@@ -617,10 +676,22 @@ fn streams_end_and_fail_in_words_of_their_own() {
             json!({"error": true, "usage_source": "absent", "complete": false}),
         ),
         row(
+            "https://github.com/vllm-project/vllm/blob/v0.8.5/vllm/entrypoints/openai/protocol.py",
+            "vllm.internal:8000",
+            "/v1/chat/completions",
+            format!(
+                "data: {piece}\n\ndata: {}\n\ndata: [DONE]\n\n",
+                r#"{"object":"error","message":"aborted","type":"InternalServerError","param":null,"code":500}"#
+            ),
+            json!({"error": true, "complete": true, "usage_source": "absent"}),
+        ),
+        row(
             chat,
             "llm.internal",
             "/v1/chat/completions",
-            format!("event: errors\ndata: {piece}\n\nevent: err\ndata: {usage}\n\ndata: [DONE]\n\n"),
+            format!(
+                "event: errors\ndata: {piece}\n\nevent: err\ndata: {usage}\n\ndata: [DONE]\n\n"
+            ),
             json!({"error": false, "complete": true, "trouble": null}),
         ),
     ]);

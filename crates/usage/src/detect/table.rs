@@ -727,6 +727,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     get("**/responses/*", Api::OpenAiResponsesRetrieve),
     post("**/images/generations", Api::OpenAiImages),
     post("**/images/edits", Api::OpenAiImages),
+    // https://openrouter.ai/docs/guides/overview/multimodal/image-generation
+    post("**/v1/images", Api::OpenAiImages),
     post("**/images/variations", Api::OpenAiImages),
     post("**/audio/transcriptions", Api::OpenAiAudio),
     post("**/audio/translations", Api::OpenAiAudio),

@@ -109,6 +109,7 @@ impl State {
                 self.settle_run_id(findings);
             }
             Field::Kind => self.kind = EventKind::of(value),
+            Field::ObjectKind if value == Value::Text("error") => findings.error(),
             Field::Reason if !matches!(value, Value::Null | Value::Number("0")) => findings.error(),
             // DashScope's word for "not yet".
             Field::Finish if value == Value::Text("null") => {}

@@ -32,8 +32,7 @@ const INPUT_DETAILS: Node<Field> = Node::object(&[
     ),
 ]);
 
-const OUTPUT_DETAILS: Node<Field> =
-    Node::object(&[("audio_tokens", count(Count::AudioOutput))]);
+const OUTPUT_DETAILS: Node<Field> = Node::object(&[("audio_tokens", count(Count::AudioOutput))]);
 
 const USAGE: Node<Field> = Node::object(&[
     ("input_tokens", count(Count::Input)),

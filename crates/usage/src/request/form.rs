@@ -32,6 +32,8 @@ pub(super) enum Field {
     Reasoning,
     /// The same, within an object that says it.
     ReasoningKind,
+    /// What shall be spoken.
+    Speech,
 }
 
 /// One API's form of a request.
@@ -56,13 +58,13 @@ impl Form {
             Api::OpenAiChat | Api::OpenAiCompletions => &COMPATIBLE_CHAT,
             Api::OpenAiResponses => &RESPONSES,
             Api::OpenAiAssistantsRun => &RUN,
+            Api::OpenAiAudio => &SPEECH,
             Api::AnthropicMessages | Api::AnthropicComplete => &MESSAGES,
             Api::GeminiGenerate => &GENERATE,
             Api::GeminiStreamGenerate => &STREAM_GENERATE,
             Api::GeminiInteractions => &INTERACTIONS,
             Api::OpenAiEmbeddings
             | Api::OpenAiImages
-            | Api::OpenAiAudio
             | Api::OpenAiModerations
             | Api::OpenAiResponsesRetrieve
             | Api::OpenAiResponsesCompact
@@ -226,6 +228,15 @@ static RUN: Form = Form {
 /// Endpoints whose output has no limit, or none that is asked for, or one at a place of its own.
 static UNLIMITED: Form = Form {
     root: &Node::object(&[MODEL, STREAM, TIER, N]).named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+/// <https://platform.openai.com/docs/api-reference/audio/createSpeech>
+static SPEECH: Form = Form {
+    root: &Node::object(&[MODEL, STREAM, ("input", Node::text(Field::Speech))]).named(Field::Root),
     streams: false,
     has_usage_option: false,
     limit_parent: None,

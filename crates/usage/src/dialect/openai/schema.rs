@@ -111,6 +111,8 @@ const USAGE: Node<Field> = Node::object(&[
     ),
     // https://docs.mistral.ai/api/#tag/ocr
     ("pages_processed", count(Count::Pages)),
+    // https://www.alibabacloud.com/help/model-studio/qwen-tts, https://docs.mistral.ai/api/#tag/audio.speech
+    ("characters", count(Count::Characters)),
     ("connectors", CONNECTORS),
     ("plugins", PLUGINS),
     // https://www.alibabacloud.com/help/model-studio/qwen-image-api
@@ -234,6 +236,9 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
+    // https://github.com/vllm-project/vllm/blob/v0.8.5/vllm/entrypoints/openai/protocol.py
+    // (`ErrorResponse`): what goes wrong within a stream has no key `error`.
+    ("object", Node::leaf(Field::ObjectKind)),
     ("delta", TEXT),
     ("text", TEXT),
     ("duration", Node::leaf(Field::AudioSeconds)),
