@@ -81,6 +81,8 @@ apis! {
     GeminiEmbed = "gemini.embed",
     /// `POST …:predict`: embeddings and images of older models
     GeminiPredict = "gemini.predict",
+    /// Batches, which are made by `POST …:batchGenerateContent` and polled.
+    GeminiBatches = "gemini.batches",
     /// Sessions at `wss:…BidiGenerateContent`
     GeminiLive = "gemini.live",
     /// `POST …:countTokens`
@@ -146,7 +148,10 @@ impl Api {
     pub(crate) const fn is_told_later(self) -> bool {
         matches!(
             self,
-            Api::OpenAiAssistantsRun | Api::OpenAiBatches | Api::AnthropicBatches
+            Api::OpenAiAssistantsRun
+                | Api::OpenAiBatches
+                | Api::AnthropicBatches
+                | Api::GeminiBatches
         )
     }
 
@@ -158,6 +163,7 @@ impl Api {
                 | Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::AnthropicBatchResults
+                | Api::GeminiBatches
                 | Api::GeminiInteractionsRetrieve
         )
     }

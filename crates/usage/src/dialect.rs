@@ -86,6 +86,8 @@ pub(crate) enum Field {
     ToolUsage,
     /// Counts that the host states beside the model's own.
     Metrics,
+    /// The answer to one request of a batch.
+    BatchResult,
 }
 
 /// What one message of a live connection means for the response that it belongs to.
@@ -138,10 +140,11 @@ impl Reader {
     pub(crate) fn new(target: &Target) -> Reader {
         let mut findings = Findings::default();
         findings.response_id.clone_from(&target.path_response_id);
+        let quirks = Quirks::of(&target.provider, target.api);
         Reader {
-            dialect: dialect_of(target.api),
+            dialect: dialect_of(target.api, quirks),
             api: target.api,
-            quirks: Quirks::of(&target.provider, target.api),
+            quirks,
             findings,
             call_at: 0,
             outline: Vec::new(),
@@ -182,6 +185,7 @@ impl Reader {
             (Dialect::Anthropic(_), _) => &anthropic::SCHEMA,
             (Dialect::Gemini(_), Api::GeminiLive) => &gemini::LIVE_SCHEMA,
             (Dialect::Gemini(_), Api::GeminiPredict) => &gemini::PREDICT_SCHEMA,
+            (Dialect::Gemini(_), Api::GeminiBatches) => &gemini::BATCH_SCHEMA,
             (Dialect::Gemini(_), _) => &gemini::SCHEMA,
             (Dialect::Interactions(_), _) => &interactions::SCHEMA,
             (Dialect::Bedrock(_), Api::BedrockConverse | Api::BedrockConverseStream) => {
@@ -311,7 +315,7 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
     }
 }
 
-fn dialect_of(api: Api) -> Dialect {
+fn dialect_of(api: Api, quirks: Quirks) -> Dialect {
     match api {
         Api::OpenAiChat
         | Api::OpenAiCompletions
@@ -324,7 +328,7 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate
-        | Api::Rerank => Dialect::OpenAi(openai::State::new(api)),
+        | Api::Rerank => Dialect::OpenAi(openai::State::new(api, quirks)),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
@@ -340,6 +344,7 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::GeminiEmbed
         | Api::GeminiPredict
         | Api::GeminiCountTokens
+        | Api::GeminiBatches
         | Api::GeminiLive => Dialect::Gemini(gemini::State::default()),
         Api::GeminiInteractions | Api::GeminiInteractionsRetrieve => {
             Dialect::Interactions(Box::default())

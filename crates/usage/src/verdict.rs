@@ -33,9 +33,10 @@ impl Reader {
         let findings = &mut self.findings;
         let has_usage = findings.has_usage || !usage.has_no_tokens();
         let is_error = known.is_error_status || findings.is_error;
-        // Speech is charged by its text, which only the request has, unless the answer counts it
+        // Speech is charged by its text, which only the request has, unless the answer counts something
         // (https://platform.openai.com/docs/pricing, https://console.groq.com/docs/text-to-speech).
-        if let (Some(n), None, false) = (known.n_spoken, usage.unit(Unit::Characters), is_error) {
+        let is_uncounted = usage.is_empty() && !is_error;
+        if let Some(n) = known.n_spoken.filter(|_| is_uncounted) {
             usage.set_unit(Unit::Characters, Quantity::whole(n));
         }
         if findings.is_error && !known.is_error_status {

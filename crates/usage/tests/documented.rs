@@ -268,7 +268,7 @@ fn anthropic_says_many_things_beside_the_counts() {
     let path = "api.anthropic.com /v1/messages/batches/b/results";
     let result = |result: Value| json!({"custom_id": "a", "result": result});
     let message = json!({"type": "message", "model": "m", "usage": {"input_tokens": 10,
-        "output_tokens": 4}});
+        "output_tokens": 4, "server_tool_use": {"web_search_requests": 2}}});
     check([
         Row::events(
             ANTHROPIC,
@@ -312,7 +312,7 @@ fn anthropic_says_many_things_beside_the_counts() {
                 result(json!({"type": "succeeded", "message": message})),
             ],
             json!({"billable": false, "source": "absent",
-                "extra": [["batch_result", "m", {"input": 20, "output": 8}]]}),
+                "extra": [["batch_result", "m", {"input": 20, "output": 8, "web_searches": 4}]]}),
         ),
     ]);
 }
@@ -945,7 +945,6 @@ fn a_batch_is_charged_by_what_it_used_in_the_end() {
     }
     for (host, path) in [
         ("api.anthropic.com", "/v1/messages/batches/b"),
-        ("generativelanguage.googleapis.com", "/v1beta/batches/b"),
         ("llm.internal", "/v1/batches/b"),
     ] {
         assert_eq!(
@@ -953,6 +952,89 @@ fn a_batch_is_charged_by_what_it_used_in_the_end() {
             Detection::NotOurs,
             "{host}{path}"
         );
+    }
+}
+
+/// <https://ai.google.dev/gemini-api/docs/batch-api>, <https://docs.mistral.ai/capabilities/batch>: the
+/// answers to requests that came inline stand in the batch itself.
+#[test]
+fn a_batch_is_charged_by_the_answers_in_it_where_it_has_no_sum() {
+    let answer = |model: &str, n: u64| {
+        json!({"response": {"candidates": [{"content": {"parts": [{"text": "4"}]}, "index": 0,
+            "finishReason": "STOP", "groundingMetadata": {"webSearchQueries": ["a", "b"]}}],
+            "usageMetadata": {"promptTokenCount": 10 * n, "candidatesTokenCount": n,
+            "thoughtsTokenCount": 3 * n, "totalTokenCount": 14 * n, "serviceTier": "standard",
+            "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": n}]},
+            "modelVersion": model, "responseId": "r"}, "metadata": {"custom_id": "0"}})
+    };
+    let list = json!({"inlinedResponses": {"inlinedResponses": [answer("g-1", 1), answer("g-2", 2),
+        {"error": {"code": 13, "message": "no"}}, answer("g-1", 5)]}});
+    let gemini = |has_ended: bool| {
+        let mut batch = json!({"name": "batches/b", "metadata": {"model": "models/g-1",
+            "state": "BATCH_STATE_RUNNING", "batchStats": {"requestCount": "4"}}});
+        if has_ended {
+            batch["metadata"]["output"] = list.clone();
+            batch["done"] = json!(true);
+            batch["response"] = list.clone();
+        }
+        batch
+    };
+    let told = json!([
+        ["batch_result", "g-1", {"input": 54, "audio_input": 6, "output": 6, "reasoning": 18,
+            "web_searches": 4, "grounded_prompts": 2}],
+        ["batch_result", "g-2", {"input": 18, "audio_input": 2, "output": 2, "reasoning": 6,
+            "web_searches": 2, "grounded_prompts": 1}],
+    ]);
+    let mistral = |outputs: Value| {
+        json!({"id": "b", "object": "batch", "model": "m", "status": "SUCCESS", "errors": [],
+            "outputs": outputs, "total_requests": 2})
+    };
+    let body = json!({"id": "x", "model": "m", "usage": {"prompt_tokens": 27, "completion_tokens": 2,
+        "total_tokens": 34, "prompt_audio_seconds": null, "prompt_tokens_details": {"cached_tokens": 7,
+        "audio_tokens": 5}}, "choices": [{"index": 0, "finish_reason": "stop"}]});
+    let output = json!({"id": "x", "response": {"status_code": 200, "body": body}, "error": null});
+    let summed = json!([["batch_result", "m",
+        {"input": 40, "cache_read": 14, "audio_input": 10, "output": 4}]]);
+    let (google, mistral_ai) = ("generativelanguage.googleapis.com", "api.mistral.ai");
+    for (host, path, method, body, extra) in [
+        (
+            google,
+            "/v1beta/models/g-1:batchGenerateContent",
+            "POST",
+            gemini(false),
+            json!([]),
+        ),
+        (google, "/v1beta/batches/b", "GET", gemini(false), json!([])),
+        (google, "/v1beta/batches/b", "GET", gemini(true), told),
+        (
+            mistral_ai,
+            "/v1/batch/jobs",
+            "POST",
+            mistral(Value::Null),
+            json!([]),
+        ),
+        (
+            mistral_ai,
+            "/v1/batch/jobs/b",
+            "GET",
+            mistral(json!([output, output])),
+            summed,
+        ),
+    ] {
+        let detected = detect(host, path, method);
+        let Detection::Metered(target) = detected else {
+            panic!("{host}{path}: {detected:?}");
+        };
+        assert_eq!(target.is_retrieval, method == "GET", "{path}");
+        let row = Row::json("", body, Value::Null);
+        for n_chunk in [1, 7, usize::MAX] {
+            let scan = row.scan(&target, n_chunk);
+            assert_eq!(as_json(&target, &scan)["extra"], extra, "{path}");
+            assert!(!scan.billable && scan.usage.is_empty(), "{path}");
+            let id = scan.response_id.as_deref();
+            assert!(id.is_some_and(|id| id.ends_with('b')), "{path}");
+            assert!(extra == json!([]) || scan.service_tier.as_deref() == Some("batch"));
+        }
     }
 }
 

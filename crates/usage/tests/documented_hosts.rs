@@ -578,6 +578,16 @@ fn speech_is_charged_by_its_text() {
         ),
         (json!({"characters": 17}), None)
     );
+    let told =
+        br#"data: {"type":"speech.audio.done","usage":{"input_tokens":14,"output_tokens":101}}"#;
+    assert_eq!(
+        speak(
+            "text/event-stream",
+            200,
+            &[told.as_slice(), b"\n\n"].concat()
+        ),
+        (json!({"input": 14, "output": 101}), None)
+    );
 }
 
 #[test]

@@ -554,6 +554,10 @@ pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     post("/v1/conversations", Api::MistralConversations),
     post("/v1/conversations/*", Api::MistralConversations),
     post("/v1/conversations/*/restart", Api::MistralConversations),
+    // https://docs.mistral.ai/capabilities/batch
+    post("/v1/batch/jobs", Api::OpenAiBatches),
+    get("/v1/batch/jobs/*", Api::OpenAiBatches),
+    post("/v1/batch/jobs/*/cancel", Api::OpenAiBatches),
 ];
 
 /// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
@@ -761,6 +765,8 @@ pub(super) const STARTS: &[&str] = &[
     "**/threads/*/runs",
     "**/v1/batches",
     "**/openai/batches",
+    "/v1/batch/jobs",
+    "**/*/{model}:batchGenerateContent",
 ];
 
 /// <https://platform.claude.com/docs/en/api/overview>
@@ -789,6 +795,9 @@ pub(super) const GEMINI_PATHS: &[PathRule] = &[
     post("**/*/{model}:batchEmbedContents", Api::GeminiEmbed),
     post("**/*/{model}:predict", Api::GeminiPredict),
     post("**/*/{model}:countTokens", Api::GeminiCountTokens),
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    post("**/*/{model}:batchGenerateContent", Api::GeminiBatches),
+    get("**/batches/*", Api::GeminiBatches),
     post("**/interactions", Api::GeminiInteractions),
     // https://ai.google.dev/gemini-api/docs/background-execution
     get("**/interactions/*", Api::GeminiInteractionsRetrieve),
@@ -919,8 +928,8 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores/*/files",
     "**/cachedContents",
     // https://ai.google.dev/gemini-api/docs/batch-api
-    "**/*/{model}:batchGenerateContent",
     "**/*/{model}:asyncBatchEmbedContent",
+    "**/batches/{model}:cancel",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
     "/v1/detokenize",

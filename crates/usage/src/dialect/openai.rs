@@ -46,6 +46,9 @@ pub(super) struct State {
     n_listed_max: u32,
     /// Messages are pieces of one, as deltas are elsewhere.
     lists_pieces: bool,
+    quirks: Quirks,
+    /// The model that answered the request of a batch that is being read.
+    result_model: Option<String>,
     kind: EventKind,
     /// The run's own id; steps and messages have theirs.
     run_id: Option<String>,
@@ -85,12 +88,13 @@ impl EventKind {
 }
 
 impl State {
-    pub(super) fn new(api: Api) -> State {
+    pub(super) fn new(api: Api, quirks: Quirks) -> State {
         State {
             // https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope: each event of a
             // stream has a `message`, with all of the answer so far or (`incremental_output`) with
             // the piece that is new.
             lists_pieces: api == Api::DashScopeGenerate,
+            quirks,
             ..State::default()
         }
     }
@@ -119,6 +123,10 @@ impl State {
             }
             Field::Status if !self.is_aside => {
                 let outcome = take_text(&mut findings.finish_reason, value);
+                findings.note(outcome);
+            }
+            Field::IterationModel => {
+                let outcome = take_text(&mut self.result_model, value);
                 findings.note(outcome);
             }
             Field::CallIndex => self.call_index = index_of(value),
@@ -150,6 +158,7 @@ impl State {
                 findings.staged.unite();
                 findings.replace_usage();
             }
+            Field::BatchResult => self.end_result(findings),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall if !self.lists_pieces => {
                 findings.has_content = true;
@@ -195,6 +204,16 @@ impl State {
         }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    /// The request of a batch was answered by a chat completion.
+    fn end_result(&mut self, findings: &mut Findings) {
+        let counts = std::mem::take(&mut findings.counts);
+        findings.has_usage = false;
+        let mut usage = Usage::new();
+        let outcome = settle(&counts, Api::OpenAiChat, self.quirks, &mut usage);
+        findings.note(outcome);
+        findings.batch_result(self.result_model.take(), usage);
     }
 
     /// A host that streams pieces may tell the whole message at the end
@@ -248,10 +267,11 @@ impl State {
 /// (<https://platform.openai.com/docs/guides/batch>).
 fn settle_batch(findings: &mut Findings) {
     let status = findings.finish_reason.as_deref();
-    if !matches!(
+    let has_ended = matches!(
         status,
         Some("completed" | "expired" | "cancelled" | "failed")
-    ) {
+    );
+    if !has_ended {
         findings.counts = Counts::default();
         findings.has_usage = false;
     }

@@ -78,6 +78,7 @@ impl Form {
             | Api::AnthropicCountTokens
             | Api::AnthropicBatches
             | Api::AnthropicBatchResults
+            | Api::GeminiBatches
             | Api::GeminiEmbed
             | Api::GeminiPredict
             | Api::GeminiInteractionsRetrieve

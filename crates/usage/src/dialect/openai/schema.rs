@@ -262,12 +262,24 @@ pub(in crate::dialect) static RUN_SCHEMA: Node<Field> = Node::object(&[
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
-/// <https://platform.openai.com/docs/api-reference/batch/object>
+/// What one request of a batch of Mistral's was answered.
+const RESULT: Node<Field> = Node::object(&[
+    ("model", Node::leaf(Field::IterationModel)),
+    ("usage", USAGE),
+])
+.named(Field::BatchResult);
+
+const RESULT_ENTRY: Node<Field> = Node::object(&[("response", Node::object(&[("body", RESULT)]))]);
+
+/// <https://platform.openai.com/docs/api-reference/batch/object>; a batch of Mistral's whose requests
+/// came inline has its answers in it, and no sum
+/// (<https://docs.mistral.ai/capabilities/batch>, `outputs`).
 pub(in crate::dialect) static BATCH_SCHEMA: Node<Field> = Node::object(&[
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("status", Node::leaf(Field::Status)),
     ("usage", USAGE),
+    ("outputs", Node::array(&RESULT_ENTRY)),
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
