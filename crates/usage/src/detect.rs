@@ -202,6 +202,8 @@ pub enum Family {
     DashScope,
     /// Databricks' serving endpoints.
     Databricks,
+    /// Cloudflare's Workers AI.
+    Cloudflare,
 }
 
 impl Family {
@@ -240,6 +242,7 @@ impl Family {
             Family::Mistral => table::MISTRAL_PATHS,
             Family::DashScope => table::DASHSCOPE_PATHS,
             Family::Databricks => table::DATABRICKS_PATHS,
+            Family::Cloudflare => table::CLOUDFLARE_PATHS,
         }
     }
 }

@@ -456,6 +456,26 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
                 "output": 417, "reasoning": 0, "image_output": 1120, "images": 1}, "trouble": null}),
         ),
         row(
+            "https://developers.cloudflare.com/workers-ai/get-started/rest-api/",
+            "api.cloudflare.com",
+            "/client/v4/accounts/a/ai/run/@cf/meta/llama-3.1-8b-instruct",
+            r#"{"result":{"response":"Hi","tool_calls":[{"name":"f","arguments":{}}],"usage":{"prompt_tokens":10,
+            "completion_tokens":4,"total_tokens":14}},"success":true,"errors":[],"messages":[]}"#,
+            json!({"api": "openai.chat", "provider": "cloudflare", "path_model": "llama-3.1-8b-instruct",
+                "usage": {"input": 10, "output": 4}, "tool_calls": 1, "error": false, "trouble": null}),
+        ),
+        row(
+            "https://developers.cloudflare.com/workers-ai/get-started/rest-api/",
+            "api.cloudflare.com",
+            "/client/v4/accounts/a/ai/run/@cf/meta/llama-3.1-8b-instruct",
+            events(&[
+                r#"{"response":"Hi","p":"abd"}"#,
+                r#"{"response":"","usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14}}"#,
+                "[DONE]",
+            ]),
+            json!({"usage": {"input": 10, "output": 4}, "complete": true, "trouble": null}),
+        ),
+        row(
             "https://www.alibabacloud.com/help/model-studio/qwen-tts",
             "dashscope-intl.aliyuncs.com",
             "/api/v1/services/aigc/multimodal-generation/generation",

@@ -423,6 +423,13 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: false,
     },
+    // https://developers.cloudflare.com/workers-ai/get-started/rest-api/
+    Service {
+        provider: "cloudflare",
+        hosts: &["api.cloudflare.com"],
+        families: &[Family::Cloudflare, Family::OpenAi],
+        takes_include_usage: false,
+    },
     // https://docs.ai21.com/reference/jamba-1-6-api-ref
     Service {
         provider: "ai21",
@@ -544,9 +551,15 @@ pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
     Api::OpenAiChat,
 )];
 
+/// Models of Cloudflare's own and of partners, `@cf/{author}/{model}` and `{author}/{model}`.
+pub(super) const CLOUDFLARE_PATHS: &[PathRule] = &[
+    post("/client/v4/accounts/*/ai/run/*/*/{model}", Api::OpenAiChat),
+    post("/client/v4/accounts/*/ai/run/*/{model}", Api::OpenAiChat),
+];
+
 /// Providers whose hosts serve much that has nothing to do with models: what is not recognised
 /// there is no call that went unmetered.
-pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"];
+pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt", "cloudflare"];
 
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[

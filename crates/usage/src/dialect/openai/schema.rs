@@ -199,6 +199,17 @@ const OUTPUT: Node<Field> = Node::object(&[
 ])
 .named(Field::Choice);
 
+/// Cloudflare wraps what a model of its own answers, or what a partner's does
+/// (<https://developers.cloudflare.com/workers-ai/get-started/rest-api/>).
+const WRAPPED: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("response", TEXT),
+    ("tool_calls", Node::array(&CALL)),
+    ("choices", Node::array(&CHOICE)),
+    ("usage", USAGE),
+]);
+
 /// An entry of a conversation of Mistral's (<https://docs.mistral.ai/api/#tag/beta.conversations>).
 const ENTRY: Node<Field> = Node::object(&[("model", Node::leaf(Field::Model))]);
 
@@ -229,6 +240,8 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("usage", USAGE),
     ("usage_info", USAGE),
     ("output", OUTPUT),
+    ("result", WRAPPED),
+    ("response", TEXT),
     ("outputs", Node::array(&ENTRY)),
     ("base_resp", BASE_RESPONSE),
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
