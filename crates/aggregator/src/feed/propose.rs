@@ -154,6 +154,7 @@ impl Reviewer<'_> {
                 && self.today_ms < row.until_ms
                 && row.at.is_none()
                 && row.regions.is_empty()
+                && !row.either
         };
         model.rows.iter().find(holds)
     }
