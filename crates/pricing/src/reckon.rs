@@ -163,6 +163,9 @@ impl Bill {
         row: &Row,
         call: &Call<'_>,
     ) -> Result<(), Reason> {
+        if let Some(rate) = uncounted_prompt(entry, row, call) {
+            self.add_unit(Unit::GroundedPrompts, Quantity::whole(1), rate)?;
+        }
         for (unit, quantity) in units(call) {
             match unit_rate(unit, entry, row, call) {
                 Some(rate) => self.add_unit(unit, quantity, rate)?,
@@ -215,6 +218,16 @@ fn units<'c>(call: &'c Call<'_>) -> impl Iterator<Item = (Unit, Quantity)> + 'c 
     let counts_requests = call.usage.unit(Unit::Requests).is_some();
     let request = (Unit::Requests, Quantity::whole(1));
     used.chain((!counts_requests).then_some(request))
+}
+
+/// What a provider that charges searches by the prompt charges for one that nobody counted: a call
+/// that searched had one.
+fn uncounted_prompt(entry: &Entry, row: &Row, call: &Call<'_>) -> Option<Rate> {
+    let counts = |unit| call.usage.unit(unit).is_some();
+    if counts(Unit::GroundedPrompts) || !units(call).any(|(u, _)| u == Unit::WebSearches) {
+        return None;
+    }
+    unit_rate(Unit::GroundedPrompts, entry, row, call).filter(|rate| !rate.is_zero())
 }
 
 fn unit_rate(unit: Unit, entry: &Entry, row: &Row, call: &Call<'_>) -> Option<Rate> {

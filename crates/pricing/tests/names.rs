@@ -46,6 +46,22 @@ fireworks | accounts/fireworks/models/gpt-oss-120b              | gpt-oss-120b
 fireworks | accounts/acme/models/gpt-oss-120b                   | -
 ";
 
+/// <https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/> (`gen_ai.provider.name`)
+#[test]
+fn providers_have_the_names_that_telemetry_gives_them() {
+    for (name, model) in [
+        ("aws.bedrock", "amazon.nova-pro-v1:0"),
+        ("azure.ai.openai", "gpt-4o"),
+        ("gcp.gemini", "gemini-2.5-pro"),
+        ("gcp.vertex_ai", "gemini-2.5-pro"),
+        ("mistral_ai", "mistral-large-2512"),
+        ("moonshot_ai", "kimi-k3"),
+        ("x_ai", "grok-4.3"),
+    ] {
+        assert!(BOOK.model(name, model).is_some(), "{name}");
+    }
+}
+
 #[test]
 fn names_mean_the_models_that_are_certain() {
     for line in NAMES.trim().lines() {

@@ -33,6 +33,9 @@ id = "deaf"
 audio = true
 rate = [{ input = "1", output = "2", src = "list", checked = 2026-11-09 }]
 [[model]]
+id = "seer"
+rate = [{ input = "1", src = "list", checked = 2026-11-09 }]
+[[model]]
 id = "scribe"
 rate = [{ audio_seconds = "0.36/3600", src = "list", checked = 2026-11-09 }]
 [[model]]
@@ -47,6 +50,21 @@ id = "geo"
 when = { geo = "us" }
 models = ["m-*"]
 times = "1.1"
+src = "list"
+checked = 2026-11-09
+[[fee]]
+id = "prompt"
+unit = "grounded_prompts"
+models = ["seer"]
+each = "0.035"
+src = "list"
+checked = 2026-11-09
+[[fee]]
+id = "queries"
+unit = "web_searches"
+models = ["seer"]
+each = "0"
+free = true
 src = "list"
 checked = 2026-11-09
 [[fee]]
@@ -216,6 +234,15 @@ fn units_are_charged_by_the_piece() {
     assert_eq!(ask("cloud", "m-1", searched(2)).usd, Some(Usd::new(302, 2)));
     assert_eq!(ask("maker", "deaf", searched(2)).status, Status::Assumed);
     assert_eq!(ask("maker", "deaf", searched(0)).status, Status::Exact);
+    // Three queries are one prompt, which is what is charged, counted or not.
+    let mut counted = searched(3);
+    counted.set_unit(Unit::GroundedPrompts, Quantity::whole(1));
+    for usage in [searched(3), counted] {
+        let priced = ask("maker", "seer", usage);
+        assert_eq!(priced.usd, Some(Usd::new(1_035, 3)));
+        assert_eq!(priced.status, Status::Exact);
+    }
+    assert_eq!(ask("maker", "seer", searched(0)).usd, Some(Usd::from(1)));
     let mut spoken = Usage::new();
     spoken.set_unit(Unit::AudioSeconds, Quantity::thousandths(1_500));
     assert_eq!(
