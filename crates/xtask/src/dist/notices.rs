@@ -84,7 +84,7 @@ fn texts_of(package: &Value) -> Result<Vec<String>> {
     files.extend(named.map(|file| folder.join(file)));
     files.sort();
     files.dedup();
-    files.iter().map(|file| text_in(file)).collect()
+    files.iter().map(text_in).collect()
 }
 
 fn is_legal(path: &Path) -> bool {
