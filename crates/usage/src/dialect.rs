@@ -50,6 +50,8 @@ pub(crate) enum Field {
     AudioSeconds,
     /// How long the audio is, as a usage object tells it.
     BilledSeconds,
+    /// How many characters the provider charges.
+    BilledCharacters,
 
     /// The word by which a document or event says what it is.
     Kind,

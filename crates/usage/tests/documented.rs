@@ -495,7 +495,8 @@ fn predictions_are_embeddings_or_images() {
             format!("{VERTEX}/google/models/text-embedding-005:predict"),
             json!({"predictions": [embedding(7.0), embedding(5.0)],
                 "metadata": {"billableCharacterCount": 40}}),
-            json!({"model": "text-embedding-005", "usage": {"input": 12, "output": 0}}),
+            json!({"model": "text-embedding-005",
+                "usage": {"input": 12, "output": 0, "characters": 40}}),
         ),
         Row::json(
             imagen,

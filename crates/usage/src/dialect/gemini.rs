@@ -13,7 +13,8 @@
 //! within one turn are taken for the same turn's, so that the last holds.
 //! `predict` serves older embeddings, which count each text apart
 //! (<https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>:
-//! `predictions[].embeddings.statistics.token_count`), and images
+//! `predictions[].embeddings.statistics.token_count`; what is charged is
+//! `metadata.billableCharacterCount`), and images
 //! (<https://ai.google.dev/gemini-api/docs/imagen>).
 //! A batch (<https://ai.google.dev/gemini-api/docs/batch-api>) has the answers to requests that came
 //! inline in it once it has ended; answers that are written to a file are not told by it.
@@ -126,9 +127,15 @@ const PREDICTION: Node<Field> = Node::object(&[
     ("bytesBase64Encoded", Node::leaf(Field::Image)),
 ]);
 
+const BILLED: Node<Field> = Node::object(&[(
+    "billableCharacterCount",
+    Node::leaf(Field::BilledCharacters),
+)]);
+
 /// The answer of `predict`.
 pub(super) static PREDICT_SCHEMA: Node<Field> = Node::object(&[
     ("predictions", Node::array(&PREDICTION).named(Field::Usage)),
+    ("metadata", BILLED),
     ("error", Node::object(&[]).named(Field::Error)),
 ])
 .named(Field::Block);
@@ -191,6 +198,7 @@ pub(super) struct State {
     modality_tokens: u64,
     n_queries: u64,
     n_maps: u64,
+    n_characters: u64,
     /// The chunk at hand says why the answer ends.
     is_last: bool,
     /// The chunk at hand has a piece of a live turn.
@@ -214,6 +222,10 @@ impl State {
             }
             Field::ModalityTokens => match number(value) {
                 Some(n) => self.modality_tokens = n,
+                None => findings.trouble(Trouble::BadCount),
+            },
+            Field::BilledCharacters => match number(value) {
+                Some(n) => self.n_characters = n,
                 None => findings.trouble(Trouble::BadCount),
             },
             Field::Query => {
@@ -337,6 +349,9 @@ impl State {
     ) -> Result<(), Trouble> {
         let tool_use = counts.get(Count::ToolUseInput);
         let outcome = settle(counts, api, tool_use, usage);
+        if self.n_characters > 0 {
+            usage.set_unit(Unit::Characters, Quantity::whole(self.n_characters));
+        }
         if !self.is_grounded() {
             return outcome;
         }
