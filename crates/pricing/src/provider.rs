@@ -22,6 +22,7 @@ pub(crate) struct Provider {
     /// Units that some model of the provider is charged for.
     pub(crate) charged_units: Vec<Unit>,
     prefixes: Vec<Glob>,
+    suffixes: Vec<String>,
     routers: Vec<Glob>,
     /// The last file first; inherited models come last.
     layers: Vec<Layer>,
@@ -85,6 +86,7 @@ pub(crate) fn assemble(
         tier_facts: Vec::new(),
         charged_units: Vec::new(),
         prefixes: Vec::new(),
+        suffixes: Vec::new(),
         routers: Vec::new(),
         layers: Vec::new(),
         n_own: own.len(),
@@ -94,6 +96,7 @@ pub(crate) fn assemble(
         provider.tiers.extend(&file.header.tiers);
         provider.tier_facts.extend(file.header.tier_facts.clone());
         provider.prefixes.extend(file.header.prefixes.clone());
+        provider.suffixes.extend(file.header.suffixes.clone());
         provider.routers.extend(file.header.routers.clone());
     }
     let parents = parents(own, all, &mut problems);
@@ -129,7 +132,14 @@ impl Provider {
             let mut layers = self.layers.iter().enumerate();
             layers.find_map(|(n, layer)| Some((n, layer.names.find(name)?)))
         };
-        find(name).or_else(|| find(self.without_prefix(name)?))
+        find(name)
+            .or_else(|| find(self.without_prefix(name)?))
+            .or_else(|| find(self.without_suffix(&name.to_lowercase())?))
+    }
+
+    fn without_suffix<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let mut suffixes = self.suffixes.iter();
+        suffixes.find_map(|suffix| name.strip_suffix(suffix.as_str()))
     }
 
     fn without_prefix<'n>(&self, name: &'n str) -> Option<&'n str> {
