@@ -83,7 +83,6 @@ mod tests {
         app_includes_usage: false,
         usage_injected: false,
         asks_reasoning: false,
-        spoken_characters: None,
         body_bytes: 400,
         media_bytes: 0,
     };

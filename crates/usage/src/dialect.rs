@@ -458,7 +458,7 @@ impl Visitor<Field> for Reader {
         }
     }
 
-    fn text(&mut self, field: Field, raw: &[u8]) {
+    fn text(&mut self, field: Field, n_bytes: usize) {
         let kind = match field {
             Field::Content => TextKind::Answer,
             Field::CallText => TextKind::Call,
@@ -473,7 +473,7 @@ impl Visitor<Field> for Reader {
             }
             _ => return,
         };
-        self.findings.content(kind, raw.len());
+        self.findings.content(kind, n_bytes);
     }
 
     fn passed(&mut self, passed: Passed, span: Span) {

@@ -90,9 +90,9 @@ pub trait Visitor<F> {
         let _ = (field, container, at, is_empty);
     }
 
-    /// More bytes of a measured string, escapes as written; told piece by piece.
-    fn text(&mut self, field: F, raw: &[u8]) {
-        let _ = (field, raw);
+    /// So many more bytes of a measured string, escapes counted as written; told piece by piece.
+    fn text(&mut self, field: F, n_bytes: usize) {
+        let _ = (field, n_bytes);
     }
 
     /// A string or number outside every node, or a measured string, has ended.
@@ -532,8 +532,8 @@ impl<F: Copy> Scanner<F> {
     ) -> usize {
         let run = run::run(chunk.get(at..).unwrap_or_default(), self.is_escaped);
         self.is_escaped = run.is_escaped;
+        self.measure(purpose, run.n_bytes, visitor);
         let end = at + run.n_bytes;
-        self.measure(purpose, chunk.get(at..end).unwrap_or_default(), visitor);
         if run.ends {
             self.end_string(purpose, end, visitor);
         }
@@ -564,10 +564,10 @@ impl<F: Copy> Scanner<F> {
         end + 1
     }
 
-    fn measure(&self, purpose: Purpose, raw: &[u8], visitor: &mut impl Visitor<F>) {
+    fn measure(&self, purpose: Purpose, n_bytes: usize, visitor: &mut impl Visitor<F>) {
         let field = self.node.and_then(|node| node.field);
-        if let (Purpose::Measure, Some(field), false) = (purpose, field, raw.is_empty()) {
-            visitor.text(field, raw);
+        if let (Purpose::Measure, Some(field), 1..) = (purpose, field, n_bytes) {
+            visitor.text(field, n_bytes);
         }
     }
 

@@ -10,7 +10,6 @@ mod media;
 mod multipart;
 mod read;
 mod splice;
-mod spoken;
 mod write;
 
 use std::collections::BTreeMap;
@@ -64,8 +63,6 @@ pub struct RequestFacts {
     pub usage_injected: bool,
     /// Whether the app asked the model to reason.
     pub asks_reasoning: bool,
-    /// Characters of the text that shall be spoken; `None` where the body has none.
-    pub spoken_characters: Option<u64>,
     /// Bytes of body seen.
     pub body_bytes: u64,
     /// Bytes of it that are images, sound or files, as base64; to about 256 bytes each.

@@ -1,10 +1,8 @@
-//! What the request tells of a call whose answer has no place to say so: the model that served, the
-//! characters that were spoken.
+//! Which model served a call whose answer has no place to say so.
 
-use crate::bucket::{Quantity, Unit};
 use crate::detect::{Api, Target};
 use crate::request::RequestFacts;
-use crate::scan::{Scan, Trouble};
+use crate::scan::Scan;
 
 impl Scan {
     /// Takes the model that was asked for as the one that served, where the API's answers never
@@ -14,17 +12,6 @@ impl Scan {
         if self.model.is_none() && self.billable && !self.is_error && is_silent(target.api) {
             let asked = request.model.as_ref().or(target.path_model.as_ref());
             self.model = asked.cloned();
-        }
-    }
-
-    /// Counts the characters of speech that succeeded and whose answer counts nothing, which is how
-    /// models that are charged by them answer.
-    pub fn settle_characters(&mut self, target: &Target, request: &RequestFacts) {
-        let is_charged = self.billable && !self.is_error && self.usage.has_no_tokens();
-        let spoken = request.spoken_characters.filter(|n| *n > 0);
-        if let (Api::OpenAiAudio, true, Some(n)) = (target.api, is_charged, spoken) {
-            self.usage.set_unit(Unit::Characters, Quantity::whole(n));
-            self.trouble = self.trouble.filter(|t| *t != Trouble::UsageMissing);
         }
     }
 }

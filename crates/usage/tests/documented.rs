@@ -109,7 +109,6 @@ impl Row {
             .for_each(|chunk| scanner.push(chunk));
         let mut scan = scanner.finish();
         scan.settle_model(target, &facts);
-        scan.settle_characters(target, &facts);
         scan
     }
 
@@ -531,52 +530,6 @@ fn publishers_on_vertex_speak_chat_completions() {
             &[chunk(Value::Null, Value::Null), chunk(json!("stop"), usage)],
             streamed,
         ),
-    ]);
-}
-
-/// <https://platform.openai.com/docs/api-reference/audio/createSpeech>: the answer is sound, or for
-/// newer models a stream that tells tokens.
-#[test]
-fn speech_is_counted_by_what_was_to_be_spoken() {
-    let url = "api.openai.com /v1/audio/speech";
-    let request = r#"{"model": "tts-1", "input": "Gr\u00fc\u00dfe \"Welt\"", "voice": "alloy"}"#;
-    let done = json!({"type": "speech.audio.done", "usage": {"input_tokens": 14,
-        "output_tokens": 101, "total_tokens": 115}});
-    let spoken = Row {
-        request,
-        headers: &["audio/mpeg"],
-        body: vec![0xFF, 0xFB, 0x90, 0x44],
-        ..Row::json(
-            url,
-            Value::Null,
-            json!({"usage": {"characters": 12}, "source": "absent"}),
-        )
-    };
-    check([
-        Row {
-            request,
-            ..Row::events(
-                url,
-                &[done],
-                json!({"usage": {"input": 14, "output": 101}, "complete": true}),
-            )
-        },
-        Row {
-            request: r#"{"model": "tts-1", "input": null}"#,
-            expected: json!({"source": "absent", "trouble": "usage_missing"}),
-            headers: &["audio/mpeg"],
-            ..Row::json(url, Value::Null, Value::Null)
-        },
-        Row {
-            request,
-            status: 400,
-            ..Row::json(
-                url,
-                json!({"error": {"message": "x", "code": null}}),
-                json!({"source": "absent", "is_error": true, "billable": false}),
-            )
-        },
-        spoken,
     ]);
 }
 

@@ -105,7 +105,6 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
     }
     let mut scan = scanner.finish();
     scan.settle_model(&target, &facts);
-    scan.settle_characters(&target, &facts);
     let is_stream = facts.streams || scan.is_stream || is_event_stream(&head);
     found(&exchange.id, &target, &facts, is_stream, scan)
 }

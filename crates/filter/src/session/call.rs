@@ -170,7 +170,6 @@ impl Answer {
         if self.call.model_put().is_none() {
             scan.settle_model(&self.call.target, self.call.body.facts());
         }
-        scan.settle_characters(&self.call.target, self.call.body.facts());
         let outcome = outcome(self.call.status, self.ended, &scan);
         self.call.complete(site, &mut scan, self.ended);
         let mut event = self.call.event(site, &ending, now);

@@ -51,8 +51,8 @@ impl Visitor<&str> for Told {
         }
     }
 
-    fn text(&mut self, _: &str, raw: &[u8]) {
-        self.n_text_bytes += raw.len();
+    fn text(&mut self, _: &str, n_bytes: usize) {
+        self.n_text_bytes += n_bytes;
     }
 }
 

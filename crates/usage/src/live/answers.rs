@@ -210,8 +210,8 @@ impl Visitor<Field> for Answers {
         self.reader.close(field, container, at, is_empty);
     }
 
-    fn text(&mut self, field: Field, raw: &[u8]) {
-        self.reader.text(field, raw);
+    fn text(&mut self, field: Field, n_bytes: usize) {
+        self.reader.text(field, n_bytes);
     }
 
     fn passed(&mut self, passed: Passed, span: Span) {

@@ -32,8 +32,6 @@ pub(super) enum Field {
     Reasoning,
     /// The same, within an object that says it.
     ReasoningKind,
-    /// The text that shall be spoken.
-    Spoken,
 }
 
 /// One API's form of a request.
@@ -64,6 +62,7 @@ impl Form {
             Api::GeminiInteractions => &INTERACTIONS,
             Api::OpenAiEmbeddings
             | Api::OpenAiImages
+            | Api::OpenAiAudio
             | Api::OpenAiModerations
             | Api::OpenAiResponsesRetrieve
             | Api::OpenAiResponsesCompact
@@ -87,7 +86,6 @@ impl Form {
             | Api::CohereAudio
             | Api::OllamaEmbed
             | Api::Rerank => &UNLIMITED,
-            Api::OpenAiAudio => &AUDIO,
             Api::CohereChat | Api::CohereV1Chat => &COHERE,
             Api::OllamaChat | Api::OllamaGenerate => &OLLAMA,
             Api::WatsonxGenerate | Api::WatsonxEmbed => &WATSONX,
@@ -227,17 +225,6 @@ static RUN: Form = Form {
 /// Endpoints whose output has no limit, or none that is asked for, or one at a place of its own.
 static UNLIMITED: Form = Form {
     root: &Node::object(&[MODEL, STREAM, TIER, N]).named(Field::Root),
-    streams: false,
-    has_usage_option: false,
-    limit_parent: None,
-    limit: None,
-};
-
-/// Speech (<https://platform.openai.com/docs/api-reference/audio/createSpeech>); what is
-/// transcribed comes as a form.
-static AUDIO: Form = Form {
-    root: &Node::object(&[MODEL, STREAM, TIER, N, ("input", Node::text(Field::Spoken))])
-        .named(Field::Root),
     streams: false,
     has_usage_option: false,
     limit_parent: None,

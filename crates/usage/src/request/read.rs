@@ -17,11 +17,10 @@ use std::collections::BTreeMap;
 
 use super::form::{Field, Form};
 use super::splice::Splice;
-use super::spoken::CharCount;
 use super::write::{Members, json_string};
 use super::{Edits, RequestFacts};
 use crate::json::number::count_of;
-use crate::json::{Container, Passed, Span, Value, Visitor};
+use crate::json::{Container, Span, Value, Visitor};
 
 const OPTION: &str = r#""include_usage":true"#;
 const OPTIONS: &str = r#"{"include_usage":true}"#;
@@ -48,7 +47,6 @@ pub(super) struct Progress {
     /// Whether an output limit, or what should have been one, stands where limits stand.
     has_limit: bool,
     has_limit_parent: bool,
-    spoken: CharCount,
 }
 
 /// What the last `stream_options` is.
@@ -128,8 +126,7 @@ impl Wishes {
             | Field::Tools
             | Field::Choices
             | Field::Reasoning
-            | Field::ReasoningKind
-            | Field::Spoken => false,
+            | Field::ReasoningKind => false,
         }
     }
 }
@@ -143,7 +140,6 @@ impl Visitor<Field> for Reader<'_> {
         }
         match field {
             Field::Root => {}
-            Field::Spoken => self.facts.spoken_characters = None,
             Field::Model if self.names_model => self.model(value, span),
             Field::Model => {}
             Field::Stream => self.facts.streams = self.is_stream(value),
@@ -194,18 +190,6 @@ impl Visitor<Field> for Reader<'_> {
             (Field::Tier, _) => self.facts.service_tier = None,
             (Field::Stream, _) => self.facts.streams = false,
             _ => {}
-        }
-    }
-
-    fn text(&mut self, field: Field, raw: &[u8]) {
-        if field == Field::Spoken && !self.progress.has_ended {
-            self.progress.spoken.push(raw);
-        }
-    }
-
-    fn passed(&mut self, passed: Passed, _: Span) {
-        if passed == Passed::Text && !self.progress.has_ended {
-            self.facts.spoken_characters = Some(self.progress.spoken.take());
         }
     }
 
