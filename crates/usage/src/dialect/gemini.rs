@@ -16,6 +16,8 @@
 //! `predictions[].embeddings.statistics.token_count`; what is charged is
 //! `metadata.billableCharacterCount`), and images
 //! (<https://ai.google.dev/gemini-api/docs/imagen>).
+//! A batch (<https://ai.google.dev/gemini-api/docs/batch-api>) has the answers to requests that came
+//! inline in it once it has ended; answers that are written to a file are not told by it.
 //! <https://ai.google.dev/gemini-api/docs/pricing>: what grounding with Search or Maps reads is
 //! not charged as input.
 
@@ -32,6 +34,10 @@ use crate::scan::Trouble;
 const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
 }
+
+/// The header that tells the tier which served the call: where the one that was asked for has no
+/// room, it is the standard one (<https://ai.google.dev/gemini-api/docs/priority-inference>).
+pub(super) const TIER_HEADER: &str = "x-gemini-service-tier";
 
 const DETAIL: Node<Field> = Node::object(&[
     ("modality", Node::leaf(Field::Modality)),
@@ -130,6 +136,25 @@ const BILLED: Node<Field> = Node::object(&[(
 pub(super) static PREDICT_SCHEMA: Node<Field> = Node::object(&[
     ("predictions", Node::array(&PREDICTION).named(Field::Usage)),
     ("metadata", BILLED),
+    ("error", Node::object(&[]).named(Field::Error)),
+])
+.named(Field::Block);
+
+/// What one request of a batch was answered.
+const RESULT: Node<Field> = Node::object(&[
+    ("modelVersion", Node::leaf(Field::Model)),
+    ("candidates", Node::array(&GROUNDED)),
+    ("usageMetadata", USAGE),
+])
+.named(Field::BatchResult);
+const GROUNDED: Node<Field> = Node::object(&[("groundingMetadata", GROUNDING)]);
+const RESULT_ENTRY: Node<Field> = Node::object(&[("response", RESULT)]);
+const INLINED: Node<Field> = Node::object(&[("inlinedResponses", Node::array(&RESULT_ENTRY))]);
+
+/// A batch; what stands in its `response` stands in `metadata.output` too.
+pub(super) static BATCH_SCHEMA: Node<Field> = Node::object(&[
+    ("name", Node::leaf(Field::ResponseId)),
+    ("response", Node::object(&[("inlinedResponses", INLINED)])),
     ("error", Node::object(&[]).named(Field::Error)),
 ])
 .named(Field::Block);
@@ -255,6 +280,7 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field, container: Container) {
         match field {
             Field::Usage => findings.replace_usage(),
+            Field::BatchResult => self.end_result(findings),
             Field::Call => {
                 findings.has_content = true;
                 findings.tool_call();
@@ -285,6 +311,19 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// At the rates of batches, whatever tier the answer names.
+    fn end_result(&mut self, findings: &mut Findings) {
+        let counts = std::mem::take(&mut findings.counts);
+        findings.has_usage = false;
+        findings.service_tier = Some("batch".to_owned());
+        let (mut usage, mut billed) = (Usage::new(), None);
+        let outcome = self.settle(&counts, Api::GeminiGenerate, &mut usage, &mut billed);
+        findings.note(outcome);
+        (self.n_queries, self.n_maps) = (0, 0);
+        let model = findings.model.take();
+        findings.batch_result(model, billed.unwrap_or(usage));
     }
 
     fn end_detail(&self, findings: &mut Findings, count: Count) {
