@@ -185,15 +185,16 @@ impl Provider {
         let entries = || self.layers.iter().flat_map(|l| &l.entries);
         let mut problems = Vec::new();
         for file in own {
-            for modifier in &file.modifiers {
-                if !entries().any(|e| fits(&modifier.models, &e.model.id)) {
-                    problems.push(idle(file, format!("modifier {}", modifier.id)));
-                }
-            }
-            for fee in &file.fees {
-                if !entries().any(|e| fits(&fee.models, &e.model.id)) {
-                    problems.push(idle(file, format!("fee {}", fee.id)));
-                }
+            let modifiers = file.modifiers.iter();
+            let modifiers = modifiers.map(|m| (format!("modifier {}", m.id), &m.models));
+            let fees = file.fees.iter();
+            let fees = fees.map(|f| (format!("fee {}", f.id), &f.models));
+            for (place, models) in modifiers.chain(fees) {
+                let is_idle = |glob: &&Glob| {
+                    !entries().any(|e| fits(std::slice::from_ref(*glob), &e.model.id))
+                };
+                let idle_ones = models.iter().filter(is_idle);
+                problems.extend(idle_ones.map(|glob| idle(file, &place, glob)));
             }
         }
         if let Some(file) = own.last() {
@@ -359,11 +360,11 @@ fn charged_units(provider: &Provider, extras: &Extras) -> Vec<Unit> {
     units
 }
 
-fn idle(file: &PriceFile, place: String) -> Problem {
+fn idle(file: &PriceFile, place: &str, glob: &Glob) -> Problem {
     Problem {
         file: file.name.clone(),
-        place,
-        what: "`models` fits no model of this provider; correct or remove it".to_owned(),
+        place: place.to_owned(),
+        what: format!("`models`: \"{glob}\" fits the id of no model here; correct or remove it"),
     }
 }
 
