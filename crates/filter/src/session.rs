@@ -4,6 +4,7 @@
 //! no phase ever holds traffic back, the bounded tail of [`EventCutter`] aside.
 
 mod admission;
+mod bound;
 mod call;
 mod live;
 mod outcome;
@@ -26,6 +27,7 @@ use crate::ids::EventIds;
 use crate::shared::{Private, Shared};
 use crate::tags::impostors;
 
+pub use bound::Bound;
 use call::Call;
 use live::Conversation;
 
@@ -37,8 +39,8 @@ const EVENT_BYTES_USUAL: usize = 1024;
 pub struct Site {
     /// What the operator configured.
     pub config: PluginConfig,
-    /// Names for events.
-    pub ids: EventIds,
+    /// Names for events; the same for all that one plugin instance is ever configured as.
+    pub ids: Rc<EventIds>,
     /// The caller, where the peer proves nothing else.
     pub source: Source,
     /// What earlier answers taught about each model's tokens.
@@ -53,10 +55,10 @@ pub struct Site {
 
 impl Site {
     /// A site whose calls have taught nothing yet, that knows no budgets and no other workers.
-    pub fn new(config: PluginConfig, ids: EventIds, source: Source) -> Site {
+    pub fn new(config: PluginConfig, ids: impl Into<Rc<EventIds>>, source: Source) -> Site {
         Site {
             config,
-            ids,
+            ids: ids.into(),
             source,
             calibrations: Calibrations::default(),
             decoders: DecoderPool::default(),

@@ -31,8 +31,9 @@ const TICKS_A_TURN: u32 = TICK_MS / HURRIED_TICK_MS;
 /// One plugin instance in one VM.
 #[derive(Debug)]
 pub struct Worker {
-    /// What sessions need; `None` where the configuration cannot be used, so nothing is metered.
-    pub site: RefCell<Option<Site>>,
+    /// What calls that begin need; `None` where the configuration cannot be used, so that nothing is
+    /// metered.
+    pub site: RefCell<Option<Rc<Site>>>,
     /// Events on their way.
     pub queue: RefCell<Queue>,
     /// Counts not yet told to the host.

@@ -30,6 +30,7 @@ impl ResponseHead {
         "x-amzn-bedrock-cache-read-input-token-count",
         "x-amzn-bedrock-cache-write-input-token-count",
         "x-amzn-bedrock-service-tier",
+        "x-gemini-service-tier",
     ];
 
     /// The value of that header (name in lower case).
@@ -57,6 +58,7 @@ pub struct UsageScanner {
     is_retrieval: bool,
     is_asked_to_stream: bool,
     is_error_status: bool,
+    n_spoken: Option<u64>,
     n_body_bytes: u64,
     decoder: Decoder,
     framing: Framing,
@@ -89,6 +91,7 @@ impl UsageScanner {
             is_retrieval: target.is_retrieval,
             is_asked_to_stream: request.streams,
             is_error_status: head.is_error(),
+            n_spoken: request.n_spoken,
             n_body_bytes: 0,
             decoder,
             framing: Framing::new(head.header("content-type"), request.streams),
@@ -140,6 +143,7 @@ impl UsageScanner {
             is_told_later: self.api.is_told_later(),
             is_error_status: self.is_error_status,
             complete,
+            n_spoken: self.n_spoken,
             is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),
             relayed,
         })

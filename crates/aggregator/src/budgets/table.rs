@@ -52,11 +52,12 @@ impl Budgets {
 impl Shared {
     /// Makes the table anew where it may have changed.
     pub(super) fn publish(&self) {
+        let unix_ms = clock::now().as_unix_ms();
         let mut state = self.state();
+        state.turn(unix_ms, clock::since_boot_ms());
         if !std::mem::take(&mut state.is_table_old) {
             return;
         }
-        let unix_ms = clock::now().as_unix_ms();
         let budgets = self.entries(&state, unix_ms);
         let first = u64::from(state.boot()) << VERSION_BITS;
         // Under the lock, so that no older table takes the place of a newer one.
@@ -94,10 +95,12 @@ impl Shared {
                 self.metrics.budget_keys_untold_total.inc();
                 break;
             }
+            let resets = state.resets(account, tier);
             entry.reached.push(KeyState {
                 key: account.key.clone(),
                 tier,
-                reset_at: Timestamp::from_unix_ms(account.cell.end),
+                reset_at: resets.all,
+                tier_resets: resets.each,
             });
         }
         for entry in &mut entries {
