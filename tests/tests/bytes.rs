@@ -7,7 +7,7 @@ use tollmesh_tests::{Answer, Ended, Exchange, Mesh, Shared, Usage, usage, vm_mem
 /// Bytes of a burst: many times what a proxy's buffers take.
 const BURST_BYTES: usize = 16 << 20;
 
-/// What a burst may leave in the VMs, bytes: a slice of 64 KiB, the same with something cut out, and
+/// What a burst may leave in the VMs, bytes: a slice of 128 KiB, the same with something cut out, and
 /// what room for them adds to memories that grow by pages.
 const BURST_LINEAR_BYTES_MAX: u64 = 512 << 10;
 

@@ -6,9 +6,9 @@
 //! ends only: of a chunk in which something may change, each slice is therefore taken off the front,
 //! and what becomes of it is put at the back; when all slices have gone round, they are in order.
 
-/// The most of a chunk that is at hand at a time, bytes: a page of a VM's memory. It takes less than
-/// that to say anything, and each slice costs two or three host calls.
-pub const SLICE_BYTES_MAX: usize = 64 * 1024;
+/// The most of a chunk that is at hand at a time, bytes. Each slice costs two or three host calls, so
+/// that what is usually read at a time should be one: a burst of five hundred events has some 100 KB.
+pub const SLICE_BYTES_MAX: usize = 128 * 1024;
 
 /// A buffer of the host's that holds one chunk.
 pub trait Buffer {

@@ -28,7 +28,7 @@ const POOL_BYTES_MAX: u64 = 64 << 20;
 const GZIP_STREAMS_MAX: usize = 1000;
 /// What a long body may leave in a VM: a slice of what Envoy reads at a time, the same with an event
 /// cut out, a stream, and what room for them adds to a memory that grows by pages.
-const LONG_LINEAR_BYTES_MAX: u64 = 256 << 10;
+const LONG_LINEAR_BYTES_MAX: u64 = 512 << 10;
 /// What a long body may leave in Envoy: the slack of a heap that gives pages back late.
 const LONG_RESIDENT_BYTES_MAX: u64 = 16 << 20;
 const MIB: f64 = (1 << 20) as f64;
