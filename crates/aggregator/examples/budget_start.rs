@@ -12,6 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tollmesh_aggregator::budgets::Budgets;
 use tollmesh_aggregator::budgets::store::MemoryStore;
+use tollmesh_aggregator::ledger::budgets::{Grant, SpendKey, Step};
 use tollmesh_aggregator::ledger::{Ledger, LedgerOptions};
 use tollmesh_aggregator::metrics::Metrics;
 use tollmesh_aggregator::prices::Prices;
@@ -20,6 +21,8 @@ use tollmesh_aggregator::prices::Prices;
 const DAY_MS: i64 = 86_400_000;
 /// Days of which the ledger holds accounts.
 const DAYS: i64 = 100;
+/// Accounts in one transaction.
+const BATCH: usize = 20_000;
 const BUDGETS: &str =
     "[[budget]]\nname = \"user\"\nper = [\"user\"]\nlimit = \"9 USD\"\nwindow = \"day\"\n";
 
@@ -33,7 +36,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         begin(dir, "an empty ledger").await?;
-        fill(&dir.join("state/ledger.db"), n_accounts)?;
+        fill(&dir.join("state"), n_accounts).await?;
         begin(dir, &format!("{n_accounts} accounts")).await?;
         begin(dir, "the same again").await
     })
@@ -64,17 +67,31 @@ async fn begin(dir: &Path, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn fill(file: &Path, n_accounts: i64) -> Result<()> {
-    let connection = rusqlite::Connection::open(file)?;
-    let id: String = connection.query_row("SELECT id FROM budgets", [], |row| row.get(0))?;
+/// Writes the accounts, as a store's grants are noted.
+async fn fill(state: &Path, n_accounts: i64) -> Result<()> {
+    let file = rusqlite::Connection::open(state.join("ledger.db"))?;
+    let id: String = file.query_row("SELECT id FROM budgets", [], |row| row.get(0))?;
+    drop(file);
+    let budget: Arc<str> = id.into();
+    let ledger = Ledger::open(LedgerOptions::new(state))?;
     let today_ms = jiff::Timestamp::now().as_millisecond() / DAY_MS * DAY_MS;
-    connection.execute(
-        "INSERT INTO budget_spend (budget, key, window_ms, end_ms, amount, denied, granted, memory)
-         WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1)
-         SELECT ?2, '[\"user-' || (i / ?3) || '\"]', ?4 - (i % ?3) * ?5, ?4 - (i % ?3 - 1) * ?5,
-             1000000, 0, 0, ''
-         FROM n",
-        rusqlite::params![n_accounts, id, DAYS, today_ms, DAY_MS],
-    )?;
+    for first in (0..n_accounts).step_by(BATCH) {
+        let last = (first + BATCH as i64).min(n_accounts);
+        let grants = (first..last).map(|n| {
+            let window_ms = today_ms - n % DAYS * DAY_MS;
+            Grant {
+                at: SpendKey {
+                    budget: Arc::clone(&budget),
+                    key: format!("[\"user-{}\"]", n / DAYS).into(),
+                    window_ms,
+                },
+                end_ms: window_ms + DAY_MS,
+                granted: 0,
+                memory: String::new(),
+            }
+        });
+        ledger.budgets(Step::Grants(grants.collect())).await?;
+    }
+    ledger.close().await;
     Ok(())
 }

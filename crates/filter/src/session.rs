@@ -31,9 +31,6 @@ pub use bound::Bound;
 use call::Call;
 use live::Conversation;
 
-/// What most events need as JSON, so that writing one allocates once.
-const EVENT_BYTES_USUAL: usize = 1024;
-
 /// What every call of one plugin instance shares.
 #[derive(Debug)]
 pub struct Site {
@@ -487,11 +484,9 @@ impl Effects {
         if let Some(kind) = trouble {
             self.counts.push((Counter::Trouble(kind), 1));
         }
-        let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
-        let written = serde_json::to_writer(&mut json, event).is_ok();
-        match String::from_utf8(json).ok().filter(|_| written) {
-            Some(json) => self.events.push(json),
-            None => self.counts.push((Counter::Faults, 1)),
+        match event.to_json() {
+            Ok(json) => self.events.push(json),
+            Err(_) => self.counts.push((Counter::Faults, 1)),
         }
     }
 }

@@ -229,7 +229,12 @@ pub struct StreamClock(Option<(Timestamp, Instant)>);
 impl StreamClock {
     /// Now.
     pub fn now(&mut self) -> Timestamp {
-        let (began, since) = *self.0.get_or_insert_with(|| (now(), Instant::now()));
+        // Each look at a clock is a host call, so the first one looks at each clock once.
+        let Some((began, since)) = self.0 else {
+            let began = now();
+            self.0 = Some((began, Instant::now()));
+            return began;
+        };
         let ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
         Timestamp::from_unix_ms(began.as_unix_ms().saturating_add(ms))
     }

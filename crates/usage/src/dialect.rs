@@ -144,7 +144,7 @@ impl Reader {
         findings.response_id.clone_from(&target.path_response_id);
         let quirks = Quirks::of(&target.provider, target.api);
         Reader {
-            dialect: dialect_of(target.api, quirks),
+            dialect: dialect_of(target, quirks),
             api: target.api,
             quirks,
             findings,
@@ -317,8 +317,8 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
     }
 }
 
-fn dialect_of(api: Api, quirks: Quirks) -> Dialect {
-    match api {
+fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
+    match target.api {
         Api::OpenAiChat
         | Api::OpenAiCompletions
         | Api::OpenAiEmbeddings
@@ -330,7 +330,7 @@ fn dialect_of(api: Api, quirks: Quirks) -> Dialect {
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate
-        | Api::Rerank => Dialect::OpenAi(openai::State::new(api, quirks)),
+        | Api::Rerank => Dialect::OpenAi(openai::State::new(target.api, quirks)),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
@@ -356,7 +356,7 @@ fn dialect_of(api: Api, quirks: Quirks) -> Dialect {
         | Api::BedrockInvoke
         | Api::BedrockInvokeStream
         | Api::BedrockCountTokens
-        | Api::BedrockApplyGuardrail => Dialect::Bedrock(Box::default()),
+        | Api::BedrockApplyGuardrail => Dialect::Bedrock(Box::new(bedrock::State::new(target))),
         Api::CohereChat
         | Api::CohereV1Chat
         | Api::CohereEmbed

@@ -201,9 +201,14 @@ impl Json {
             splice: self.splicer.as_mut().map(|s| s.start(chunk, base)),
         };
         self.scanner.push(chunk, &mut reader);
+        let has_ended = reader.progress.has_ended();
+        let splice = reader.splice?;
+        if has_ended {
+            return splice.finish_last();
+        }
         let at_hand = self.scanner.at_hand();
         let withheld = at_hand.filter(|(field, _)| self.wishes.may_replace(*field));
-        reader.splice?.finish(withheld.map(|(_, from)| from))
+        splice.finish(withheld.map(|(_, from)| from))
     }
 }
 

@@ -606,6 +606,47 @@ fn converse_tells_router_tier_and_exceptions() {
     ]);
 }
 
+/// <https://github.com/earendil-works/pi/issues/8752>, <https://github.com/maximhq/bifrost/pull/6942>
+#[test]
+fn streams_of_openais_models_on_bedrock_count_the_cache_in_the_input() {
+    let told = |model: &str, input: u64, read: u64, written: u64, net: u64| {
+        let usage = json!({"inputTokens": input, "outputTokens": 19,
+            "totalTokens": input + read + written + 19, "cacheReadInputTokens": read,
+            "cacheWriteInputTokens": written});
+        let expected = json!({"model": model, "finish_reason": "end_turn", "tool_calls": 0,
+            "usage": {"input": net, "cache_read": read, "cache_write": written, "output": 19}});
+        let mut streamed = expected.clone();
+        streamed["complete"] = json!(true);
+        let streamed = Row::messages(
+            format!("{BEDROCK}/{model}/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                ("messageStop", json!({"stopReason": "end_turn"})),
+                ("metadata", json!({"usage": usage})),
+            ],
+            streamed,
+        );
+        let whole = Row::json(
+            format!("{BEDROCK}/{model}/converse"),
+            json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+                "stopReason": "end_turn", "usage": usage}),
+            expected,
+        );
+        (streamed, whole)
+    };
+    let (streamed, _) = told("openai.gpt-5.6", 4995, 0, 4993, 2);
+    streamed.check();
+    let (streamed, _) = told("us.openai.gpt-5.6", 12401, 8367, 4032, 2);
+    streamed.check();
+    // As the reference has it.
+    let (streamed, whole) = told("openai.gpt-5.6", 2, 8367, 4032, 2);
+    check([streamed, whole]);
+    let (_, whole) = told("openai.gpt-5.6", 5000, 8, 4, 5000);
+    whole.check();
+    let (streamed, whole) = told("us.anthropic.claude-opus-4-8", 5000, 8, 4, 5000);
+    check([streamed, whole]);
+}
+
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html> (Jamba, gpt-oss,
 /// Titan, Stability, Claude), `…/APIReference/API_runtime_InvokeModel.html` (headers)
 #[test]

@@ -257,6 +257,16 @@ fn reasoning_lies_where_the_total_says() {
         usage("gateway.internal", on_top, wanted.clone()),
         usage("r.services.ai.azure.com", on_top, wanted.clone()),
         usage("aiplatform.googleapis.com", on_top, wanted),
+        usage(
+            "gateway.internal",
+            r#"{"prompt_tokens":3110,"completion_tokens":673,"total_tokens":4691,"completion_tokens_details":{"reasoning_tokens":909}}"#,
+            json!({"input": 3110, "output": 672, "reasoning": 909}),
+        ),
+        usage(
+            "gateway.internal",
+            r#"{"prompt_tokens":21,"completion_tokens":0,"total_tokens":81,"completion_tokens_details":{"reasoning_tokens":60}}"#,
+            json!({"input": 21, "output": 0, "reasoning": 60}),
+        ),
         row(
             "https://docs.perplexity.ai/docs/getting-started/pricing",
             "api.perplexity.ai",

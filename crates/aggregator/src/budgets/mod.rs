@@ -17,6 +17,7 @@ pub mod recount;
 pub mod replay;
 mod reserve;
 mod resets;
+mod room;
 mod show;
 mod state;
 pub mod store;
@@ -208,6 +209,8 @@ fn adopted(budget: &Arc<Budget>, now_ms: i64) -> Adopted {
     Adopted {
         id: Arc::clone(&budget.id),
         measure: charger::measure(&budget.policy.limit),
+        keys_max: state::KEYS_MAX,
+        others: state::others(budget),
         windows: past.into_iter().collect(),
     }
 }

@@ -128,7 +128,7 @@ impl State {
         if is_known || n_keys < KEYS_MAX {
             return (at, key);
         }
-        let key: Vec<String> = key.iter().map(|_| OVERFLOW.to_owned()).collect();
+        let key = overflow(budget);
         (spend_key(budget, &key, cell), key)
     }
 
@@ -579,6 +579,17 @@ impl State {
 /// When the call of that reservation was let go ahead, in milliseconds since 1970.
 pub fn admitted_ms(id: ReservationId) -> i64 {
     i64::try_from(id.number >> NUMBER_BITS).unwrap_or(i64::MAX)
+}
+
+/// The values of the account that keys without an own one share.
+fn overflow(budget: &Budget) -> Vec<String> {
+    budget.per.iter().map(|_| OVERFLOW.to_owned()).collect()
+}
+
+/// The same as the ledger has them.
+pub fn others(budget: &Budget) -> Arc<str> {
+    let values: Vec<Option<String>> = overflow(budget).into_iter().map(Some).collect();
+    crate::ledger::budgets::key_text(&values).into()
 }
 
 fn spend_key(budget: &Arc<Budget>, key: &[String], cell: Span) -> SpendKey {

@@ -390,6 +390,9 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
         // counted.
         Some(produced) if produced == with_reasoning => Some(produced),
         Some(produced) if produced == output && quirks.total_tells_reasoning => Some(output),
+        // It cannot lie within a smaller whole; some gateways' totals are off by a token or two
+        // (https://github.com/vectorize-io/hindsight/pull/3920).
+        Some(produced) if reasoning > output && produced >= reasoning => Some(produced),
         _ if quirks.reasoning_is_additional || is_beside_searches => Some(with_reasoning),
         Some(produced) if quirks.output_from_total => Some(produced.max(output)),
         _ => Some(output),

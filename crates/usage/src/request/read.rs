@@ -51,6 +51,13 @@ pub(super) struct Progress {
     spoken: Characters,
 }
 
+impl Progress {
+    /// Whether nothing that comes is edited any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+}
+
 /// What the last `stream_options` is.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Options {
