@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::outbox;
+use crate::ledger::peaks;
 use crate::ledger::rollup::HOUR_MS;
 
 /// The key in `meta` under which the end of the newest deleted hour stands, in milliseconds.
@@ -37,6 +38,7 @@ pub fn delete_some(
         .execute(params![hour_ms, PRUNE_ROWS_MAX])?;
     if n > 0 {
         note(connection, hour_ms)?;
+        peaks::forget(connection)?;
     }
     connection
         .prepare_cached(
