@@ -124,6 +124,7 @@ impl Root {
         let Some(body) = due else {
             return;
         };
+        let timeout_ms = self.worker.queue.borrow().patience_ms(timeout_ms);
         if self.worker.post("/v1/events", &body, timeout_ms).is_err() {
             self.settle(&Answer::read(None, None, &[]));
         }

@@ -260,13 +260,16 @@ pub struct Rejected {
 }
 
 /// The answer to `POST /v1/events`, sent only after the ledger's commit.
+///
+/// Its counts are never left out: an answer of success without them is somebody else's, and
+/// acknowledges nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct EventsReply {
     /// Events that are now in the ledger.
     pub accepted: u64,
     /// Events that already were.
     pub duplicate: u64,
     /// Events in quarantine.
+    #[serde(default)]
     pub rejected: Vec<Rejected>,
 }

@@ -106,8 +106,11 @@ impl Ingest {
     async fn reservations(&self, request: Request<Incoming>) -> Answer {
         let _working = self.activity.begin();
         let body = collect(request, RESERVATION_BYTES_MAX).await?;
+        let timer = self.metrics.budget_reservation_seconds.start_timer();
         let reservation = decisions::reservation(&body)?;
-        json(StatusCode::OK, &self.budgets.reserve(&reservation).await)
+        let answer = json(StatusCode::OK, &self.budgets.reserve(&reservation).await);
+        timer.observe_duration();
+        answer
     }
 
     async fn decisions(&self, query: Option<&str>) -> Answer {

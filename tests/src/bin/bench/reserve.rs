@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, http::request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -48,27 +48,69 @@ pub fn measure(tollmesh: &Path, span: Duration) -> anyhow::Result<()> {
     runtime.block_on(call_for(ingest, Duration::from_secs(3), "warm"))?;
     let process = aggregator.process().context("the aggregator runs")?;
     let cpu_before = process.cpu_time()?;
+    let taken_before = Taken::read(&aggregator)?;
     let waits = runtime.block_on(call_for(ingest, span, "run"))?;
     let cpu = process.cpu_time()? - cpu_before;
-    let p99 = quantile(waits.clone(), 0.99);
-    let verdict = if p99 <= P99_MICROS_MAX {
+    let taken = Taken::read(&aggregator)?.since(&taken_before);
+    let verdict = if taken.part_in_time() >= 0.99 {
         "met"
     } else {
         "missed"
     };
-    println!("{p99:>12.0} us p99 of an admission (goal {P99_MICROS_MAX}: {verdict})");
-    println!("{:>12.0} us median of the same", median(waits.clone()));
-    let per_call = cpu.as_secs_f64() * 1e6 / waits.len() as f64;
+    println!(
+        "{:>12.2} % of the admissions within {P99_MICROS_MAX} us at the aggregator (goal 99: {verdict})",
+        100.0 * taken.part_in_time()
+    );
+    for (what, waits) in [
+        ("an admission, as its client waits", &waits.admission),
+        ("an answer that decides nothing, beside it", &waits.nothing),
+    ] {
+        let (p50, p99) = (median(waits.clone()), quantile(waits.clone(), 0.99));
+        println!("{p50:>12.0} us median, {p99:.0} us p99 of {what}");
+    }
+    let per_call = cpu.as_secs_f64() * 1e6 / waits.admission.len() as f64;
     println!("{per_call:>12.0} us of the aggregator's CPU a call, its event and row included");
     Ok(())
 }
 
-/// Calls for that long; how long each waited, in microseconds.
-async fn call_for(
-    ingest: SocketAddr,
-    span: Duration,
-    name: &'static str,
-) -> anyhow::Result<Vec<f64>> {
+/// How many admissions the aggregator has answered, and how many of them in time.
+struct Taken {
+    all: f64,
+    in_time: f64,
+}
+
+impl Taken {
+    fn read(aggregator: &Aggregator) -> anyhow::Result<Taken> {
+        let metrics = aggregator.metrics()?;
+        let family = "tollmesh_budget_reservation_seconds";
+        let le = (P99_MICROS_MAX / 1e6).to_string();
+        Ok(Taken {
+            all: metrics.sum(&format!("{family}_count"), &[]),
+            in_time: metrics.sum(&format!("{family}_bucket"), &[&format!("le=\"{le}\"")]),
+        })
+    }
+
+    fn since(&self, before: &Taken) -> Taken {
+        Taken {
+            all: self.all - before.all,
+            in_time: self.in_time - before.in_time,
+        }
+    }
+
+    fn part_in_time(&self) -> f64 {
+        self.in_time / self.all
+    }
+}
+
+/// How long clients waited, in microseconds.
+#[derive(Default)]
+struct Waits {
+    admission: Vec<f64>,
+    nothing: Vec<f64>,
+}
+
+/// Calls for that long.
+async fn call_for(ingest: SocketAddr, span: Duration, name: &'static str) -> anyhow::Result<Waits> {
     let every = Duration::from_secs(N_WORKERS.into()) / PER_SECOND;
     let begin = Instant::now();
     let mut workers = JoinSet::new();
@@ -76,9 +118,11 @@ async fn call_for(
         let first = begin + every * n / N_WORKERS;
         workers.spawn(work(ingest, n, name, first, every, begin + span));
     }
-    let mut waits = Vec::new();
+    let mut waits = Waits::default();
     while let Some(worker) = workers.join_next().await {
-        waits.extend(worker??);
+        let of_worker = worker??;
+        waits.admission.extend(of_worker.admission);
+        waits.nothing.extend(of_worker.nothing);
     }
     Ok(waits)
 }
@@ -90,10 +134,10 @@ async fn work(
     first: Instant,
     every: Duration,
     end: Instant,
-) -> anyhow::Result<Vec<f64>> {
+) -> anyhow::Result<Waits> {
     let mut asking = connect(ingest).await?;
     let mut settling = connect(ingest).await?;
-    let (mut waits, mut settled) = (Vec::new(), Vec::new());
+    let (mut waits, mut settled) = (Waits::default(), Vec::new());
     let mut due = first;
     let mut n = 0_u32;
     while due < end {
@@ -102,7 +146,7 @@ async fn work(
         let body = reservation(&id, n % 100);
         let asked = Instant::now();
         let answer = post(&mut asking, "/v1/reservations", body).await?;
-        waits.push(asked.elapsed().as_secs_f64() * 1e6);
+        waits.admission.push(asked.elapsed().as_secs_f64() * 1e6);
         let answer: serde_json::Value = serde_json::from_slice(&answer)?;
         let reservation_id = answer["reservation_id"].as_str();
         let reservation_id = reservation_id.with_context(|| format!("not allowed: {answer}"))?;
@@ -112,6 +156,11 @@ async fn work(
             let batch = format!("{{\"v\":1,\"node\":{{\"id\":\"bench\"}},\"events\":[{events}]}}");
             post(&mut settling, "/v1/events", batch).await?;
         }
+        // The same way there and back without any work, for comparison.
+        tokio::time::sleep_until((due + every / 2).into()).await;
+        let asked = Instant::now();
+        ask(&mut asking, Request::get("/nothing"), String::new()).await?;
+        waits.nothing.push(asked.elapsed().as_secs_f64() * 1e6);
         due += every;
         n += 1;
     }
@@ -182,19 +231,27 @@ async fn post(
     path: &str,
     body: String,
 ) -> anyhow::Result<Bytes> {
-    let request = Request::post(path)
-        .header("host", "tollmesh")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status().as_u16();
-    let words = response.into_body().collect().await?.to_bytes();
+    let (status, words) = ask(sender, Request::post(path), body).await?;
     ensure!(
         status == 200,
         "{status}: {}",
         String::from_utf8_lossy(&words)
     );
     Ok(words)
+}
+
+async fn ask(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: request::Builder,
+    body: String,
+) -> anyhow::Result<(u16, Bytes)> {
+    let request = request
+        .header("host", "tollmesh")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
 }
 
 #[cfg(test)]
