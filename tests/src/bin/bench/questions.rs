@@ -66,22 +66,38 @@ const QUESTIONS: &[Question] = &[
         None,
     ),
     Question::new("spend by pod and team", "spend?by=pod,team", GOAL_OF_ANY),
-    Question::new("dearest calls", "requests?sort=cost&within=800ms", GOAL_OF_ANY),
+    Question::new(
+        "dearest calls",
+        "requests?sort=cost&within=800ms",
+        GOAL_OF_ANY,
+    ),
     Question::new("longest calls", "requests?sort=duration", GOAL_OF_ANY),
     Question::new(
         "dearest calls of one user",
         "requests?sort=cost&where=user:user-7&within=800ms",
         GOAL_OF_ANY,
     ),
-    Question::new("dearest traces", "traces?sort=cost&within=800ms", GOAL_OF_ANY),
+    Question::new(
+        "dearest traces",
+        "traces?sort=cost&within=800ms",
+        GOAL_OF_ANY,
+    ),
     Question::new(
         "dearest traces of a day",
         "traces?sort=cost&limit=50&from=2026-11-21T00:00:00Z",
         GOAL_OF_ANY,
     ),
-    Question::new("sessions by user", "sessions?tag=user&within=800ms", GOAL_OF_ANY),
+    Question::new(
+        "sessions by user",
+        "sessions?tag=user&within=800ms",
+        GOAL_OF_ANY,
+    ),
     Question::new("outcomes", "outcomes?by=feature&within=800ms", GOAL_OF_ANY),
-    Question::new("spend by how calls ended", "spend?by=finish_reason&within=800ms", GOAL_OF_ANY),
+    Question::new(
+        "spend by how calls ended",
+        "spend?by=finish_reason&within=800ms",
+        GOAL_OF_ANY,
+    ),
 ];
 
 /// An aggregator on the ledger.
@@ -190,9 +206,9 @@ impl Asked {
             hour: "2026-11-22T10",
         };
         let (per_second, per_batch) = PACED;
-        let sending = self.runtime.spawn(async move {
-            load.send_paced(per_second, per_batch, LOAD_SPAN).await
-        });
+        let sending = self
+            .runtime
+            .spawn(async move { load.send_paced(per_second, per_batch, LOAD_SPAN).await });
         let (mut scrapes, mut answers) = (Vec::new(), Vec::new());
         while !sending.is_finished() {
             let started = Instant::now();

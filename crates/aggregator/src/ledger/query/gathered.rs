@@ -1,6 +1,7 @@
 //! Traces and sessions gathered from their rows, in two passes: the first orders all of them by the
 //! little that the order needs, the second reads everything about the few that are on the page.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,7 +12,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::ledger::codes;
 use crate::ledger::query::filter::Span;
-use crate::ledger::query::looked::{Hours, Lines, LookedAt, Patience};
+use crate::ledger::query::looked::{Hours, Lines, Looked, Patience};
 use crate::ledger::query::rolled::{Unit, UnitRow, UnitSort, UnitsQuery};
 use crate::ledger::query::scope::{Dialect, Scope, Table};
 use crate::ledger::rollup::HOUR_MS;
@@ -20,6 +21,9 @@ use crate::money::PicoSum;
 /// What a unit is ordered by, and its id; no two are equal.
 pub type Place = (i128, String);
 
+/// A unit with its place.
+pub type Placed = (Place, UnitRow);
+
 /// The units after that place, at most `n_max`, in their order.
 pub fn units(
     connection: &Connection,
@@ -27,9 +31,9 @@ pub fn units(
     after: Option<&Place>,
     n_max: usize,
     patience: Patience,
-) -> rusqlite::Result<(Vec<(Place, UnitRow)>, Option<LookedAt>)> {
+) -> rusqlite::Result<Looked<Vec<Placed>>> {
     if !has_any(connection, &query.unit)? {
-        return Ok((Vec::new(), None));
+        return Ok(Looked::wholly(Vec::new()));
     }
     let lines = Lines::of(&query.filters, "1");
     let mut hours = Hours::of(connection, query.span)?;
@@ -37,7 +41,7 @@ pub fn units(
     let mut looked = Vec::new();
     // The second pass may have to read the same rows again.
     let patience = patience.half();
-    while let Some((hour, span)) = hours.next(patience) {
+    while let Some((hour, span)) = hours.next(connection, patience)? {
         let is_empty = match &lines {
             Some(lines) => lines.most(connection, hour)?.is_none(),
             None => false,
@@ -55,7 +59,10 @@ pub fn units(
         }
     }
     let places = chosen.into_iter().map(|unit| (unit.key, unit.id));
-    Ok((places.zip(page.rows).collect(), hours.looked_at()))
+    Ok(Looked {
+        answer: places.zip(page.rows).collect(),
+        at: hours.looked_at(),
+    })
 }
 
 /// Whether any call can be of such a unit.
@@ -103,9 +110,8 @@ impl Owners {
         tags: &[String],
         tag_set: i64,
     ) -> rusqlite::Result<Option<&str>> {
-        if !self.by_tag_set.contains_key(&tag_set) {
-            let owner = Owners::find(connection, tags, tag_set)?;
-            self.by_tag_set.insert(tag_set, owner);
+        if let Entry::Vacant(place) = self.by_tag_set.entry(tag_set) {
+            place.insert(Owners::find(connection, tags, tag_set)?);
         }
         Ok(self.known(tag_set))
     }

@@ -8,10 +8,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rusqlite::{Connection, params_from_iter};
+use tollmesh_wire::Timestamp;
 
 use crate::ledger::peaks::Rank;
 use crate::ledger::query::filter::Span;
-use crate::ledger::query::looked::{self, Lines, Looked, LookedAt, Patience};
+use crate::ledger::query::looked::{self, Lines, Looked, LookedAt, Patience, Slices};
 use crate::ledger::query::requests::{RequestsQuery, Sort, sort_key};
 use crate::ledger::query::scope::{Dialect, Scope, Table};
 use crate::ledger::rollup::HOUR_MS;
@@ -40,8 +41,14 @@ pub fn ranks(
     }
     let lines = Lines::of(&query.filters, sum_of(query.sort));
     let mut bounds = bounds(connection, query, after)?;
-    let (of_hours, mut n_looked) = (bounds.len() as u64, 0);
-    let mut at = None;
+    let mut hours = Looking {
+        query,
+        after,
+        patience,
+        slices: None,
+        n_looked: 0,
+    };
+    let of_hours = bounds.len() as u64;
     while let Some(bound) = bounds.pop() {
         if !found.may_take(bound.most) {
             break;
@@ -50,22 +57,57 @@ pub fn ranks(
             bounds.extend(lowered(connection, lines, bound, query.sort)?);
             continue;
         }
-        if n_looked > 0 && patience.is_over() {
-            at = Some(LookedAt {
-                hours: n_looked,
+        if let Some(from) = hours.look(connection, bound.hour, &mut found)? {
+            let at = LookedAt {
+                hours: hours.n_looked,
                 of_hours,
-                from: (query.sort == Sort::Time).then_some(looked::end_of(bound.hour)),
+                from: (query.sort == Sort::Time).then_some(from),
+            };
+            return Ok(Looked {
+                answer: found.in_order(),
+                at: Some(at),
             });
-            break;
         }
-        n_looked += 1;
-        let span = looked::within(query.span, bound.hour);
-        found.look(connection, query, span, after)?;
     }
-    Ok(Looked {
-        answer: found.in_order(),
-        at,
-    })
+    Ok(Looked::wholly(found.in_order()))
+}
+
+/// Looks at hours for as long as there is patience.
+struct Looking<'q> {
+    query: &'q RequestsQuery,
+    after: Option<Rank>,
+    patience: Patience,
+    slices: Option<Slices>,
+    n_looked: u64,
+}
+
+impl Looking<'_> {
+    /// Looks at an hour; where patience was over before its end, says from when on it was looked at.
+    fn look(
+        &mut self,
+        connection: &Connection,
+        hour: i64,
+        found: &mut Found,
+    ) -> rusqlite::Result<Option<Timestamp>> {
+        let mut left = Some(looked::within(self.query.span, hour));
+        while let Some(span) = left {
+            // One part is looked at in any case.
+            if self.slices.is_some() && self.patience.is_over() {
+                return Ok(Some(span.to.unwrap_or(looked::end_of(hour))));
+            }
+            let slice;
+            (slice, left) = match self.patience {
+                Patience::ENDLESS => (span, None),
+                _ => match &mut self.slices {
+                    Some(slices) => slices.cut(span),
+                    none => none.insert(Slices::of(connection, span)?).cut(span),
+                },
+            };
+            found.look(connection, self.query, slice, self.after)?;
+        }
+        self.n_looked += 1;
+        Ok(None)
+    }
 }
 
 /// The hours of the span, each with its peak.

@@ -164,7 +164,8 @@ fn page(
     patience: Patience,
 ) -> rusqlite::Result<Looked<UnitsPage>> {
     let limit = query.limit.clamp(1, PAGE_ROWS_MAX);
-    let (mut units, at) = gathered::units(connection, query, after, limit + 1, patience)?;
+    let looked = gathered::units(connection, query, after, limit + 1, patience)?;
+    let (mut units, at) = (looked.answer, looked.at);
     let has_more = units.len() > limit;
     units.truncate(limit);
     let cursor = units.last().filter(|_| has_more).map(|(place, _)| Cursor {

@@ -9,7 +9,7 @@ use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
 use crate::ledger::query::looked::{Hours, Looked, Patience};
-use crate::ledger::query::parts::{self, Part};
+use crate::ledger::query::parts;
 use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{Dialect, Scope, Table, word};
@@ -98,16 +98,9 @@ pub(super) fn answer(
     let filtered = query.filters.iter().map(|filter| &filter.dimension);
     let dimensions = query.by.iter().chain(filtered);
     let parts = parts::parts(connection, query.span, query.interval_ms, dimensions)?;
-    if let [
-        Part {
-            table: Table::Events,
-            ..
-        },
-    ] = parts.as_slice()
-    {
-        if patience != Patience::ENDLESS {
-            return of_hours(connection, query, patience);
-        }
+    let is_of_rows = matches!(parts.as_slice(), [part] if part.table == Table::Events);
+    if is_of_rows && patience != Patience::ENDLESS {
+        return of_hours(connection, query, patience);
     }
     let mut rows = Vec::new();
     for part in parts {
@@ -127,7 +120,7 @@ fn of_hours(
 ) -> Result<Looked<Vec<SpendRow>>, QueryError> {
     let mut hours = Hours::of(connection, query.span)?;
     let mut rows = Vec::new();
-    while let Some((_, span)) = hours.next(patience) {
+    while let Some((_, span)) = hours.next(connection, patience)? {
         rows.extend(sums(connection, query, span)?);
         if rows.len() > GROUPS_MAX {
             rows = in_order(rows);

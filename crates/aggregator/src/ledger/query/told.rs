@@ -91,7 +91,7 @@ fn sums(
     let mut hours = Hours::of(connection, query.span)?;
     let mut looked = Looked::wholly(query.span);
     if let Some(is_told) = outcomes::is_told(connection, "t")? {
-        while let Some((_, span)) = hours.next(patience) {
+        while let Some((_, span)) = hours.next(connection, patience)? {
             told.look(connection, query, &is_told, span)?;
         }
         looked = Looked {
