@@ -117,6 +117,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
             .await
             .context("cannot put budgets in force")?;
         telling = start_telling(&config, &budgets, &metrics)?;
+        budgets.notifies(config.alerts.clone());
         tokio::spawn(budgets.clone().keep_overrides());
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());

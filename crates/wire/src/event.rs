@@ -1,5 +1,7 @@
 //! The record of one metered call, from filter to aggregator.
 
+mod write;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -90,7 +92,7 @@ pub struct Source {
     pub cluster: Option<String>,
 }
 
-/// One metered call.
+/// One metered call. A member that is added here is added in `event/write.rs` too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {

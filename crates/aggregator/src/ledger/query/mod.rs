@@ -31,6 +31,7 @@ pub use coverage::{Coverage, CoverageQuery};
 pub use file::FileSize;
 pub use filter::{Column, Dimension, Filter, Span};
 pub use looked::{Looked, LookedAt, Patience};
+pub use past::Unsummed;
 pub use quarantined::Held;
 pub use reader::Reader;
 pub use repeats::Repeats;
