@@ -118,7 +118,8 @@ const OPENAI_REASONING: Defaults = Defaults {
 impl Defaults {
     /// The figures for a model by its name, where that tells its family, and by the API otherwise.
     pub(super) fn of(api: Api, model: Option<&str>) -> &'static Defaults {
-        let model = model.unwrap_or_default().as_bytes();
+        let asked = model.unwrap_or_default();
+        let model = asked.as_bytes();
         let named = [("claude", &CLAUDE), ("gemini", &GEMINI), ("nova-", &NOVA)];
         let is_of = |family: &str| {
             let mut parts = model.windows(family.len());
@@ -132,7 +133,7 @@ impl Defaults {
             ("anthropic", _) => &CLAUDE,
             ("gemini", _) => &GEMINI,
             ("cohere", _) => &COHERE,
-            _ if is_openai_reasoning(&model) => &OPENAI_REASONING,
+            _ if is_openai_reasoning(&asked.to_ascii_lowercase()) => &OPENAI_REASONING,
             (_, Api::OpenAiResponses) => &RESPONSES,
             _ => &CHAT,
         }
