@@ -118,13 +118,9 @@ const OPENAI_REASONING: Defaults = Defaults {
 impl Defaults {
     /// The figures for a model by its name, where that tells its family, and by the API otherwise.
     pub(super) fn of(api: Api, model: Option<&str>) -> &'static Defaults {
-        let asked = model.unwrap_or_default();
-        let model = asked.as_bytes();
+        let model = model.unwrap_or_default().as_bytes();
         let named = [("claude", &CLAUDE), ("gemini", &GEMINI), ("nova-", &NOVA)];
-        let is_of = |family: &str| {
-            let mut parts = model.windows(family.len());
-            parts.any(|part| part.eq_ignore_ascii_case(family.as_bytes()))
-        };
+        let is_of = |family: &str| contains(model, family.as_bytes());
         if let Some((_, defaults)) = named.iter().find(|(name, _)| is_of(name)) {
             return defaults;
         }
@@ -133,7 +129,7 @@ impl Defaults {
             ("anthropic", _) => &CLAUDE,
             ("gemini", _) => &GEMINI,
             ("cohere", _) => &COHERE,
-            _ if is_openai_reasoning(&asked.to_ascii_lowercase()) => &OPENAI_REASONING,
+            _ if is_openai_reasoning(model) => &OPENAI_REASONING,
             (_, Api::OpenAiResponses) => &RESPONSES,
             _ => &CHAT,
         }
@@ -222,18 +218,30 @@ impl Defaults {
     }
 }
 
-/// Whether the name, in lower case, is that of one of the models that
+/// Whether the name is that of one of the models that
 /// <https://platform.openai.com/docs/guides/reasoning> is about, or of their open siblings; routers
 /// put `openai/` or `openai.` before it.
-fn is_openai_reasoning(model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    let name = name.strip_prefix("openai.").unwrap_or(name);
+fn is_openai_reasoning(model: &[u8]) -> bool {
+    let name = model.rsplit(|byte| *byte == b'/').next().unwrap_or(model);
+    let name = after(name, b"openai.").unwrap_or(name);
     let is_o_series = ["o1", "o3", "o4"].iter().any(|o| {
-        let rest = name.strip_prefix(o);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        let rest = after(name, o.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'-'))
     });
-    let is_gpt = name.starts_with("gpt-5") && !name.contains("-chat");
-    is_o_series || is_gpt || name.starts_with("gpt-oss")
+    let is_gpt = after(name, b"gpt-5").is_some_and(|rest| !contains(rest, b"-chat"));
+    is_o_series || is_gpt || after(name, b"gpt-oss").is_some()
+}
+
+/// What comes behind that beginning, in whatever case.
+fn after<'n>(name: &'n [u8], beginning: &[u8]) -> Option<&'n [u8]> {
+    let (begin, rest) = name.split_at_checked(beginning.len())?;
+    begin.eq_ignore_ascii_case(beginning).then_some(rest)
+}
+
+/// Whether that part is in it, in whatever case.
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    let mut parts = name.windows(part.len());
+    parts.any(|of_name| of_name.eq_ignore_ascii_case(part))
 }
 
 /// Bytes over thousandths of a byte a token, as thousandths of a token.
