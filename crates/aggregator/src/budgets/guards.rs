@@ -214,6 +214,8 @@ impl Guards {
 
 #[cfg(test)]
 mod tests {
+    use tollmesh_budget::guard::IDENTICAL_MS;
+
     use super::seen::EVENTS_MAX;
     use super::*;
     use crate::config::budgets::parse_all;
