@@ -132,7 +132,7 @@ impl Defaults {
             ("anthropic", _) => &CLAUDE,
             ("gemini", _) => &GEMINI,
             ("cohere", _) => &COHERE,
-            _ if is_openai_reasoning(&model) => &OPENAI_REASONING,
+            _ if is_openai_reasoning(model) => &OPENAI_REASONING,
             (_, Api::OpenAiResponses) => &RESPONSES,
             _ => &CHAT,
         }
@@ -221,18 +221,25 @@ impl Defaults {
     }
 }
 
-/// Whether the name, in lower case, is that of one of the models that
+/// Whether the name is that of one of the models that
 /// <https://platform.openai.com/docs/guides/reasoning> is about, or of their open siblings; routers
 /// put `openai/` or `openai.` before it.
-fn is_openai_reasoning(model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    let name = name.strip_prefix("openai.").unwrap_or(name);
-    let is_o_series = ["o1", "o3", "o4"].iter().any(|o| {
-        let rest = name.strip_prefix(o);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+fn is_openai_reasoning(model: &[u8]) -> bool {
+    let name = model.rsplit(|byte| *byte == b'/').next().unwrap_or(model);
+    let name = after(name, b"openai.").unwrap_or(name);
+    let is_o_series = [b"o1", b"o3", b"o4"].into_iter().any(|o| {
+        let rest = after(name, o);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
     });
-    let is_gpt = name.starts_with("gpt-5") && !name.contains("-chat");
-    is_o_series || is_gpt || name.starts_with("gpt-oss")
+    let is_for_chat = |name: &[u8]| name.windows(5).any(|part| part == b"-chat");
+    let is_gpt_5 = after(name, b"gpt-5").is_some_and(|rest| !is_for_chat(rest));
+    is_o_series || is_gpt_5 || after(name, b"gpt-oss").is_some()
+}
+
+/// What follows a beginning, whatever its case.
+fn after<'a>(name: &'a [u8], beginning: &[u8]) -> Option<&'a [u8]> {
+    let (begun, rest) = name.split_at_checked(beginning.len())?;
+    begun.eq_ignore_ascii_case(beginning).then_some(rest)
 }
 
 /// Bytes over thousandths of a byte a token, as thousandths of a token.
@@ -249,7 +256,7 @@ mod tests {
         let (chat, responses) = (Api::OpenAiChat, Api::OpenAiResponses);
         for (api, model, family) in [
             (chat, "gpt-4o", &CHAT),
-            (chat, "gpt-5-mini-2025-08-07", &OPENAI_REASONING),
+            (chat, "GPT-5-mini-2025-08-07", &OPENAI_REASONING),
             (chat, "gpt-5-chat-latest", &CHAT),
             (chat, "openai/gpt-oss-120b", &OPENAI_REASONING),
             (chat, "o4-mini", &OPENAI_REASONING),
