@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::outbox;
+use crate::ledger::peaks;
 use crate::ledger::rollup::HOUR_MS;
 
 /// The key in `meta` under which the end of the newest deleted hour stands, in milliseconds.
@@ -35,19 +36,28 @@ pub fn delete_some(
                  (SELECT id FROM events WHERE time_ms < ?1 {spared} ORDER BY time_ms LIMIT ?2)"
         ))?
         .execute(params![hour_ms, PRUNE_ROWS_MAX])?;
+    let n = i64::try_from(n).unwrap_or(i64::MAX);
     if n > 0 {
         note(connection, hour_ms)?;
+        peaks::forget(connection)?;
     }
-    connection
-        .prepare_cached(
-            "DELETE FROM late_usage
-             WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = late_usage.row)",
-        )?
-        .execute([])?;
-    connection
-        .prepare_cached("DELETE FROM changes WHERE row NOT IN (SELECT id FROM events)")?
-        .execute([])?;
-    Ok(i64::try_from(n).unwrap_or(i64::MAX))
+    // With the last rows only: this looks at all late usage that there is.
+    if (1..PRUNE_ROWS_MAX).contains(&n) {
+        forget_what_they_left(connection)?;
+    }
+    Ok(n)
+}
+
+/// Deletes what speaks of rows that are gone.
+fn forget_what_they_left(connection: &Connection) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM late_usage
+         WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = late_usage.row)",
+        "DELETE FROM changes WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = changes.row)",
+    ] {
+        connection.prepare_cached(sql)?.execute([])?;
+    }
+    Ok(())
 }
 
 /// Notes that rows before that hour were deleted, though their sums are kept: an event of theirs

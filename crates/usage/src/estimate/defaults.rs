@@ -120,10 +120,7 @@ impl Defaults {
     pub(super) fn of(api: Api, model: Option<&str>) -> &'static Defaults {
         let model = model.unwrap_or_default().as_bytes();
         let named = [("claude", &CLAUDE), ("gemini", &GEMINI), ("nova-", &NOVA)];
-        let is_of = |family: &str| {
-            let mut parts = model.windows(family.len());
-            parts.any(|part| part.eq_ignore_ascii_case(family.as_bytes()))
-        };
+        let is_of = |family: &str| contains(model, family.as_bytes());
         if let Some((_, defaults)) = named.iter().find(|(name, _)| is_of(name)) {
             return defaults;
         }
@@ -227,19 +224,24 @@ impl Defaults {
 fn is_openai_reasoning(model: &[u8]) -> bool {
     let name = model.rsplit(|byte| *byte == b'/').next().unwrap_or(model);
     let name = after(name, b"openai.").unwrap_or(name);
-    let is_o_series = [b"o1", b"o3", b"o4"].into_iter().any(|o| {
-        let rest = after(name, o);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
+    let is_o_series = ["o1", "o3", "o4"].iter().any(|o| {
+        let rest = after(name, o.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'-'))
     });
-    let is_for_chat = |name: &[u8]| name.windows(5).any(|part| part == b"-chat");
-    let is_gpt_5 = after(name, b"gpt-5").is_some_and(|rest| !is_for_chat(rest));
-    is_o_series || is_gpt_5 || after(name, b"gpt-oss").is_some()
+    let is_gpt = after(name, b"gpt-5").is_some_and(|rest| !contains(rest, b"-chat"));
+    is_o_series || is_gpt || after(name, b"gpt-oss").is_some()
 }
 
-/// What follows a beginning, whatever its case.
-fn after<'a>(name: &'a [u8], beginning: &[u8]) -> Option<&'a [u8]> {
-    let (begun, rest) = name.split_at_checked(beginning.len())?;
-    begun.eq_ignore_ascii_case(beginning).then_some(rest)
+/// What comes behind that beginning, in whatever case.
+fn after<'n>(name: &'n [u8], beginning: &[u8]) -> Option<&'n [u8]> {
+    let (begin, rest) = name.split_at_checked(beginning.len())?;
+    begin.eq_ignore_ascii_case(beginning).then_some(rest)
+}
+
+/// Whether that part is in it, in whatever case.
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    let mut parts = name.windows(part.len());
+    parts.any(|of_name| of_name.eq_ignore_ascii_case(part))
 }
 
 /// Bytes over thousandths of a byte a token, as thousandths of a token.
@@ -256,7 +258,7 @@ mod tests {
         let (chat, responses) = (Api::OpenAiChat, Api::OpenAiResponses);
         for (api, model, family) in [
             (chat, "gpt-4o", &CHAT),
-            (chat, "GPT-5-mini-2025-08-07", &OPENAI_REASONING),
+            (chat, "gpt-5-mini-2025-08-07", &OPENAI_REASONING),
             (chat, "gpt-5-chat-latest", &CHAT),
             (chat, "openai/gpt-oss-120b", &OPENAI_REASONING),
             (chat, "o4-mini", &OPENAI_REASONING),
