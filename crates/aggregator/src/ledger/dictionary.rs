@@ -3,7 +3,7 @@
 //! Ids are found in memory first. The caches speak of one transaction's view of the file: after a
 //! rollback they are worthless, and dropped with the store that owns them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use serde::Serialize;
@@ -40,32 +40,86 @@ pub struct Dictionaries {
 struct Cache {
     young: HashMap<Box<[u8]>, i64>,
     old: HashMap<Box<[u8]>, i64>,
+    /// What was handed out since a sweep began, while one is under way.
+    handed: Option<HashSet<i64>>,
+}
+
+/// A dictionary whose entries are deleted when nothing refers to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dictionary {
+    TagSets,
+    Sources,
+    Models,
 }
 
 impl Dictionaries {
     /// The ids of what this entry refers to; what is new is written.
     pub fn ids(&mut self, connection: &Connection, entry: &Entry) -> rusqlite::Result<Ids> {
         let (event, cost) = (&entry.event, &entry.cost);
-        let key = &mut self.key;
         Ok(Ids {
-            tag_set: {
-                let pairs = event.tags.iter();
-                write_key(
-                    key,
-                    pairs.flat_map(|(tag, value)| [Some(&**tag), Some(&**value)]),
-                );
-                self.tag_sets.id(key, || tag_set(connection, &event.tags))?
-            },
-            source: {
-                write_key(key, source_facts(&event.source));
-                self.sources.id(key, || source(connection, &event.source))?
-            },
-            model: {
-                write_key(key, model_facts(event));
-                self.models.id(key, || model(connection, event))?
-            },
+            tag_set: self.tag_set(connection, &event.tags)?,
+            source: self.source(connection, &event.source)?,
+            model: self.model(connection, event)?,
             price: self.price(connection, cost)?,
         })
+    }
+
+    /// The id of these tags.
+    pub fn tag_set(
+        &mut self,
+        connection: &Connection,
+        tags: &BTreeMap<String, String>,
+    ) -> rusqlite::Result<i64> {
+        let pairs = tags.iter();
+        write_key(
+            &mut self.key,
+            pairs.flat_map(|(tag, value)| [Some(&**tag), Some(&**value)]),
+        );
+        self.tag_sets.id(&self.key, || tag_set(connection, tags))
+    }
+
+    /// The id of this source.
+    pub fn source(&mut self, connection: &Connection, of: &Source) -> rusqlite::Result<i64> {
+        write_key(&mut self.key, source_facts(of));
+        self.sources.id(&self.key, || source(connection, of))
+    }
+
+    /// The id of the event's model.
+    pub fn model(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+        write_key(&mut self.key, model_facts(event));
+        self.models.id(&self.key, || model(connection, event))
+    }
+
+    /// Notes from here on what is handed out, so that a sweep spares it.
+    pub fn begin_sweep(&mut self) {
+        for cache in [&mut self.tag_sets, &mut self.sources, &mut self.models] {
+            cache.handed = Some(HashSet::new());
+        }
+    }
+
+    /// Ends a sweep, whether or not one is under way.
+    pub fn end_sweep(&mut self) {
+        for cache in [&mut self.tag_sets, &mut self.sources, &mut self.models] {
+            cache.handed = None;
+        }
+    }
+
+    /// Of these ids, to which nothing referred when the sweep had begun, those that may be deleted
+    /// now; they are not handed out again. None where no sweep is under way.
+    pub fn give_up(&mut self, dictionary: Dictionary, ids: &[i64]) -> Vec<i64> {
+        let cache = match dictionary {
+            Dictionary::TagSets => &mut self.tag_sets,
+            Dictionary::Sources => &mut self.sources,
+            Dictionary::Models => &mut self.models,
+        };
+        let Some(handed) = &cache.handed else {
+            return Vec::new();
+        };
+        let is_free = |id: &&i64| !handed.contains(id);
+        let free: HashSet<i64> = ids.iter().filter(is_free).copied().collect();
+        cache.young.retain(|_, id| !free.contains(id));
+        cache.old.retain(|_, id| !free.contains(id));
+        free.into_iter().collect()
     }
 
     /// The id of what gave this cost.
@@ -83,6 +137,9 @@ impl Cache {
         find_or_add: impl FnOnce() -> rusqlite::Result<i64>,
     ) -> rusqlite::Result<i64> {
         if let Some(id) = self.young.get(key) {
+            if let Some(handed) = &mut self.handed {
+                handed.insert(*id);
+            }
             return Ok(*id);
         }
         let id = match self.old.get(key) {
@@ -93,6 +150,9 @@ impl Cache {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key.into(), id);
+        if let Some(handed) = &mut self.handed {
+            handed.insert(id);
+        }
         Ok(id)
     }
 }
