@@ -10,7 +10,7 @@ use tollmesh_aggregator::housekeeping::{
 };
 use tollmesh_aggregator::ledger::outbox::Note;
 use tollmesh_aggregator::ledger::query::{Dimension, Span, SpendQuery};
-use tollmesh_aggregator::ledger::reduce::{OTHER, SUM_VALUES_MAX};
+use tollmesh_aggregator::ledger::reduce::{OTHER, SUM_LINES_MAX, SUM_VALUES_MAX};
 use tollmesh_aggregator::ledger::{
     Appended, CostRecord, Entry, Ledger, LedgerOptions, Recorded, Refusal,
 };
@@ -251,6 +251,32 @@ fn models_and_pods_that_callers_make_up_are_bounded_too() {
     assert_eq!(by(&ledger, "team"), by_hand(n_calls));
     let names = count(&ledger, "(SELECT DISTINCT tag FROM tags)");
     assert!(names <= 66, "{names} names of tags");
+    assert_eq!(findings(&ledger), [""; 0]);
+}
+
+#[test]
+fn tags_of_few_values_whose_combinations_are_too_many_go_the_largest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let (mut keeper, _) = keeper(&ledger, retention(1, 0));
+    let n_calls = SUM_LINES_MAX + 200;
+    let odd = |n: usize| {
+        let mut entry = call(n, n as i64);
+        let tags = &mut entry.event.tags;
+        tags.insert("session".into(), format!("{}", n % 103));
+        tags.insert("feature".into(), format!("{}", n % 101));
+        entry
+    };
+    for calls in (0..n_calls).collect::<Vec<_>>().chunks(3_000) {
+        append(&ledger, calls.iter().map(|n| odd(*n)).collect());
+    }
+    look(&mut keeper, 2 * DAY_MS);
+    assert_eq!(ledger.health().rows, 0);
+    assert_eq!(by(&ledger, "session").keys().collect::<Vec<_>>(), [OTHER]);
+    assert_eq!(by(&ledger, "feature").len(), 101);
+    assert_eq!(by(&ledger, "team"), by_hand(n_calls));
+    let n_lines = count(&ledger, "daily");
+    assert!(n_lines <= 101 * TEAMS as i64, "{n_lines} lines");
     assert_eq!(findings(&ledger), [""; 0]);
 }
 

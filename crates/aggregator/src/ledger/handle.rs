@@ -209,26 +209,28 @@ impl Ledger {
     pub async fn sweep(&self) -> Result<u64, AppendError> {
         let mut n_swept = 0;
         for dictionary in Dictionary::ALL {
-            self.chore(|store| {
-                store.begin_sweep();
-                Ok(())
-            })
-            .await?;
-            let found = self
-                .find(move |reader| reader.unreferenced(dictionary))
-                .await;
-            for ids in found.iter().flat_map(|ids| ids.chunks(SWEEP_IDS_MAX)) {
-                let ids = ids.to_vec();
-                n_swept += self
-                    .chore(move |store| store.sweep(dictionary, &ids))
-                    .await?;
+            let mut after = Some(i64::MIN);
+            while let Some(place) = after {
+                self.chore(|store| {
+                    store.begin_sweep();
+                    Ok(())
+                })
+                .await?;
+                let found = self.find(move |reader| reader.unreferenced(dictionary, place));
+                let found = found.await;
+                for ids in found.iter().flat_map(|f| f.free.chunks(SWEEP_IDS_MAX)) {
+                    let ids = ids.to_vec();
+                    n_swept += self
+                        .chore(move |store| store.sweep(dictionary, &ids))
+                        .await?;
+                }
+                self.chore(|store| {
+                    store.end_sweep();
+                    Ok(())
+                })
+                .await?;
+                after = found?.last;
             }
-            self.chore(|store| {
-                store.end_sweep();
-                Ok(())
-            })
-            .await?;
-            found?;
         }
         Ok(n_swept)
     }

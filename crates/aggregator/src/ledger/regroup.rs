@@ -4,7 +4,8 @@
 //! A line of an hour goes over into another of the same hour, and days and months follow in the same
 //! transaction, so that the tables of sums agree at any time. Every hour is regrouped once.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tollmesh_wire::{Event, Source};
@@ -90,19 +91,29 @@ pub fn reduction(
         Ok(true)
     })?;
     let mut reduction = census.judge();
-    while has_too_many_lines(connection, day, &reduction)? && reduction.go_further() {}
+    let by_tags = |reduction: &Reduction, key: &Key, tags: &Tags, owner: i64| {
+        reduction.print_of(tags, key, owner)
+    };
+    while has_too_many(connection, day, &reduction, by_tags)? && reduction.go_further() {}
+    let by_pod =
+        |reduction: &Reduction, key: &Key, _: &Tags, owner: i64| reduction.print_by_pod(key, owner);
+    if has_too_many(connection, day, &reduction, by_pod)? {
+        reduction.drop_pods();
+    }
     Ok(reduction)
 }
 
-fn has_too_many_lines(
+/// Whether a day would have too many sums that are told apart like this.
+fn has_too_many(
     connection: &Connection,
     day: i64,
     reduction: &Reduction,
+    print_of: impl Fn(&Reduction, &Key, &Tags, i64) -> u64,
 ) -> rusqlite::Result<bool> {
-    let mut prints = std::collections::HashSet::new();
+    let mut prints = HashSet::new();
     each_line(connection, day, |key, tags| {
         let owner = fold::owner(connection, key.source)?;
-        prints.insert(reduction.print_of(tags, key, owner));
+        prints.insert(print_of(reduction, key, tags, owner));
         Ok(prints.len() <= SUM_LINES_MAX)
     })?;
     Ok(prints.len() > SUM_LINES_MAX)
@@ -127,7 +138,7 @@ fn each_line(
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        if let std::collections::hash_map::Entry::Vacant(slot) = remembered.entry(key.tag_set) {
+        if let Entry::Vacant(slot) = remembered.entry(key.tag_set) {
             slot.insert(tags_of(connection, key.tag_set)?);
         }
         match remembered.get(&key.tag_set) {
@@ -332,7 +343,9 @@ mod tests {
                     ttft_ms: (session % 2 == 0).then_some(u64::from(team)),
                     tags: [
                         ("team".to_owned(), team.to_string()),
-                        (format!("of-{}", session % 3), session.to_string()),
+                        ("of-0".to_owned(), session.to_string()),
+                        ("of-1".to_owned(), (session % 7).to_string()),
+                        ("of-2".to_owned(), "x".to_owned()),
                     ]
                     .into(),
                     source: Source {

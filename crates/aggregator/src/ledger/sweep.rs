@@ -3,8 +3,6 @@
 //! What is referred to is found beside the writer, which notes meanwhile what it hands out anew: an
 //! entry goes only if it was not needed before and has not been since.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, params};
 
 use crate::ledger::dictionary::{Dictionaries, Dictionary};
@@ -14,8 +12,8 @@ use crate::ledger::query::Reader;
 /// Entries that one step deletes: some ten milliseconds of work.
 pub const SWEEP_IDS_MAX: usize = 500;
 
-/// Entries that are found at a time; where there are more, the next sweep finds them.
-const FOUND_MAX: usize = 200_000;
+/// Entries that are looked at together: some 5 MB, and all sums are read for them.
+const LOOKED_AT_MAX: i64 = 500_000;
 
 impl Dictionary {
     /// Those that are swept.
@@ -56,39 +54,54 @@ impl Dictionary {
     }
 }
 
+/// Some entries of a dictionary, one after another.
+pub struct Found {
+    /// Those of them that nothing refers to.
+    pub free: Vec<i64>,
+    /// The last of them; `None` where there were none.
+    pub last: Option<i64>,
+}
+
 impl Reader {
-    /// Entries of that dictionary that nothing refers to, the oldest first, at most some 200,000.
+    /// Looks at the next entries of that dictionary after that one.
     pub(in crate::ledger) fn unreferenced(
         &self,
         dictionary: Dictionary,
-    ) -> Result<Vec<i64>, QueryError> {
-        self.ask(|connection| Ok(unreferenced(connection, dictionary)?))
+        after: i64,
+    ) -> Result<Found, QueryError> {
+        self.ask(|connection| Ok(unreferenced(connection, dictionary, after)?))
     }
 }
 
-fn unreferenced(connection: &Connection, dictionary: Dictionary) -> rusqlite::Result<Vec<i64>> {
-    let mut referred: HashSet<i64> = HashSet::new();
+fn unreferenced(
+    connection: &Connection,
+    dictionary: Dictionary,
+    after: i64,
+) -> rusqlite::Result<Found> {
+    let sql = format!(
+        "SELECT id FROM {} WHERE id > ?1 ORDER BY id LIMIT ?2",
+        dictionary.table()
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let ids = statement.query_map(params![after, LOOKED_AT_MAX], |line| line.get(0))?;
+    let ids: Vec<i64> = ids.collect::<rusqlite::Result<_>>()?;
+    let mut is_referred = vec![false; ids.len()];
     for question in dictionary.references() {
         let mut statement = connection.prepare_cached(question)?;
         let mut found = statement.query([])?;
         while let Some(line) = found.next()? {
-            referred.insert(line.get(0)?);
+            let at = ids.binary_search(&line.get(0)?);
+            if let Some(mark) = at.ok().and_then(|at| is_referred.get_mut(at)) {
+                *mark = true;
+            }
         }
     }
-    let sql = format!("SELECT id FROM {} ORDER BY id", dictionary.table());
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query([])?;
-    let mut free = Vec::new();
-    while let Some(line) = found.next()? {
-        let id = line.get(0)?;
-        if !referred.contains(&id) {
-            free.push(id);
-        }
-        if free.len() >= FOUND_MAX {
-            break;
-        }
-    }
-    Ok(free)
+    let last = ids.last().copied();
+    let marked = ids.into_iter().zip(is_referred);
+    Ok(Found {
+        free: marked.filter(|(_, is)| !is).map(|(id, _)| id).collect(),
+        last,
+    })
 }
 
 /// Deletes these entries, unless they were handed out since the sweep began; says how many. Within
