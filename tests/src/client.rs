@@ -19,6 +19,16 @@ use tokio::task::AbortHandle;
 use crate::exchange::{Ask, Cut, Exchange, Payload, Pieces, hex};
 use crate::provider::{Provider, REQUEST_ID};
 
+/// How an answer over HTTP/2 ended that was reset without an error. A client may take that for the
+/// answer's end (RFC 9113, 8.1), and hyper does; but the last frame did not say that it was the last.
+const QUIET_RESET: &str = "stream reset: NO_ERROR";
+
+/// What an HTTP/2 connection may have sent and we not read. Half of it is the budget out of which h2
+/// takes 255 bytes for each waiting frame of one: enough for an answer of 100 KiB in such frames
+/// while this machine is busy with other things. With hyper's own 5 MiB that is 10 KiB, and then h2
+/// calls it excessive load and ends the connection.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+
 /// What is kept of an answer's body; the hash and the length cover all of it.
 const BODY_KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -178,7 +188,7 @@ impl Client {
         let (response, connection) = conversation?;
         match response {
             Ok(response) => self.read(response, started, answer).await,
-            Err(error) => answer.ended = Ended::Cut(error.to_string()),
+            Err(error) => answer.ended = Ended::Cut(with_causes(&error)),
         }
         // Before the connection goes: a hang-up is the connection's end.
         drop(connection);
@@ -199,8 +209,11 @@ impl Client {
                 break Ended::HungUp;
             }
             let frame = match body.frame().await {
+                None if self.is_http2 && !body.is_end_stream() => {
+                    break Ended::Cut(QUIET_RESET.to_string());
+                }
                 None => break Ended::Whole,
-                Some(Err(error)) => break Ended::Cut(error.to_string()),
+                Some(Err(error)) => break Ended::Cut(with_causes(&error)),
                 Some(Ok(frame)) => frame,
             };
             match frame.into_data() {
@@ -308,8 +321,9 @@ async fn over_http2(
     request: Request<AskedBody>,
 ) -> anyhow::Result<Conversation> {
     let io = TokioIo::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+    let mut http2 = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    http2.initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let (mut sender, connection) = http2.handshake(io).await?;
     let connection = AbortOnDrop(tokio::spawn(connection).abort_handle());
     Ok((sender.send_request(request).await, connection))
 }
@@ -364,6 +378,13 @@ impl Body for AskedBody {
             false => SizeHint::with_exact(self.n_left),
         }
     }
+}
+
+/// What an error says, and what it comes from: hyper's own words are the same for many causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<String> = causes.map(ToString::to_string).collect();
+    words.join(": ")
 }
 
 /// A request id of the shape that Envoy gives; unique in this process and, by its id, beside it.

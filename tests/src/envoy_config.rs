@@ -99,6 +99,46 @@ pub fn listen_at(config: &mut Value, address: SocketAddr) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Moves the listeners into a file of their own, which Envoy reads again when another takes its place
+/// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/listeners/lds>).
+pub fn listeners_to(config: &mut Value, file: &Path) -> anyhow::Result<()> {
+    let mut listeners = std::mem::take(array(config, "/static_resources/listeners")?);
+    for listener in &mut listeners {
+        listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+    }
+    replace(file, &json!({ "resources": listeners }))?;
+    config["dynamic_resources"] =
+        json!({ "lds_config": { "path_config_source": { "path": file } } });
+    merge(
+        &mut config["node"],
+        &json!({ "id": "tollmesh-test", "cluster": "tollmesh-test" }),
+    );
+    Ok(())
+}
+
+/// Gives the plugin in a file of listeners the configuration that `change` makes of its own.
+pub fn replug(file: &Path, change: impl Fn(Value) -> Value) -> anyhow::Result<()> {
+    let listeners = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let mut listeners: Value = serde_json::from_slice(&listeners)?;
+    visit(&mut listeners, &mut |object| {
+        if object.pointer("/vm_config/code").is_none() {
+            return;
+        }
+        let text = object["configuration"]["value"].as_str();
+        let plugin = text.and_then(|text| serde_json::from_str(text).ok());
+        let plugin = change(plugin.unwrap_or_default());
+        object["configuration"]["value"] = json!(plugin.to_string());
+    });
+    replace(file, &listeners)
+}
+
+/// In one step: Envoy looks when another file takes the place of the one before.
+fn replace(file: &Path, content: &Value) -> anyhow::Result<()> {
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, serde_json::to_vec_pretty(content)?)?;
+    std::fs::rename(&beside, file).with_context(|| file.display().to_string())
+}
+
 /// Sets the wasm's path, merges the plugin's configuration, and gives back what it is then.
 fn patch_plugin(config: &mut Value, places: &Places<'_>) -> anyhow::Result<Value> {
     let mut plugin = None;

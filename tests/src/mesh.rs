@@ -29,6 +29,9 @@ use crate::tls::Identity;
 /// What each event in an access log has, as it stands there: within a text of JSON.
 const EVENT_KEY: &str = r#"\"event_id\""#;
 
+/// The file of listeners, where Envoy reads them from one.
+const LISTENERS: &str = "listeners.json";
+
 /// Everything that runs; all of it goes when this is dropped.
 #[derive(Debug)]
 pub struct Mesh {
@@ -72,6 +75,7 @@ pub struct MeshBuilder {
     caller: Option<String>,
     overlay: Option<Overlay>,
     logs_access: bool,
+    reads_listeners: bool,
     envoy_patch: fn(&mut Value),
 }
 
@@ -113,6 +117,7 @@ impl Mesh {
             caller: None,
             overlay: None,
             logs_access: true,
+            reads_listeners: false,
             envoy_patch: |_| {},
         }
     }
@@ -280,6 +285,23 @@ impl Mesh {
         let output = output.expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "import: {said}");
+    }
+
+    /// Has the filter configured as `change` makes of its configuration; returns when Envoy has taken
+    /// it.
+    ///
+    /// # Panics
+    /// Where the mesh was not built [`MeshBuilder::replugged`], or Envoy does not take it.
+    #[track_caller]
+    pub fn replug(&self, change: impl Fn(Value) -> Value) {
+        let taken = || self.envoy.stat("listener_manager.lds.update_success");
+        let n_before = taken();
+        let file = self.dir.path().join(LISTENERS);
+        envoy_config::replug(&file, change).expect("the listeners stand in a file");
+        fact::eventually("Envoy takes the listeners", || match taken() {
+            n if n > n_before => Ok(()),
+            _ => Err(self.envoy.process().log_tail()),
+        });
     }
 
     /// The directory with the configurations, the logs and the ledger.
@@ -457,6 +479,12 @@ impl MeshBuilder {
         self
     }
 
+    /// The plugin's configuration can be replaced ([`Mesh::replug`]).
+    pub fn replugged(mut self) -> MeshBuilder {
+        self.reads_listeners = true;
+        self
+    }
+
     /// As [`Mesh::start`].
     pub fn start(self) -> Option<Mesh> {
         let artifacts = Artifacts::find_or_skip()?;
@@ -628,7 +656,7 @@ impl MeshBuilder {
                 config
             }
         };
-        if self.hot_restart.is_some() {
+        if self.hot_restart.is_some() || self.reads_listeners {
             envoy_config::listen_at(&mut config, ports::free())?;
         }
         envoy_config::patch_routes(&mut config, &self.routes);
@@ -638,6 +666,9 @@ impl MeshBuilder {
             envoy_config::without_access_logs(&mut config);
         }
         (self.envoy_patch)(&mut config);
+        if self.reads_listeners {
+            envoy_config::listeners_to(&mut config, &dir.join(LISTENERS))?;
+        }
         Ok(config)
     }
 }

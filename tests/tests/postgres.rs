@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tollmesh_tests::aggregator::Aggregator;
 use tollmesh_tests::envoy_config::Ingest;
 use tollmesh_tests::fact::eventually;
+use tollmesh_tests::fault::Faults;
 use tollmesh_tests::postgres::{Postgres, Setup};
 use tollmesh_tests::{Books, Mesh, artifacts, http};
 
@@ -392,6 +393,94 @@ fn a_server_restored_from_a_backup_is_brought_up_to_date() {
     cluster.server.run(restore).expect("a restored backup");
     cluster.send(1);
     cluster.agrees();
+}
+
+/// A standby that takes over without the last transactions lacks what a failed visit had it learn,
+/// and gives the same ids to others.
+#[test]
+fn a_server_that_takes_over_after_a_failed_visit_keeps_tags_apart() {
+    let Some(mut cluster) = Cluster::start(1, "100ms") else {
+        return;
+    };
+    cluster.send(5);
+    cluster.agrees();
+    let fail = "CREATE FUNCTION tollmesh.fail() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$;
+                CREATE TRIGGER fails BEFORE INSERT ON tollmesh.events
+                FOR EACH STATEMENT EXECUTE FUNCTION tollmesh.fail()";
+    cluster.server.run(fail).expect("a trigger");
+    let mut call = event("s0", 5);
+    call["tags"] = json!({ "team": "owner", "feature": "f" });
+    cluster.sidecars[0].post(&cluster.runtime, &[call]);
+    cluster.sidecars[0].n_sent = 6;
+    let owner = "SELECT count(*) FROM tollmesh.tag_sets WHERE body ->> 'team' = 'owner'";
+    eventually("the visit fails after its tags are known", || match cluster
+        .server
+        .ask(owner)
+        .expect("a count")
+        .as_str()
+    {
+        "1" => Ok(()),
+        n => Err(n.to_owned()),
+    });
+    eventually("the visit has failed", || {
+        match cluster.sidecars[0].metric("tollmesh_forward_failures_total") {
+            n if n > 0.0 => Ok(()),
+            n => Err(n.to_string()),
+        }
+    });
+    let takeover = "BEGIN; LOCK tollmesh.tag_sets, tollmesh.tags;
+                    UPDATE tollmesh.tags SET value = 'stranger' WHERE value = 'owner';
+                    UPDATE tollmesh.tag_sets SET digest = gen_random_uuid(),
+                        body = '{\"team\": \"stranger\", \"feature\": \"f\"}'
+                    WHERE body ->> 'team' = 'owner';
+                    DROP TRIGGER fails ON tollmesh.events; COMMIT";
+    cluster.server.run(takeover).expect("another server");
+    cluster.agrees();
+    assert_eq!(cluster.server.ask(owner).expect("a count"), "1");
+}
+
+/// What all forwarded is not one sidecar's to drop because its clock is years ahead.
+#[test]
+fn a_sidecar_with_a_clock_ahead_drops_no_month() {
+    let Some(mut cluster) = Cluster::start(1, "100ms") else {
+        return;
+    };
+    let tollmesh = binary().expect("it is there");
+    cluster.send(5);
+    cluster.agrees();
+    let months = "SELECT count(*) FROM tollmesh.months";
+    let before = cluster.server.ask(months).expect("a count");
+    let dir = tempfile::tempdir().expect("a folder");
+    let faults = Faults::below(dir.path(), dir.path()).expect("a library");
+    faults.set_clock_off(10 * 365 * 86_400_000);
+    let section = format!(
+        "[postgres]\nurl = \"{}\"\ninterval = \"100ms\"\n",
+        cluster.server.url()
+    );
+    let ahead = Aggregator::start_in(
+        faults.environment(),
+        &tollmesh,
+        dir.path(),
+        false,
+        &section,
+        cluster.runtime.handle(),
+    );
+    let ahead = Sidecar {
+        aggregator: ahead.expect("it starts"),
+        name: "ahead".to_owned(),
+        n_sent: 0,
+        dir,
+    };
+    ahead.post(&cluster.runtime, &[event("s0", 5)]);
+    eventually("its call comes in", || {
+        let n = cluster.server.ask("SELECT count(*) FROM tollmesh.calls");
+        match n.expect("a count").as_str() {
+            "6" => Ok(()),
+            n => Err(n.to_owned()),
+        }
+    });
+    assert_eq!(cluster.server.ask(months).expect("a count"), before);
 }
 
 #[test]

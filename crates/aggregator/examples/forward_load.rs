@@ -133,7 +133,7 @@ async fn bring(
     n_rows: u64,
     known: &mut KnownIds,
 ) -> Result<(), ForwardError> {
-    let mut store = Store::open(place, id, now_ms(), 13).await?;
+    let mut store = Store::open(place, id, 13).await?;
     let mut sent = 0;
     while sent < n_rows {
         let rows = (n_rows - sent).min(PARCEL_ROWS_MAX);

@@ -15,6 +15,7 @@ pub mod housekeeping;
 pub mod http;
 pub mod import;
 pub mod ingest;
+pub mod last_good;
 pub mod ledger;
 pub mod metrics;
 pub mod money;

@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use notify::Watcher;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tollmesh_pricing::{Book, Problem, ReadFile, SourceFile};
 use tollmesh_wire::Timestamp;
+
+use crate::last_good::LastGood;
 
 /// How often files are looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -55,10 +58,12 @@ pub struct Prices {
     overrides: Option<PathBuf>,
     tables: ArcSwap<Tables>,
     state: Mutex<State>,
+    /// Where good files are kept for the next start, if that is wanted.
+    kept: Option<LastGood>,
 }
 
 /// Names and texts of the configured files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Files {
     /// In the order in which they override.
     tables: Vec<(String, String)>,
@@ -110,7 +115,53 @@ impl Prices {
                 seen: Some(files),
                 broken: None,
             }),
+            kept: None,
         })
+    }
+
+    /// The same for a process that meters: where files are bad, those that were good last are in
+    /// force, or else the shipped tables alone. Calls would go unmetered until somebody repairs
+    /// them, and what was priced by other tables can be priced anew.
+    pub fn start(paths: &[PathBuf], overrides: Option<&Path>, kept: LastGood) -> Prices {
+        let mut prices = match Prices::load(paths, overrides) {
+            Ok(prices) => prices,
+            Err(error) => {
+                let (book, whose) = match kept.read().map(|files| read_book(&files)) {
+                    Some(Ok(book)) => (Ok(book), "those that were good last are in force"),
+                    _ => (
+                        read_book(&Files::default()),
+                        "the shipped ones alone are in force, your own terms are not",
+                    ),
+                };
+                let whose = match &book {
+                    Ok(_) => whose,
+                    Err(_) => "there are none: no call gets a price",
+                };
+                tracing::error!(%error, "price tables refused; {whose}");
+                let state = State {
+                    seen: None,
+                    broken: Some(error),
+                };
+                Prices {
+                    paths: paths.to_vec(),
+                    overrides: overrides.map(Path::to_owned),
+                    tables: ArcSwap::from_pointee(Tables::of(book.unwrap_or_default())),
+                    state: Mutex::new(state),
+                    kept: None,
+                }
+            }
+        };
+        prices.kept = Some(kept);
+        prices
+    }
+
+    /// Keeps the files in force for the next start; [`Prices::start`] says where. Later ones are
+    /// kept as they come.
+    pub fn keep(&self) {
+        let state = self.state();
+        if let (Some(kept), Some(files), None) = (&self.kept, &state.seen, &state.broken) {
+            kept.keep(files);
+        }
     }
 
     /// The tables in force now.
@@ -159,6 +210,9 @@ impl Prices {
             return Look::Same;
         }
         let read = read_book(&files);
+        if let (Ok(_), Some(kept)) = (&read, &self.kept) {
+            kept.keep(&files);
+        }
         state.seen = Some(files);
         match read {
             Ok(book) => {

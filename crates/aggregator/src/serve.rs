@@ -21,6 +21,7 @@ use crate::forward::{self, Courier};
 use crate::housekeeping::{Keeper, Retention};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
+use crate::last_good::LastGood;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
@@ -93,7 +94,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
-    let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
+    let kept = LastGood::of(&config.state_dir, "prices");
+    let prices = Arc::new(Prices::start(
+        &config.pricing,
+        config.overrides.as_deref(),
+        kept,
+    ));
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
     let operator_bound = bind("operator.listen", &config.operator.listen).await?;
@@ -102,6 +108,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    // Not before: the ledger makes the folder.
+    prices.keep();
     let mut telling = None;
     if budgets.are_configured() {
         budgets
@@ -109,6 +117,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
             .await
             .context("cannot put budgets in force")?;
         telling = start_telling(&config, &budgets, &metrics)?;
+        budgets.notifies(config.alerts.clone());
         tokio::spawn(budgets.clone().keep_overrides());
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());

@@ -643,7 +643,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 99;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 99, this tollmesh knows version 7; run the \
+        "DIR/ledger.db: ledger of schema version 99, this tollmesh knows version 8; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let text = dir.path().join("text");

@@ -22,13 +22,7 @@ pub enum Verdict {
 
 /// Decides what a request is: the operator's own hosts first, then the table of providers.
 pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str) -> Verdict {
-    let host = without_port(authority).to_ascii_lowercase();
-    let bare_path = path.split('?').next().unwrap_or_default();
-    let rule = config.apis.iter().find(|rule| {
-        // A rule that names a port means that port, any other means them all.
-        let is_host = matches(&rule.host, &host) || rule.host.eq_ignore_ascii_case(authority);
-        is_host && matches(&rule.path, bare_path)
-    });
+    let rule = rule(&config.apis, authority, path);
     let detection = match rule {
         None => detect(authority, path, method),
         Some(rule) if rule.role == Role::Ignore => return Verdict::NotOurs,
@@ -43,6 +37,20 @@ pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str)
         Detection::Unreadable { .. } => Verdict::Unreadable,
         Detection::NotOurs => Verdict::NotOurs,
     }
+}
+
+/// The first rule for a request, if there is one.
+fn rule<'a>(rules: &'a [ApiRule], authority: &str, path: &str) -> Option<&'a ApiRule> {
+    if rules.is_empty() {
+        return None;
+    }
+    let host = without_port(authority).to_ascii_lowercase();
+    let bare_path = path.split('?').next().unwrap_or_default();
+    rules.iter().find(|rule| {
+        // A rule that names a port means that port, any other means them all.
+        let is_host = matches(&rule.host, &host) || rule.host.eq_ignore_ascii_case(authority);
+        is_host && matches(&rule.path, bare_path)
+    })
 }
 
 /// A call that a gateway relays to the host that it names: what the table of providers says.

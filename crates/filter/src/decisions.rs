@@ -151,8 +151,20 @@ impl Budget {
             return None;
         }
         let state = self.reached.get(&self.key(subject))?;
-        let never = Timestamp::default();
-        (state.reset_at == never || now < state.reset_at).then_some(state)
+        (state.n_reached(now) > 0).then_some(state)
+    }
+
+    /// When the call's key could leave that tier; `None` where it is not in it, or for ever.
+    pub fn reset_of(
+        &self,
+        tier: &TierEntry,
+        subject: &Subject<'_>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let state = self.state(subject, now)?;
+        let place = self.entry.tiers.iter().position(|own| own == tier)?;
+        let reset_at = state.reset_of(place);
+        (reset_at != Timestamp::default()).then_some(reset_at)
     }
 
     /// The tiers that hold for that call, rising: those reached that do not spare it.
@@ -161,7 +173,8 @@ impl Budget {
         subject: &'b Subject<'b>,
         now: Timestamp,
     ) -> impl Iterator<Item = &'b TierEntry> + 'b {
-        let n_reached = self.state(subject, now).map_or(0, |state| state.tier + 1);
+        let state = self.state(subject, now);
+        let n_reached = state.map_or(0, |state| state.n_reached(now));
         let reached = self.entry.tiers.iter().take(n_reached);
         reached.filter(|tier| !spares(tier, subject))
     }
@@ -192,6 +205,8 @@ mod tests {
          "tiers":[{"at":"60%","do":"warn"},{"at":"80%","do":"shed"},
                   {"at":"100%","do":"deny","except":{"environment":"production"}}],
          "reached":[{"key":["ann"],"tier":2,"reset_at":"2026-11-23T00:00:00Z"},
+                    {"key":["eve"],"tier":2,"reset_at":"2026-11-24T00:00:00Z","tier_resets":[
+                        "2026-11-24T00:00:00Z","2026-11-23T06:00:00Z","2026-11-22T23:00:00Z"]},
                     {"key":[""],"tier":0}]},
         {"budget":"big","match":{"model":"gpt-5","team":"a"},"enforce":"strict"}]}"#;
 
@@ -222,6 +237,9 @@ mod tests {
         for (pairs, now, expected) in [
             (&[("user", "ann")][..], before, &["60%", "80%", "100%"][..]),
             (&[("user", "ann")], after, &[]),
+            (&[("user", "eve")], before, &["60%", "80%", "100%"]),
+            // Parts of a rolling window stop counting one after another.
+            (&[("user", "eve")], after, &["60%", "80%"]),
             (&[("user", "bob")], before, &[]),
             (&[], after, &["60%"]),
             (

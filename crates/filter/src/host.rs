@@ -5,7 +5,7 @@
 //! returns a `Result`. The crate's dispatcher is used only to be called; its one wrapper in use is
 //! that for HTTP calls, since only it can register the call's token with the dispatcher.
 //!
-//! This is the only file with `unsafe` in it.
+//! This file and `heap` are the only ones with `unsafe` in them.
 
 #![allow(unsafe_code)]
 

@@ -3,7 +3,7 @@
 //! [`session`] is one HTTP call as a state machine without host calls; [`host`] is the only file
 //! that knows the ABI; [`root`] and [`stream`] carry callbacks from the one to the other. The host
 //! exists in a proxy only, so those three are built for wasm alone, and all else is tested
-//! natively.
+//! natively. [`heap`] is where the module's memory comes from.
 
 #![cfg_attr(
     not(test),
@@ -22,6 +22,7 @@ pub mod decisions;
 pub mod edit;
 pub mod fingerprint;
 pub mod headers;
+pub mod heap;
 pub mod ids;
 pub mod path;
 pub mod queue;

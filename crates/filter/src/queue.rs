@@ -17,6 +17,10 @@ pub const BATCH_EVENTS_MAX: usize = 2_000;
 const BACKOFF_MS_MIN: u64 = 250;
 /// The longest wait between two attempts, milliseconds.
 const BACKOFF_MS_MAX: u64 = 5_000;
+/// How often the wait for an answer is doubled.
+const PATIENCE_DOUBLINGS_MAX: u32 = 5;
+/// The longest wait for an answer that no configuration asks for, milliseconds.
+const PATIENCE_MS_MAX: u32 = 10_000;
 
 /// What a batch begins with; it ends with the node, which may change between two attempts.
 const OPENING: &[u8] = b"{\"v\":1,\"events\":[";
@@ -137,6 +141,14 @@ impl Queue {
         }
         self.batch.is_on_the_way = true;
         Some(self.batch.body(node, self.n_dropped))
+    }
+
+    /// How long the next batch may take, where `timeout_ms` is for one that nothing delays. A ledger
+    /// that takes longer may have the batch by then: the same one would be late for ever.
+    pub fn patience_ms(&self, timeout_ms: u32) -> u32 {
+        let doubled =
+            timeout_ms.saturating_mul(1 << self.backoff.n_failures.min(PATIENCE_DOUBLINGS_MAX));
+        doubled.min(PATIENCE_MS_MAX.max(timeout_ms))
     }
 
     /// Takes the answer to the batch on the way.
@@ -321,11 +333,21 @@ impl Answer {
                 },
                 Err(_) => Answer::Away { retry_after_ms },
             },
-            Some(400 | 422) => Answer::Refused,
+            Some(status @ (400 | 422)) if is_problem(status, body) => Answer::Refused,
             Some(413) => Answer::TooLarge,
             _ => Answer::Away { retry_after_ms },
         }
     }
+}
+
+/// Whether the aggregator itself says so. Whatever else answers at its place has no say in what is
+/// thrown away.
+fn is_problem(status: u16, body: &[u8]) -> bool {
+    let problem = serde_json::from_slice::<serde_json::Value>(body);
+    problem.is_ok_and(|problem| {
+        let said = problem.get("status").and_then(serde_json::Value::as_u64);
+        said == Some(status.into()) && problem.get("detail").is_some()
+    })
 }
 
 #[cfg(test)]
@@ -432,15 +454,39 @@ mod tests {
         assert!(queue.is_empty());
     }
 
+    #[test]
+    fn who_is_slow_is_waited_for_longer_each_time() {
+        let mut queue = Queue::new(1);
+        queue.push("1");
+        let mut waits = Vec::new();
+        for n in 0..7 {
+            next(&mut queue, n * 60_000).expect("is due");
+            waits.push(queue.patience_ms(1_000));
+            queue.settle(&AWAY, n * 60_000);
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000]);
+        assert_eq!(queue.patience_ms(20_000), 20_000);
+        next(&mut queue, 1_000_000).expect("is due");
+        queue.settle(&ACK, 1_000_000);
+        assert_eq!(queue.patience_ms(1_000), 1_000);
+    }
+
     fn events_raw(body: Option<Vec<u8>>) -> String {
         String::from_utf8(body.expect("a batch is due")).unwrap()
     }
 
     #[test]
     fn only_the_aggregators_word_acknowledges() {
-        let rejected = br#"{"accepted":1,"rejected":[{"event_id":null,"reason":"x"}]}"#;
+        let rejected =
+            br#"{"accepted":1,"duplicate":0,"rejected":[{"event_id":null,"reason":"x"}]}"#;
         for (status, retry_after, body, expected) in [
-            (Some(200), None, &b"{\"accepted\":2}"[..], ACK),
+            (
+                Some(200),
+                None,
+                &b"{\"accepted\":2,\"duplicate\":0}"[..],
+                ACK,
+            ),
+            (Some(200), None, b"{}", AWAY),
             (
                 Some(200),
                 None,
@@ -448,7 +494,14 @@ mod tests {
                 Answer::Acknowledged { n_rejected: 1 },
             ),
             (Some(200), None, b"hello", AWAY),
-            (Some(400), None, b"", Answer::Refused),
+            (
+                Some(400),
+                None,
+                br#"{"status":400,"title":"Bad Request","detail":"no \"v\""}"#,
+                Answer::Refused,
+            ),
+            (Some(400), None, b"", AWAY),
+            (Some(422), None, b"{\"error\":\"what?\"}", AWAY),
             (Some(413), None, b"", Answer::TooLarge),
             (
                 Some(503),

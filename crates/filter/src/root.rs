@@ -68,9 +68,10 @@ impl Default for Root {
 impl Root {
     fn configure(&mut self, config: PluginConfig) {
         let facts = node_facts();
-        let ids = match self.worker.site.take() {
-            Some(site) => site.ids,
-            None => EventIds::random(),
+        let before = self.worker.site.take();
+        let ids = match &before {
+            Some(site) => Rc::clone(&site.ids),
+            None => Rc::new(EventIds::random()),
         };
         self.node = Node {
             id: facts.id.clone(),
@@ -92,7 +93,11 @@ impl Root {
         let mut site = Site::new(config, ids, source);
         site.decisions = Rc::clone(&self.worker.decisions);
         site.shared = Rc::new(SharedData);
-        self.worker.site.replace(Some(site));
+        if let Some(before) = before {
+            // Calls that are under way go on under the old one: both decode out of one pool.
+            site.decoders = before.decoders.clone();
+        }
+        self.worker.site.replace(Some(Rc::new(site)));
         // Another worker, or this one under another configuration, may have a table already.
         if let Some(poller) = &self.poller {
             poller.refresh(&SharedData, &self.worker.decisions);
@@ -102,7 +107,7 @@ impl Root {
     }
 
     /// A configuration that cannot be used must not stop traffic: it is told, counted, and the
-    /// calls pass unmetered.
+    /// calls pass unmetered. Those that are under way end under the one that they began under.
     fn refuse(&mut self, mistakes: &[Mistake]) {
         self.worker.counters.count(Counter::BadConfigurations);
         self.worker.site.replace(None);
@@ -124,6 +129,7 @@ impl Root {
         let Some(body) = due else {
             return;
         };
+        let timeout_ms = self.worker.queue.borrow().patience_ms(timeout_ms);
         if self.worker.post("/v1/events", &body, timeout_ms).is_err() {
             self.settle(&Answer::read(None, None, &[]));
         }

@@ -4,6 +4,7 @@
 //! no phase ever holds traffic back, the bounded tail of [`EventCutter`] aside.
 
 mod admission;
+mod bound;
 mod call;
 mod live;
 mod outcome;
@@ -26,19 +27,17 @@ use crate::ids::EventIds;
 use crate::shared::{Private, Shared};
 use crate::tags::impostors;
 
+pub use bound::Bound;
 use call::Call;
 use live::Conversation;
-
-/// What most events need as JSON, so that writing one allocates once.
-const EVENT_BYTES_USUAL: usize = 1024;
 
 /// What every call of one plugin instance shares.
 #[derive(Debug)]
 pub struct Site {
     /// What the operator configured.
     pub config: PluginConfig,
-    /// Names for events.
-    pub ids: EventIds,
+    /// Names for events; the same for all that one plugin instance is ever configured as.
+    pub ids: Rc<EventIds>,
     /// The caller, where the peer proves nothing else.
     pub source: Source,
     /// What earlier answers taught about each model's tokens.
@@ -53,10 +52,10 @@ pub struct Site {
 
 impl Site {
     /// A site whose calls have taught nothing yet, that knows no budgets and no other workers.
-    pub fn new(config: PluginConfig, ids: EventIds, source: Source) -> Site {
+    pub fn new(config: PluginConfig, ids: impl Into<Rc<EventIds>>, source: Source) -> Site {
         Site {
             config,
-            ids,
+            ids: ids.into(),
             source,
             calibrations: Calibrations::default(),
             decoders: DecoderPool::default(),
@@ -471,11 +470,9 @@ impl Effects {
         if let Some(kind) = trouble {
             self.counts.push((Counter::Trouble(kind), 1));
         }
-        let mut json = Vec::with_capacity(EVENT_BYTES_USUAL);
-        let written = serde_json::to_writer(&mut json, event).is_ok();
-        match String::from_utf8(json).ok().filter(|_| written) {
-            Some(json) => self.events.push(json),
-            None => self.counts.push((Counter::Faults, 1)),
+        match event.to_json() {
+            Ok(json) => self.events.push(json),
+            Err(_) => self.counts.push((Counter::Faults, 1)),
         }
     }
 }

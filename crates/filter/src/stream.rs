@@ -10,7 +10,7 @@ use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
 use crate::host;
-use crate::session::{Denial, Effects, Ending, Input, Session, Site};
+use crate::session::{Bound, Denial, Effects, Ending, Input, Session};
 use crate::worker::{CallAnswer, StreamClock, Worker};
 
 /// The longest decision that is read, bytes: names, a limit, a reason.
@@ -19,7 +19,7 @@ const DECISION_BYTES_MAX: usize = 64 * 1024;
 /// The host's side of one [`Session`].
 pub struct Stream {
     worker: Rc<Worker>,
-    session: Session,
+    call: Bound,
     clock: StreamClock,
 }
 
@@ -28,24 +28,25 @@ impl Stream {
     pub fn new(worker: Rc<Worker>) -> Stream {
         Stream {
             worker,
-            session: Session::default(),
+            call: Bound::default(),
             clock: StreamClock::default(),
         }
     }
 
     fn step(&mut self, input: Input<'_>) -> Effects {
-        let site = self.worker.site.borrow();
-        let Some(site) = site.as_ref() else {
-            return Effects::default();
-        };
-        let now = match self.session.needs_time(&input) {
+        let now = match self.session().needs_time(&input) {
             true => self.clock.now(),
             false => Timestamp::default(),
         };
-        let is_connection = self.session.is_upgraded();
-        let mut effects = self.session.step(site, input, now);
+        let is_connection = self.session().is_upgraded();
+        let present = self.worker.site.borrow().clone();
+        let mut effects = self.call.step(present.as_ref(), input, now);
         self.worker.keep(&mut effects, is_connection);
         effects
+    }
+
+    fn session(&self) -> &Session {
+        self.call.session()
     }
 
     fn headers(&self, map: MapType) -> Option<Vec<u8>> {
@@ -81,10 +82,8 @@ impl Stream {
 
     /// The answer comes to this context, while it lives.
     fn ask(&self, question: &str) -> Result<u32, host::Refused> {
-        let site = self.worker.site.borrow();
-        let timeout_ms = site
-            .as_ref()
-            .map_or(0, |site| site.config.admission.timeout_ms);
+        let site = self.call.site();
+        let timeout_ms = site.map_or(0, |site| site.config.admission.timeout_ms);
         let question = question.as_bytes();
         self.worker.post("/v1/reservations", question, timeout_ms)
     }
@@ -95,7 +94,7 @@ impl Stream {
         size: usize,
         input: impl for<'a> FnOnce(&'a [u8]) -> Input<'a>,
     ) -> Action {
-        if !self.session.reads_bodies() {
+        if !self.session().reads_bodies() {
             return Action::Continue;
         }
         let chunk = match size {
@@ -115,10 +114,10 @@ impl Stream {
 
     /// What becomes of a request of which everything was seen, or of which nothing may pass.
     fn settled(&self) -> Option<Action> {
-        if self.session.holds_request() || self.session.is_refused() {
+        if self.session().holds_request() || self.session().is_refused() {
             return Some(Action::Pause);
         }
-        self.session.is_past_request().then_some(Action::Continue)
+        self.session().is_past_request().then_some(Action::Continue)
     }
 
     fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
@@ -135,7 +134,7 @@ impl Stream {
         let number = |path| host::property(path).ok().and_then(little_endian);
         let principal = principal();
         let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
-        let response_flags = match self.session.ended_well() {
+        let response_flags = match self.session().ended_well() {
             true => 0,
             false => number("response\0flags").unwrap_or(0),
         };
@@ -175,8 +174,11 @@ impl Context for Stream {
         if effects.resumes {
             self.worker.check(host::resume_request());
         }
-        if let Some(denial) = &effects.denial {
-            self.deny(denial);
+        if let Some(denial) = &effects.denial
+            && matches!(self.deny(denial), Action::Continue)
+        {
+            // An answer that cannot be given must not leave the request waiting for ever.
+            self.worker.check(host::resume_request());
         }
     }
 }
@@ -187,7 +189,7 @@ impl HttpContext for Stream {
             return Action::Continue;
         };
         let site = self.worker.site.borrow();
-        let asks_who_calls = site.as_ref().is_some_and(Site::asks_who_calls);
+        let asks_who_calls = site.as_ref().is_some_and(|site| site.asks_who_calls());
         drop(site);
         let peer = asks_who_calls.then(principal).flatten();
         let input = Input::RequestHead {
@@ -210,7 +212,7 @@ impl HttpContext for Stream {
         if let Some(action) = self.settled() {
             return action;
         }
-        if !self.session.reads_bodies() {
+        if !self.session().reads_bodies() {
             return Action::Continue;
         }
         let effects = self.step(Input::RequestTrailers);
@@ -218,7 +220,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
-        if !self.session.is_metered() {
+        if !self.session().is_metered() {
             return Action::Continue;
         }
         let Some(serialised) = self.headers(MapType::HttpResponseHeaders) else {
@@ -229,7 +231,7 @@ impl HttpContext for Stream {
             ends,
         };
         let action = self.head(MapType::HttpResponseHeaders, input);
-        if self.session.is_upgraded() {
+        if self.session().is_upgraded() {
             self.with_ending(|stream, known| stream.step(Input::Upgraded(known)));
         }
         action
@@ -241,14 +243,14 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        if self.session.is_metered() {
+        if self.session().is_metered() {
             self.step(Input::ResponseTrailers);
         }
         Action::Continue
     }
 
     fn on_log(&mut self) {
-        if !self.session.is_metered() {
+        if !self.session().is_metered() {
             return;
         }
         self.with_ending(|stream, ending| stream.step(Input::End(ending)));

@@ -31,8 +31,9 @@ const TICKS_A_TURN: u32 = TICK_MS / HURRIED_TICK_MS;
 /// One plugin instance in one VM.
 #[derive(Debug)]
 pub struct Worker {
-    /// What sessions need; `None` where the configuration cannot be used, so nothing is metered.
-    pub site: RefCell<Option<Site>>,
+    /// What calls that begin need; `None` where the configuration cannot be used, so that nothing is
+    /// metered.
+    pub site: RefCell<Option<Rc<Site>>>,
     /// Events on their way.
     pub queue: RefCell<Queue>,
     /// Counts not yet told to the host.
@@ -228,7 +229,12 @@ pub struct StreamClock(Option<(Timestamp, Instant)>);
 impl StreamClock {
     /// Now.
     pub fn now(&mut self) -> Timestamp {
-        let (began, since) = *self.0.get_or_insert_with(|| (now(), Instant::now()));
+        // Each look at a clock is a host call, so the first one looks at each clock once.
+        let Some((began, since)) = self.0 else {
+            let began = now();
+            self.0 = Some((began, Instant::now()));
+            return began;
+        };
         let ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
         Timestamp::from_unix_ms(began.as_unix_ms().saturating_add(ms))
     }

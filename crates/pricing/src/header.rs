@@ -25,8 +25,12 @@ pub(crate) struct Header {
     pub(crate) inherits: Vec<String>,
     /// Tiers of the inherited models that hold here; empty for all.
     pub(crate) inherited_tiers: Vec<String>,
+    /// Inherited models that this provider does not have, by id.
+    pub(crate) not_inherited: Vec<Glob>,
     /// Whether the model asked for is charged, and not the one that the response names.
     pub(crate) bills_requested: bool,
+    /// Names that stand for a choice among models, of which the one that served is charged.
+    pub(crate) routers: Vec<Glob>,
     pub(crate) tiers: Tiers,
     /// Facts of a call whose value names a tier.
     pub(crate) tier_facts: Vec<String>,
@@ -93,15 +97,13 @@ pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Header {
         inherits: lower(fields.texts("inherits", report)),
         bills_requested: read_bill_by(fields, report),
         tier_facts: fields.texts("tier_facts", report),
-        prefixes: fields
-            .texts("prefixes", report)
-            .iter()
-            .map(|p| Glob::new(p))
-            .collect(),
+        prefixes: globs(fields.texts("prefixes", report)),
+        routers: globs(fields.texts("routers", report)),
         ..Header::default()
     };
     let mut inherit = Fields::new(fields.table("inherit", report), "[inherit]");
     header.inherited_tiers = inherit.texts("tiers", report);
+    header.not_inherited = globs(inherit.texts("except", report));
     inherit.finish(report);
     for (name, value) in fields.table("source", report) {
         match value.as_str().filter(|url| url.starts_with("https://")) {
@@ -126,6 +128,10 @@ pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Header {
 
 fn lower(texts: Vec<String>) -> Vec<String> {
     texts.iter().map(|t| t.to_lowercase()).collect()
+}
+
+fn globs(texts: Vec<String>) -> Vec<Glob> {
+    texts.iter().map(|t| Glob::new(t)).collect()
 }
 
 fn read_bill_by(fields: &mut Fields, report: &mut Report<'_>) -> bool {

@@ -7,7 +7,7 @@ use tollmesh_usage::{Bucket, Unit};
 
 use crate::book::Problem;
 use crate::file::{Fee, Model, Modifier, PriceFile};
-use crate::header::Tiers;
+use crate::header::{Header, Tiers};
 use crate::names::{Glob, Names, Pattern};
 use crate::row::Row;
 
@@ -22,6 +22,7 @@ pub(crate) struct Provider {
     /// Units that some model of the provider is charged for.
     pub(crate) charged_units: Vec<Unit>,
     prefixes: Vec<Glob>,
+    routers: Vec<Glob>,
     /// The last file first; inherited models come last.
     layers: Vec<Layer>,
     /// How many of the layers are not inherited.
@@ -84,6 +85,7 @@ pub(crate) fn assemble(
         tier_facts: Vec::new(),
         charged_units: Vec::new(),
         prefixes: Vec::new(),
+        routers: Vec::new(),
         layers: Vec::new(),
         n_own: own.len(),
         found: Found::default(),
@@ -92,6 +94,7 @@ pub(crate) fn assemble(
         provider.tiers.extend(&file.header.tiers);
         provider.tier_facts.extend(file.header.tier_facts.clone());
         provider.prefixes.extend(file.header.prefixes.clone());
+        provider.routers.extend(file.header.routers.clone());
     }
     let parents = parents(own, all, &mut problems);
     let extras = Extras::of(own, &parents);
@@ -100,8 +103,8 @@ pub(crate) fn assemble(
         let layer = layer(models, file, &extras, &mut problems);
         provider.layers.push(layer);
     }
-    for (file, tiers) in parents.iter().rev() {
-        let models = file.models.iter().filter_map(|m| with_tiers(m, tiers));
+    for (file, heir) in parents.iter().rev() {
+        let models = file.models.iter().filter_map(|m| inherited(m, heir));
         let layer = layer(models.collect(), file, &extras, &mut Vec::new());
         provider.layers.push(layer);
     }
@@ -134,6 +137,11 @@ impl Provider {
         let prefix = name.get(..end)?.to_lowercase();
         let is_known = self.prefixes.iter().any(|p| p.matches(&prefix));
         name.get(end..).filter(|_| is_known)
+    }
+
+    /// Whether the name stands for a choice among models.
+    pub(crate) fn routes(&self, name: &str) -> bool {
+        !self.routers.is_empty() && fits(&self.routers, name)
     }
 
     /// The provider's name, and its aliases.
@@ -208,7 +216,7 @@ struct Extras {
 }
 
 impl Extras {
-    fn of(own: &[&PriceFile], parents: &[(&PriceFile, Vec<String>)]) -> Extras {
+    fn of(own: &[&PriceFile], parents: &[(&PriceFile, &Header)]) -> Extras {
         let mut extras = Extras {
             modifiers: Vec::new(),
             fees: Vec::new(),
@@ -230,17 +238,16 @@ impl Extras {
 }
 
 fn parents<'f>(
-    own: &[&PriceFile],
+    own: &[&'f PriceFile],
     all: &'f [PriceFile],
     problems: &mut Vec<Problem>,
-) -> Vec<(&'f PriceFile, Vec<String>)> {
+) -> Vec<(&'f PriceFile, &'f Header)> {
     let mut parents = Vec::new();
     for file in own {
         for wanted in &file.header.inherits {
             let before = parents.len();
             let of = |p: &&PriceFile| p.header.provider == *wanted;
-            let tiers = || file.header.inherited_tiers.clone();
-            parents.extend(all.iter().filter(of).map(|p| (p, tiers())));
+            parents.extend(all.iter().filter(of).map(|p| (p, &file.header)));
             let inherits_too = |(p, _): &(&PriceFile, _)| !p.header.inherits.is_empty();
             if parents.len() == before || parents.iter().any(inherits_too) {
                 problems.push(Problem {
@@ -256,8 +263,13 @@ fn parents<'f>(
     parents
 }
 
-/// The model with rows of these tiers only; `None` where none is left.
-fn with_tiers(model: &Arc<Model>, tiers: &[String]) -> Option<Arc<Model>> {
+/// The model with rows of the tiers that the heir takes over; `None` where none is left, and for
+/// models that it does not have.
+fn inherited(model: &Arc<Model>, heir: &Header) -> Option<Arc<Model>> {
+    if fits(&heir.not_inherited, &model.id) {
+        return None;
+    }
+    let tiers = &heir.inherited_tiers;
     if tiers.is_empty() {
         return Some(model.clone());
     }

@@ -37,8 +37,15 @@ pub(crate) fn price<'p>(
         region: region.as_deref(),
     };
     let row = table::find(&entry.model.rows, wanted).ok_or(Reason::NoRow)?;
-    let mut bill = Bill::default();
-    bill.add_tokens(row, times(entry, call)?, call)?;
+    let mut bill = Bill {
+        is_assumed: is_routed(provider, call),
+        ..Bill::default()
+    };
+    let by_units = row.either && counts_its_units(row, call);
+    if !by_units {
+        bill.add_tokens(row, times(entry, call)?, call)?;
+        bill.is_assumed |= row.either;
+    }
     bill.add_units(provider, entry, row, call)?;
     Ok((bill.total(row)?, &entry.model.id))
 }
@@ -71,12 +78,19 @@ pub(crate) fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p E
     let named = |name: &&str| !name.is_empty();
     let served = call.model.filter(named);
     let requested = call.model_requested.filter(named);
+    let asked = requested.filter(|name| served.is_none() || !provider.routes(name));
     let name = match provider.bills_requested {
-        true => requested.or(served),
+        true => asked.or(served),
         false => served.or(requested),
     };
     let name = name.ok_or(Reason::NoModel)?;
     provider.find(name).ok_or(Reason::UnknownModel)
+}
+
+/// Whether the provider chose the model, for which it may charge by itself.
+fn is_routed(provider: &Provider, call: &Call<'_>) -> bool {
+    let requested = call.model_requested;
+    provider.bills_requested && requested.is_some_and(|name| provider.routes(name))
 }
 
 /// Our word for the tier that served: the provider's word for it, and what other facts say.
@@ -97,6 +111,11 @@ pub(crate) fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p
         };
     }
     Ok(tier)
+}
+
+/// Whether the call counts something that the row charges by the piece.
+fn counts_its_units(row: &Row, call: &Call<'_>) -> bool {
+    units(call).any(|(unit, _)| row.unit_rate(unit).is_some())
 }
 
 fn times(entry: &Entry, call: &Call<'_>) -> Result<Decimal, Reason> {
@@ -144,6 +163,9 @@ impl Bill {
         row: &Row,
         call: &Call<'_>,
     ) -> Result<(), Reason> {
+        if let Some(rate) = uncounted_prompt(entry, row, call) {
+            self.add_unit(Unit::GroundedPrompts, Quantity::whole(1), rate)?;
+        }
         for (unit, quantity) in units(call) {
             match unit_rate(unit, entry, row, call) {
                 Some(rate) => self.add_unit(unit, quantity, rate)?,
@@ -196,6 +218,16 @@ fn units<'c>(call: &'c Call<'_>) -> impl Iterator<Item = (Unit, Quantity)> + 'c 
     let counts_requests = call.usage.unit(Unit::Requests).is_some();
     let request = (Unit::Requests, Quantity::whole(1));
     used.chain((!counts_requests).then_some(request))
+}
+
+/// What a provider that charges searches by the prompt charges for one that nobody counted: a call
+/// that searched had one.
+fn uncounted_prompt(entry: &Entry, row: &Row, call: &Call<'_>) -> Option<Rate> {
+    let counts = |unit| call.usage.unit(unit).is_some();
+    if counts(Unit::GroundedPrompts) || !units(call).any(|(u, _)| u == Unit::WebSearches) {
+        return None;
+    }
+    unit_rate(Unit::GroundedPrompts, entry, row, call).filter(|rate| !rate.is_zero())
 }
 
 fn unit_rate(unit: Unit, entry: &Entry, row: &Row, call: &Call<'_>) -> Option<Rate> {

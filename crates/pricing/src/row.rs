@@ -45,6 +45,8 @@ pub struct Row {
     pub rates: [Option<Rate>; Bucket::ALL.len()],
     /// US dollars for one unit.
     pub units: Vec<(Unit, Rate)>,
+    /// Whether the units stand for the tokens: a call that counts units is charged by them alone.
+    pub either: bool,
     /// Where the row was read.
     pub source: String,
     /// When it was last compared with its source.
@@ -112,6 +114,7 @@ pub(crate) fn read(
     let note = fields.text("note", report);
     let fix = fields.text("fix", report);
     let is_free = fields.flag("free", false, report);
+    let either = fields.flag("either", false, report);
     let (rates, units) = read_rates(&mut fields, report);
     let mut row = Row {
         id: String::new(),
@@ -126,6 +129,7 @@ pub(crate) fn read(
         charges: charges(&rates, has_audio, header),
         rates,
         units,
+        either,
         source,
         checked,
         is_single_source,
@@ -162,6 +166,9 @@ fn check_row(row: &Row, is_free: bool, place: &str, header: &Header, report: &mu
     } else if rates().all(|r| r.is_zero()) != is_free {
         let what = "a row that charges nothing must say `free = true`, and no other row may";
         report.add(place, what);
+    }
+    if row.either && (row.units.is_empty() || row.rates.iter().all(Option::is_none)) {
+        report.add(place, "`either` needs a rate for a unit and one for tokens");
     }
     if row.from_ms >= row.until_ms {
         report.add(place, "`until` is not after `from`");
@@ -314,6 +321,9 @@ fn row_hash(row: &Row) -> String {
     add(&format!("{} {}", row.input_min, row.input_max));
     for region in &row.regions {
         add(region);
+    }
+    if row.either {
+        add("either");
     }
     let rates = Bucket::ALL.iter().zip(row.rates);
     let rates = rates.filter_map(|(bucket, rate)| Some((bucket.name(), rate?)));

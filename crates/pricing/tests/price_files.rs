@@ -118,6 +118,11 @@ fn every_mistake_names_its_place() {
             ],
         ),
         (
+            "either alone",
+            model(r#"{ either = true, input = "1", S }"#),
+            &["acme.toml: model m row 1: `either` needs a rate for a unit and one for tokens"],
+        ),
+        (
             "overlap",
             model(r#"{ input = "1", S }, { from = 2026-01-01, input = "2", S }"#),
             &["acme.toml: model m: rows 1 and 2 overlap: both price the same calls"],

@@ -9,8 +9,12 @@ use crate::scan::Trouble;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     Input,
+    /// The same under the second of the two names that OpenAI's dialects have for it.
+    InputTwin,
     CacheRead,
-    /// The same under a name that some hosts write beside it.
+    /// The same under a name that some hosts write beside it or instead.
+    CacheReadElsewhere,
+    /// The same under a name that some hosts write for other models too, then as 0.
     CacheReadTwin,
     CacheWrite,
     CacheCreation,
@@ -22,7 +26,11 @@ pub(crate) enum Count {
     ImageInput,
     ToolUseInput,
     Output,
+    /// The same under the second of its two names.
+    OutputTwin,
     Reasoning,
+    /// The same outside the details.
+    ReasoningTwin,
     AudioOutput,
     ImageOutput,
     Total,
@@ -33,6 +41,7 @@ pub(crate) enum Count {
     WebFetches,
     SearchUnits,
     Images,
+    Characters,
     Pages,
 }
 
@@ -67,6 +76,23 @@ impl Counts {
     pub(crate) fn cache_write(&self) -> Option<u64> {
         let creation = self.get(Count::CacheCreation).filter(|n| *n > 0);
         self.get(Count::CacheWrite).max(creation)
+    }
+
+    /// Makes one of the counts that have two names. Gateways that speak several dialects write
+    /// both, and 0 under the one that the answer did not use, in either order
+    /// (<https://github.com/QuantumNous/new-api/blob/main/dto/openai_response.go>, `Usage`): the
+    /// larger is the count.
+    pub(crate) fn unite(&mut self) {
+        for (count, twin) in [
+            (Count::Input, Count::InputTwin),
+            (Count::Output, Count::OutputTwin),
+            (Count::CacheRead, Count::CacheReadElsewhere),
+            (Count::Reasoning, Count::ReasoningTwin),
+        ] {
+            if let Some(n) = self.get(count).max(self.get(twin)) {
+                self.set(count, n);
+            }
+        }
     }
 
     /// Adds to what is there, for counts that are listed item by item.

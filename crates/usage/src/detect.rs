@@ -61,6 +61,8 @@ apis! {
     DashScopeGenerate = "dashscope.generate",
     /// Runs of assistants, which are created and polled.
     OpenAiAssistantsRun = "openai.assistants.run",
+    /// Batches, which are made by `POST /v1/batches` and polled.
+    OpenAiBatches = "openai.batches",
     /// `POST /v1/messages`
     AnthropicMessages = "anthropic.messages",
     /// `POST /v1/complete`
@@ -79,6 +81,8 @@ apis! {
     GeminiEmbed = "gemini.embed",
     /// `POST …:predict`: embeddings and images of older models
     GeminiPredict = "gemini.predict",
+    /// Batches, which are made by `POST …:batchGenerateContent` and polled.
+    GeminiBatches = "gemini.batches",
     /// Sessions at `wss:…BidiGenerateContent`
     GeminiLive = "gemini.live",
     /// `POST …:countTokens`
@@ -142,7 +146,13 @@ impl Api {
 
     /// Whether the usage may come with a later answer, and is charged where it is told.
     pub(crate) const fn is_told_later(self) -> bool {
-        matches!(self, Api::OpenAiAssistantsRun | Api::AnthropicBatches)
+        matches!(
+            self,
+            Api::OpenAiAssistantsRun
+                | Api::OpenAiBatches
+                | Api::AnthropicBatches
+                | Api::GeminiBatches
+        )
     }
 
     /// Whether the answer repeats usage of an earlier call.
@@ -151,7 +161,9 @@ impl Api {
             self,
             Api::OpenAiResponsesRetrieve
                 | Api::OpenAiAssistantsRun
+                | Api::OpenAiBatches
                 | Api::AnthropicBatchResults
+                | Api::GeminiBatches
                 | Api::GeminiInteractionsRetrieve
         )
     }
@@ -190,6 +202,8 @@ pub enum Family {
     DashScope,
     /// Databricks' serving endpoints.
     Databricks,
+    /// Cloudflare's Workers AI.
+    Cloudflare,
 }
 
 impl Family {
@@ -228,6 +242,7 @@ impl Family {
             Family::Mistral => table::MISTRAL_PATHS,
             Family::DashScope => table::DASHSCOPE_PATHS,
             Family::Databricks => table::DATABRICKS_PATHS,
+            Family::Cloudflare => table::CLOUDFLARE_PATHS,
         }
     }
 }
@@ -386,7 +401,7 @@ pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Op
         let captures = pattern::match_path(rule.path, path)?;
         let mut target = (rule.method == method)
             .then(|| Target::from_captures(rule.api, provider, &captures))?;
-        target.is_retrieval &= !table::RUN_STARTS.contains(&rule.path);
+        target.is_retrieval &= !table::STARTS.contains(&rule.path);
         if rule.api == Api::OpenAiRealtime {
             // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's preview
             // versions call it `deployment`.
@@ -612,6 +627,52 @@ mod tests {
         ] {
             let expected = (api, provider.to_owned(), model.map(str::to_owned));
             assert_eq!(metered(host, path, method), Some(expected), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn hosts_without_the_usual_paths_are_told_by_name() {
+        for (host, path, api, provider) in [
+            ("api.meta.ai", "/v1/responses", Api::OpenAiResponses, "meta"),
+            (
+                "api.meta.ai",
+                "/v1/messages",
+                Api::AnthropicMessages,
+                "meta",
+            ),
+            (
+                "ark.cn-beijing.volces.com",
+                "/api/v3/responses",
+                Api::OpenAiResponses,
+                "volcengine",
+            ),
+            (
+                "ark.ap-southeast.bytepluses.com",
+                "/api/v3/embeddings",
+                Api::OpenAiEmbeddings,
+                "volcengine",
+            ),
+            (
+                "qianfan.baidubce.com",
+                "/v2/embeddings",
+                Api::OpenAiEmbeddings,
+                "baidu",
+            ),
+            (
+                "models.github.ai",
+                "/inference/embeddings",
+                Api::OpenAiEmbeddings,
+                "github-models",
+            ),
+            (
+                "api.siliconflow.cn",
+                "/v1/rerank",
+                Api::Rerank,
+                "siliconflow",
+            ),
+        ] {
+            let expected = (api, provider.to_owned(), None);
+            assert_eq!(metered(host, path, "POST"), Some(expected), "{host}{path}");
         }
     }
 

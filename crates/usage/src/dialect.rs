@@ -50,9 +50,13 @@ pub(crate) enum Field {
     AudioSeconds,
     /// How long the audio is, as a usage object tells it.
     BilledSeconds,
+    /// How many characters the provider charges.
+    BilledCharacters,
 
     /// The word by which a document or event says what it is.
     Kind,
+    /// The word by which a document says so beside that.
+    ObjectKind,
     /// An object that may come several times in one document: a response, a batch line.
     Envelope,
     Choice,
@@ -84,6 +88,8 @@ pub(crate) enum Field {
     ToolUsage,
     /// Counts that the host states beside the model's own.
     Metrics,
+    /// The answer to one request of a batch.
+    BatchResult,
 }
 
 /// What one message of a live connection means for the response that it belongs to.
@@ -136,10 +142,11 @@ impl Reader {
     pub(crate) fn new(target: &Target) -> Reader {
         let mut findings = Findings::default();
         findings.response_id.clone_from(&target.path_response_id);
+        let quirks = Quirks::of(&target.provider, target.api);
         Reader {
-            dialect: dialect_of(target.api),
+            dialect: dialect_of(target, quirks),
             api: target.api,
-            quirks: Quirks::of(&target.provider, target.api),
+            quirks,
             findings,
             call_at: 0,
             outline: Vec::new(),
@@ -149,15 +156,19 @@ impl Reader {
 
     /// Takes the counts that the host tells in headers.
     pub(crate) fn headers<'a>(&mut self, header: impl Fn(&str) -> Option<&'a str>) {
-        let Dialect::Bedrock(state) = &mut self.dialect else {
-            return;
-        };
-        for (name, count) in bedrock::HEADERS {
-            if let Some(value) = header(name) {
-                self.findings.note(state.header(*count, value));
+        let tier = match &mut self.dialect {
+            Dialect::Bedrock(state) => {
+                for (name, count) in bedrock::HEADERS {
+                    if let Some(value) = header(name) {
+                        self.findings.note(state.header(*count, value));
+                    }
+                }
+                bedrock::TIER_HEADER
             }
-        }
-        self.findings.service_tier = header(bedrock::TIER_HEADER).map(str::to_owned);
+            Dialect::Gemini(_) | Dialect::Interactions(_) => gemini::TIER_HEADER,
+            _ => return,
+        };
+        self.findings.service_tier = header(tier).map(str::to_owned);
     }
 
     /// Whether each message of an event stream wraps its document.
@@ -168,6 +179,7 @@ impl Reader {
     pub(crate) fn schema(&self) -> &'static Node<Field> {
         match (&self.dialect, self.api) {
             (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
+            (Dialect::OpenAi(_), Api::OpenAiBatches) => &openai::BATCH_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -175,6 +187,7 @@ impl Reader {
             (Dialect::Anthropic(_), _) => &anthropic::SCHEMA,
             (Dialect::Gemini(_), Api::GeminiLive) => &gemini::LIVE_SCHEMA,
             (Dialect::Gemini(_), Api::GeminiPredict) => &gemini::PREDICT_SCHEMA,
+            (Dialect::Gemini(_), Api::GeminiBatches) => &gemini::BATCH_SCHEMA,
             (Dialect::Gemini(_), _) => &gemini::SCHEMA,
             (Dialect::Interactions(_), _) => &interactions::SCHEMA,
             (Dialect::Bedrock(_), Api::BedrockConverse | Api::BedrockConverseStream) => {
@@ -295,6 +308,7 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
         (Count::WebFetches, Unit::WebFetches),
         (Count::SearchUnits, Unit::SearchUnits),
         (Count::Images, Unit::Images),
+        (Count::Characters, Unit::Characters),
         (Count::Pages, Unit::Pages),
     ] {
         if let Some(n) = counts.get(count) {
@@ -303,8 +317,8 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
     }
 }
 
-fn dialect_of(api: Api) -> Dialect {
-    match api {
+fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
+    match target.api {
         Api::OpenAiChat
         | Api::OpenAiCompletions
         | Api::OpenAiEmbeddings
@@ -312,10 +326,11 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::OpenAiAudio
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
+        | Api::OpenAiBatches
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate
-        | Api::Rerank => Dialect::OpenAi(openai::State::default()),
+        | Api::Rerank => Dialect::OpenAi(openai::State::new(target.api, quirks)),
         Api::OpenAiResponses
         | Api::OpenAiResponsesRetrieve
         | Api::OpenAiResponsesCompact
@@ -331,6 +346,7 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::GeminiEmbed
         | Api::GeminiPredict
         | Api::GeminiCountTokens
+        | Api::GeminiBatches
         | Api::GeminiLive => Dialect::Gemini(gemini::State::default()),
         Api::GeminiInteractions | Api::GeminiInteractionsRetrieve => {
             Dialect::Interactions(Box::default())
@@ -340,7 +356,7 @@ fn dialect_of(api: Api) -> Dialect {
         | Api::BedrockInvoke
         | Api::BedrockInvokeStream
         | Api::BedrockCountTokens
-        | Api::BedrockApplyGuardrail => Dialect::Bedrock(Box::default()),
+        | Api::BedrockApplyGuardrail => Dialect::Bedrock(Box::new(bedrock::State::new(target))),
         Api::CohereChat
         | Api::CohereV1Chat
         | Api::CohereEmbed

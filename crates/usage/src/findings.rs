@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bucket::Usage;
+use crate::bucket::{Quantity, Usage};
 use crate::counts::{Count, Counts};
 use crate::json::Value;
 use crate::json::number::decimal_of;
@@ -12,6 +12,9 @@ use crate::scan::{ExtraUsage, Trouble};
 /// The most entries of usage charged apart that are kept for one body: an entry has 250 bytes, a
 /// stream 16 KiB in all. What has no room even in a sum is counted as `too_long`.
 const EXTRA_USAGES_MAX: usize = 16;
+
+/// The kind under which the results of a batch are summed, a model each.
+const BATCH_KIND: &str = "batch_result";
 
 /// Everything a dialect may find; settled into a scan when the body has ended.
 #[derive(Debug, Default)]
@@ -209,6 +212,12 @@ impl Findings {
         }
     }
 
+    /// Takes what one request of a batch used.
+    pub(crate) fn batch_result(&mut self, model: Option<String>, usage: Usage) {
+        let kind = BATCH_KIND.to_owned();
+        self.extra_sum(ExtraUsage { kind, model, usage });
+    }
+
     /// Takes usage charged apart into the entry of its kind and model.
     pub(crate) fn extra_sum(&mut self, extra: ExtraUsage) {
         let has_room = self.extra.len() < EXTRA_USAGES_MAX;
@@ -228,6 +237,11 @@ fn add(sum: &mut Usage, usage: &Usage) {
     for (bucket, n) in usage.tokens() {
         let known = sum.get(bucket).unwrap_or(0);
         sum.set(bucket, known.saturating_add(n));
+    }
+    for (unit, quantity) in usage.units() {
+        let known = sum.unit(unit).unwrap_or_default().as_thousandths();
+        let whole = known.saturating_add(quantity.as_thousandths());
+        sum.set_unit(unit, Quantity::thousandths(whole));
     }
 }
 

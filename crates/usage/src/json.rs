@@ -95,6 +95,11 @@ pub trait Visitor<F> {
         let _ = (field, n_bytes);
     }
 
+    /// The same, with the bytes themselves, for visitors that ask more of them than their length.
+    fn text_piece(&mut self, field: F, piece: &[u8]) {
+        self.text(field, piece.len());
+    }
+
     /// A string or number outside every node, or a measured string, has ended.
     fn passed(&mut self, passed: Passed, span: Span) {
         let _ = (passed, span);
@@ -530,9 +535,14 @@ impl<F: Copy> Scanner<F> {
         purpose: Purpose,
         visitor: &mut impl Visitor<F>,
     ) -> usize {
-        let run = run::run(chunk.get(at..).unwrap_or_default(), self.is_escaped);
+        let rest = chunk.get(at..).unwrap_or_default();
+        let run = run::run(rest, self.is_escaped);
         self.is_escaped = run.is_escaped;
-        self.measure(purpose, run.n_bytes, visitor);
+        self.measure(
+            purpose,
+            rest.get(..run.n_bytes).unwrap_or_default(),
+            visitor,
+        );
         let end = at + run.n_bytes;
         if run.ends {
             self.end_string(purpose, end, visitor);
@@ -564,10 +574,10 @@ impl<F: Copy> Scanner<F> {
         end + 1
     }
 
-    fn measure(&self, purpose: Purpose, n_bytes: usize, visitor: &mut impl Visitor<F>) {
+    fn measure(&self, purpose: Purpose, piece: &[u8], visitor: &mut impl Visitor<F>) {
         let field = self.node.and_then(|node| node.field);
-        if let (Purpose::Measure, Some(field), 1..) = (purpose, field, n_bytes) {
-            visitor.text(field, n_bytes);
+        if let (Purpose::Measure, Some(field), false) = (purpose, field, piece.is_empty()) {
+            visitor.text_piece(field, piece);
         }
     }
 

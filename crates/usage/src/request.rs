@@ -5,6 +5,7 @@
 //! that breaks later keeps the edits before the breach (its provider refuses it either way). The
 //! rules of the edits stand in `request/read.rs`.
 
+mod characters;
 mod form;
 mod media;
 mod multipart;
@@ -54,6 +55,8 @@ pub struct RequestFacts {
     pub n_choices: Option<u64>,
     /// Whether tools are offered: the provider's own may cost more than tokens.
     pub has_tools: bool,
+    /// Characters that the app wants to have spoken.
+    pub n_spoken: Option<u64>,
     /// The service tier that the app asked for.
     pub service_tier: Option<String>,
     /// Whether the app itself asked for the usage event of its stream.
@@ -198,9 +201,14 @@ impl Json {
             splice: self.splicer.as_mut().map(|s| s.start(chunk, base)),
         };
         self.scanner.push(chunk, &mut reader);
+        let has_ended = reader.progress.has_ended();
+        let splice = reader.splice?;
+        if has_ended {
+            return splice.finish_last();
+        }
         let at_hand = self.scanner.at_hand();
         let withheld = at_hand.filter(|(field, _)| self.wishes.may_replace(*field));
-        reader.splice?.finish(withheld.map(|(_, from)| from))
+        splice.finish(withheld.map(|(_, from)| from))
     }
 }
 

@@ -30,6 +30,7 @@ impl ResponseHead {
         "x-amzn-bedrock-cache-read-input-token-count",
         "x-amzn-bedrock-cache-write-input-token-count",
         "x-amzn-bedrock-service-tier",
+        "x-gemini-service-tier",
     ];
 
     /// The value of that header (name in lower case).
@@ -39,11 +40,11 @@ impl ResponseHead {
             .find(|(n, _)| n == name)
             .map(|(_, v)| v.as_str())
     }
+}
 
-    /// Whether the status says that there is no answer: an error, or a redirect to elsewhere.
-    fn is_error(&self) -> bool {
-        self.status >= 300
-    }
+/// Whether a status says that there is no answer: an error, or a redirect to elsewhere.
+fn is_error(status: u16) -> bool {
+    status >= 300
 }
 
 /// Reads usage out of one response body, chunk by chunk, in bounded memory.
@@ -57,6 +58,7 @@ pub struct UsageScanner {
     is_retrieval: bool,
     is_asked_to_stream: bool,
     is_error_status: bool,
+    n_spoken: Option<u64>,
     n_body_bytes: u64,
     decoder: Decoder,
     framing: Framing,
@@ -76,9 +78,21 @@ impl UsageScanner {
         head: &ResponseHead,
         pool: &DecoderPool,
     ) -> UsageScanner {
+        UsageScanner::of(target, request, head.status, |name| head.header(name), pool)
+    }
+
+    /// The same, with the headers read where they are: `header` gives the value of the header of
+    /// that name (in lower case), and is asked for those of [`ResponseHead::WANTED`] only.
+    pub fn of<'h>(
+        target: &Target,
+        request: &RequestFacts,
+        status: u16,
+        header: impl Fn(&str) -> Option<&'h str>,
+        pool: &DecoderPool,
+    ) -> UsageScanner {
         let mut reader = Reader::new(target);
-        reader.headers(|name| head.header(name));
-        let encoding = head.header("content-encoding");
+        reader.headers(&header);
+        let encoding = header("content-encoding");
         let decoder = Decoder::new(encoding, pool).unwrap_or_else(|trouble| {
             reader.findings.trouble(trouble);
             Decoder::Unreadable
@@ -88,10 +102,11 @@ impl UsageScanner {
             is_billable: target.billable,
             is_retrieval: target.is_retrieval,
             is_asked_to_stream: request.streams,
-            is_error_status: head.is_error(),
+            is_error_status: is_error(status),
+            n_spoken: request.n_spoken,
             n_body_bytes: 0,
             decoder,
-            framing: Framing::new(head.header("content-type"), request.streams),
+            framing: Framing::new(header("content-type"), request.streams),
             reader,
         }
     }
@@ -140,6 +155,7 @@ impl UsageScanner {
             is_told_later: self.api.is_told_later(),
             is_error_status: self.is_error_status,
             complete,
+            n_spoken: self.n_spoken,
             is_stream: matches!(self.framing, Framing::Sse(_) | Framing::EventStream(_)),
             relayed,
         })

@@ -3,8 +3,11 @@
 //!
 //! An event's data goes to the JSON scanner piece by piece, whatever its size. Lines end with LF,
 //! CRLF or CR; several data lines are one document; an event that the body's end cuts off counts
-//! as far as it was whole. Two things beyond the standard: `data: [DONE]` ends a stream, and a
-//! field `error` (llama.cpp writes errors so in the midst of a stream) is an error.
+//! as far as it was whole. Beyond the standard: `data: [DONE]` ends a stream, white space behind it
+//! or none; an event that is called `error` is one, whatever its data says of it
+//! (<https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>: `code` and `message`;
+//! <https://cloud.ibm.com/apidocs/watsonx-ai#text-chat-stream>: `errors`), and so is a field `error`
+//! (llama.cpp writes errors so in the midst of a stream).
 
 mod outline;
 
@@ -19,6 +22,9 @@ use outline::Outline;
 
 /// OpenAI's last word (<https://platform.openai.com/docs/api-reference/chat/streaming>).
 const DONE: &[u8] = b"[DONE]";
+
+/// The name of events that tell an error.
+const ERROR: &[u8] = b"error";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -36,6 +42,10 @@ enum Line {
     /// After the colon: one space may follow.
     Colon {
         is_data: bool,
+    },
+    /// In an event's name, of which so many bytes have come, all as in [`ERROR`].
+    Kind {
+        n_same: usize,
     },
     Data,
     Ignored,
@@ -180,6 +190,7 @@ impl Sse {
                     at += 1;
                 }
                 Line::Colon { is_data } => at += self.colon(*byte, is_data, reader),
+                Line::Kind { n_same } => at = self.kind(bytes, at, n_same, reader),
                 Line::Data => at = self.data(bytes, at, reader),
                 Line::Ignored => at = self.ignored(bytes, at),
             }
@@ -245,6 +256,7 @@ impl Sse {
                 Line::Start
             }
             (b':', Some(b"data")) => Line::Colon { is_data: true },
+            (b':', Some(b"event")) => Line::Kind { n_same: 0 },
             (b':', Some(b"error")) => {
                 reader.findings.error();
                 Line::Colon { is_data: false }
@@ -263,6 +275,27 @@ impl Sse {
         self.line = Line::Data;
         self.begin_data(n_bytes, reader);
         n_bytes
+    }
+
+    /// The name of the event at hand; one space may stand before it.
+    fn kind(&mut self, bytes: &[u8], at: usize, n_same: usize, reader: &mut Reader) -> usize {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let end = memchr2(b'\n', b'\r', rest);
+        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let due = ERROR.get(n_same..).unwrap_or_default();
+        let name = match n_same {
+            0 => piece.trim_ascii_start(),
+            _ => piece,
+        };
+        if !due.starts_with(name) {
+            self.line = Line::Ignored;
+        } else if end.is_some() && due.len() == name.len() {
+            reader.findings.error();
+        } else {
+            let n_same = n_same + name.len();
+            self.line = Line::Kind { n_same };
+        }
+        self.end_line(rest, end, at)
     }
 
     /// A data line, whose value begins so many bytes from here.
@@ -301,8 +334,9 @@ impl Sse {
     fn payload(&mut self, mut piece: &[u8], reader: &mut Reader) {
         while self.is_done_possible {
             let Some(byte) = piece.first() else { return };
-            if DONE.get(self.n_done) == Some(byte) {
-                self.n_done += 1;
+            let is_behind = self.n_done == DONE.len() && matches!(byte, b' ' | b'\t');
+            if is_behind || DONE.get(self.n_done) == Some(byte) {
+                self.n_done += usize::from(!is_behind);
                 piece = piece.get(1..).unwrap_or_default();
             } else {
                 self.is_done_possible = false;

@@ -1,5 +1,6 @@
 //! The verdict on one answer: what its reader found, and what is known beside the documents.
 
+use crate::bucket::{Quantity, Unit};
 use crate::dialect::Reader;
 use crate::relayed::Relayed;
 use crate::scan::{Scan, Trouble, UsageSource};
@@ -17,6 +18,8 @@ pub(crate) struct Known {
     pub(crate) is_error_status: bool,
     /// Whether the answer reached its end; `None` where nobody can tell.
     pub(crate) complete: Option<bool>,
+    /// Characters that were to be spoken.
+    pub(crate) n_spoken: Option<u64>,
     /// Whether it came in events.
     pub(crate) is_stream: bool,
     /// How much of it was relayed.
@@ -26,10 +29,16 @@ pub(crate) struct Known {
 impl Reader {
     /// Settles what was found; the findings are spent after that.
     pub(crate) fn scan(&mut self, known: Known) -> Scan {
-        let (usage, billed_usage) = self.settle();
+        let (mut usage, billed_usage) = self.settle();
         let findings = &mut self.findings;
         let has_usage = findings.has_usage || !usage.has_no_tokens();
         let is_error = known.is_error_status || findings.is_error;
+        // Speech is charged by its text, which only the request has, unless the answer counts something
+        // (https://platform.openai.com/docs/pricing, https://console.groq.com/docs/text-to-speech).
+        let is_uncounted = usage.is_empty() && !is_error;
+        if let Some(n) = known.n_spoken.filter(|_| is_uncounted) {
+            usage.set_unit(Unit::Characters, Quantity::whole(n));
+        }
         if findings.is_error && !known.is_error_status {
             findings.trouble(Trouble::ErrorInBody);
         }

@@ -268,7 +268,7 @@ fn anthropic_says_many_things_beside_the_counts() {
     let path = "api.anthropic.com /v1/messages/batches/b/results";
     let result = |result: Value| json!({"custom_id": "a", "result": result});
     let message = json!({"type": "message", "model": "m", "usage": {"input_tokens": 10,
-        "output_tokens": 4}});
+        "output_tokens": 4, "server_tool_use": {"web_search_requests": 2}}});
     check([
         Row::events(
             ANTHROPIC,
@@ -312,7 +312,7 @@ fn anthropic_says_many_things_beside_the_counts() {
                 result(json!({"type": "succeeded", "message": message})),
             ],
             json!({"billable": false, "source": "absent",
-                "extra": [["batch_result", "m", {"input": 20, "output": 8}]]}),
+                "extra": [["batch_result", "m", {"input": 20, "output": 8, "web_searches": 4}]]}),
         ),
     ]);
 }
@@ -495,7 +495,8 @@ fn predictions_are_embeddings_or_images() {
             format!("{VERTEX}/google/models/text-embedding-005:predict"),
             json!({"predictions": [embedding(7.0), embedding(5.0)],
                 "metadata": {"billableCharacterCount": 40}}),
-            json!({"model": "text-embedding-005", "usage": {"input": 12, "output": 0}}),
+            json!({"model": "text-embedding-005",
+                "usage": {"input": 12, "output": 0, "characters": 40}}),
         ),
         Row::json(
             imagen,
@@ -603,6 +604,47 @@ fn converse_tells_router_tier_and_exceptions() {
                 "tool_calls": 0, "trouble": "truncated"}),
         ),
     ]);
+}
+
+/// <https://github.com/earendil-works/pi/issues/8752>, <https://github.com/maximhq/bifrost/pull/6942>
+#[test]
+fn streams_of_openais_models_on_bedrock_count_the_cache_in_the_input() {
+    let told = |model: &str, input: u64, read: u64, written: u64, net: u64| {
+        let usage = json!({"inputTokens": input, "outputTokens": 19,
+            "totalTokens": input + read + written + 19, "cacheReadInputTokens": read,
+            "cacheWriteInputTokens": written});
+        let expected = json!({"model": model, "finish_reason": "end_turn", "tool_calls": 0,
+            "usage": {"input": net, "cache_read": read, "cache_write": written, "output": 19}});
+        let mut streamed = expected.clone();
+        streamed["complete"] = json!(true);
+        let streamed = Row::messages(
+            format!("{BEDROCK}/{model}/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                ("messageStop", json!({"stopReason": "end_turn"})),
+                ("metadata", json!({"usage": usage})),
+            ],
+            streamed,
+        );
+        let whole = Row::json(
+            format!("{BEDROCK}/{model}/converse"),
+            json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+                "stopReason": "end_turn", "usage": usage}),
+            expected,
+        );
+        (streamed, whole)
+    };
+    let (streamed, _) = told("openai.gpt-5.6", 4995, 0, 4993, 2);
+    streamed.check();
+    let (streamed, _) = told("us.openai.gpt-5.6", 12401, 8367, 4032, 2);
+    streamed.check();
+    // As the reference has it.
+    let (streamed, whole) = told("openai.gpt-5.6", 2, 8367, 4032, 2);
+    check([streamed, whole]);
+    let (_, whole) = told("openai.gpt-5.6", 5000, 8, 4, 5000);
+    whole.check();
+    let (streamed, whole) = told("us.anthropic.claude-opus-4-8", 5000, 8, 4, 5000);
+    check([streamed, whole]);
 }
 
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html> (Jamba, gpt-oss,
@@ -835,6 +877,43 @@ fn statuses_and_headers_are_taken_for_what_they_are() {
     ]);
 }
 
+/// <https://ai.google.dev/gemini-api/docs/priority-inference>, `…/docs/flex-inference`
+#[test]
+fn gemini_tells_the_tier_that_served_in_a_header_or_in_the_usage() {
+    let answer = |usage: Value| {
+        json!({"candidates": [{"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}],
+            "usageMetadata": usage, "modelVersion": "g-1"})
+    };
+    let told = json!({"model": "g-1", "usage": {"input": 4, "output": 1}, "tool_calls": 0,
+        "finish_reason": "STOP", "tier": "standard"});
+    check([
+        Row {
+            headers: &["application/json", "x-gemini-service-tier: standard"],
+            ..Row::json(
+                GEMINI,
+                answer(json!({"promptTokenCount": 4, "candidatesTokenCount": 1})),
+                told.clone(),
+            )
+        },
+        Row::json(
+            GEMINI,
+            answer(json!({"promptTokenCount": 4, "candidatesTokenCount": 1,
+                "serviceTier": "standard"})),
+            told,
+        ),
+        Row {
+            headers: &["application/json", "x-gemini-service-tier: priority"],
+            ..Row::json(
+                "generativelanguage.googleapis.com /v1beta/interactions",
+                json!({"id": "v1_1", "model": "g", "status": "completed",
+                    "usage": {"total_input_tokens": 20, "total_output_tokens": 10}}),
+                json!({"model": "g", "usage": {"input": 20, "output": 10},
+                    "finish_reason": "completed", "tier": "priority"}),
+            )
+        },
+    ]);
+}
+
 /// <https://ai.google.dev/gemini-api/docs/background-execution>
 #[test]
 fn an_interaction_that_is_fetched_charges_nothing_again() {
@@ -853,6 +932,152 @@ fn an_interaction_that_is_fetched_charges_nothing_again() {
     assert!(target.is_retrieval && !scan.billable);
     assert_eq!(scan.response_id.as_deref(), Some("v1_1"));
     assert_eq!(json!(scan.usage), json!({"input": 20, "output": 10}));
+}
+
+/// <https://platform.openai.com/docs/api-reference/batch/object>
+#[test]
+fn a_batch_is_charged_by_what_it_used_in_the_end() {
+    let usage = |n: u64| {
+        json!({"input_tokens": 10 * n, "input_tokens_details": {"cached_tokens": 4 * n},
+            "output_tokens": 5 * n, "output_tokens_details": {"reasoning_tokens": 3 * n},
+            "total_tokens": 15 * n})
+    };
+    let batch = |status: &str, usage: Value| {
+        json!({"id": "batch_1", "object": "batch", "endpoint": "/v1/responses", "model": "gpt-5-1",
+            "errors": null, "status": status, "output_file_id": null, "usage": usage,
+            "request_counts": {"total": 9, "completed": 1, "failed": 0}})
+    };
+    let used = json!({"input": 60, "cache_read": 40, "output": 20, "reasoning": 30});
+    let made = ("/v1/batches", "POST");
+    let looked_at = ("/v1/batches/batch_1", "GET");
+    for ((path, method), status, n, is_retrieval, buckets) in [
+        (made, "validating", 0, false, json!({})),
+        (looked_at, "in_progress", 3, true, json!({})),
+        (looked_at, "finalizing", 10, true, json!({})),
+        (looked_at, "completed", 10, true, used.clone()),
+        (looked_at, "expired", 10, true, used.clone()),
+        (
+            ("/v1/batches/batch_1/cancel", "POST"),
+            "cancelling",
+            3,
+            true,
+            json!({}),
+        ),
+    ] {
+        for (host, prefix) in [
+            ("api.openai.com", ""),
+            ("r.openai.azure.com", "/openai"),
+            ("api.groq.com", "/openai"),
+        ] {
+            let path = format!("{prefix}{path}?api-version=1");
+            let detected = detect(host, &path, method);
+            let Detection::Metered(target) = detected else {
+                panic!("{host}{path}: {detected:?}");
+            };
+            let row = Row::json("", batch(status, usage(n)), Value::Null);
+            let scan = row.scan(&target, 7);
+            assert_eq!(target.is_retrieval, is_retrieval, "{method} {path}");
+            assert!(!scan.billable, "{method} {path}");
+            assert_eq!(json!(scan.usage), buckets, "{status}");
+            assert_eq!(scan.usage_source.name() == "reported", buckets == used);
+            assert_eq!(scan.service_tier.as_deref(), Some("batch"));
+            assert_eq!(scan.response_id.as_deref(), Some("batch_1"));
+            assert_eq!(scan.model.as_deref(), Some("gpt-5-1"));
+        }
+    }
+    for (host, path) in [
+        ("api.anthropic.com", "/v1/messages/batches/b"),
+        ("llm.internal", "/v1/batches/b"),
+    ] {
+        assert_eq!(
+            detect(host, path, "GET"),
+            Detection::NotOurs,
+            "{host}{path}"
+        );
+    }
+}
+
+/// <https://ai.google.dev/gemini-api/docs/batch-api>, <https://docs.mistral.ai/capabilities/batch>: the
+/// answers to requests that came inline stand in the batch itself.
+#[test]
+fn a_batch_is_charged_by_the_answers_in_it_where_it_has_no_sum() {
+    let answer = |model: &str, n: u64| {
+        json!({"response": {"candidates": [{"content": {"parts": [{"text": "4"}]}, "index": 0,
+            "finishReason": "STOP", "groundingMetadata": {"webSearchQueries": ["a", "b"]}}],
+            "usageMetadata": {"promptTokenCount": 10 * n, "candidatesTokenCount": n,
+            "thoughtsTokenCount": 3 * n, "totalTokenCount": 14 * n, "serviceTier": "standard",
+            "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": n}]},
+            "modelVersion": model, "responseId": "r"}, "metadata": {"custom_id": "0"}})
+    };
+    let list = json!({"inlinedResponses": {"inlinedResponses": [answer("g-1", 1), answer("g-2", 2),
+        {"error": {"code": 13, "message": "no"}}, answer("g-1", 5)]}});
+    let gemini = |has_ended: bool| {
+        let mut batch = json!({"name": "batches/b", "metadata": {"model": "models/g-1",
+            "state": "BATCH_STATE_RUNNING", "batchStats": {"requestCount": "4"}}});
+        if has_ended {
+            batch["metadata"]["output"] = list.clone();
+            batch["done"] = json!(true);
+            batch["response"] = list.clone();
+        }
+        batch
+    };
+    let told = json!([
+        ["batch_result", "g-1", {"input": 54, "audio_input": 6, "output": 6, "reasoning": 18,
+            "web_searches": 4, "grounded_prompts": 2}],
+        ["batch_result", "g-2", {"input": 18, "audio_input": 2, "output": 2, "reasoning": 6,
+            "web_searches": 2, "grounded_prompts": 1}],
+    ]);
+    let mistral = |outputs: Value| {
+        json!({"id": "b", "object": "batch", "model": "m", "status": "SUCCESS", "errors": [],
+            "outputs": outputs, "total_requests": 2})
+    };
+    let body = json!({"id": "x", "model": "m", "usage": {"prompt_tokens": 27, "completion_tokens": 2,
+        "total_tokens": 34, "prompt_audio_seconds": null, "prompt_tokens_details": {"cached_tokens": 7,
+        "audio_tokens": 5}}, "choices": [{"index": 0, "finish_reason": "stop"}]});
+    let output = json!({"id": "x", "response": {"status_code": 200, "body": body}, "error": null});
+    let summed = json!([["batch_result", "m",
+        {"input": 40, "cache_read": 14, "audio_input": 10, "output": 4}]]);
+    let (google, mistral_ai) = ("generativelanguage.googleapis.com", "api.mistral.ai");
+    for (host, path, method, body, extra) in [
+        (
+            google,
+            "/v1beta/models/g-1:batchGenerateContent",
+            "POST",
+            gemini(false),
+            json!([]),
+        ),
+        (google, "/v1beta/batches/b", "GET", gemini(false), json!([])),
+        (google, "/v1beta/batches/b", "GET", gemini(true), told),
+        (
+            mistral_ai,
+            "/v1/batch/jobs",
+            "POST",
+            mistral(Value::Null),
+            json!([]),
+        ),
+        (
+            mistral_ai,
+            "/v1/batch/jobs/b",
+            "GET",
+            mistral(json!([output, output])),
+            summed,
+        ),
+    ] {
+        let detected = detect(host, path, method);
+        let Detection::Metered(target) = detected else {
+            panic!("{host}{path}: {detected:?}");
+        };
+        assert_eq!(target.is_retrieval, method == "GET", "{path}");
+        let row = Row::json("", body, Value::Null);
+        for n_chunk in [1, 7, usize::MAX] {
+            let scan = row.scan(&target, n_chunk);
+            assert_eq!(as_json(&target, &scan)["extra"], extra, "{path}");
+            assert!(!scan.billable && scan.usage.is_empty(), "{path}");
+            let id = scan.response_id.as_deref();
+            assert!(id.is_some_and(|id| id.ends_with('b')), "{path}");
+            assert!(extra == json!([]) || scan.service_tier.as_deref() == Some("batch"));
+        }
+    }
 }
 
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html>: the path

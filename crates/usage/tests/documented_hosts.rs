@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 use tollmesh_usage::{
-    Api, Detection, Family, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
-    detect_as,
+    Api, Detection, Edits, Family, RequestBody, RequestFacts, ResponseHead, Scan, Target,
+    UsageScanner, detect, detect_as,
 };
 
 /// One answer: where it is documented, the request's host and path, the body, and what is wanted
@@ -257,6 +257,16 @@ fn reasoning_lies_where_the_total_says() {
         usage("gateway.internal", on_top, wanted.clone()),
         usage("r.services.ai.azure.com", on_top, wanted.clone()),
         usage("aiplatform.googleapis.com", on_top, wanted),
+        usage(
+            "gateway.internal",
+            r#"{"prompt_tokens":3110,"completion_tokens":673,"total_tokens":4691,"completion_tokens_details":{"reasoning_tokens":909}}"#,
+            json!({"input": 3110, "output": 672, "reasoning": 909}),
+        ),
+        usage(
+            "gateway.internal",
+            r#"{"prompt_tokens":21,"completion_tokens":0,"total_tokens":81,"completion_tokens_details":{"reasoning_tokens":60}}"#,
+            json!({"input": 21, "output": 0, "reasoning": 60}),
+        ),
         row(
             "https://docs.perplexity.ai/docs/getting-started/pricing",
             "api.perplexity.ai",
@@ -273,8 +283,9 @@ fn reasoning_lies_where_the_total_says() {
             "api.perplexity.ai",
             "/chat/completions",
             r#"{"model":"sonar-reasoning-pro","choices":[],"usage":{"prompt_tokens":33,"completion_tokens":60,
-            "total_tokens":93,"reasoning_tokens":40,"search_context_size":"low"}}"#,
-            json!({"usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null}),
+            "total_tokens":93,"reasoning_tokens":40,"search_context_size":"high"}}"#,
+            json!({"usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null,
+                "context": {"search_context_size": "high"}}),
         ),
     ]);
 }
@@ -427,6 +438,69 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
             json!({"usage": {"input": 2, "output": 3}, "finish_reason": "stop", "trouble": null}),
         ),
         row(
+            "https://www.alibabacloud.com/help/model-studio/web-search",
+            "dashscope-intl.aliyuncs.com",
+            "/compatible-mode/v1/chat/completions",
+            r#"{"model":"qwen-plus","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12,
+            "plugins":{"search":{"count":2,"strategy":"agent"}}}}"#,
+            json!({"usage": {"input": 10, "output": 2, "web_searches": 2}, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-api-via-openai-responses",
+            "dashscope-intl.aliyuncs.com",
+            "/api/v2/apps/protocols/compatible-mode/v1/responses",
+            r#"{"id":"r","status":"completed","model":"qwen3-max","output":[{"type":"web_search_call","status":"completed"}],
+            "usage":{"input_tokens":10,"output_tokens":4,"total_tokens":14,"x_details":[{"input_tokens":10,"output_tokens":4,
+            "plugins":{"web_search":{"count":3}}}],"x_tools":{"web_search":{"count":3}}}}"#,
+            json!({"provider": "alibaba", "usage": {"input": 10, "output": 4, "web_searches": 3},
+                "trouble": null}),
+        ),
+        row(
+            "https://openrouter.ai/docs/guides/overview/multimodal/image-generation",
+            "openrouter.ai",
+            "/api/v1/images",
+            r#"{"created":0,"data":[{"b64_json":"AAAA"}],"usage":{"prompt_tokens":5,"completion_tokens":1537,"total_tokens":1542,
+            "cost":0.03422675,"is_byok":false,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":
+            {"reasoning_tokens":0,"image_tokens":1120}}}"#,
+            json!({"api": "openai.images", "cost": "0.03422675", "usage": {"input": 5, "cache_read": 0,
+                "output": 417, "reasoning": 0, "image_output": 1120, "images": 1}, "trouble": null}),
+        ),
+        row(
+            "https://developers.cloudflare.com/workers-ai/get-started/rest-api/",
+            "api.cloudflare.com",
+            "/client/v4/accounts/a/ai/run/@cf/meta/llama-3.1-8b-instruct",
+            r#"{"result":{"response":"Hi","tool_calls":[{"name":"f","arguments":{}}],"usage":{"prompt_tokens":10,
+            "completion_tokens":4,"total_tokens":14}},"success":true,"errors":[],"messages":[]}"#,
+            json!({"api": "openai.chat", "provider": "cloudflare", "path_model": "llama-3.1-8b-instruct",
+                "usage": {"input": 10, "output": 4}, "tool_calls": 1, "error": false, "trouble": null}),
+        ),
+        row(
+            "https://developers.cloudflare.com/workers-ai/get-started/rest-api/",
+            "api.cloudflare.com",
+            "/client/v4/accounts/a/ai/run/@cf/meta/llama-3.1-8b-instruct",
+            events(&[
+                r#"{"response":"Hi","p":"abd"}"#,
+                r#"{"response":"","usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14}}"#,
+                "[DONE]",
+            ]),
+            json!({"usage": {"input": 10, "output": 4}, "complete": true, "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-tts",
+            "dashscope-intl.aliyuncs.com",
+            "/api/v1/services/aigc/multimodal-generation/generation",
+            r#"{"output":{"finish_reason":"stop","audio":{"url":"https://x/y.wav"}},"usage":{"characters":195},"request_id":"r"}"#,
+            json!({"usage": {"characters": 195}, "finish_reason": "stop", "trouble": null}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-image-api",
+            "dashscope-intl.aliyuncs.com",
+            "/api/v1/services/aigc/multimodal-generation/generation",
+            r#"{"output":{"choices":[{"finish_reason":"stop","message":{"role":"assistant","content":[{"image":"https://x/y.png"}]}}]},
+            "usage":{"height":1328,"image_count":2,"width":1328},"request_id":"r"}"#,
+            json!({"usage": {"images": 2}, "finish_reason": "stop", "trouble": null}),
+        ),
+        row(
             "https://platform.minimax.io/docs/api-reference/text-post",
             "api.minimax.io",
             "/v1/text/chatcompletion_v2",
@@ -457,6 +531,208 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
                 r#"{"id":"i","model":"m","choices":[{"delta":{"type":"text","content":"b","text":"b"}}],"usage":{"prompt_tokens":18,"completion_tokens":2,"total_tokens":20}}"#,
             ]),
             json!({"model": "m", "usage": {"input": 18, "output": 2}}),
+        ),
+    ]);
+}
+
+/// Gateways that speak several dialects know counts under two names, and write both.
+#[test]
+fn counts_under_two_names_are_one_count() {
+    let chat = |usage: &str, wanted: Value| {
+        row(
+            "https://github.com/QuantumNous/new-api/blob/main/dto/openai_response.go",
+            "new-api.internal:3000",
+            "/v1/chat/completions",
+            format!(r#"{{"model":"m","choices":[],"usage":{usage}}}"#),
+            json!({"usage": wanted, "usage_source": "reported", "trouble": null}),
+        )
+    };
+    check(vec![
+        chat(
+            r#"{"prompt_tokens":100,"completion_tokens":20,"total_tokens":120,"prompt_tokens_details":{"cached_tokens":40},
+            "completion_tokens_details":{"reasoning_tokens":8},"input_tokens":0,"output_tokens":0,"input_tokens_details":null}"#,
+            json!({"input": 60, "cache_read": 40, "output": 12, "reasoning": 8}),
+        ),
+        chat(
+            r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":120,"input_tokens":100,"output_tokens":20,
+            "input_tokens_details":{"cached_tokens":40},"prompt_tokens_details":{"cached_tokens":0}}"#,
+            json!({"input": 60, "cache_read": 40, "output": 20}),
+        ),
+        chat(
+            r#"{"prompt_tokens":100,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":40},"prompt_cache_hit_tokens":0,
+            "cached_tokens":0,"completion_tokens_details":{"reasoning_tokens":8},"reasoning_tokens":0}"#,
+            json!({"input": 60, "cache_read": 40, "output": 12, "reasoning": 8}),
+        ),
+        chat(
+            r#"{"input_tokens":0,"output_tokens":0,"cached_tokens":0}"#,
+            json!({"input": 0, "cache_read": 0, "output": 0}),
+        ),
+    ]);
+}
+
+#[test]
+fn speech_is_charged_by_its_text() {
+    let ask = r#"{"model":"tts-1","input":"Zo\u00eb said \"hi\".\n","voice":"alloy"}"#;
+    let speak = |kind: &str, status: u16, answer: &[u8]| {
+        let detected = detect("api.openai.com", "/v1/audio/speech", "POST");
+        let Detection::Metered(target) = detected else {
+            panic!("{detected:?}");
+        };
+        let mut request = RequestBody::new(&target, Some("application/json"), Edits::default());
+        ask.as_bytes().chunks(3).for_each(|piece| {
+            request.push(piece);
+        });
+        let head = ResponseHead {
+            status,
+            headers: vec![("content-type".to_owned(), kind.to_owned())],
+        };
+        let mut scanner = UsageScanner::new(&target, request.facts(), &head);
+        scanner.push(answer);
+        let scan = scanner.finish();
+        (json!(scan.usage), scan.trouble)
+    };
+    assert_eq!(
+        speak("audio/mpeg", 200, b"ID3\x04\0"),
+        (json!({"characters": 15}), None)
+    );
+    assert_eq!(
+        speak("application/json", 400, br#"{"error":{"message":"no"}}"#),
+        (json!({}), None)
+    );
+    let told = br#"data: {"type":"speech.audio.done","usage":{"characters":17}}"#;
+    assert_eq!(
+        speak(
+            "text/event-stream",
+            200,
+            &[told.as_slice(), b"\n\n"].concat()
+        ),
+        (json!({"characters": 17}), None)
+    );
+    let told =
+        br#"data: {"type":"speech.audio.done","usage":{"input_tokens":14,"output_tokens":101}}"#;
+    assert_eq!(
+        speak(
+            "text/event-stream",
+            200,
+            &[told.as_slice(), b"\n\n"].concat()
+        ),
+        (json!({"input": 14, "output": 101}), None)
+    );
+}
+
+#[test]
+fn a_call_that_is_told_again_is_one_call() {
+    let source = "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope";
+    let dashscope = |messages: &[&str], n_calls: u32| {
+        let last = messages.len() - 1;
+        let documents = messages.iter().enumerate().map(|(i, calls)| {
+            let finish = if i == last { "tool_calls" } else { "null" };
+            format!(
+                r#"{{"output":{{"choices":[{{"finish_reason":"{finish}","message":{{"role":"assistant","content":"","tool_calls":[{calls}]}}}}]}},
+                "usage":{{"input_tokens":9,"output_tokens":{i},"total_tokens":{}}}}}"#,
+                9 + i
+            )
+            .replace('\n', "")
+        });
+        let documents: Vec<String> = documents.collect();
+        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+        row(
+            source,
+            "dashscope.aliyuncs.com",
+            "/api/v1/services/aigc/text-generation/generation",
+            events(&documents),
+            json!({"tool_calls": n_calls, "finish_reason": "tool_calls", "complete": true,
+                "usage": {"input": 9, "output": last}}),
+        )
+    };
+    let first =
+        r#"{"index":0,"id":"call_a","type":"function","function":{"name":"f","arguments":"{"}}"#;
+    let second =
+        r#"{"index":1,"id":"call_b","type":"function","function":{"name":"g","arguments":""}}"#;
+    let piece = r#"{"index":1,"id":"","type":"function","function":{"arguments":"{}"}}"#;
+    let both = format!("{first},{second}");
+    let minimax = events(&[
+        &format!(r#"{{"id":"c","model":"m","choices":[{{"index":0,"delta":{{"tool_calls":[{first}]}}}}]}}"#),
+        &format!(r#"{{"id":"c","model":"m","choices":[{{"index":0,"delta":{{"tool_calls":[{second}]}}}}]}}"#),
+        &format!(
+            r#"{{"id":"c","model":"m","choices":[{{"index":0,"finish_reason":"tool_calls","message":{{"tool_calls":[{both}]}}}}],
+            "usage":{{"total_tokens":7,"prompt_tokens":4,"completion_tokens":3}},"base_resp":{{"status_code":0}}}}"#
+        )
+        .replace('\n', ""),
+    ]);
+    check(vec![
+        // All of the answer so far in each event.
+        dashscope(&[first, first, &both, &both], 2),
+        // What is new in each event.
+        dashscope(&[first, second, piece], 2),
+        row(
+            "https://platform.minimax.io/docs/api-reference/text-post",
+            "api.minimax.io",
+            "/v1/text/chatcompletion_v2",
+            minimax,
+            json!({"tool_calls": 2, "complete": true, "usage": {"input": 4, "output": 3}}),
+        ),
+    ]);
+}
+
+#[test]
+fn streams_end_and_fail_in_words_of_their_own() {
+    let chat = "https://platform.openai.com/docs/api-reference/chat/streaming";
+    let piece = r#"{"model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}"#;
+    let usage = r#"{"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+    let done = |done: &str| {
+        let body = format!("data: {piece}\n\ndata: {usage}\n\ndata:{done}\n\n");
+        let wanted = json!({"complete": true, "trouble": null, "usage": {"input": 1, "output": 2}});
+        row(chat, "llm.internal", "/v1/chat/completions", body, wanted)
+    };
+    check(vec![
+        done("[DONE]"),
+        done(" [DONE] "),
+        done("[DONE]\t \r"),
+        row(
+            "https://docs.mistral.ai/api/#tag/audio.transcriptions",
+            "api.mistral.ai",
+            "/v1/audio/transcriptions",
+            "event: transcription.language\ndata: {\"type\":\"transcription.language\",\"audio_language\":\"en\"}\n\n\
+             event: transcription.text.delta\ndata: {\"type\":\"transcription.text.delta\",\"text\":\"I see\"}\n\n\
+             event: transcription.done\ndata: {\"type\":\"transcription.done\",\"model\":\"voxtral-mini-2507\",\"text\":\"I see\",\
+             \"language\":\"en\",\"segments\":[],\"usage\":{\"prompt_audio_seconds\":203,\"prompt_tokens\":4,\"total_tokens\":3264,\
+             \"completion_tokens\":635}}\n\n",
+            json!({"model": "voxtral-mini-2507", "complete": true, "trouble": null,
+                "usage": {"input": 4, "output": 635, "audio_seconds": 203}}),
+        ),
+        row(
+            "https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope",
+            "dashscope.aliyuncs.com",
+            "/api/v1/services/aigc/text-generation/generation",
+            "id:1\nevent:error\n:HTTP_STATUS/400\ndata:{\"code\":\"InvalidParameter\",\"message\":\"Range of max_tokens\",\"request_id\":\"r\"}\n\n",
+            json!({"error": true, "usage_source": "absent", "complete": false}),
+        ),
+        row(
+            "https://cloud.ibm.com/apidocs/watsonx-ai#text-chat-stream",
+            "us-south.ml.cloud.ibm.com",
+            "/ml/v1/text/chat_stream?version=2024-10-08",
+            "id: 1\nevent:  error\ndata: {\"errors\":[{\"code\":\"downstream_request_failed\"}],\"status_code\":500}\n\n",
+            json!({"error": true, "usage_source": "absent", "complete": false}),
+        ),
+        row(
+            "https://github.com/vllm-project/vllm/blob/v0.8.5/vllm/entrypoints/openai/protocol.py",
+            "vllm.internal:8000",
+            "/v1/chat/completions",
+            format!(
+                "data: {piece}\n\ndata: {}\n\ndata: [DONE]\n\n",
+                r#"{"object":"error","message":"aborted","type":"InternalServerError","param":null,"code":500}"#
+            ),
+            json!({"error": true, "complete": true, "usage_source": "absent"}),
+        ),
+        row(
+            chat,
+            "llm.internal",
+            "/v1/chat/completions",
+            format!(
+                "event: errors\ndata: {piece}\n\nevent: err\ndata: {usage}\n\ndata: [DONE]\n\n"
+            ),
+            json!({"error": false, "complete": true, "trouble": null}),
         ),
     ]);
 }

@@ -137,8 +137,31 @@ pub struct KeyState {
     pub key: Vec<String>,
     /// Position of the tier in [`BudgetEntry::tiers`].
     pub tier: usize,
-    /// When the window ends, and the tier with it.
+    /// When the window ends, and all its tiers with it; of a rolling window, when the lowest tier
+    /// that is reached could be left. The default instant is never.
     pub reset_at: Timestamp,
+    /// When each tier that is reached could be left at the earliest, the lowest first, none later
+    /// than the one before: those of a rolling window. Empty where all are at `reset_at`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tier_resets: Vec<Timestamp>,
+}
+
+impl KeyState {
+    /// How many tiers are reached at that instant, as far as is known.
+    pub fn n_reached(&self, now: Timestamp) -> usize {
+        let tiers = 0..=self.tier;
+        tiers.take_while(|tier| self.holds(*tier, now)).count()
+    }
+
+    /// When that tier could be left; the default instant for never.
+    pub fn reset_of(&self, tier: usize) -> Timestamp {
+        self.tier_resets.get(tier).copied().unwrap_or(self.reset_at)
+    }
+
+    fn holds(&self, tier: usize, now: Timestamp) -> bool {
+        let reset_at = self.reset_of(tier);
+        reset_at == Timestamp::default() || now < reset_at
+    }
 }
 
 /// What a strict budget does while the aggregator cannot be asked.
@@ -313,6 +336,30 @@ mod tests {
         );
         let bare: BudgetEntry = serde_json::from_str(r#"{"budget":"b","match":{}}"#).unwrap();
         assert_eq!(bare.on_unavailable, Unavailable::Open);
+    }
+
+    #[test]
+    fn tiers_are_left_together_or_one_after_another() {
+        let at = |second: i64| Timestamp::from_unix_ms(1_800_000_000_000 + second * 1_000);
+        let never = Timestamp::default();
+        for (reset_at, tier_resets, now, expected) in [
+            (at(9), vec![], at(8), 3),
+            (at(9), vec![], at(9), 0),
+            (never, vec![], at(9), 3),
+            (at(9), vec![at(9), at(5), at(2)], at(1), 3),
+            (at(9), vec![at(9), at(5), at(2)], at(2), 2),
+            (at(9), vec![at(9), at(5), at(2)], at(8), 1),
+            (at(9), vec![at(9), at(5), at(2)], at(9), 0),
+            (never, vec![never, at(5), at(5)], at(6), 1),
+        ] {
+            let state = KeyState {
+                tier: 2,
+                reset_at,
+                tier_resets,
+                ..KeyState::default()
+            };
+            assert_eq!(state.n_reached(now), expected, "{state:?} {now}");
+        }
     }
 
     #[test]

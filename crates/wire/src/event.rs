@@ -1,5 +1,7 @@
 //! The record of one metered call, from filter to aggregator.
 
+mod write;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -90,7 +92,7 @@ pub struct Source {
     pub cluster: Option<String>,
 }
 
-/// One metered call.
+/// One metered call. A member that is added here is added in `event/write.rs` too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
@@ -260,13 +262,16 @@ pub struct Rejected {
 }
 
 /// The answer to `POST /v1/events`, sent only after the ledger's commit.
+///
+/// Its counts are never left out: an answer of success without them is somebody else's, and
+/// acknowledges nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct EventsReply {
     /// Events that are now in the ledger.
     pub accepted: u64,
     /// Events that already were.
     pub duplicate: u64,
     /// Events in quarantine.
+    #[serde(default)]
     pub rejected: Vec<Rejected>,
 }

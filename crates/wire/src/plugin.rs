@@ -57,6 +57,8 @@ pub struct PluginConfig {
     pub include_usage: IncludeUsage,
     /// What to do about the encodings that an app accepts.
     pub accept_encoding: AcceptEncoding,
+    /// Whose signature counts.
+    pub signed_by: SignedBy,
     /// How calls are admitted.
     pub admission: Admission,
     /// The key of the fingerprints of request bodies; `None`: there are none.
@@ -92,6 +94,15 @@ pub enum AcceptEncoding {
     Narrow,
     /// Leave as it is.
     Keep,
+}
+
+/// `signed_by`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedBy {
+    /// The app's: a request with one is left as it is.
+    App,
+    /// Envoy's, which signs after this filter: AWS signatures that the app put are replaced.
+    Envoy,
 }
 
 /// `admission`
@@ -247,6 +258,7 @@ impl PluginConfig {
             tags: TagSources::default(),
             include_usage: IncludeUsage::InjectAndStrip,
             accept_encoding: AcceptEncoding::Narrow,
+            signed_by: SignedBy::App,
             admission: Admission::default(),
             fingerprint: None,
             apis: Vec::new(),

@@ -29,6 +29,8 @@ pub enum Task {
     /// loopback, `--live` excepted.
     Demo(Demo),
     /// Set up, build and run every test; ends with the counts
+    ///
+    /// With --envoy those that start an Envoy, under that one; the other tests know no Envoy.
     Test(Test),
     /// Measure what the filter costs Envoy, and how many events the aggregator takes
     Bench(Bench),
@@ -55,6 +57,12 @@ pub enum Task {
     /// Everything goes to target/dist. The images are OCI archives, made without a container engine;
     /// the manifests of target/dist/k8s name them by digest in the registry that is given.
     Dist(Dist),
+    /// Judge what is linked: licences, crates, sources, known vulnerabilities
+    ///
+    /// By the rules of .cargo/deny.toml. cargo-deny is built into target/tools the first time, which
+    /// takes minutes. Where the database of advisories cannot be fetched, it says so and judges the
+    /// rest.
+    Deny,
     /// Fetch what the other commands need, and say where it is
     Setup(Pinned),
 }

@@ -1,9 +1,12 @@
 //! What is handed out: both artefacts, an image of each, what they are made of, and the manifests with
 //! all of it pinned by digest.
 
+mod linked;
+mod notices;
 mod oci;
 mod pins;
 mod sbom;
+mod terms;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +19,19 @@ use crate::cli::Dist;
 use crate::debian;
 use crate::toolchain::{self, WASM_TARGET};
 use crate::workshop::{Workshop, remove_folder};
+use terms::Terms;
 
 /// The release that is built: the one of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Where the authorities lie that the aggregator trusts when it calls webhooks and databases.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The C library that the aggregator has in it, as Debian packages it.
+const MUSL: &str = "musl-dev";
+
+/// Its terms in that package.
+const TERMS_OF_MUSL: &str = "usr/share/doc/musl-dev/copyright";
 
 /// The user of the image; Kubernetes' manifests say the same.
 const USER: &str = "65532:65532";
@@ -34,15 +44,12 @@ pub fn run(workshop: &Workshop, asked: &Dist) -> Result<ExitCode> {
         .with_context(|| format!("create {}", home.display()))?;
     let filter = built_filter(workshop, &home)?;
     let aggregator = built_aggregator(workshop, &home)?;
-    for (package, target) in [
-        ("tollmesh-filter", WASM_TARGET),
-        ("tollmesh-aggregator", &musl_target()?),
-    ] {
-        let bom = sbom::of(workshop, package, target)?;
-        write(&home.join(format!("{package}.cdx.json")), bom.as_bytes())?;
-    }
-    let filter = filter_image(&filter)?;
-    let aggregator = aggregator_image(&aggregator)?;
+    let terms = Terms::of(workshop, &home, "tollmesh-filter", WASM_TARGET)?;
+    let filter = filter_image(&filter, &terms)?;
+    let mut terms = Terms::of(workshop, &home, "tollmesh-aggregator", &musl_target()?)?;
+    let musl = debian::unpacked(workshop, MUSL)?.join(TERMS_OF_MUSL);
+    terms.add(&home, "licenses/musl", read(&musl)?)?;
+    let aggregator = aggregator_image(&aggregator, &terms)?;
     write(&home.join("images/filter.tar"), &filter.archive)?;
     write(&home.join("images/aggregator.tar"), &aggregator.archive)?;
     pins::copy(
@@ -81,7 +88,7 @@ fn built_filter(workshop: &Workshop, home: &Path) -> Result<Vec<u8>> {
 fn built_aggregator(workshop: &Workshop, home: &Path) -> Result<Vec<u8>> {
     let target = musl_target()?;
     toolchain::add(workshop, &target)?;
-    let musl = debian::unpacked(workshop, "musl-dev").context("fetch the headers of musl")?;
+    let musl = debian::unpacked(workshop, MUSL).context("fetch the headers of musl")?;
     let environment = c_environment(workshop, &musl, &target)?;
     let built = build(workshop, "tollmesh-aggregator", &target, &environment)?;
     let path = built.join("tollmesh");
@@ -170,19 +177,20 @@ fn is_static(elf: &[u8]) -> bool {
     elf.starts_with(b"\x7fELF") && !elf.windows(4).any(|bytes| bytes == b"/ld-")
 }
 
-fn filter_image(wasm: &[u8]) -> Result<oci::Image> {
-    // The name that Istio and Envoy Gateway look for in an image of one layer.
-    let file = oci::File {
+fn filter_image(wasm: &[u8], terms: &Terms) -> Result<oci::Image> {
+    // The name that Istio and Envoy Gateway look for in an image of one layer; they read no further.
+    let plugin = oci::File {
         path: "plugin.wasm",
         mode: 0o644,
         bytes: wasm,
     };
-    oci::image(&[file], None, &annotations("filter"))
+    let files: Vec<_> = [plugin].into_iter().chain(terms.files()).collect();
+    oci::image(&files, None, &annotations("filter"))
 }
 
-fn aggregator_image(binary: &[u8]) -> Result<oci::Image> {
+fn aggregator_image(binary: &[u8], terms: &Terms) -> Result<oci::Image> {
     let authorities = read(Path::new(AUTHORITIES))?;
-    let files = [
+    let own = [
         oci::File {
             path: "etc/ssl/certs/ca-certificates.crt",
             mode: 0o644,
@@ -194,6 +202,7 @@ fn aggregator_image(binary: &[u8]) -> Result<oci::Image> {
             bytes: binary,
         },
     ];
+    let files: Vec<_> = own.into_iter().chain(terms.files()).collect();
     let process = oci::Process {
         user: USER,
         entrypoint: "/tollmesh",

@@ -5,8 +5,10 @@ mod cli;
 mod tasks;
 
 mod artefacts;
+mod deny;
 mod dist;
 mod fuzz;
+mod street;
 mod tally;
 
 mod tools;

@@ -10,7 +10,7 @@ use crate::cli::{Bench, Demo, Memory, Model, Pinned, Soak, Task, Test};
 use crate::tally::Tally;
 use crate::tools::{self, For};
 use crate::workshop::Workshop;
-use crate::{dist, fuzz, redis, steps};
+use crate::{deny, dist, fuzz, redis, steps, street};
 
 /// Carries out one task.
 pub fn run(task: Task) -> Result<ExitCode> {
@@ -25,6 +25,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         Task::Soak(soak) => run_soak(&workshop, &soak),
         Task::Fuzz(asked) => fuzz::run(&workshop, &asked),
         Task::Dist(asked) => dist::run(&workshop, &asked),
+        Task::Deny => deny::run(&workshop),
         Task::Setup(pinned) => set_up(&workshop, &pinned),
     }
 }
@@ -109,7 +110,8 @@ fn soak_in_faults(workshop: &Workshop, soak: &Soak) -> Result<ExitCode> {
     tallied(workshop, &mut cargo)
 }
 
-/// Runs every test of the workspace; its last line of output are the counts.
+/// Runs every test of the workspace, or under another Envoy those that start one; the last line of
+/// output are the counts.
 fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
     let whom = match steps::runs_in_ci() {
         true => For::All,
@@ -118,9 +120,14 @@ fn run_tests(workshop: &Workshop, test: &Test) -> Result<ExitCode> {
     let variables = made_ready(workshop, &test.pinned, whom)?;
     // One failure must not hide the next one.
     let mut cargo = workshop.cargo("test", &["--no-fail-fast"]);
-    match test.narrowed.as_slice() {
-        [] => cargo.arg("--workspace"),
-        narrowed => cargo.args(narrowed),
+    match (test.narrowed.as_slice(), &test.pinned.envoy) {
+        ([], None) => cargo.arg("--workspace"),
+        ([], Some(envoy)) => {
+            let programs = street::programs(&workshop.root)?;
+            println!("under Envoy {envoy}: {}", programs.join(", "));
+            cargo.args(street::arguments(&programs))
+        }
+        (narrowed, _) => cargo.args(narrowed),
     };
     cargo.envs(variables);
     if steps::runs_in_ci() {

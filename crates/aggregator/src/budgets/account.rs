@@ -54,6 +54,8 @@ pub struct Account {
     pub unleased: u64,
     /// Whether the store's last word on this account came, and could be used.
     pub is_answered: bool,
+    /// Whether the earlier cells of its rolling window were opened with it.
+    pub has_earlier: bool,
     /// When the account has told the store, on the clock of leases.
     told_ms: Option<u64>,
     /// What we had spent by the last report.
@@ -96,6 +98,7 @@ impl Account {
             tier: None,
             unleased: 0,
             is_answered: false,
+            has_earlier: false,
             told_ms: None,
             told: 0,
             used_ms: 0,

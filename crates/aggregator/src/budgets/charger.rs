@@ -9,10 +9,10 @@ use tollmesh_budget::lease::ReservationId;
 use tollmesh_wire::{Applied, Event, Outcome, Subject};
 
 use super::Shared;
-use super::policies::{Budget, Span};
+use super::policies::{Budget, Policies, Span};
 use super::state::admitted_ms;
+use super::sync::counts_after_ms;
 use super::table::percent;
-use super::worst;
 use crate::clock;
 use crate::ledger::Entry;
 use crate::ledger::budgets::{Charge, Charger, Charges, Denial, Known, Measure, Spend, SpendKey};
@@ -40,9 +40,9 @@ impl Bookkeeper {
         let subject = Subject::from(&entry.event);
         for budget in policies.concerning(&subject) {
             let limit = &budget.policy.limit;
-            let amount = self.amount(limit, entry);
+            let amount = self.shared.amount(limit, entry);
             // What was counted stays counted: less than an estimate said gives nothing back.
-            let counted = before.map_or(0, |before| self.amount(limit, before));
+            let counted = before.map_or(0, |before| self.shared.amount(limit, before));
             let more = amount.saturating_sub(counted);
             if more <= 0 {
                 continue;
@@ -102,25 +102,6 @@ impl Bookkeeper {
     fn place(&self, budget: &Arc<Budget>, subject: &Subject<'_>, cell: Span) -> SpendKey {
         let key = budget.key_of(subject);
         self.shared.state().place(budget, key, cell).0
-    }
-
-    /// As the ledger counts: pico-dollars, tokens, requests.
-    fn amount(&self, limit: &Limit, entry: &Entry) -> i128 {
-        let event = &entry.event;
-        match limit {
-            Limit::Requests(_) => 1,
-            Limit::Tokens(_) => {
-                let extra = event.extra_usage.iter().map(|extra| &extra.usage);
-                let usages = extra.chain([&event.usage]);
-                let tokens = usages.flat_map(|usage| usage.tokens());
-                tokens.map(|(_, n)| i128::from(n)).sum()
-            }
-            Limit::Usd(_) => match entry.cost.total {
-                Some(total) => i128::from(total.as_pico()),
-                None if event.usage.is_empty() && event.extra_usage.is_empty() => 0,
-                None => worst::unpriced(&self.shared.worst, &self.shared.prices, event),
-            },
-        }
     }
 
     /// The facts for whoever asks why.
@@ -204,7 +185,7 @@ impl Charger for Bookkeeper {
         if !matches!(entry.event.outcome, Outcome::Denied | Outcome::Relayed) {
             self.charge_call(entry, before, charges);
             if before.is_none() && !self.shared.guards.is_empty() {
-                let pico = self.amount(&Limit::Usd(Decimal::ONE), entry);
+                let pico = self.shared.amount(&Limit::Usd(Decimal::ONE), entry);
                 let unix_ms = clock::now().as_unix_ms();
                 self.shared.guards.settle(entry, pico, unix_ms);
             }
@@ -225,7 +206,18 @@ impl Charger for Bookkeeper {
     }
 
     fn known(&mut self) -> Known {
-        self.shared.state().known()
+        self.shared.state().known(counts_after_ms())
+    }
+
+    fn past(&mut self, budget: &str, entry: &Entry) -> i128 {
+        let limit = |policies: &Policies| Some(policies.of_id(budget)?.policy.limit);
+        let pending = self.shared.pending().as_deref().and_then(limit);
+        let limit = pending.or_else(|| limit(&self.shared.policies.load()));
+        limit.map_or(0, |limit| self.shared.amount(&limit, entry))
+    }
+
+    fn counts_after_ms(&self) -> i64 {
+        counts_after_ms()
     }
 
     fn opened(&mut self, spends: Vec<Spend>) {

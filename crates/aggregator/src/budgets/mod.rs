@@ -5,7 +5,9 @@
 //! ([`sync`]), and filters see what to do in a table that they wait for ([`Budgets::wait`]).
 
 mod account;
+mod amount;
 mod charger;
+mod due;
 mod ended;
 pub mod guards;
 mod lives;
@@ -14,6 +16,8 @@ mod policies;
 pub mod recount;
 pub mod replay;
 mod reserve;
+mod resets;
+mod room;
 mod show;
 mod state;
 pub mod store;
@@ -207,6 +211,7 @@ fn adopted(budget: &Arc<Budget>, now_ms: i64) -> Adopted {
     let past = window.map(|window| Past {
         window_ms: window.start,
         end_ms: window.end,
+        counts_ms: budget.rolling_ms(),
         query: SpendQuery {
             interval_ms: budget.cell_ms(),
             span: Period {
@@ -219,6 +224,8 @@ fn adopted(budget: &Arc<Budget>, now_ms: i64) -> Adopted {
     Adopted {
         id: Arc::clone(&budget.id),
         measure: charger::measure(&budget.policy.limit),
+        keys_max: state::KEYS_MAX,
+        others: state::others(budget),
         windows: past.into_iter().collect(),
     }
 }

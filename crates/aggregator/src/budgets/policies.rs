@@ -150,10 +150,16 @@ impl Budget {
 
     /// Until when spend of a cell counts.
     pub fn counts_until(&self, cell: Span) -> i64 {
-        cell.end
-            + self
-                .cell_ms()
-                .map_or(0, |length| length * (ROLLING_CELLS - 1))
+        match self.rolling_ms() {
+            None => cell.end,
+            Some(counts) => cell.start + counts,
+        }
+    }
+
+    /// How long spend counts from its cell's first instant, in milliseconds; `None` for a calendar's
+    /// window, which ends.
+    pub fn rolling_ms(&self) -> Option<i64> {
+        self.cell_ms().map(|length| length * ROLLING_CELLS)
     }
 
     /// A plain number of the limit's unit in the store's units, rounded down.

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use tollmesh_wire::Timestamp;
 
 use super::policies::Budget;
-use super::{Budgets, adopted};
+use super::{Budgets, Shared, adopted};
 use crate::clock;
-use crate::ledger::budgets::{Spend, of_rows};
+use crate::ledger::budgets::{Spend, spent};
 use crate::ledger::query::Reader;
-use crate::ledger::{AppendError, QueryError};
+use crate::ledger::{AppendError, Entry, QueryError};
 use crate::rows::Rows;
 
 /// What is told of each account.
@@ -63,8 +63,8 @@ impl Budgets {
             });
         }
         let reader = ledger.reader().clone();
-        let budgets = meant.clone();
-        let counted = tokio::task::spawn_blocking(move || count(&reader, &budgets)).await;
+        let (shared, budgets) = (Arc::clone(&self.0), meant.clone());
+        let counted = tokio::task::spawn_blocking(move || count(&shared, &reader, &budgets)).await;
         let counted = counted.map_err(|_| RecountError::Closed)??;
         let mut items = Vec::new();
         for budget in &meant {
@@ -149,13 +149,18 @@ impl Budgets {
 }
 
 /// What rows say of the present windows of these budgets.
-fn count(reader: &Reader, budgets: &[Arc<Budget>]) -> Result<Vec<Spend>, QueryError> {
+fn count(
+    shared: &Shared,
+    reader: &Reader,
+    budgets: &[Arc<Budget>],
+) -> Result<Vec<Spend>, QueryError> {
     let now_ms = clock::now().as_unix_ms();
     let mut counted = Vec::new();
     for budget in budgets {
         let adopted = adopted(budget, now_ms);
         for past in &adopted.windows {
-            counted.extend(of_rows(&adopted, past, &reader.spend(&past.query)?));
+            let mut charge = |entry: &Entry| shared.amount(&budget.policy.limit, entry);
+            counted.extend(spent(reader, &adopted, past, &mut charge)?);
         }
     }
     Ok(counted)

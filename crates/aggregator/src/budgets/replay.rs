@@ -20,7 +20,8 @@ use tollmesh_usage::Bucket;
 use tollmesh_wire::matching::{Match, Subject};
 use tollmesh_wire::{Event, Outcome};
 
-use super::worst::{self, Worst};
+use super::amount::{amount, charged};
+use super::worst::Worst;
 use crate::charge::Bill;
 use crate::money::{PicoSum, PicoUsd};
 use crate::prices::{Prices, Tables};
@@ -162,7 +163,7 @@ impl<'p> Replay<'p> {
         let call = PastCall {
             event,
             at,
-            cost: self.charged(event, cost),
+            cost: charged(&self.worst, self.prices, event, cost),
             is_priced: cost.is_some(),
         };
         let subject = Subject::from(event);
@@ -175,15 +176,6 @@ impl<'p> Replay<'p> {
             pass_all(std::slice::from_mut(course), &call, &self.tables.book);
         }
         pass_all(&mut in_force, &call, &self.tables.book);
-    }
-
-    /// What a call is charged: its cost, or else as much as calls without a price are charged.
-    fn charged(&self, event: &Event, cost: Option<PicoUsd>) -> i128 {
-        match cost {
-            Some(cost) => cost.as_pico().into(),
-            None if event.usage.is_empty() && event.extra_usage.is_empty() => 0,
-            None => worst::unpriced(&self.worst, self.prices, event),
-        }
     }
 
     /// What became of all calls, budget by budget, those keys first of which most would have been
@@ -394,7 +386,7 @@ impl Course {
         }
         let limit = self.policy.limit;
         let hard = limit.units(self.policy.hard_share());
-        let amount = amount(limit, served, cost);
+        let amount = amount(&limit, served, || cost);
         let at = Timestamp::from_millisecond(served.time.as_unix_ms()).unwrap_or_default();
         let admitted = self.account(at, subject).admitted;
         limit
@@ -405,7 +397,7 @@ impl Course {
 
     /// Notes what really happened.
     fn charge_real(&mut self, call: &PastCall<'_>, subject: &Subject<'_>) {
-        let spent = amount(self.policy.limit, call.event, call.cost);
+        let spent = amount(&self.policy.limit, call.event, || call.cost);
         let is_told = call.at >= self.told_from;
         let is_rolling = matches!(self.policy.window, Window::Rolling { .. });
         let account = self.account(call.at, subject);
@@ -462,7 +454,7 @@ impl Course {
 
     /// Charges a call that would have been let pass.
     fn admit(&mut self, at: Timestamp, served: &Event, cost: i128, subject: &Subject<'_>) {
-        let amount = amount(self.policy.limit, served, cost);
+        let amount = amount(&self.policy.limit, served, || cost);
         let is_rolling = matches!(self.policy.window, Window::Rolling { .. });
         let begin = at.as_millisecond();
         let end = begin.saturating_add_unsigned(served.duration_ms);
@@ -492,22 +484,6 @@ impl Course {
             order(b).cmp(&order(a)).then_with(|| a.key.cmp(&b.key))
         });
         replayed
-    }
-}
-
-/// What a call spends, in what a ledger counts for the limit.
-fn amount(limit: Limit, event: &Event, cost: i128) -> i128 {
-    match limit {
-        Limit::Usd(_) => cost.max(0),
-        Limit::Tokens(_) => {
-            let extra = event.extra_usage.iter().map(|extra| &extra.usage);
-            let usages = extra.chain([&event.usage]);
-            usages
-                .flat_map(|usage| usage.tokens())
-                .map(|(_, n)| i128::from(n))
-                .sum()
-        }
-        Limit::Requests(_) => 1,
     }
 }
 

@@ -114,10 +114,10 @@ impl Shared {
         }
         if state.n_reserved() >= RESERVATIONS_MAX {
             return wanted.first().map(|w| {
-                let denied = denial(&w.budget, w.cell, "budget_unverifiable");
                 Decision::Deny(Denied {
                     retry_after_seconds: Some(RETRY_SECONDS),
-                    ..denied
+                    reset_at: Some(Timestamp::from_unix_ms(w.cell.end)),
+                    ..denial(&w.budget, "budget_unverifiable")
                 })
             });
         }
@@ -237,23 +237,27 @@ impl Stopped {
                 return None;
             }
         }
+        let denied = |reason| Denied {
+            reset_at: Some(self.resets_at(state)),
+            ..denial(budget, reason)
+        };
         let denied = match self.why {
             Refusal::Rebuilding { until_ms } => Denied {
                 retry_after_seconds: Some(until_ms.saturating_sub(now_ms).div_ceil(1_000).max(1)),
-                ..denial(budget, self.cell, "budget_rebuilding")
+                ..denied("budget_rebuilding")
             },
             Refusal::Exhausted => Denied {
                 retry_after_seconds: self.may_fit_soon(state).then_some(RETRY_SECONDS),
-                ..denial(budget, self.cell, "budget_exceeded")
+                ..denied("budget_exceeded")
             },
             Refusal::NeedsGrant | Refusal::Expired if !is_answered => Denied {
                 retry_after_seconds: Some(RETRY_SECONDS),
-                ..denial(budget, self.cell, "budget_unverifiable")
+                ..denied("budget_unverifiable")
             },
             // The store answers, and what it can give now is too little for this call.
             Refusal::NeedsGrant | Refusal::Expired => Denied {
                 retry_after_seconds: Some(RETRY_SECONDS),
-                ..denial(budget, self.cell, "budget_exceeded")
+                ..denied("budget_exceeded")
             },
         };
         if let Some(account) = state.accounts.get_mut(&self.at) {
@@ -281,6 +285,13 @@ impl Stopped {
         let spent = account.map_or(0, |account| state.spent(account));
         spent.saturating_add(self.units) <= self.budget.hard_units
     }
+
+    /// When what is spent by now is in the call's way no more.
+    fn resets_at(&self, state: &State) -> Timestamp {
+        let account = state.accounts.get(&self.at);
+        let end = Timestamp::from_unix_ms(self.cell.end);
+        account.map_or(end, |account| state.fits_at(account, self.units))
+    }
 }
 
 fn allowed(id: ReservationId) -> Decision {
@@ -289,11 +300,11 @@ fn allowed(id: ReservationId) -> Decision {
     }
 }
 
-fn denial(budget: &Budget, cell: Span, reason: &str) -> Denied {
+fn denial(budget: &Budget, reason: &str) -> Denied {
     Denied {
         budget: budget.policy.name.clone(),
         reason: reason.to_owned(),
-        reset_at: Some(Timestamp::from_unix_ms(cell.end)),
+        reset_at: None,
         retry_after_seconds: None,
         limit: budget.policy.limit.to_string(),
         window: budget.policy.window.to_string(),

@@ -37,6 +37,10 @@ pub struct State {
     pub identity: Option<Identity>,
     /// Whether the store answered nothing the last time that it was asked.
     pub is_store_silent: bool,
+    /// When the next cell of a rolling window begins, in milliseconds since 1970.
+    turns_ms: i64,
+    /// When the store last answered anything, on the clock of leases; 0 before.
+    pub answered_ms: u64,
     /// Whether nothing is to be kept in stock any more.
     pub is_ending: bool,
     /// Whether the decision table is older than what is known here.
@@ -124,7 +128,7 @@ impl State {
         if is_known || n_keys < KEYS_MAX {
             return (at, key);
         }
-        let key: Vec<String> = key.iter().map(|_| OVERFLOW.to_owned()).collect();
+        let key = overflow(budget);
         (spend_key(budget, &key, cell), key)
     }
 
@@ -174,7 +178,7 @@ impl State {
     }
 
     /// The accounts of earlier cells that count together with that one.
-    fn before<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = &'s Account> {
+    pub(super) fn before<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = &'s Account> {
         let starts = account.budget.cells_before(account.cell.start);
         starts.filter_map(|window_ms| {
             let at = SpendKey {
@@ -185,11 +189,15 @@ impl State {
         })
     }
 
-    /// Opens the earlier cells of a rolling window: of those that other nodes may have used, all.
+    /// Opens the earlier cells of a rolling window, once: of those that other nodes may have used,
+    /// all.
     pub fn open_before(&mut self, at: &SpendKey, is_shared: bool, now_ms: u64) {
-        let Some(account) = self.accounts.get(at) else {
+        let Some(account) = self.accounts.get_mut(at) else {
             return;
         };
+        if std::mem::replace(&mut account.has_earlier, true) {
+            return;
+        }
         let budget = Arc::clone(&account.budget);
         let (key, cell) = (account.key.clone(), account.cell);
         let length = cell.end - cell.start;
@@ -445,8 +453,8 @@ impl State {
         }
     }
 
-    /// Everything, for a file that may have to be made again.
-    pub fn known(&self) -> Known {
+    /// Everything, for a file that may have to be made again; with since when accounts count.
+    pub fn known(&self, counts_after_ms: i64) -> Known {
         let in_use = self.accounts.values().map(|account| Spend {
             at: account.at.clone(),
             end_ms: account.budget.counts_until(account.cell),
@@ -464,12 +472,14 @@ impl State {
                 .map(|b| Arc::clone(&b.id))
                 .collect(),
             spends: in_use.chain(self.stored.values().cloned()).collect(),
+            counts_after_ms,
         }
     }
 
     /// Puts other policies in force; accounts of budgets that are no more charge nothing from now on.
     pub fn adopt(&mut self, policies: Arc<Policies>, unix_ms: i64, now_ms: u64) {
         self.policies = policies;
+        self.turns_ms = 0;
         for account in self.accounts.values_mut() {
             if let Some(budget) = self.policies.of_id(&account.at.budget) {
                 account.budget = Arc::clone(budget);
@@ -503,6 +513,19 @@ impl State {
         let cell = budget.cell_at(spend.at.window_ms);
         cell.is_some_and(|cell| budget.counts_until(cell) > unix_ms)
             || spend.granted > budget.policy.limit.units_of(spend.amount)
+    }
+
+    /// Goes over into the next cells of rolling windows, as soon as one begins: what is told of the
+    /// last ones holds no more.
+    pub fn turn(&mut self, unix_ms: i64, now_ms: u64) {
+        if unix_ms < self.turns_ms {
+            return;
+        }
+        self.roll(unix_ms, now_ms);
+        self.is_table_old = true;
+        let rolling = self.policies.all.iter().filter(|b| b.cell_ms().is_some());
+        let ends = rolling.filter_map(|budget| Some(budget.cell_at(unix_ms)?.end));
+        self.turns_ms = ends.min().unwrap_or(i64::MAX);
     }
 
     /// Opens the present cell of rolling windows that earlier cells still count in, so that their
@@ -556,6 +579,17 @@ impl State {
 /// When the call of that reservation was let go ahead, in milliseconds since 1970.
 pub fn admitted_ms(id: ReservationId) -> i64 {
     i64::try_from(id.number >> NUMBER_BITS).unwrap_or(i64::MAX)
+}
+
+/// The values of the account that keys without an own one share.
+fn overflow(budget: &Budget) -> Vec<String> {
+    budget.per.iter().map(|_| OVERFLOW.to_owned()).collect()
+}
+
+/// The same as the ledger has them.
+pub fn others(budget: &Budget) -> Arc<str> {
+    let values: Vec<Option<String>> = overflow(budget).into_iter().map(Some).collect();
+    crate::ledger::budgets::key_text(&values).into()
 }
 
 fn spend_key(budget: &Arc<Budget>, key: &[String], cell: Span) -> SpendKey {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::account::Account;
+use tollmesh_budget::lease::Reply;
+
+use super::due::Due;
 use super::store::{Ask, Store, StoreError};
 use super::{Budgets, Shared};
 use crate::clock;
@@ -12,18 +14,40 @@ use crate::ledger::budgets::{Grant, SpendKey, Step};
 
 /// How often accounts are looked at although nobody waits.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Accounts that one message to the store speaks of.
-const BATCH_MAX: usize = 512;
 /// Between two tries of a store that does not answer.
 const BACK_OFF: Duration = Duration::from_millis(200);
+/// Between two tries of making budgets known, after the first that fails; twice as long after each.
+const REGISTER_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest of these pauses: a store that is back has taken reports long before.
+const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long after its last answer a store is not taken for away, in milliseconds: two beats of accounts
+/// that nobody uses.
+const ANSWERED_LATELY_MS: u64 = 10_000;
 /// How often what is over is swept out.
 const SWEEP_EVERY_MS: u64 = 10_000;
 /// How long accounts stay in memory after their window: calls that were let go ahead in it end.
 const KEPT_MS: i64 = 3_600_000;
-/// How long they stay in the ledger: what is asked about a month ago can be told.
-const LEDGER_KEPT_MS: i64 = 40 * 86_400_000;
+/// How long they stay in the ledger: nobody asks about them any more, but a clock may be set back.
+const LEDGER_KEPT_MS: i64 = 3 * 86_400_000;
 /// How long a node that ends tries to give back what it holds.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Since when the windows have to have ended of accounts that are of no interest any more, in
+/// milliseconds since 1970.
+pub fn counts_after_ms() -> i64 {
+    clock::now().as_unix_ms() - KEPT_MS
+}
+
+/// What came of a round of reports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Nothing was due.
+    Idle,
+    /// The store has answered; there may be more to tell it at once.
+    Told { is_more: bool },
+    /// It has not, or not all.
+    Failed,
+}
 
 /// One report on its way.
 struct Sent {
@@ -38,21 +62,10 @@ impl Budgets {
         let (Some(store), Some(ledger)) = (shared.store.get(), shared.ledger.get()) else {
             return;
         };
-        let mut registered = Vec::new();
-        let mut swept_ms = 0;
-        loop {
-            let woken = shared.wake.notified();
-            let _ = tokio::time::timeout(LOOK_EVERY, woken).await;
-            let now_ms = clock::since_boot_ms();
-            if now_ms.saturating_sub(swept_ms) >= SWEEP_EVERY_MS {
-                swept_ms = now_ms;
-                shared.sweep(ledger, now_ms).await;
-            }
-            shared.register(store.as_ref(), &mut registered).await;
-            shared.beat(store.as_ref(), ledger).await;
-            shared.publish();
-            shared.tell_reached();
-        }
+        tokio::join!(
+            shared.keep_beats(store.as_ref(), ledger),
+            shared.keep_registered(store.as_ref()),
+        );
     }
 
     /// Gives back what is held in stock, for a node that ends.
@@ -80,59 +93,113 @@ impl Budgets {
 }
 
 impl Shared {
+    async fn keep_beats(&self, store: &dyn Store, ledger: &Ledger) {
+        let mut swept_ms = 0;
+        loop {
+            let woken = self.wake.notified();
+            let _ = tokio::time::timeout(LOOK_EVERY, woken).await;
+            let now_ms = clock::since_boot_ms();
+            if now_ms.saturating_sub(swept_ms) >= SWEEP_EVERY_MS {
+                swept_ms = now_ms;
+                self.sweep(ledger, now_ms).await;
+            }
+            self.beat(store, ledger).await;
+            self.publish();
+            self.tell_reached();
+        }
+    }
+
     /// Tells the store of what is due and takes its answers; says whether it did.
     async fn beat(&self, store: &dyn Store, ledger: &Ledger) -> bool {
-        let (asks, sent) = self.due();
+        let mut last = self.round(store, ledger).await;
+        if last == (Round::Told { is_more: true }) {
+            // What a rolling window may still give is asked for once its earlier parts are known.
+            last = match self.round(store, ledger).await {
+                Round::Idle => Round::Told { is_more: false },
+                other => other,
+            };
+        }
+        match last {
+            Round::Idle => false,
+            Round::Told { is_more } => {
+                if is_more {
+                    // The rest in the next beat, which is at once.
+                    self.wake.notify_one();
+                }
+                self.replied.notify_waiters();
+                true
+            }
+            Round::Failed => {
+                self.replied.notify_waiters();
+                tokio::time::sleep(BACK_OFF).await;
+                false
+            }
+        }
+    }
+
+    async fn round(&self, store: &dyn Store, ledger: &Ledger) -> Round {
+        let (asks, sent, is_more) = self.reports();
         if asks.is_empty() {
-            return false;
+            return Round::Idle;
         }
         let replies = store.sync(&asks).await;
-        let mut grants = Vec::new();
-        let mut failed = None;
-        let mut n_failed = 0;
-        {
-            let mut state = self.state();
-            for (sent, reply) in sent.iter().zip(replies) {
-                match reply {
-                    Ok(reply) => {
-                        if reply.is_stale {
-                            state.skip_reports();
-                            tracing::warn!(
-                                budget = &*sent.at.budget,
-                                "the store has heard of a later life of this ledger: it was set \
-                                 back, or is served twice"
-                            );
-                        }
-                        if let Some(account) = state.accounts.get_mut(&sent.at) {
-                            grants.extend(account.take(&reply, sent.sent_ms));
-                            account.is_answered = true;
-                        }
-                        state.hear(&sent.at.budget, reply.life, sent.sent_ms);
-                        state.judge(&sent.at);
-                    }
-                    Err(error) => {
-                        if let Some(account) = state.accounts.get_mut(&sent.at) {
-                            account.touch();
-                            account.is_answered = false;
-                        }
-                        n_failed += 1;
-                        failed = Some(error);
-                    }
-                }
-            }
-            // One shard of a cluster that is away is not the store.
-            state.is_store_silent = n_failed == sent.len();
-        }
+        let (grants, failed) = self.take(&sent, replies);
         self.tell(failed.as_ref());
         if !grants.is_empty() {
             self.persist(ledger, grants).await;
         }
-        self.replied.notify_waiters();
-        if failed.is_some() {
-            tokio::time::sleep(BACK_OFF).await;
-            return false;
+        match failed {
+            None => Round::Told { is_more },
+            Some(_) => Round::Failed,
         }
-        true
+    }
+
+    /// Takes the store's answers: what has to be on disk before it is used, and why one is missing.
+    fn take(
+        &self,
+        sent: &[Sent],
+        replies: Vec<Result<Reply, StoreError>>,
+    ) -> (Vec<Grant>, Option<StoreError>) {
+        let mut grants = Vec::new();
+        let mut failed = None;
+        let mut n_failed = 0;
+        let mut state = self.state();
+        for (sent, reply) in sent.iter().zip(replies) {
+            match reply {
+                Ok(reply) => {
+                    if reply.is_stale {
+                        state.skip_reports();
+                        tracing::warn!(
+                            budget = &*sent.at.budget,
+                            "the store has heard of a later life of this ledger: it was set \
+                             back, or is served twice"
+                        );
+                    }
+                    if let Some(account) = state.accounts.get_mut(&sent.at) {
+                        let grant = account.take(&reply, sent.sent_ms);
+                        // What the disk has yet to know of is no answer yet.
+                        account.is_answered |= grant.is_none();
+                        grants.extend(grant);
+                    }
+                    state.hear(&sent.at.budget, reply.life, sent.sent_ms);
+                    state.judge(&sent.at);
+                }
+                Err(error) => {
+                    if let Some(account) = state.accounts.get_mut(&sent.at) {
+                        account.touch();
+                        account.is_answered = false;
+                    }
+                    n_failed += 1;
+                    failed = Some(error);
+                }
+            }
+        }
+        // One shard of a cluster that is away is not the store.
+        state.is_store_silent = n_failed == sent.len();
+        if n_failed < sent.len() {
+            state.answered_ms = clock::since_boot_ms();
+        }
+        (grants, failed)
     }
 
     /// Has the disk know of grants before they are used.
@@ -157,32 +224,20 @@ impl Shared {
         for (at, granted) in granted {
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.persisted(granted);
+                account.is_answered = true;
             }
         }
     }
 
-    /// The reports that are due, with what their replies need.
-    fn due(&self) -> (Vec<Ask>, Vec<Sent>) {
+    /// The reports that are due, with what their replies need; and whether there are more.
+    fn reports(&self) -> (Vec<Ask>, Vec<Sent>, bool) {
         let unix_ms = clock::now().as_unix_ms();
         let now_ms = clock::since_boot_ms();
         let mut state = self.state();
-        let due = |account: &&Account| account.is_due(now_ms);
-        let due = state.accounts.values().filter(due);
-        let mut due: Vec<&Account> = due.collect();
-        if due.len() > BATCH_MAX {
-            // The rest in the next beat, which is at once.
-            self.wake.notify_one();
-            due.sort_by_key(|account| !account.is_waited_for());
-            due.truncate(BATCH_MAX);
-        }
-        let mut due: Vec<SpendKey> = due.iter().map(|account| account.at.clone()).collect();
-        for at in state.silent(now_ms) {
-            if !due.contains(&at) {
-                due.push(at);
-            }
-        }
-        // Earlier cells of a rolling window first: what they have taken bounds the later ones.
-        due.sort_by_key(|at| at.window_ms);
+        let Due {
+            accounts: due,
+            is_more,
+        } = state.due(unix_ms, now_ms);
         let mut asks = Vec::with_capacity(due.len());
         let mut sent = Vec::with_capacity(due.len());
         for at in due {
@@ -207,7 +262,7 @@ impl Shared {
                 sent_ms: now_ms,
             });
         }
-        (asks, sent)
+        (asks, sent, is_more)
     }
 
     /// Ends what is over.
@@ -228,18 +283,55 @@ impl Shared {
         let _ = ledger.budgets(Step::Forget(unix_ms - LEDGER_KEPT_MS)).await;
     }
 
+    /// Makes budgets known to the store whenever there are others. Beside the beats: what has failed
+    /// here is nothing that a call waits for.
+    async fn keep_registered(&self, store: &dyn Store) {
+        let mut registered = Vec::new();
+        let mut pause = LOOK_EVERY;
+        let mut is_told = false;
+        loop {
+            match self.register(store, &mut registered).await {
+                Ok(()) => {
+                    if std::mem::take(&mut is_told) && !self.is_store_away() {
+                        self.tell(None);
+                    }
+                    pause = LOOK_EVERY;
+                }
+                Err(error) => {
+                    // A store that takes reports is not away.
+                    if self.is_answered_lately() {
+                        tracing::warn!(%error, "budgets cannot be made known to the store");
+                    } else {
+                        is_told = true;
+                        self.tell(Some(&error));
+                    }
+                    pause = (pause * 2).clamp(REGISTER_PAUSE_MIN, REGISTER_PAUSE_MAX);
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Makes budgets known to the store, each once.
-    async fn register(&self, store: &dyn Store, registered: &mut Vec<Arc<str>>) {
+    async fn register(
+        &self,
+        store: &dyn Store,
+        registered: &mut Vec<Arc<str>>,
+    ) -> Result<(), StoreError> {
         let policies = self.policies.load_full();
         let ids: Vec<Arc<str>> = policies.all.iter().map(|b| Arc::clone(&b.id)).collect();
         if ids == *registered {
-            return;
+            return Ok(());
         }
         let names: Vec<String> = ids.iter().map(|id| id.to_string()).collect();
-        match store.register(&names).await {
-            Ok(()) => *registered = ids,
-            Err(error) => self.tell(Some(&error)),
-        }
+        store.register(&names).await?;
+        *registered = ids;
+        Ok(())
+    }
+
+    fn is_answered_lately(&self) -> bool {
+        let answered_ms = self.state().answered_ms;
+        answered_ms > 0 && clock::since_boot_ms().saturating_sub(answered_ms) < ANSWERED_LATELY_MS
     }
 
     /// Says once that the store does not answer, and once that it does again.

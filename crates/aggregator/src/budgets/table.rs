@@ -8,6 +8,7 @@ use tollmesh_wire::decision::{self, Allowance, BudgetEntry, KeyState, TierEntry,
 use tollmesh_wire::{DecisionTable, Match, Timestamp, VERSION};
 
 use super::policies::Budget;
+use super::room::{self, Weight};
 use super::state::State;
 use super::worst::Rates;
 use super::{Budgets, Shared};
@@ -22,6 +23,20 @@ const VERSION_BITS: u32 = 32;
 const NANO: u64 = 1_000_000_000;
 /// Pico-dollars in 10^-9 dollars.
 const PICO_PER_NANO: u64 = 1_000;
+
+/// What a key's tier does to calls; what does more is told first where there is not room for all.
+fn weight(budget: &Budget, tier: usize) -> Weight {
+    if budget.per.is_empty() {
+        return Weight::Whole;
+    }
+    let reached = budget.policy.tiers.iter().take(tier + 1);
+    let does = |tier: &tollmesh_budget::Tier| match tier.action {
+        Action::Warn | Action::Header => Weight::Tells,
+        Action::Deny => Weight::Denies,
+        _ => Weight::Alters,
+    };
+    reached.map(does).min().unwrap_or(Weight::Tells)
+}
 
 /// The table before there is any.
 pub fn empty(version: u64) -> DecisionTable {
@@ -52,11 +67,12 @@ impl Budgets {
 impl Shared {
     /// Makes the table anew where it may have changed.
     pub(super) fn publish(&self) {
+        let unix_ms = clock::now().as_unix_ms();
         let mut state = self.state();
+        state.turn(unix_ms, clock::since_boot_ms());
         if !std::mem::take(&mut state.is_table_old) {
             return;
         }
-        let unix_ms = clock::now().as_unix_ms();
         let budgets = self.entries(&state, unix_ms);
         let first = u64::from(state.boot()) << VERSION_BITS;
         // Under the lock, so that no older table takes the place of a newer one.
@@ -79,25 +95,23 @@ impl Shared {
             .iter()
             .map(|budget| self.entry(budget, unix_ms))
             .collect();
-        let mut n_keys = 0;
-        for account in state.accounts.values() {
-            let Some(tier) = account.tier else { continue };
-            let place = state.policies.place_of(&account.at.budget);
-            let Some(entry) = place.and_then(|n| entries.get_mut(n)) else {
+        let reached = state.accounts.values().filter_map(|account| {
+            let place = state.policies.place_of(&account.at.budget)?;
+            let tier = account.tier.filter(|_| account.cell.holds(unix_ms))?;
+            Some((place, weight(&account.budget, tier), account))
+        });
+        let (told, n_untold) = room::shared(reached, KEYS_REACHED_MAX);
+        self.metrics.budget_keys_untold_total.inc_by(n_untold);
+        for (place, account) in told {
+            let (Some(entry), Some(tier)) = (entries.get_mut(place), account.tier) else {
                 continue;
             };
-            if !account.cell.holds(unix_ms) {
-                continue;
-            }
-            n_keys += 1;
-            if n_keys > KEYS_REACHED_MAX {
-                self.metrics.budget_keys_untold_total.inc();
-                break;
-            }
+            let resets = state.resets(account, tier);
             entry.reached.push(KeyState {
                 key: account.key.clone(),
                 tier,
-                reset_at: Timestamp::from_unix_ms(account.cell.end),
+                reset_at: resets.all,
+                tier_resets: resets.each,
             });
         }
         for entry in &mut entries {

@@ -1,15 +1,16 @@
 //! The budgets' file: read again when it changes; a bad one leaves the old budgets in force.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use notify::Watcher;
 use tokio::sync::Notify;
 
 use super::Budgets;
+use crate::alerts::Receivers;
 use crate::config::budgets::{self, Limits};
-use crate::config::{Problem, Problems};
+use crate::config::{Problem, Problems, notified};
 
 /// How often the file is looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -21,6 +22,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub struct File {
     path: PathBuf,
     seen: Mutex<Seen>,
+    /// Who can be notified; unset, nobody looks.
+    receivers: OnceLock<Receivers>,
 }
 
 #[derive(Default)]
@@ -53,7 +56,12 @@ impl File {
             text: Some(text),
             broken: None,
         });
-        Ok((File { path, seen }, limits))
+        let file = File {
+            path,
+            seen,
+            receivers: OnceLock::new(),
+        };
+        Ok((file, limits))
     }
 
     /// Why the newest file is not in force.
@@ -67,9 +75,9 @@ impl File {
         let parsed = match read(&self.path) {
             Ok(text) if seen.text.as_ref() == Some(&text) => return Look::Same,
             Ok(text) => {
-                let parsed = budgets::parse_all(&name, &text);
+                let parsed = self.parse(&name, &text);
                 seen.text = Some(text);
-                parsed.map_err(|problems| problems.to_string())
+                parsed
             }
             Err(what) => {
                 seen.text = None;
@@ -86,6 +94,18 @@ impl File {
                 seen.broken = Some(why.clone());
                 Look::Refused(why)
             }
+        }
+    }
+
+    /// What that text says, where `tollmesh check` would find no mistake in it.
+    fn parse(&self, name: &str, text: &str) -> Result<Limits, String> {
+        let limits = budgets::parse_all(name, text);
+        let limits = limits.map_err(|problems| problems.to_string())?;
+        let receivers = self.receivers.get();
+        let unknown = receivers.map(|receivers| notified::unknown(name, &limits, receivers));
+        match unknown.filter(|unknown| !unknown.is_empty()) {
+            None => Ok(limits),
+            Some(unknown) => Err(unknown.join("\n")),
         }
     }
 
@@ -123,6 +143,19 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 impl Budgets {
+    /// Has the file held against these receivers whenever it changes. That one of today names others
+    /// is told: calls must be counted all the same, so it holds. To be called once, before
+    /// [`Budgets::watch`].
+    pub fn notifies(&self, receivers: Receivers) {
+        let Some(file) = &self.0.file else { return };
+        // Set once: nobody else begins.
+        let _ = file.receivers.set(receivers);
+        let text = file.seen().text.clone().unwrap_or_default();
+        if let Err(error) = file.parse(&file.path.display().to_string(), &text) {
+            tracing::error!(error, "budgets hold, and not everybody is notified");
+        }
+    }
+
     /// Keeps looking at the file, at once when the file system says that something changed. Never
     /// returns where there is a file.
     pub async fn watch(self) {

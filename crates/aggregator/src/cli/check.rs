@@ -253,9 +253,9 @@ impl Findings {
 
     fn check_budgets(&mut self, file: &Path, names: &Names, receivers: &Receivers) {
         self.n_files += 1;
-        match budgets::load(file) {
-            Ok(policies) => {
-                let found = check_budgets::look(file, &policies, names, receivers);
+        match budgets::load_all(file) {
+            Ok(limits) => {
+                let found = check_budgets::look(file, &limits, names, receivers);
                 self.mistakes.extend(found.mistakes);
                 self.warnings.extend(found.warnings);
             }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use tollmesh_budget::{Enforce, Policy};
+use tollmesh_budget::Enforce;
 use tollmesh_wire::plugin::{STANDARD_TAGS, TagSources};
 
 use crate::alerts::Receivers;
-use crate::config::section::{nearest, one_of};
+use crate::config::budgets::Limits;
+use crate::config::notified;
+use crate::config::section::nearest;
 
 /// Facts that the mesh or the provider says, as a budget's `match` and `per` may name them.
 const FACTS: &[&str] = &[
@@ -69,11 +71,14 @@ impl Names {
     }
 }
 
-/// Looks through a file's budgets.
-pub fn look(file: &Path, policies: &[Policy], names: &Names, receivers: &Receivers) -> Found {
-    let mut found = Found::default();
-    let file = file.display();
-    for policy in policies {
+/// Looks through a file's budgets, and through what its guards notify.
+pub fn look(file: &Path, limits: &Limits, names: &Names, receivers: &Receivers) -> Found {
+    let file = file.display().to_string();
+    let mut found = Found {
+        mistakes: notified::unknown(&file, limits, receivers),
+        warnings: Vec::new(),
+    };
+    for policy in &limits.policies {
         let place = format!("{file}: budget {:?}", policy.name);
         let unknown = policy.matches.keys().map(|name| ("match", name));
         let unknown = unknown.chain(policy.per.iter().map(|name| ("per", name)));
@@ -88,16 +93,6 @@ pub fn look(file: &Path, policies: &[Policy], names: &Names, receivers: &Receive
                     let why = format!("{place}: tiers[{n}].except: {why}");
                     found.warnings.push(why);
                 }
-            }
-            for name in tier.notify.iter().filter(|name| !receivers.knows(name)) {
-                let known = receivers.names();
-                let near = nearest(name, &known).map(|near| format!("did you mean {near:?}? "));
-                found.mistakes.push(format!(
-                    "{place}: tiers[{n}].notify: unknown receiver {name:?}; {}expected {}; \
-                     receivers are the sections [alerts.NAME] of tollmesh.toml",
-                    near.unwrap_or_default(),
-                    one_of(&known)
-                ));
             }
         }
         if policy.enforce != Enforce::Strict && !policy.tiers.iter().any(acts) {
@@ -117,7 +112,7 @@ fn acts(tier: &tollmesh_budget::Tier) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::budgets::parse;
+    use crate::config::budgets::parse_all;
 
     #[test]
     fn names_that_nobody_knows_are_told() {
@@ -135,19 +130,19 @@ name = "b"
 limit = "1 USD"
 window = "day"
 tiers = [ { at = "50%", do = "warn" } ]
+
+[[guard]]
+name = "g"
+max_input_tokens = 5
+notify = ["ops"]
 "#;
-        let policies = parse("b.toml", text).unwrap();
+        let limits = parse_all("b.toml", text).unwrap();
         let tags = TagSources {
             required: vec!["own".to_owned()],
             ..TagSources::default()
         };
         let names = Names::new(&["region".to_owned()], &tags);
-        let found = look(
-            Path::new("b.toml"),
-            &policies,
-            &names,
-            &Receivers::default(),
-        );
+        let found = look(Path::new("b.toml"), &limits, &names, &Receivers::default());
         let more = "a tag of your own is known by the filter's configuration (--filter-config) or \
                     metrics.labels";
         let wanted = [
@@ -165,7 +160,8 @@ tiers = [ { at = "50%", do = "warn" } ]
         assert_eq!(
             found.mistakes,
             [
-                r#"b.toml: budget "a": tiers[0].notify: unknown receiver "eng"; expected none; receivers are the sections [alerts.NAME] of tollmesh.toml"#
+                r#"b.toml: budget "a": tiers[0].notify: unknown receiver "eng"; expected none; receivers are the sections [alerts.NAME] of tollmesh.toml"#,
+                r#"b.toml: guard "g": notify: unknown receiver "ops"; expected none; receivers are the sections [alerts.NAME] of tollmesh.toml"#,
             ]
         );
     }

@@ -20,9 +20,14 @@ const WHOLE: (u64, u64) = (1, u32::MAX as u64);
 
 /// Reads the budgets of that file, or tells every mistake in it.
 pub fn load(file: &Path) -> Result<Vec<Policy>, Problems> {
+    Ok(load_all(file)?.policies)
+}
+
+/// Reads that file whole, or tells every mistake in it.
+pub fn load_all(file: &Path) -> Result<Limits, Problems> {
     let name = file.display().to_string();
     match std::fs::read_to_string(file) {
-        Ok(text) => parse(&name, &text),
+        Ok(text) => parse_all(&name, &text),
         Err(error) => Err(Problems(vec![Problem {
             file: name,
             key: String::new(),

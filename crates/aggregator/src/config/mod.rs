@@ -5,6 +5,7 @@ pub mod budgets;
 mod guards;
 mod limits;
 mod listen;
+pub mod notified;
 mod otlp_section;
 mod problem;
 pub(crate) mod section;

@@ -17,15 +17,18 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("azure", "azure"),
     ("bedrock", "aws-bedrock"),
     ("bedrock_converse", "aws-bedrock"),
+    ("bedrock_mantle", "aws-bedrock"),
     ("cerebras", "cerebras"),
     ("cohere", "cohere"),
     ("cohere_chat", "cohere"),
+    ("crusoe", "crusoe"),
     ("dashscope", "alibaba"),
     ("deepinfra", "deepinfra"),
     ("deepseek", "deepseek"),
     ("fireworks_ai", "fireworks"),
     ("gemini", "google"),
     ("groq", "groq"),
+    ("meta_llama", "meta"),
     ("minimax", "minimax"),
     ("mistral", "mistral"),
     ("moonshot", "moonshotai"),
@@ -84,6 +87,42 @@ const NO_PRICES: &[&str] = &[
     "tpm",
 ];
 
+/// What names begin with where two providers have the model.
+const BEGINS: &[&str] = &[
+    "azure/",
+    "azure_ai/",
+    "bedrock/",
+    "bedrock_mantle/",
+    "cerebras/",
+    "cohere/",
+    "crusoe/",
+    "dashscope/",
+    "deepinfra/",
+    "deepseek/",
+    "fireworks_ai/",
+    "gemini/",
+    "groq/",
+    "meta_llama/",
+    "minimax/",
+    "mistral/",
+    "moonshot/",
+    "nebius/",
+    "novita/",
+    "openrouter/",
+    "perplexity/",
+    "sambanova/",
+    "together_ai/",
+    "vercel_ai_gateway/",
+    "vertex_ai/",
+    "voyage/",
+    "watsonx/",
+    "xai/",
+    "zai/",
+];
+
+/// What the list's names for open models of some size begin with.
+const CLASSES: &[&str] = &["fireworks-ai-", "together-ai-"];
+
 /// The entry that explains the others.
 const EXAMPLE: &str = "sample_spec";
 
@@ -91,6 +130,10 @@ pub fn read(text: &str) -> Result<Feed, serde_json::Error> {
     let list: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text)?;
     let mut feed = Feed::default();
     for (name, fields) in list.into_iter().filter(|(name, _)| name != EXAMPLE) {
+        if !fields.get().starts_with('{') {
+            feed.aside.by_hand("list", &name, "is no model");
+            continue;
+        }
         let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(fields.get())?;
         let theirs = fields.get("litellm_provider").map(|raw| raw.get());
         let theirs = theirs.unwrap_or_default().trim_matches('"');
@@ -111,44 +154,16 @@ fn read_model(
     name: &str,
     fields: &BTreeMap<String, Box<RawValue>>,
 ) {
-    // Where two providers have a name, theirs begin with the provider's.
-    let begins = [
-        "azure/",
-        "gemini/",
-        "vertex_ai/",
-        "bedrock/",
-        "mistral/",
-        "deepseek/",
-        "xai/",
-    ];
-    let more = [
-        "groq/",
-        "together_ai/",
-        "fireworks_ai/",
-        "openrouter/",
-        "perplexity/",
-    ];
-    let rest = [
-        "cerebras/",
-        "deepinfra/",
-        "voyage/",
-        "sambanova/",
-        "nebius/",
-        "novita/",
-        "watsonx/",
-        "moonshot/",
-        "dashscope/",
-        "minimax/",
-        "zai/",
-        "vercel_ai_gateway/",
-    ];
-    let prefixes = begins.iter().chain(&more).chain(&rest);
-    let bare = prefixes
-        .into_iter()
-        .find_map(|prefix| name.strip_prefix(prefix));
+    let bare = BEGINS.iter().find_map(|begin| name.strip_prefix(begin));
+    let bare = bare.unwrap_or(name);
+    if is_a_part(provider, bare) {
+        let why = "prices of a region, a zone, a size or a class of models";
+        feed.aside.by_hand(provider, bare, why);
+        return;
+    }
     let mut listed = Listed {
         provider: provider.to_owned(),
-        model: bare.unwrap_or(name).to_owned(),
+        model: bare.to_owned(),
         ..Listed::default()
     };
     for (key, number) in fields {
@@ -169,6 +184,13 @@ fn read_model(
     }
     listed.complete();
     feed.models.push(listed);
+}
+
+/// Whether a name is one of the list's own, for some of a model's calls or for several models.
+fn is_a_part(provider: &str, name: &str) -> bool {
+    let has_no_slashes = ["aws-bedrock", "azure", "openai"].contains(&provider);
+    let is_class = CLASSES.iter().any(|begin| name.starts_with(begin));
+    (has_no_slashes && name.contains('/')) || is_class
 }
 
 /// Which price a key stands for.

@@ -82,7 +82,16 @@ pub fn propose(
             .iter()
             .any(|c| c.model.eq_ignore_ascii_case(&listed.model));
         if !is_double && let Some(change) = reviewer.change(listed, place, &mut proposal.aside) {
-            taken.push(change);
+            let same = taken.iter().find(|c| !c.is_new && c.model == change.model);
+            match same {
+                None => taken.push(change),
+                Some(same) if same.edits == change.edits => {}
+                Some(_) => {
+                    let why = format!("another name of {} has other prices there", change.model);
+                    let aside = &mut proposal.aside;
+                    aside.by_hand(&listed.provider, &listed.model, &why);
+                }
+            }
         }
     }
     for (place, changes) in by_file {
@@ -149,11 +158,13 @@ impl Reviewer<'_> {
     fn row_of<'m>(&self, model: &'m Model, (tier, above): Key) -> Option<&'m Row> {
         let holds = |row: &&Row| {
             row.tier == tier
-                && row.input_min == above.map_or(0, |above| above + 1)
+                // Lists know "above" only; xAI's long context begins with the number itself.
+                && above.map_or(row.input_min == 0, |n| [n, n + 1].contains(&row.input_min))
                 && row.from_ms <= self.today_ms
                 && self.today_ms < row.until_ms
                 && row.at.is_none()
                 && row.regions.is_empty()
+                && !row.either
         };
         model.rows.iter().find(holds)
     }
@@ -264,18 +275,7 @@ impl Reviewer<'_> {
     fn settle(&self, place: usize, changes: Vec<Change>, proposal: &mut Proposal) {
         let file = &self.files[place];
         let mut taken: Vec<Change> = Vec::new();
-        let whole: Vec<&Change> = changes.iter().collect();
-        if self.problem(place, &whole).is_none() {
-            taken = changes;
-        } else {
-            for change in changes {
-                let tried: Vec<&Change> = taken.iter().chain([&change]).collect();
-                match self.problem(place, &tried) {
-                    None => taken.push(change),
-                    Some(why) => proposal.aside.by_hand(&file.name, &change.model, &why),
-                }
-            }
-        }
+        self.take(place, changes, &mut taken, &mut proposal.aside);
         if taken.is_empty() {
             return;
         }
@@ -288,6 +288,31 @@ impl Reviewer<'_> {
     }
 
     /// What is wrong with the tables after these changes to that file.
+    /// Takes all that the tables still load with; halves, until those that do harm are alone.
+    fn take(
+        &self,
+        place: usize,
+        mut changes: Vec<Change>,
+        taken: &mut Vec<Change>,
+        aside: &mut Aside,
+    ) {
+        if changes.is_empty() {
+            return;
+        }
+        let tried: Vec<&Change> = taken.iter().chain(&changes).collect();
+        let Some(why) = self.problem(place, &tried) else {
+            taken.append(&mut changes);
+            return;
+        };
+        if let [one] = &changes[..] {
+            aside.by_hand(&self.files[place].name, &one.model, &why);
+            return;
+        }
+        let rest = changes.split_off(changes.len() / 2);
+        self.take(place, changes, taken, aside);
+        self.take(place, rest, taken, aside);
+    }
+
     fn problem(&self, place: usize, changes: &[&Change]) -> Option<String> {
         let mut files = self.files.to_vec();
         files[place].text = patch::apply(&files[place].text, &edits(changes));
@@ -494,6 +519,51 @@ rate  = [
         let proposal = proposed(Kind::GenaiPrices, list);
         assert_eq!((proposal.n_new, proposal.n_changed), (1, 1));
         insta::assert_snapshot!(told(&proposal));
+    }
+
+    #[test]
+    fn names_of_one_model_change_it_once() {
+        let entry = |name: &str, input: &str| {
+            format!(
+                r#""{name}": {{ "litellm_provider": "openai", "output_cost_per_token": 8e-06,
+                "cache_read_input_token_cost": 2e-07, "input_cost_per_token": {input} }}"#
+            )
+        };
+        let names = [
+            entry("gpt-a", "3e-06"),
+            entry("gpt-a-2026-02-03", "3e-06"),
+            entry("gpt-a-2026-04-05", "5e-06"),
+        ];
+        let proposal = proposed(Kind::Litellm, &format!("{{ {} }}", names.join(", ")));
+        assert_eq!((proposal.n_new, proposal.n_changed), (0, 1));
+        let told: Vec<&String> = proposal.aside.by_hand.iter().collect();
+        let other = "openai gpt-a-2026-04-05: another name of gpt-a has other prices there";
+        assert_eq!(told, [other]);
+    }
+
+    #[test]
+    fn what_does_harm_is_left_out_alone() {
+        // Two models of the list claim the names of one glob that is new with them.
+        let entry = |name: &str| {
+            format!(
+                r#""{name}": {{ "litellm_provider": "openai", "input_cost_per_token": 3e-06 }}"#
+            )
+        };
+        let names = ["a1", "gpt-x*", "gpt-x1*", "z1", "z2"].map(entry);
+        let proposal = proposed(Kind::Litellm, &format!("{{ {} }}", names.join(", ")));
+        assert_eq!((proposal.n_new, proposal.n_changed), (4, 0));
+        let told: Vec<&String> = proposal.aside.by_hand.iter().collect();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("openai.toml gpt-x1*: "), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_no_model_is_told() {
+        let list = r#"{ "last_updated": "2026-07-24",
+            "low/1024-x-1024/gpt-image": { "litellm_provider": "openai", "input_cost_per_token": 1 },
+            "gpt-c": { "litellm_provider": "openai", "input_cost_per_token": 1e-06 } }"#;
+        let proposal = proposed(Kind::Litellm, list);
+        assert_eq!((proposal.n_new, proposal.aside.by_hand.len()), (1, 2));
     }
 
     #[test]

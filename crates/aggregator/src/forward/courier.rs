@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use tokio::time;
 use tollmesh_wire::Timestamp;
 
-use crate::clock;
 use crate::forward::error::ForwardError;
 use crate::forward::place::Place;
 use crate::forward::store::{Delivered, KnownIds, Store};
@@ -132,10 +131,19 @@ impl Courier {
     /// One visit: connects, makes sure that both sides speak of the same rows, sends what waits,
     /// disconnects.
     pub async fn visit(&mut self) -> Result<(), ForwardError> {
+        let visited = self.deliver_what_waits().await;
+        if visited.is_err() {
+            // A server that takes over may lack facts whose ids the old one has just told, though it
+            // has all of the rows: ids of another server would name other facts there.
+            self.known = KnownIds::default();
+        }
+        visited
+    }
+
+    async fn deliver_what_waits(&mut self) -> Result<(), ForwardError> {
         let progress = self.progress().await?;
-        let now_ms = clock::now().as_unix_ms();
         let months = self.settings.retention_months;
-        let open = Store::open(&self.settings.place, &progress.ledger_id, now_ms, months);
+        let open = Store::open(&self.settings.place, &progress.ledger_id, months);
         let mut store = in_time(open).await?;
         self.reconcile(&progress, &store).await?;
         loop {

@@ -152,6 +152,14 @@ pub async fn drop_month(client: &mut Client, month: Month) -> Result<(), Forward
     transaction.commit().await.map_err(&failed)
 }
 
+/// The month that it is, by the server's clock.
+pub async fn present(client: &Client) -> Result<Month, ForwardError> {
+    let sql = "SELECT (extract(epoch FROM now()) * 1000)::bigint";
+    let row = client.query_typed_one(sql, &[]).await;
+    let row = row.map_err(refused("its clock cannot be read"))?;
+    Month::of(row.get(0)).ok_or(ForwardError::Broken)
+}
+
 /// A month's rows are gone: makes its partition where it is gone too, forgets the sums of rows that
 /// will come again, and counts the loss, once whoever comes first. Answers the count.
 async fn restore(client: &mut Client, month: Month) -> Result<i64, ForwardError> {

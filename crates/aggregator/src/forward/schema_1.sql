@@ -26,16 +26,17 @@ CREATE TABLE tollmesh.months (
     lost  bigint NOT NULL DEFAULT 0
 );
 
--- digest: the first 16 bytes of the SHA-256 of the text that body was made of.
+-- digest: the first 16 bytes of the SHA-256 of the text that body was made of. Each call may have
+-- tags of its own, so that their ids are bigint; sources, models and prices are few.
 CREATE TABLE tollmesh.tag_sets (
-    id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     digest uuid NOT NULL UNIQUE,
     body   jsonb NOT NULL
 );
 CREATE INDEX tag_sets_by_body ON tollmesh.tag_sets USING gin (body jsonb_path_ops);
 
 CREATE TABLE tollmesh.tags (
-    tag_set integer NOT NULL,
+    tag_set bigint NOT NULL,
     tag     text NOT NULL,
     value   text NOT NULL,
     PRIMARY KEY (tag_set, tag)
@@ -101,8 +102,8 @@ CREATE TABLE tollmesh.events (
     provider_cost_pico bigint,
     original_cost_pico bigint,
     response_flags     bigint NOT NULL,
+    tag_set            bigint NOT NULL,
     model_id           integer NOT NULL,
-    tag_set            integer NOT NULL,
     source_id          integer NOT NULL,
     price_id           integer NOT NULL,
     original_price_id  integer,
@@ -138,7 +139,7 @@ CREATE TABLE tollmesh.events (
 -- Sums of the rows by hour (hours since 1970), in the rows' own transactions.
 CREATE TABLE tollmesh.hourly (
     hour             bigint NOT NULL,
-    tag_set          integer NOT NULL,
+    tag_set          bigint NOT NULL,
     source_id        integer NOT NULL,
     model_id         integer NOT NULL,
     outcome          smallint NOT NULL,

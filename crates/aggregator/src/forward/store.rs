@@ -20,7 +20,7 @@ const IDS_MAX: usize = 20_000;
 /// The ids that the store gave to facts, by those of this ledger.
 #[derive(Debug, Default)]
 pub struct KnownIds {
-    by_kind: [HashMap<i64, i32>; 4],
+    by_kind: [HashMap<i64, i64>; 4],
 }
 
 /// A connection to a store that is as this build knows it.
@@ -71,16 +71,16 @@ const KINDS: [Kind; 4] = [
 
 impl Store {
     /// Connects, brings the tables up to date, makes and drops partitions, and finds out what the
-    /// store has of that ledger. Rows of `retention_months` before this month are kept.
+    /// store has of that ledger. Rows of `retention_months` before this month are kept, by the
+    /// server's clock: one sidecar whose own is wrong must not drop what all others forwarded.
     pub async fn open(
         place: &Place,
         ledger_id: &str,
-        now_ms: i64,
         retention_months: u32,
     ) -> Result<Store, ForwardError> {
         let mut client = place.connect().await?;
         schema::migrate(&mut client).await?;
-        let present = Month::of(now_ms).ok_or(ForwardError::Broken)?;
+        let present = schema::present(&client).await?;
         let window = (
             present.before(retention_months),
             present.after(schema::MONTHS_AHEAD),
@@ -93,8 +93,9 @@ impl Store {
                 vacant.insert(0);
             }
         }
-        let beyond: Vec<Month> = months.range(..window.0).map(|(month, _)| *month).collect();
-        for month in beyond {
+        // One a visit: a server's clock that is set right within the hour has not cost everything.
+        let beyond = months.range(..window.0).next().map(|(month, _)| *month);
+        if let Some(month) = beyond {
             schema::drop_month(&mut client, month).await?;
             months.remove(&month);
         }
@@ -266,7 +267,7 @@ async fn ids_of(
     client: &Client,
     kind: &Kind,
     facts: &[(i64, &str)],
-) -> Result<Vec<i32>, ForwardError> {
+) -> Result<Vec<i64>, ForwardError> {
     let failed = refused("tags, sources, models or prices cannot be written");
     let digests: Vec<String> = facts.iter().map(|(_, body)| digest(body)).collect();
     let bodies: Vec<String> = facts.iter().map(|(_, body)| without_nul(body)).collect();
@@ -293,7 +294,7 @@ async fn ids_of(
         .await
         .map_err(&failed)?;
     let find = format!(
-        "SELECT t.id FROM unnest($1::text[]) WITH ORDINALITY g(digest, n)
+        "SELECT t.id::bigint FROM unnest($1::text[]) WITH ORDINALITY g(digest, n)
          JOIN tollmesh.{table} t ON t.digest = g.digest::uuid ORDER BY g.n"
     );
     let rows = client
@@ -424,11 +425,11 @@ fn chosen<'c, 'k, T>(
 }
 
 /// The store's id for one of ours.
-fn theirs(id: Option<i64>, ids: &HashMap<i64, i32>) -> Result<Option<i64>, ForwardError> {
+fn theirs(id: Option<i64>, ids: &HashMap<i64, i64>) -> Result<Option<i64>, ForwardError> {
     match id {
         None => Ok(None),
         Some(id) => match ids.get(&id) {
-            Some(id) => Ok(Some(i64::from(*id))),
+            Some(id) => Ok(Some(*id)),
             None => Err(ForwardError::Broken),
         },
     }

@@ -13,10 +13,10 @@ use crate::ledger::{pages, wide};
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 7;
+pub const SCHEMA_VERSION: i64 = 8;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
@@ -31,6 +31,9 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("schema_budgets.sql"),
     // Version 7 keeps the tags that calls lacked and sums of days by pod, and numbers outcomes.
     include_str!("schema_6_to_7.sql"),
+    // Version 8 finds budgets' spend by when it ends to count, and calls that are charged otherwise
+    // than their sums say.
+    include_str!("schema_7_to_8.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never

@@ -1,4 +1,4 @@
--- Version 7. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 8. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
@@ -122,6 +122,10 @@ CREATE INDEX events_without_usage ON events (response_id)
 -- Calls whose usage may still be corrected: cut streams of responses that can be retrieved.
 CREATE INDEX events_estimated ON events (response_id)
     WHERE usage_source = 1 AND response_id IS NOT NULL;
+-- Calls that budgets charge otherwise than sums of calls say: without a price a ceiling, and the
+-- tokens that a call used beside its own model's.
+CREATE INDEX events_unpriced ON events (time_ms) WHERE cost_pico IS NULL;
+CREATE INDEX events_with_extra ON events (time_ms) WHERE extra_usage IS NOT NULL;
 
 -- Rows that were altered, how often, and those of them that a store they were forwarded to is yet to
 -- have as they are now.
@@ -303,7 +307,7 @@ CREATE TABLE budgets (
     id TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
--- What calls charged to a budget, for one key in one window. amount: pico-dollars, tokens or
+-- What calls charged to a budget, for one key in one window. end_ms: when it counts no more. amount: pico-dollars, tokens or
 -- requests. granted: the most that the store has ever let this ledger spend, in millionths of a
 -- dollar, tokens or requests; memory: what is to be remembered of the store with it.
 CREATE TABLE budget_spend (
@@ -317,6 +321,7 @@ CREATE TABLE budget_spend (
     memory    TEXT NOT NULL,
     PRIMARY KEY (budget, key, window_ms)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX budget_spend_by_end ON budget_spend (end_ms);
 
 -- What budgets did to calls, the last some thousand times. body: the facts as one JSON object.
 CREATE TABLE denials (

@@ -318,16 +318,17 @@ impl Store {
     }
 
     /// Has rows charged to exactly these budgets, and raises accounts to what was spent before;
-    /// says what stands in all of them then.
+    /// says what stands then in those whose windows end after that instant.
     pub fn adopt(
         &mut self,
         adopted: &[Adopted],
         before: &[Spend],
+        counts_after_ms: i64,
     ) -> Result<Vec<Spend>, LedgerError> {
         self.budgets(|connection| {
             budgets::set_ids(connection, adopted)?;
             budgets::raise(connection, before)?;
-            budgets::load(connection)
+            budgets::load(connection, counts_after_ms)
         })
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::ledger::aside;
 use crate::ledger::budgets::{self, Adopted, Charger, Charges};
-use crate::ledger::entry::Appended;
+use crate::ledger::entry::{Appended, Entry};
 use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
@@ -241,16 +241,15 @@ impl Writer {
                 .iter()
                 .filter(|b| !known.iter().any(|id| **id == *b.id));
             for (budget, past) in new.flat_map(|b| b.windows.iter().map(move |past| (b, past))) {
-                let rows =
-                    self.reader
-                        .spend(&past.query)
-                        .map_err(|source| LedgerError::Unread {
-                            path: self.path.clone(),
-                            source: Box::new(source),
-                        })?;
-                before.extend(budgets::of_rows(budget, past, &rows));
+                let mut charge = |entry: &Entry| self.charger.past(&budget.id, entry);
+                let spent = budgets::spent(&self.reader, budget, past, &mut charge);
+                before.extend(spent.map_err(|source| LedgerError::Unread {
+                    path: self.path.clone(),
+                    source: Box::new(source),
+                })?);
             }
-            let spends = store.adopt(adopted, &before)?;
+            let counts_after_ms = self.charger.counts_after_ms();
+            let spends = store.adopt(adopted, &before, counts_after_ms)?;
             self.store = Some(store);
             self.charger.opened(spends);
             self.charger.adopted();

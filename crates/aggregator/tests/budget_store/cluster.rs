@@ -3,19 +3,14 @@
 use crate::redis_server::{Server, free_address};
 
 impl Server {
-    /// Three servers that share the slots.
-    pub fn start_cluster() -> Option<Vec<Server>> {
+    /// Three servers that share the slots, with further settings as on their command lines.
+    pub fn start_cluster(more: &[&str]) -> Option<Vec<Server>> {
         let mut servers = Vec::new();
         for _ in 0..3 {
             let bus = free_address().port().to_string();
-            let settings = [
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus,
-                "--cluster-node-timeout",
-                "3000",
-            ];
+            let own = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+            let own = own.into_iter().chain(["--cluster-node-timeout", "3000"]);
+            let settings: Vec<&str> = own.chain(more.iter().copied()).collect();
             servers.push((Server::start(&settings)?, bus));
         }
         let slots = ["0 5460", "5461 10922", "10923 16383"];

@@ -161,7 +161,7 @@ async fn in_redis_alone() {
 
 #[tokio::test]
 async fn in_a_cluster() {
-    let Some(servers) = Server::start_cluster() else {
+    let Some(servers) = Server::start_cluster(&[]) else {
         return skip();
     };
     let store = RedisStore::new(place(&servers[0]).cluster(true), "node-1".into());
@@ -186,27 +186,92 @@ async fn what_others_wrote_is_refused_by_name() {
     assert_eq!(server.ask("EXISTS mine:v1:{eng}:m"), ":1\r\n");
 }
 
-/// What `k8s/README.md` tells operators to allow is enough.
+/// The rights that `k8s/README.md` tells operators to give: those of `ACL SETUSER` there, and those that
+/// a Redis Cluster takes beside them.
+fn documented_rights() -> (String, String) {
+    let page = include_str!("../../../../k8s/README.md");
+    let user = "ACL SETUSER tollmesh ";
+    let line = page.lines().find_map(|line| line.strip_prefix(user));
+    let line = line.expect("k8s/README.md tells the rights of a user");
+    let of_cluster = page
+        .lines()
+        .find_map(|line| line.strip_prefix("and for a Redis Cluster `"));
+    let of_cluster = of_cluster.and_then(|line| line.split_once('`'));
+    let (of_cluster, _) = of_cluster.expect("k8s/README.md tells what a cluster takes beside");
+    let rights = line.replace(">PASSWORD", ">s3cret");
+    assert!(
+        rights.contains(" -@all "),
+        "all else is forbidden: {rights}"
+    );
+    (rights, of_cluster.to_owned())
+}
+
+/// The settings of a server that has that user.
+fn user_settings(rights: &str) -> Vec<&str> {
+    let words = ["--user", "tollmesh"].into_iter();
+    words.chain(rights.split_whitespace()).collect()
+}
+
+/// A file that holds that, while this is kept.
+struct Password(std::path::PathBuf);
+
+impl Password {
+    fn of(test: &str) -> Password {
+        let name = format!("tollmesh-password-{test}-{}", std::process::id());
+        let file = Password(std::env::temp_dir().join(name));
+        fs::write(&file.0, "s3cret\n").unwrap();
+        file
+    }
+
+    fn place(&self, server: &Server) -> Place {
+        let url = server.url().replace("redis://", "redis://tollmesh@");
+        let place = Place::parse(&url).unwrap();
+        place.password_file(Some(self.0.clone()))
+    }
+}
+
+impl Drop for Password {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Everything that a node asks of a store.
+async fn does_all_that_a_node_asks(place: Place) {
+    let store = RedisStore::new(place.clone(), "node-1".into());
+    holds_limits(&store).await;
+    store.put_notice("heard").await.unwrap();
+    assert_eq!(store.notice().await.unwrap().as_deref(), Some("heard"));
+    // A lease that may be reclaimed keeps a list beside the cell.
+    let mut reclaiming = ask(&cell("ops", "eve"), &mut Holder::default(), 1, 5);
+    reclaiming.terms.reclaim_after_ms = Some(1);
+    assert_eq!(asked(&store, &[reclaiming.clone()]).await[0].granted, 5);
+    reclaiming.report.seq = 2;
+    reclaiming.report.want = 0;
+    assert_eq!(asked(&store, &[reclaiming]).await[0].granted, 0);
+    let other = RedisStore::new(place, "node-2".into());
+    assert!(!other.claim("eng/ann/85%", 60_000).await.unwrap());
+}
+
 #[tokio::test]
-async fn a_user_of_few_rights_is_enough() {
-    let rights = "on >s3cret ~tm:* -@all +eval +evalsha +script|load +set +hdel +get +hmget +hget \
-                  +hset +time +pexpire +pexpireat +zadd +zrem +zrange";
-    let user = format!("tollmesh {rights}");
-    let words: Vec<&str> = ["--user"].into_iter().chain(user.split(' ')).collect();
-    let mut settings = words.clone();
+async fn a_user_of_the_documented_rights_is_enough() {
+    let (rights, _) = documented_rights();
+    let mut settings = user_settings(&rights);
     settings.extend(["--requirepass", "other"]);
     let Some(server) = server(&settings) else {
         return;
     };
-    let url = server.url().replace("redis://", "redis://tollmesh@");
-    let file = std::env::temp_dir().join(format!("tollmesh-password-{}", std::process::id()));
-    fs::write(&file, "s3cret\n").unwrap();
-    let place = Place::parse(&url)
-        .unwrap()
-        .password_file(Some(file.clone()));
-    holds_limits(&RedisStore::new(place.clone(), "node-1".into())).await;
+    let file = Password::of("alone");
+    let place = file.place(&server);
+    does_all_that_a_node_asks(place.clone()).await;
+    // And no more than that.
+    let store = RedisStore::new(place.clone(), "node-3".into());
+    let mut flush = redis::cmd("SCRIPT");
+    flush.arg("FLUSH");
+    let refused = store.ask(&flush).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
 
-    fs::write(&file, "wrong").unwrap();
+    fs::write(&file.0, "wrong").unwrap();
     let store = RedisStore::new(place, "node-1".into());
     let refused = store.claim("x", 1).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
@@ -214,7 +279,17 @@ async fn a_user_of_few_rights_is_enough() {
         !format!("{refused} {refused:?}").contains("wrong"),
         "{refused}"
     );
-    fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn a_user_of_the_documented_rights_is_enough_in_a_cluster() {
+    let (rights, of_cluster) = documented_rights();
+    let rights = format!("{rights} {of_cluster}");
+    let Some(servers) = Server::start_cluster(&user_settings(&rights)) else {
+        return skip();
+    };
+    let file = Password::of("cluster");
+    does_all_that_a_node_asks(file.place(&servers[0]).cluster(true)).await;
 }
 
 #[tokio::test]

@@ -281,6 +281,73 @@ fn a_budget_begins_with_what_was_spent_before_it() {
 }
 
 #[test]
+fn a_file_that_notifies_nobody_known_is_refused_when_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let notifying = |limit: &str, who: &str| {
+        let tiers = format!("tiers = [ {{ at = \"50%\", do = \"warn\", notify = [{who:?}] }} ]");
+        budget(limit, "strict", &tiers)
+    };
+    std::fs::write(dir.path().join("acme.toml"), PRICES).unwrap();
+    write_budgets(dir.path(), &notifying("1 USD", "eng"));
+    let alerts = "alerts.eng.webhook.url = \"https://hooks.example/x\"";
+    let process = Process::start(dir.path(), &format!("{}\n{alerts}", settings(dir.path())));
+    write_budgets(dir.path(), &notifying("2 USD", "egn"));
+    let refused = || process.json("/readyz")["budgets"]["refused"].clone();
+    let why = format!(
+        "{}: budget \"red\": tiers[0].notify: unknown receiver \"egn\"; did you mean \"eng\"? \
+         expected \"eng\" or \"all\"; receivers are the sections [alerts.NAME] of tollmesh.toml",
+        dir.path().join("budgets.toml").display()
+    );
+    until("refused", &json!(why), refused);
+    assert_eq!(state(&process)["limit"], "1", "the old ones hold");
+    write_budgets(dir.path(), &notifying("3 USD", "all"));
+    until("limit", &json!("3"), || state(&process)["limit"].clone());
+    assert_eq!(refused(), Value::Null);
+}
+
+/// Calls that budgets charge otherwise than sums of calls say.
+fn odd_calls() -> Vec<Value> {
+    let mut unpriced = call("a", 1_000);
+    unpriced["model"] = json!("nonesuch");
+    let mut with_extra = call("b", 500);
+    with_extra["extra_usage"] =
+        json!([{ "kind": "search", "model": "rocket", "usage": { "input": 70, "output": 30 } }]);
+    let mut both = call("c", 40);
+    both["model"] = json!("nonesuch");
+    both["extra_usage"] = with_extra["extra_usage"].clone();
+    let mut denied = call("d", 0);
+    denied["model"] = json!("nonesuch");
+    denied["outcome"] = json!("denied");
+    vec![unpriced, with_extra, both, denied, call("e", 2)]
+}
+
+#[test]
+fn a_budget_that_begins_later_counts_as_one_that_was_there() {
+    for (limit, window, spent) in [
+        // 1000 and 140 at the dearest rate, 600 and 2 at their own.
+        ("1 USD", "month", "0.001742"),
+        ("1M tokens", "month", "1742"),
+        ("1000 requests", "month", "4"),
+        ("1 USD", "rolling 24h", "0.001742"),
+        ("1M tokens", "rolling 24h", "1742"),
+    ] {
+        let spent = json!(spent);
+        let look = |process: &Process| state(process)["spent"].clone();
+        let text = budget(limit, "cached", "").replace("\"month\"", &format!("{window:?}"));
+
+        let dir = tempfile::tempdir().unwrap();
+        let there = start(dir.path(), &text);
+        there.send(&odd_calls());
+        until(limit, &spent, || look(&there));
+        let dir = tempfile::tempdir().unwrap();
+        let later = start(dir.path(), "");
+        later.send(&odd_calls());
+        write_budgets(dir.path(), &text);
+        until(limit, &spent, || look(&later));
+    }
+}
+
+#[test]
 fn a_call_without_a_price_is_charged_a_ceiling() {
     let dir = tempfile::tempdir().unwrap();
     let process = start(dir.path(), &budget("1 USD", "strict", ""));

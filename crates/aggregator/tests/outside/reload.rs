@@ -107,3 +107,50 @@ fn no_event_is_lost_or_unpriced_while_tables_change_and_break() {
     assert!(costs.contains(&"4"), "{costs:?}");
     assert!(costs.len() > 1, "{costs:?}");
 }
+
+/// Whoever starts has no old tables in memory, and must meter all the same.
+#[test]
+fn a_start_with_bad_prices_takes_those_that_were_good_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("acme.toml");
+    std::fs::write(&file, table(7)).unwrap();
+    let more = format!("pricing = [{file:?}]");
+    assert!(Process::start(dir.path(), &more).stop().success());
+    std::fs::write(&file, "provider = 3\n").unwrap();
+
+    let costs = |process: &Process, id: &str| {
+        let mut event = event(id, "red");
+        event["provider"] = json!("acme");
+        event["model"] = json!("rocket");
+        event["usage"] = json!({ "input": 1_000_000 });
+        assert_eq!(process.send(&[event])["accepted"], 1);
+        let rows = process.json("/api/v1/requests?sort=time&limit=1");
+        rows["items"][0]["cost_usd"].clone()
+    };
+    let process = Process::start(dir.path(), &more);
+    assert_eq!(costs(&process, "a"), "7");
+    let refused = &process.json("/readyz")["prices"]["refused"];
+    let why = refused.as_str().unwrap();
+    assert!(why.contains("acme.toml"), "{why}");
+    let metric = "tollmesh_price_reload_successful 0";
+    assert_eq!(
+        process.metrics("tollmesh_price_reload_successful"),
+        [metric]
+    );
+    assert!(process.stop().success());
+
+    // A folder that is new, as in a pod that has just been made: the shipped tables alone.
+    let new = tempfile::tempdir().unwrap();
+    let process = Process::start(new.path(), &more);
+    assert_eq!(costs(&process, "b"), json!(null));
+    std::fs::write(&file, table(3)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !process.json("/readyz")["prices"]["refused"].is_null() {
+        assert!(
+            Instant::now() < deadline,
+            "the repaired file is never taken"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(costs(&process, "c"), "3");
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tollmesh_usage::detect::WEBSOCKET;
 use tollmesh_usage::{Edits, RequestBody, Target};
-use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing};
+use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing, SignedBy};
 use tollmesh_wire::{Denied, Source, Subject, Timestamp};
 
 use super::admission::{self, Budgeted};
@@ -105,10 +105,23 @@ fn is_websocket(headers: &Headers<'_>) -> bool {
     upgrade.eq_ignore_ascii_case(b"websocket")
 }
 
+/// The signature that must stay valid: not one that Envoy makes anew after us.
+fn signature<'h>(site: &Site, headers: &Headers<'h>) -> Signature<'h> {
+    match (Signature::of(headers), site.config.signed_by) {
+        (Signature::Aws { .. }, SignedBy::Envoy) => Signature::None,
+        (signature, _) => signature,
+    }
+}
+
 /// Tags are for us, also where there is nothing to put them on.
 fn unreadable(site: &Site, headers: &Headers<'_>) -> (Phase, Effects) {
     let caller = Source::default();
-    let tagged = tags(&site.config.tags, headers, &Signature::of(headers), &caller);
+    let tagged = tags(
+        &site.config.tags,
+        headers,
+        &signature(site, headers),
+        &caller,
+    );
     let effects = Effects {
         edits: tagged.edits,
         counts: vec![(Counter::UnmeteredProviderCalls, 1)],
@@ -126,7 +139,7 @@ fn metered(
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
-    let signature = Signature::of(headers);
+    let signature = signature(site, headers);
     let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
     let missing_tags = missing(&site.config.tags, &tagged.tags);
     let mut effects = Effects {

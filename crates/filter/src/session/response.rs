@@ -1,6 +1,6 @@
 //! The response's side of a call: read as it streams by, one event of ours cut out of it.
 
-use tollmesh_usage::{EventCutter, ResponseHead, UsageScanner};
+use tollmesh_usage::{EventCutter, UsageScanner};
 use tollmesh_wire::Timestamp;
 use tollmesh_wire::plugin::OnMissing;
 
@@ -49,10 +49,11 @@ pub(super) fn head(
         return live::head(site, *call, headers, effects);
     }
     let answer = Answer {
-        scanner: UsageScanner::with_pool(
+        scanner: UsageScanner::of(
             &call.target,
             call.body.facts(),
-            &read(headers),
+            status.unwrap_or(0),
+            |name| headers.text(name),
             &site.decoders,
         ),
         call: *call,
@@ -116,22 +117,6 @@ fn cutter(call: &Call, headers: &Headers<'_>, effects: &mut Effects) -> Option<E
         effects.edits.push(length);
     }
     Some(EventCutter::new())
-}
-
-fn read(headers: &Headers<'_>) -> ResponseHead {
-    let wanted = ResponseHead::WANTED.iter();
-    let found = wanted.filter_map(|name| Some((*name, headers.text(name)?)));
-    ResponseHead {
-        status: status(headers),
-        headers: found
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-    }
-}
-
-fn status(headers: &Headers<'_>) -> u16 {
-    let text = headers.text(":status").unwrap_or_default();
-    text.parse().unwrap_or(0)
 }
 
 fn is_event_stream(headers: &Headers<'_>) -> bool {

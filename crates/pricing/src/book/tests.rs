@@ -33,13 +33,38 @@ id = "deaf"
 audio = true
 rate = [{ input = "1", output = "2", src = "list", checked = 2026-11-09 }]
 [[model]]
+id = "seer"
+rate = [{ input = "1", src = "list", checked = 2026-11-09 }]
+[[model]]
 id = "scribe"
 rate = [{ audio_seconds = "0.36/3600", src = "list", checked = 2026-11-09 }]
+[[model]]
+id = "embed"
+rate = [{ characters = "0.025/1000000", input = "0.10", either = true, src = "list",
+  checked = 2026-11-09 }]
+[[model]]
+id = "local"
+rate = [{ input = "0", free = true, src = "list", checked = 2026-11-09 }]
 [[modifier]]
 id = "geo"
 when = { geo = "us" }
 models = ["m-*"]
 times = "1.1"
+src = "list"
+checked = 2026-11-09
+[[fee]]
+id = "prompt"
+unit = "grounded_prompts"
+models = ["seer"]
+each = "0.035"
+src = "list"
+checked = 2026-11-09
+[[fee]]
+id = "queries"
+unit = "web_searches"
+models = ["seer"]
+each = "0"
+free = true
 src = "list"
 checked = 2026-11-09
 [[fee]]
@@ -57,8 +82,10 @@ provider = "cloud"
 inherits = ["maker"]
 bill_by = "requested"
 prefixes = ["arn:*:profile/"]
+routers = ["arn:*:router/*"]
 [inherit]
 tiers = ["standard"]
+except = ["loc*"]
 [[model]]
 id = "us.m-1"
 rate = [
@@ -108,6 +135,9 @@ cloud     | arn:1:profile/us.m-1 |       |                | input=M          | e
 cloud     | arn:1:other/us.m-1   |       |                | input=M          | unpriced unknown_model
 cloud     | m-1                  |       | geo=us         | input=M          | exact 3
 cloud     | m-1                  | batch |                | input=M          | unpriced unknown_tier
+cloud     | arn:1:router/r       |       |                | input=M          | unpriced unknown_model
+maker     | local                |       |                | input=M          | exact 0
+cloud     | local                |       |                | input=M          | unpriced unknown_model
 ";
 
 fn book(texts: &[&str]) -> Book {
@@ -204,6 +234,15 @@ fn units_are_charged_by_the_piece() {
     assert_eq!(ask("cloud", "m-1", searched(2)).usd, Some(Usd::new(302, 2)));
     assert_eq!(ask("maker", "deaf", searched(2)).status, Status::Assumed);
     assert_eq!(ask("maker", "deaf", searched(0)).status, Status::Exact);
+    // Three queries are one prompt, which is what is charged, counted or not.
+    let mut counted = searched(3);
+    counted.set_unit(Unit::GroundedPrompts, Quantity::whole(1));
+    for usage in [searched(3), counted] {
+        let priced = ask("maker", "seer", usage);
+        assert_eq!(priced.usd, Some(Usd::new(1_035, 3)));
+        assert_eq!(priced.status, Status::Exact);
+    }
+    assert_eq!(ask("maker", "seer", searched(0)).usd, Some(Usd::from(1)));
     let mut spoken = Usage::new();
     spoken.set_unit(Unit::AudioSeconds, Quantity::thousandths(1_500));
     assert_eq!(
@@ -213,6 +252,57 @@ fn units_are_charged_by_the_piece() {
     assert_eq!(
         ask("maker", "m-1", spoken).unpriced_because,
         Some("no_rate")
+    );
+}
+
+#[test]
+fn units_stand_for_tokens_where_a_row_says_so() {
+    let book = book(&[MAKER]);
+    let ask = |characters| {
+        let mut usage = usage(&[(Bucket::Input, 1_000_000)]);
+        usage.set_unit(Unit::Characters, Quantity::whole(characters));
+        let asked = Asked {
+            provider: "maker",
+            model: "embed",
+            tier: None,
+            facts: &[],
+            usage,
+        };
+        let priced = price(&book, asked);
+        (priced.status, priced.usd)
+    };
+    // Four characters a token: the same, but only the count is certain.
+    assert_eq!(ask(4_000_000), (Status::Exact, Some(Usd::new(1, 1))));
+    assert_eq!(ask(0), (Status::Assumed, Some(Usd::new(1, 1))));
+    assert_eq!(ask(40), (Status::Exact, Some(Usd::new(1, 6))));
+}
+
+#[test]
+fn a_router_is_charged_by_the_model_that_it_chose() {
+    let book = book(&[MAKER, CLOUD]);
+    let ask = |requested, served| {
+        let priced = book.price(&Call {
+            provider: "cloud",
+            model: served,
+            model_requested: Some(requested),
+            unix_ms: 0,
+            service_tier: None,
+            usage: &usage(&[(Bucket::Input, 1_000_000)]),
+            context: &BTreeMap::new(),
+        });
+        (priced.status, priced.usd)
+    };
+    let chosen = Some("arn:1:profile/us.m-1");
+    assert_eq!(
+        ask("arn:1:router/r", chosen),
+        (Status::Assumed, Some(Usd::new(33, 1)))
+    );
+    assert_eq!(ask("arn:1:router/r", None), (Status::Unpriced, None));
+    assert_eq!(ask("arn:1:other/r", chosen), (Status::Unpriced, None));
+    assert_eq!(
+        ask("m-1", chosen),
+        (Status::Exact, Some(Usd::from(3))),
+        "what was asked for is charged elsewhere"
     );
 }
 

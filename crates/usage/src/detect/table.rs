@@ -374,6 +374,104 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: true,
     },
+    // https://dev.meta.ai/docs/overview
+    Service {
+        provider: "meta",
+        hosts: &["api.meta.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://www.volcengine.com/docs/82379/1494384, https://docs.byteplus.com/en/docs/ModelArk/1494384
+    Service {
+        provider: "volcengine",
+        hosts: &["ark.*.volces.com", "ark.*.bytepluses.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.siliconflow.com/en/api-reference/chat-completions/chat-completions
+    Service {
+        provider: "siliconflow",
+        hosts: &["api.siliconflow.cn", "api.siliconflow.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://cloud.baidu.com/doc/qianfan-api/s/3m7of64lb
+    Service {
+        provider: "baidu",
+        hosts: &["qianfan.baidubce.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://cloud.tencent.com/document/product/1729/111007
+    Service {
+        provider: "tencent",
+        hosts: &["api.hunyuan.cloud.tencent.com"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://platform.stepfun.com/docs/api-reference/chat/chat-completion-create
+    Service {
+        provider: "stepfun",
+        hosts: &["api.stepfun.com", "api.stepfun.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
+    // https://docs.github.com/rest/models/inference
+    Service {
+        provider: "github-models",
+        hosts: &["models.github.ai", "models.inference.ai.azure.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://developers.cloudflare.com/workers-ai/get-started/rest-api/
+    Service {
+        provider: "cloudflare",
+        hosts: &["api.cloudflare.com"],
+        families: &[Family::Cloudflare, Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.ai21.com/reference/jamba-1-6-api-ref
+    Service {
+        provider: "ai21",
+        hosts: &["api.ai21.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://console.upstage.ai/api/chat
+    Service {
+        provider: "upstage",
+        hosts: &["api.upstage.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.inceptionlabs.ai/get-started/get-started
+    Service {
+        provider: "inception",
+        hosts: &["api.inceptionlabs.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.hyperbolic.xyz/docs/inference-api
+    Service {
+        provider: "hyperbolic",
+        hosts: &["api.hyperbolic.xyz"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://platform.baichuan-ai.com/docs/api
+    Service {
+        provider: "baichuan",
+        hosts: &["api.baichuan-ai.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://api.jina.ai/redoc
+    Service {
+        provider: "jina",
+        hosts: &["api.jina.ai"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
     // https://docs.cohere.com/reference/about
     Service {
         provider: "cohere",
@@ -453,9 +551,15 @@ pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
     Api::OpenAiChat,
 )];
 
+/// Models of Cloudflare's own and of partners, `@cf/{author}/{model}` and `{author}/{model}`.
+pub(super) const CLOUDFLARE_PATHS: &[PathRule] = &[
+    post("/client/v4/accounts/*/ai/run/*/*/{model}", Api::OpenAiChat),
+    post("/client/v4/accounts/*/ai/run/*/{model}", Api::OpenAiChat),
+];
+
 /// Providers whose hosts serve much that has nothing to do with models: what is not recognised
 /// there is no call that went unmetered.
-pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt"];
+pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt", "cloudflare"];
 
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[
@@ -463,6 +567,10 @@ pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     post("/v1/conversations", Api::MistralConversations),
     post("/v1/conversations/*", Api::MistralConversations),
     post("/v1/conversations/*/restart", Api::MistralConversations),
+    // https://docs.mistral.ai/capabilities/batch
+    post("/v1/batch/jobs", Api::OpenAiBatches),
+    get("/v1/batch/jobs/*", Api::OpenAiBatches),
+    post("/v1/batch/jobs/*/cancel", Api::OpenAiBatches),
 ];
 
 /// <https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope>
@@ -636,6 +744,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     get("**/responses/*", Api::OpenAiResponsesRetrieve),
     post("**/images/generations", Api::OpenAiImages),
     post("**/images/edits", Api::OpenAiImages),
+    // https://openrouter.ai/docs/guides/overview/multimodal/image-generation
+    post("**/v1/images", Api::OpenAiImages),
     post("**/images/variations", Api::OpenAiImages),
     post("**/audio/transcriptions", Api::OpenAiAudio),
     post("**/audio/translations", Api::OpenAiAudio),
@@ -651,11 +761,26 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         "**/threads/*/runs/*/submit_tool_outputs",
         Api::OpenAiAssistantsRun,
     ),
+    // https://platform.openai.com/docs/api-reference/batch/object: what a batch used stands in it
+    // once it has ended. Not every host that has batches says so.
+    post("**/v1/batches", Api::OpenAiBatches),
+    get("**/v1/batches/*", Api::OpenAiBatches),
+    post("**/v1/batches/*/cancel", Api::OpenAiBatches),
+    post("**/openai/batches", Api::OpenAiBatches),
+    get("**/openai/batches/*", Api::OpenAiBatches),
+    post("**/openai/batches/*/cancel", Api::OpenAiBatches),
 ];
 
-/// Which of these start a run and are no look at an earlier one. Their answers come before there is
-/// usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
-pub(super) const RUN_STARTS: &[&str] = &["**/threads/runs", "**/threads/*/runs"];
+/// Which of these start a run or a batch and are no look at an earlier one. Their answers come before
+/// there is usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
+pub(super) const STARTS: &[&str] = &[
+    "**/threads/runs",
+    "**/threads/*/runs",
+    "**/v1/batches",
+    "**/openai/batches",
+    "/v1/batch/jobs",
+    "**/*/{model}:batchGenerateContent",
+];
 
 /// <https://platform.claude.com/docs/en/api/overview>
 pub(super) const ANTHROPIC_PATHS: &[PathRule] = &[
@@ -683,6 +808,9 @@ pub(super) const GEMINI_PATHS: &[PathRule] = &[
     post("**/*/{model}:batchEmbedContents", Api::GeminiEmbed),
     post("**/*/{model}:predict", Api::GeminiPredict),
     post("**/*/{model}:countTokens", Api::GeminiCountTokens),
+    // https://ai.google.dev/gemini-api/docs/batch-api
+    post("**/*/{model}:batchGenerateContent", Api::GeminiBatches),
+    get("**/batches/*", Api::GeminiBatches),
     post("**/interactions", Api::GeminiInteractions),
     // https://ai.google.dev/gemini-api/docs/background-execution
     get("**/interactions/*", Api::GeminiInteractionsRetrieve),
@@ -813,8 +941,8 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/vector_stores/*/files",
     "**/cachedContents",
     // https://ai.google.dev/gemini-api/docs/batch-api
-    "**/*/{model}:batchGenerateContent",
     "**/*/{model}:asyncBatchEmbedContent",
+    "**/batches/{model}:cancel",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
     "/v1/detokenize",

@@ -133,11 +133,10 @@ const BATCH_USAGE: Node<Field> = Node::object(&[
     ("cache_creation", CACHE_CREATION),
     ("output_tokens", count(Count::Output)),
     ("output_tokens_details", OUTPUT_DETAILS),
+    ("server_tool_use", SERVER_TOOLS),
     ("service_tier", Node::leaf(Field::Tier)),
+    ("inference_geo", Node::leaf(Field::Context("inference_geo"))),
 ]);
-
-/// The kind under which a batch's lines are summed, a model each.
-const BATCH_KIND: &str = "batch_result";
 
 /// The kind of an iteration that the top-level counts contain, unless its model declined.
 const MESSAGE_KIND: &str = "message";
@@ -234,8 +233,8 @@ impl State {
         findings.note(outcome);
         let model = self.iteration_model.take();
         let Some(kind) = self.iteration_kind.take() else {
-            let kind = BATCH_KIND.to_owned();
-            return findings.extra_sum(ExtraUsage { kind, model, usage });
+            super::set_units(&counts, &mut usage);
+            return findings.batch_result(model, usage);
         };
         let has_room = self.attempts.len() < DECLINED_MAX;
         match kind.as_str() {

@@ -11,6 +11,7 @@ use super::Field;
 use super::anthropic;
 use crate::bucket::Usage;
 use crate::counts::{Count, Counts};
+use crate::detect::{Api, Target};
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Node, Value};
@@ -259,9 +260,24 @@ pub(super) struct State {
     index: u64,
     result_finish: Option<String>,
     has_call_id: bool,
+    /// Input has in it what was read from and written to the cache.
+    is_input_gross: bool,
 }
 
 impl State {
+    /// `inputTokens` of OpenAI's models has the cached tokens in it where they are streamed, against
+    /// the reference, and `totalTokens` has them twice; what is not streamed keeps to it
+    /// (<https://github.com/maximhq/bifrost/pull/6942>: 4,995 with 4,993 written, where an answer in
+    /// one piece said 2; <https://github.com/earendil-works/pi/issues/8752>).
+    pub(super) fn new(target: &Target) -> State {
+        let is_stream = target.api == Api::BedrockConverseStream;
+        let model = target.path_model.as_deref();
+        State {
+            is_input_gross: is_stream && model.is_some_and(|model| model.contains("openai.")),
+            ..State::default()
+        }
+    }
+
     /// Takes a header's count. The cache headers also come, as 0, where no cache was asked for;
     /// then they report nothing.
     pub(super) fn header(&mut self, count: Count, value: &str) -> Result<(), Trouble> {
@@ -373,6 +389,13 @@ impl State {
     pub(super) fn settle(&self, counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {
         let mut all = self.stated.clone();
         all.overlay(counts);
+        let cached = [Count::CacheRead, Count::CacheWrite].map(|count| all.get(count).unwrap_or(0));
+        let n_cached = cached.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
+        // Input that is less than that has none of it in it.
+        let net = all.get(Count::Input).and_then(|n| n.checked_sub(n_cached));
+        if let Some(net) = net.filter(|_| self.is_input_gross) {
+            all.set(Count::Input, net);
+        }
         anthropic::settle(&all, usage)
     }
 }

@@ -13,8 +13,11 @@
 //! within one turn are taken for the same turn's, so that the last holds.
 //! `predict` serves older embeddings, which count each text apart
 //! (<https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>:
-//! `predictions[].embeddings.statistics.token_count`), and images
+//! `predictions[].embeddings.statistics.token_count`; what is charged is
+//! `metadata.billableCharacterCount`), and images
 //! (<https://ai.google.dev/gemini-api/docs/imagen>).
+//! A batch (<https://ai.google.dev/gemini-api/docs/batch-api>) has the answers to requests that came
+//! inline in it once it has ended; answers that are written to a file are not told by it.
 //! <https://ai.google.dev/gemini-api/docs/pricing>: what grounding with Search or Maps reads is
 //! not charged as input.
 
@@ -31,6 +34,10 @@ use crate::scan::Trouble;
 const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
 }
+
+/// The header that tells the tier which served the call: where the one that was asked for has no
+/// room, it is the standard one (<https://ai.google.dev/gemini-api/docs/priority-inference>).
+pub(super) const TIER_HEADER: &str = "x-gemini-service-tier";
 
 const DETAIL: Node<Field> = Node::object(&[
     ("modality", Node::leaf(Field::Modality)),
@@ -120,9 +127,34 @@ const PREDICTION: Node<Field> = Node::object(&[
     ("bytesBase64Encoded", Node::leaf(Field::Image)),
 ]);
 
+const BILLED: Node<Field> = Node::object(&[(
+    "billableCharacterCount",
+    Node::leaf(Field::BilledCharacters),
+)]);
+
 /// The answer of `predict`.
 pub(super) static PREDICT_SCHEMA: Node<Field> = Node::object(&[
     ("predictions", Node::array(&PREDICTION).named(Field::Usage)),
+    ("metadata", BILLED),
+    ("error", Node::object(&[]).named(Field::Error)),
+])
+.named(Field::Block);
+
+/// What one request of a batch was answered.
+const RESULT: Node<Field> = Node::object(&[
+    ("modelVersion", Node::leaf(Field::Model)),
+    ("candidates", Node::array(&GROUNDED)),
+    ("usageMetadata", USAGE),
+])
+.named(Field::BatchResult);
+const GROUNDED: Node<Field> = Node::object(&[("groundingMetadata", GROUNDING)]);
+const RESULT_ENTRY: Node<Field> = Node::object(&[("response", RESULT)]);
+const INLINED: Node<Field> = Node::object(&[("inlinedResponses", Node::array(&RESULT_ENTRY))]);
+
+/// A batch; what stands in its `response` stands in `metadata.output` too.
+pub(super) static BATCH_SCHEMA: Node<Field> = Node::object(&[
+    ("name", Node::leaf(Field::ResponseId)),
+    ("response", Node::object(&[("inlinedResponses", INLINED)])),
     ("error", Node::object(&[]).named(Field::Error)),
 ])
 .named(Field::Block);
@@ -166,6 +198,7 @@ pub(super) struct State {
     modality_tokens: u64,
     n_queries: u64,
     n_maps: u64,
+    n_characters: u64,
     /// The chunk at hand says why the answer ends.
     is_last: bool,
     /// The chunk at hand has a piece of a live turn.
@@ -189,6 +222,10 @@ impl State {
             }
             Field::ModalityTokens => match number(value) {
                 Some(n) => self.modality_tokens = n,
+                None => findings.trouble(Trouble::BadCount),
+            },
+            Field::BilledCharacters => match number(value) {
+                Some(n) => self.n_characters = n,
                 None => findings.trouble(Trouble::BadCount),
             },
             Field::Query => {
@@ -243,6 +280,7 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field, container: Container) {
         match field {
             Field::Usage => findings.replace_usage(),
+            Field::BatchResult => self.end_result(findings),
             Field::Call => {
                 findings.has_content = true;
                 findings.tool_call();
@@ -275,6 +313,19 @@ impl State {
         }
     }
 
+    /// At the rates of batches, whatever tier the answer names.
+    fn end_result(&mut self, findings: &mut Findings) {
+        let counts = std::mem::take(&mut findings.counts);
+        findings.has_usage = false;
+        findings.service_tier = Some("batch".to_owned());
+        let (mut usage, mut billed) = (Usage::new(), None);
+        let outcome = self.settle(&counts, Api::GeminiGenerate, &mut usage, &mut billed);
+        findings.note(outcome);
+        (self.n_queries, self.n_maps) = (0, 0);
+        let model = findings.model.take();
+        findings.batch_result(model, billed.unwrap_or(usage));
+    }
+
     fn end_detail(&self, findings: &mut Findings, count: Count) {
         if self.is_audio || count == Count::Input {
             findings.staged.add(count, self.modality_tokens);
@@ -298,6 +349,9 @@ impl State {
     ) -> Result<(), Trouble> {
         let tool_use = counts.get(Count::ToolUseInput);
         let outcome = settle(counts, api, tool_use, usage);
+        if self.n_characters > 0 {
+            usage.set_unit(Unit::Characters, Quantity::whole(self.n_characters));
+        }
         if !self.is_grounded() {
             return outcome;
         }

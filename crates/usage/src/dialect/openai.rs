@@ -1,5 +1,5 @@
-//! OpenAI chat completions, legacy completions, embeddings, images, audio, moderations and runs,
-//! as spoken by OpenAI and by the many hosts that answer in its shape.
+//! OpenAI chat completions, legacy completions, embeddings, images, audio, moderations, runs and
+//! batches, as spoken by OpenAI and by the many hosts that answer in its shape.
 //!
 //! Fields: <https://platform.openai.com/docs/api-reference/chat/object> (`usage`),
 //! `…/chat/streaming` (the last chunk, with `choices: []`, carries `usage` where
@@ -19,7 +19,7 @@ use crate::findings::{Findings, take_text};
 use crate::json::Value;
 use crate::json::number::count_of;
 use crate::scan::Trouble;
-pub(super) use schema::{RUN_SCHEMA, SCHEMA};
+pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
 const CALLS_MAX: usize = 128;
@@ -41,6 +41,14 @@ pub(super) struct State {
     call_id: u64,
     pieces: Vec<(u64, u64)>,
     calls: Vec<Call>,
+    /// Calls that the messages of the document at hand list, and of the document that lists most.
+    n_listed: u32,
+    n_listed_max: u32,
+    /// Messages are pieces of one, as deltas are elsewhere.
+    lists_pieces: bool,
+    quirks: Quirks,
+    /// The model that answered the request of a batch that is being read.
+    result_model: Option<String>,
     kind: EventKind,
     /// The run's own id; steps and messages have theirs.
     run_id: Option<String>,
@@ -55,7 +63,9 @@ enum EventKind {
     Other,
     /// A whole image: `image_generation.completed`, `image_edit.completed`.
     Image,
-    /// The end of a transcript, of speech, of a conversation of Mistral's.
+    /// The end of a transcript (Mistral's is `transcription.done`,
+    /// <https://docs.mistral.ai/api/#tag/audio.transcriptions>), of speech, of a conversation of
+    /// Mistral's.
     Last,
     /// The end of one that failed.
     Error,
@@ -66,7 +76,10 @@ impl EventKind {
         match value {
             Value::Text("image_generation.completed" | "image_edit.completed") => EventKind::Image,
             Value::Text(
-                "transcript.text.done" | "speech.audio.done" | "conversation.response.done",
+                "transcript.text.done"
+                | "transcription.done"
+                | "speech.audio.done"
+                | "conversation.response.done",
             ) => EventKind::Last,
             Value::Text("conversation.response.error") => EventKind::Error,
             _ => EventKind::Other,
@@ -75,6 +88,17 @@ impl EventKind {
 }
 
 impl State {
+    pub(super) fn new(api: Api, quirks: Quirks) -> State {
+        State {
+            // https://www.alibabacloud.com/help/model-studio/qwen-api-via-dashscope: each event of a
+            // stream has a `message`, with all of the answer so far or (`incremental_output`) with
+            // the piece that is new.
+            lists_pieces: api == Api::DashScopeGenerate,
+            quirks,
+            ..State::default()
+        }
+    }
+
     pub(super) fn scalar(
         &mut self,
         findings: &mut Findings,
@@ -89,6 +113,7 @@ impl State {
                 self.settle_run_id(findings);
             }
             Field::Kind => self.kind = EventKind::of(value),
+            Field::ObjectKind if value == Value::Text("error") => findings.error(),
             Field::Reason if !matches!(value, Value::Null | Value::Number("0")) => findings.error(),
             // DashScope's word for "not yet".
             Field::Finish if value == Value::Text("null") => {}
@@ -98,6 +123,10 @@ impl State {
             }
             Field::Status if !self.is_aside => {
                 let outcome = take_text(&mut findings.finish_reason, value);
+                findings.note(outcome);
+            }
+            Field::IterationModel => {
+                let outcome = take_text(&mut self.result_model, value);
                 findings.note(outcome);
             }
             Field::CallIndex => self.call_index = index_of(value),
@@ -114,7 +143,7 @@ impl State {
                 self.pieces.clear();
             }
             Field::Envelope => findings.takes_tool_calls(),
-            Field::CallPiece | Field::LegacyCall => {
+            Field::Call | Field::CallPiece | Field::LegacyCall => {
                 self.call_index = 0;
                 self.call_id = 0;
             }
@@ -125,13 +154,18 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
             Field::Usage if self.is_aside => findings.staged = Counts::default(),
-            Field::Usage => findings.replace_usage(),
-            Field::LegacyCall if self.call_id == 0 => {}
-            Field::Call | Field::LegacyCall => {
-                findings.has_content = true;
-                findings.tool_call();
+            Field::Usage => {
+                findings.staged.unite();
+                findings.replace_usage();
             }
-            Field::CallPiece => {
+            Field::BatchResult => self.end_result(findings),
+            Field::LegacyCall if self.call_id == 0 => {}
+            Field::Call | Field::LegacyCall if !self.lists_pieces => {
+                findings.has_content = true;
+                self.n_listed = self.n_listed.saturating_add(1);
+                self.note_calls(findings);
+            }
+            Field::Call | Field::CallPiece => {
                 findings.has_content = true;
                 if self.pieces.len() < CALLS_MAX {
                     self.pieces.push((self.call_index, self.call_id));
@@ -145,6 +179,7 @@ impl State {
 
     /// Some hosts end a stream without `[DONE]`: where reason and usage are told, nothing is due.
     pub(super) fn document(&mut self, findings: &mut Findings, api: Api) {
+        self.n_listed = 0;
         if api == Api::OpenAiChat {
             findings.takes_tool_calls();
         }
@@ -164,8 +199,31 @@ impl State {
             self.settle_run_id(findings);
             self.is_aside = false;
         }
+        if api == Api::OpenAiBatches {
+            settle_batch(findings);
+        }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    /// The request of a batch was answered by a chat completion.
+    fn end_result(&mut self, findings: &mut Findings) {
+        let counts = std::mem::take(&mut findings.counts);
+        findings.has_usage = false;
+        let mut usage = Usage::new();
+        let outcome = settle(&counts, Api::OpenAiChat, self.quirks, &mut usage);
+        findings.note(outcome);
+        findings.batch_result(self.result_model.take(), usage);
+    }
+
+    /// A host that streams pieces may tell the whole message at the end
+    /// (<https://platform.minimax.io/docs/api-reference/text-post>), so that the list and the pieces
+    /// are the same calls.
+    fn note_calls(&mut self, findings: &mut Findings) {
+        findings.is_eventful = true;
+        self.n_listed_max = self.n_listed_max.max(self.n_listed);
+        let n_pieced = u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
+        findings.tool_calls = Some(self.n_listed_max.max(n_pieced));
     }
 
     fn settle_run_id(&mut self, findings: &mut Findings) {
@@ -198,11 +256,26 @@ impl State {
             Some(call) if call.id == 0 => call.id = id,
             _ if has_room => {
                 self.calls.push(Call { choice, index, id });
-                findings.tool_call();
+                self.note_calls(findings);
             }
             _ => findings.trouble(Trouble::TooLong),
         }
     }
+}
+
+/// The counts of a batch grow while it runs; those of its end are charged, at the rates of batches
+/// (<https://platform.openai.com/docs/guides/batch>).
+fn settle_batch(findings: &mut Findings) {
+    let status = findings.finish_reason.as_deref();
+    let has_ended = matches!(
+        status,
+        Some("completed" | "expired" | "cancelled" | "failed")
+    );
+    if !has_ended {
+        findings.counts = Counts::default();
+        findings.has_usage = false;
+    }
+    findings.service_tier = Some("batch".to_owned());
 }
 
 fn index_of(value: Value<'_>) -> u64 {
@@ -317,6 +390,9 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
         // counted.
         Some(produced) if produced == with_reasoning => Some(produced),
         Some(produced) if produced == output && quirks.total_tells_reasoning => Some(output),
+        // It cannot lie within a smaller whole; some gateways' totals are off by a token or two
+        // (https://github.com/vectorize-io/hindsight/pull/3920).
+        Some(produced) if reasoning > output && produced >= reasoning => Some(produced),
         _ if quirks.reasoning_is_additional || is_beside_searches => Some(with_reasoning),
         Some(produced) if quirks.output_from_total => Some(produced.max(output)),
         _ => Some(output),

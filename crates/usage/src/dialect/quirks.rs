@@ -104,7 +104,8 @@ const QUIRKS: &[(&str, Quirks)] = &[
 impl Quirks {
     /// The quirks of that provider at that API.
     pub(crate) fn of(provider: &str, api: Api) -> Quirks {
-        if !matches!(api, Api::OpenAiChat | Api::OpenAiAudio) {
+        let counts_so = matches!(api, Api::OpenAiChat | Api::OpenAiAudio | Api::OpenAiBatches);
+        if !counts_so {
             return NONE;
         }
         QUIRKS

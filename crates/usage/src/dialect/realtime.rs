@@ -32,15 +32,17 @@ const INPUT_DETAILS: Node<Field> = Node::object(&[
     ),
 ]);
 
+const OUTPUT_DETAILS: Node<Field> = Node::object(&[("audio_tokens", count(Count::AudioOutput))]);
+
 const USAGE: Node<Field> = Node::object(&[
     ("input_tokens", count(Count::Input)),
     ("output_tokens", count(Count::Output)),
     ("total_tokens", count(Count::Total)),
     ("input_token_details", INPUT_DETAILS),
-    (
-        "output_token_details",
-        Node::object(&[("audio_tokens", count(Count::AudioOutput))]),
-    ),
+    ("output_token_details", OUTPUT_DETAILS),
+    // https://www.alibabacloud.com/help/model-studio/realtime writes them so.
+    ("input_tokens_details", INPUT_DETAILS),
+    ("output_tokens_details", OUTPUT_DETAILS),
     ("seconds", Node::leaf(Field::BilledSeconds)),
 ])
 .named(Field::Usage);

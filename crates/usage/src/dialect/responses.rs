@@ -54,6 +54,14 @@ const USAGE: Node<Field> = Node::object(&[
         "server_side_tool_usage_details",
         Node::object(&[("web_search_calls", Node::leaf(Field::Query))]),
     ),
+    // https://www.alibabacloud.com/help/model-studio/qwen-api-via-openai-responses
+    (
+        "x_tools",
+        Node::object(&[(
+            "web_search",
+            Node::object(&[("count", Node::leaf(Field::Query))]),
+        )]),
+    ),
     // https://docs.perplexity.ai/docs/agent-api/tools/web-search
     (
         "tool_calls_details",

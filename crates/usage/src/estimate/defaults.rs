@@ -107,9 +107,13 @@ const CHAT: Defaults = Defaults {
 impl Defaults {
     /// The figures for a model by its name, where that tells its family, and by the API otherwise.
     pub(super) fn of(api: Api, model: Option<&str>) -> &'static Defaults {
-        let model = model.unwrap_or_default().to_ascii_lowercase();
+        let model = model.unwrap_or_default().as_bytes();
         let named = [("claude", &CLAUDE), ("gemini", &GEMINI), ("nova-", &NOVA)];
-        if let Some((_, defaults)) = named.iter().find(|(name, _)| model.contains(name)) {
+        let is_of = |family: &str| {
+            let mut parts = model.windows(family.len());
+            parts.any(|part| part.eq_ignore_ascii_case(family.as_bytes()))
+        };
+        if let Some((_, defaults)) = named.iter().find(|(name, _)| is_of(name)) {
             return defaults;
         }
         let name = api.name();

@@ -3,12 +3,34 @@
 /// The largest count that is believed: beyond 2^53 most JSON writers have lost digits.
 pub const COUNT_MAX: u64 = 1 << 53;
 
+/// So many digits are in a `u64` whatever they are, and no count that is believed has more.
+const PLAIN_DIGITS_MAX: usize = 16;
+
 /// Longest run of digits that an exponent may ask for; anything longer is no amount of money.
 const DECIMAL_DIGITS_MAX: usize = 40;
 
 /// The count that a JSON number states. Integral floats (`6.0`, `1e3`) are counts; negatives,
 /// fractions and anything above [`COUNT_MAX`] are `None`.
 pub fn count_of(text: &str) -> Option<u64> {
+    match plain_count(text.as_bytes()) {
+        Some(count) => Some(count).filter(|n| *n <= COUNT_MAX),
+        None => unusual_count(text),
+    }
+}
+
+/// A count as nearly all are written: a few digits, and nothing else.
+fn plain_count(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > PLAIN_DIGITS_MAX {
+        return None;
+    }
+    digits.iter().try_fold(0, |n: u64, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| n * 10 + u64::from(digit))
+    })
+}
+
+#[cold]
+fn unusual_count(text: &str) -> Option<u64> {
     let plain = decimal_of(text)?;
     let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, ""));
     if fraction.bytes().any(|b| b != b'0') {

@@ -127,6 +127,7 @@ impl Answers {
             is_told_later: false,
             is_error_status: false,
             complete: Some(is_complete),
+            n_spoken: None,
             is_stream: true,
             relayed,
         });

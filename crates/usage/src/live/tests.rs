@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bucket::{Bucket, Unit};
-use crate::detect::Api;
+use crate::detect::{Api, Detection, WEBSOCKET, detect};
 use crate::scan::{Trouble, UsageSource};
 use proptest::prelude::*;
 
@@ -122,6 +122,40 @@ fn a_realtime_response_is_an_answer() {
     assert_eq!(scan.trouble, None);
     let times = (answer.started_ms, answer.content_ms, answer.ended_ms);
     assert_eq!(times, (1010, Some(1030), 1040));
+}
+
+/// <https://www.alibabacloud.com/help/model-studio/realtime>
+#[test]
+fn details_are_read_under_either_of_their_names() {
+    let done = Server(
+        r#"{"type":"response.done","response":{"id":"r1","status":"completed","output":[],"usage":
+        {"total_tokens":377,"input_tokens":336,"output_tokens":41,"input_tokens_details":
+        {"text_tokens":228,"audio_tokens":108},"output_tokens_details":{"text_tokens":9,
+        "audio_tokens":32}}}}"#,
+    );
+    let detected = detect(
+        "dashscope.aliyuncs.com",
+        "/api-ws/v1/realtime?model=qwen3-omni-flash-realtime",
+        WEBSOCKET,
+    );
+    let Detection::Metered(target) = detected else {
+        panic!("{detected:?}");
+    };
+    let answers = answers(&target, &[CREATED, done], 9);
+    let [answer] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(
+        buckets(answer),
+        [
+            (Bucket::Input, 228),
+            (Bucket::AudioInput, 108),
+            (Bucket::Output, 9),
+            (Bucket::AudioOutput, 32),
+        ]
+    );
+    let model = Some("qwen3-omni-flash-realtime");
+    assert_eq!(answer.model_requested.as_deref(), model);
 }
 
 #[test]

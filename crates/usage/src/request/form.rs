@@ -32,6 +32,8 @@ pub(super) enum Field {
     Reasoning,
     /// The same, within an object that says it.
     ReasoningKind,
+    /// What shall be spoken.
+    Speech,
 }
 
 /// One API's form of a request.
@@ -56,18 +58,19 @@ impl Form {
             Api::OpenAiChat | Api::OpenAiCompletions => &COMPATIBLE_CHAT,
             Api::OpenAiResponses => &RESPONSES,
             Api::OpenAiAssistantsRun => &RUN,
+            Api::OpenAiAudio => &SPEECH,
             Api::AnthropicMessages | Api::AnthropicComplete => &MESSAGES,
             Api::GeminiGenerate => &GENERATE,
             Api::GeminiStreamGenerate => &STREAM_GENERATE,
             Api::GeminiInteractions => &INTERACTIONS,
             Api::OpenAiEmbeddings
             | Api::OpenAiImages
-            | Api::OpenAiAudio
             | Api::OpenAiModerations
             | Api::OpenAiResponsesRetrieve
             | Api::OpenAiResponsesCompact
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
+            | Api::OpenAiBatches
             | Api::MistralOcr
             | Api::MistralConversations
             | Api::DashScopeGenerate
@@ -75,6 +78,7 @@ impl Form {
             | Api::AnthropicCountTokens
             | Api::AnthropicBatches
             | Api::AnthropicBatchResults
+            | Api::GeminiBatches
             | Api::GeminiEmbed
             | Api::GeminiPredict
             | Api::GeminiInteractionsRetrieve
@@ -225,6 +229,15 @@ static RUN: Form = Form {
 /// Endpoints whose output has no limit, or none that is asked for, or one at a place of its own.
 static UNLIMITED: Form = Form {
     root: &Node::object(&[MODEL, STREAM, TIER, N]).named(Field::Root),
+    streams: false,
+    has_usage_option: false,
+    limit_parent: None,
+    limit: None,
+};
+
+/// <https://platform.openai.com/docs/api-reference/audio/createSpeech>
+static SPEECH: Form = Form {
+    root: &Node::object(&[MODEL, STREAM, ("input", Node::text(Field::Speech))]).named(Field::Root),
     streams: false,
     has_usage_option: false,
     limit_parent: None,

@@ -15,12 +15,13 @@
 
 use std::collections::BTreeMap;
 
+use super::characters::Characters;
 use super::form::{Field, Form};
 use super::splice::Splice;
 use super::write::{Members, json_string};
 use super::{Edits, RequestFacts};
 use crate::json::number::count_of;
-use crate::json::{Container, Span, Value, Visitor};
+use crate::json::{Container, Passed, Span, Value, Visitor};
 
 const OPTION: &str = r#""include_usage":true"#;
 const OPTIONS: &str = r#"{"include_usage":true}"#;
@@ -47,6 +48,14 @@ pub(super) struct Progress {
     /// Whether an output limit, or what should have been one, stands where limits stand.
     has_limit: bool,
     has_limit_parent: bool,
+    spoken: Characters,
+}
+
+impl Progress {
+    /// Whether nothing that comes is edited any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
 }
 
 /// What the last `stream_options` is.
@@ -126,7 +135,8 @@ impl Wishes {
             | Field::Tools
             | Field::Choices
             | Field::Reasoning
-            | Field::ReasoningKind => false,
+            | Field::ReasoningKind
+            | Field::Speech => false,
         }
     }
 }
@@ -139,7 +149,7 @@ impl Visitor<Field> for Reader<'_> {
             return;
         }
         match field {
-            Field::Root => {}
+            Field::Root | Field::Speech => {}
             Field::Model if self.names_model => self.model(value, span),
             Field::Model => {}
             Field::Stream => self.facts.streams = self.is_stream(value),
@@ -190,6 +200,19 @@ impl Visitor<Field> for Reader<'_> {
             (Field::Tier, _) => self.facts.service_tier = None,
             (Field::Stream, _) => self.facts.streams = false,
             _ => {}
+        }
+    }
+
+    fn text_piece(&mut self, field: Field, piece: &[u8]) {
+        if field == Field::Speech && !self.progress.has_ended {
+            self.progress.spoken.push(piece);
+        }
+    }
+
+    fn passed(&mut self, passed: Passed, _: Span) {
+        // Speech is the only text that is measured.
+        if passed == Passed::Text && !self.progress.has_ended {
+            self.facts.n_spoken = Some(self.progress.spoken.end());
         }
     }
 

@@ -115,10 +115,21 @@ impl Splice<'_> {
             Some(from) => self.withhold(from),
             None => self.release_withheld(),
         }
+        self.changed()
+    }
+
+    /// Ends a chunk behind whose beginning nothing is edited any more, so that nobody asks whether
+    /// it is well-formed.
+    pub(super) fn finish_last(mut self) -> Option<Vec<u8>> {
+        self.release_withheld();
+        self.changed()
+    }
+
+    fn changed(mut self) -> Option<Vec<u8>> {
         if !self.is_changed {
             return None;
         }
-        self.send_rest_to(length);
+        self.send_rest_to(self.chunk.len());
         Some(self.out)
     }
 

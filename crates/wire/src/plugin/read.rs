@@ -6,6 +6,7 @@ use super::reader::{Reader, Table};
 use super::{
     AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
     ApiRule, IncludeUsage, Mistake, OnUnavailable, PluginConfig, Problem, Role, SecretKey,
+    SignedBy,
 };
 use crate::Source;
 
@@ -33,6 +34,7 @@ impl Reader {
             "tags",
             "include_usage",
             "accept_encoding",
+            "signed_by",
             "admission",
             "fingerprint",
             "apis",
@@ -46,11 +48,14 @@ impl Reader {
             ("narrow", AcceptEncoding::Narrow),
             ("keep", AcceptEncoding::Keep),
         ];
+        const SIGNED_BY: &[(&str, SignedBy)] =
+            &[("app", SignedBy::App), ("envoy", SignedBy::Envoy)];
         let table = self.table(String::new(), document, KEYS)?;
         let aggregator = self.aggregator(&table);
         let tags = self.section(&table, "tags", Reader::tags);
         let include_usage = self.word(&table, "include_usage", INCLUDE_USAGE);
         let accept_encoding = self.word(&table, "accept_encoding", ACCEPT_ENCODING);
+        let signed_by = self.word(&table, "signed_by", SIGNED_BY);
         let admission = self.section(&table, "admission", Reader::admission);
         let fingerprint = self.section(&table, "fingerprint", Reader::fingerprint);
         let apis = self.apis(&table);
@@ -60,6 +65,7 @@ impl Reader {
             tags: tags.unwrap_or_default(),
             include_usage: include_usage.unwrap_or(IncludeUsage::InjectAndStrip),
             accept_encoding: accept_encoding.unwrap_or(AcceptEncoding::Narrow),
+            signed_by: signed_by.unwrap_or(SignedBy::App),
             admission: admission.unwrap_or_default(),
             fingerprint,
             apis,
@@ -215,7 +221,7 @@ mod tests {
                       "baggage": { "feature": "app.feature" },
                       "defaults": { "environment": "production" },
                       "required": ["team", "feature"], "on_missing": "deny", "strip": false },
-            "include_usage": "off", "accept_encoding": "keep",
+            "include_usage": "off", "accept_encoding": "keep", "signed_by": "envoy",
             "admission": { "timeout_ms": 300, "on_unavailable": "deny" },
             "fingerprint": { "key": "000102030405060708090A0B0C0D0E0F" },
             "source": { "cluster": "eu-1" },
@@ -233,6 +239,7 @@ mod tests {
         assert!(!config.tags.strip);
         assert_eq!(config.include_usage, IncludeUsage::Off);
         assert_eq!(config.accept_encoding, AcceptEncoding::Keep);
+        assert_eq!(config.signed_by, SignedBy::Envoy);
         assert_eq!(config.admission.timeout_ms, 300);
         assert_eq!(config.admission.on_unavailable, OnUnavailable::Deny);
         let key = config.fingerprint.expect("a key");
@@ -270,7 +277,7 @@ mod tests {
         let cases = [
             (
                 r#""tag":{}"#,
-                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "admission", "fingerprint", "apis" or "source""#,
+                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "signed_by", "admission", "fingerprint", "apis" or "source""#,
             ),
             (
                 r#""tags":{"on_missing":"drop"}"#,

@@ -4,52 +4,33 @@
 //! it is made. <https://cyclonedx.org/docs/1.5/json/>
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::workshop::Workshop;
+use super::linked;
 
-/// The bill of materials of a package, built for a target.
-pub fn of(workshop: &Workshop, package: &str, target: &str) -> Result<String> {
-    let mut cargo = std::process::Command::new("cargo");
-    cargo.current_dir(&workshop.root).args([
-        "metadata",
-        "--locked",
-        "--format-version",
-        "1",
-        "--filter-platform",
-        target,
-    ]);
-    let output = workshop.steps.ask(&mut cargo)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cargo metadata: {said}");
-    let metadata = serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
-    let lock = workshop.root.join("Cargo.lock");
-    let lock = fs::read_to_string(&lock).with_context(|| format!("read {}", lock.display()))?;
-    let bom = bill(&metadata, &checksums(&lock), package)?;
+/// The bill of materials of a package; `lock` is what the lock file says.
+pub fn of(metadata: &Value, lock: &str, package: &str) -> Result<String> {
+    let bom = bill(metadata, &checksums(lock), package)?;
     Ok(serde_json::to_string_pretty(&bom)? + "\n")
 }
 
 fn bill(metadata: &Value, checksums: &BTreeMap<String, String>, package: &str) -> Result<Value> {
-    let packages: BTreeMap<&str, &Value> = list(&metadata["packages"])
-        .filter_map(|package| Some((package["id"].as_str()?, package)))
-        .collect();
-    let root = packages.iter().find(|(_, found)| found["name"] == package);
-    let (root, _) = root.with_context(|| format!("cargo knows no {package}"))?;
-    let linked = linked(metadata, root);
-    let components = linked.iter().filter(|id| *id != root);
+    let packages = linked::packages(metadata);
+    let root = linked::root(&packages, package)?;
+    let linked = linked::with(metadata, root);
+    let components = linked.iter().filter(|id| **id != root);
     let components = components.filter_map(|id| packages.get(id));
     let mut components: Vec<Value> = components
         .map(|package| component("library", package, checksums))
         .collect();
     components.sort_by_key(|component| component["bom-ref"].to_string());
     let reference = |id: &str| packages.get(id).map(|package| purl(package));
-    let dependencies: Vec<Value> = nodes(metadata)
+    let dependencies: Vec<Value> = linked::nodes(metadata)
         .filter(|(id, _)| linked.contains(id))
         .map(|(id, node)| {
-            let on: BTreeSet<_> = normal(node).filter_map(reference).collect();
+            let on: BTreeSet<_> = linked::normal(node).filter_map(reference).collect();
             json!({ "ref": reference(id), "dependsOn": on })
         })
         .collect();
@@ -63,32 +44,6 @@ fn bill(metadata: &Value, checksums: &BTreeMap<String, String>, package: &str) -
     }))
 }
 
-/// The package itself and all that is linked with it; build scripts and tests are not.
-fn linked<'a>(metadata: &'a Value, root: &'a str) -> BTreeSet<&'a str> {
-    let nodes: BTreeMap<&str, &Value> = nodes(metadata).collect();
-    let mut found = BTreeSet::new();
-    let mut waiting = vec![root];
-    while let Some(id) = waiting.pop() {
-        if found.insert(id) {
-            waiting.extend(nodes.get(id).into_iter().flat_map(|node| normal(node)));
-        }
-    }
-    found
-}
-
-fn nodes(metadata: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    let nodes = list(&metadata["resolve"]["nodes"]);
-    nodes.filter_map(|node| Some((node["id"].as_str()?, node)))
-}
-
-/// Dependencies of a node that are not of its build script or tests alone.
-fn normal(node: &Value) -> impl Iterator<Item = &str> {
-    let is_normal =
-        |dependency: &&Value| list(&dependency["dep_kinds"]).any(|kind| kind["kind"].is_null());
-    let dependencies = list(&node["deps"]).filter(is_normal);
-    dependencies.filter_map(|dependency| dependency["pkg"].as_str())
-}
-
 fn component(kind: &str, package: &Value, checksums: &BTreeMap<String, String>) -> Value {
     let mut component = json!({
         "type": kind,
@@ -99,7 +54,8 @@ fn component(kind: &str, package: &Value, checksums: &BTreeMap<String, String>) 
     });
     if let Some(license) = package["license"].as_str() {
         // An older way to write a choice.
-        let expression = license.replace('/', " OR ");
+        let choice: Vec<_> = license.split('/').map(str::trim).collect();
+        let expression = choice.join(" OR ");
         component["licenses"] = json!([{ "expression": expression }]);
     }
     if let Some(sha256) = checksums.get(&named(package)) {
@@ -132,17 +88,13 @@ fn checksums(lock: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_linked_is_listed_and_the_rest_is_not() {
-        let package = |id: &str| json!({ "id": id, "name": id, "version": "1.0.0", "license": "MIT/Apache-2.0" });
+        let package = |id: &str| json!({ "id": id, "name": id, "version": "1.0.0", "license": "MIT / Apache-2.0" });
         let on = |id: &str, kind: Value| json!({ "pkg": id, "dep_kinds": [{ "kind": kind }] });
         let metadata = json!({
             "packages": [package("ours"), package("linked"), package("deep"), package("built-with")],
@@ -155,7 +107,10 @@ mod tests {
         });
         let lock = "[[package]]\nname = \"deep\"\nversion = \"1.0.0\"\nchecksum = \"00ff\"\n";
         let bom = bill(&metadata, &checksums(lock), "ours").unwrap();
-        let names: Vec<_> = list(&bom["components"])
+        let names: Vec<_> = bom["components"]
+            .as_array()
+            .into_iter()
+            .flatten()
             .map(|found| found["name"].clone())
             .collect();
         assert_eq!(names, ["deep", "linked"]);

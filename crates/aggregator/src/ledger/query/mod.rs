@@ -27,6 +27,7 @@ pub use comparison::{Compared, ComparisonQuery};
 pub use coverage::{Coverage, CoverageQuery};
 pub use file::FileSize;
 pub use filter::{Column, Dimension, Filter, Span};
+pub use past::Unsummed;
 pub use quarantined::Held;
 pub use reader::Reader;
 pub use repeats::Repeats;

@@ -71,7 +71,7 @@ impl Budgeted {
             };
             self.apply(budget, tier.action.name(), Some(reason));
             if !budget.is_observed() {
-                return Some(denied(budget, reason, case));
+                return Some(denied(budget, tier, reason, case));
             }
         }
         if budget.is_strict() && !budget.exempts(case.subject) {
@@ -229,13 +229,10 @@ fn models_of(tier: &TierEntry) -> impl Iterator<Item = (&str, &str)> {
     pairs.map(|(from, to)| (from.as_str(), to.as_str()))
 }
 
-fn denied(budget: &Budget, reason: &str, case: &Case<'_>) -> Denied {
-    let reset_at = budget
-        .state(case.subject, case.now)
-        .map(|state| state.reset_at);
+fn denied(budget: &Budget, tier: &TierEntry, reason: &str, case: &Case<'_>) -> Denied {
     let is_throttled = reason == "throttled";
     Denied {
-        reset_at: reset_at.filter(|at| *at != Timestamp::default()),
+        reset_at: budget.reset_of(tier, case.subject, case.now),
         retry_after_seconds: is_throttled.then_some(THROTTLED_RETRY_SECONDS),
         ..named(budget, reason)
     }

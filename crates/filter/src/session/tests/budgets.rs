@@ -561,3 +561,79 @@ fn a_connection_is_reserved_as_one_call() {
         assert!(effects.is_urgent);
     }
 }
+
+/// A call whose request waits for its reservation, under a configuration of its own.
+fn waiting() -> (Bound, Play) {
+    let play = Play::budgeted(&[STRICT]);
+    let mut call = Bound::default();
+    let headers = headers(&[CHAT, RED]);
+    let now = Timestamp::from_unix_ms(play.now_ms);
+    let site = Rc::new(Play::budgeted(&[STRICT]).site);
+    let head = Input::RequestHead {
+        headers: &headers,
+        peer: None,
+        ends: false,
+    };
+    call.step(Some(&site), head, now);
+    let body = Input::RequestBody {
+        chunk: PLAIN_BODY,
+        ends: true,
+    };
+    let effects = call.step(Some(&site), body, now);
+    assert!(effects.asks.is_some() && call.session().holds_request());
+    (call, play)
+}
+
+#[test]
+fn a_call_that_waits_is_answered_though_its_configuration_is_gone() {
+    let other = Rc::new(Play::with(r#"{"apis":[]}"#).site);
+    for present in [None, Some(&other)] {
+        for (answer, resumes) in [
+            (Some((200, ALLOWED)), true),
+            (Some((200, DENIED)), false),
+            // Nobody answered in time, and this budget is closed then.
+            (None, false),
+        ] {
+            let (mut call, play) = waiting();
+            let now = Timestamp::from_unix_ms(play.now_ms + 10);
+            let effects = call.step(present, Input::Admission(answer), now);
+            assert_eq!(effects.resumes, resumes, "{answer:?}");
+            assert_eq!(effects.denial.is_some(), !resumes, "{answer:?}");
+            assert!(!call.session().holds_request());
+            let ending = Ending {
+                response_flags: CLIENT_GONE,
+                attempts: 1,
+                principal: None,
+            };
+            let effects = call.step(present, Input::End(ending), now);
+            let event: Value = serde_json::from_str(&effects.events[0]).expect("is JSON");
+            let outcome = if resumes { "aborted" } else { "denied" };
+            assert_eq!(event["outcome"], outcome);
+            assert!(effects.is_urgent, "it settles a reservation");
+        }
+    }
+}
+
+#[test]
+fn what_is_withheld_of_a_call_comes_though_its_configuration_is_gone() {
+    let site = Rc::new(Play::new().site);
+    let mut call = Bound::default();
+    let now = Timestamp::from_unix_ms(1_795_320_000_000);
+    let request = headers(&[CHAT]);
+    let head = Input::RequestHead {
+        headers: &request,
+        peer: None,
+        ends: false,
+    };
+    call.step(Some(&site), head, now);
+    let body = Input::RequestBody {
+        chunk: STREAM_BODY,
+        ends: true,
+    };
+    let sent = call.step(None, body, now).body.expect("a splice");
+    assert_eq!(sent, STREAM_BODY_ASKING);
+    // A call that begins now is not looked at.
+    let mut next = Bound::default();
+    assert_eq!(next.step(None, head, now), Effects::default());
+    assert!(!next.session().is_metered() && !next.session().reads_bodies());
+}

@@ -45,29 +45,50 @@ const EXTRA_PROPERTIES: Node<Field> = Node::object(&[(
 /// What Mistral's conversations used (<https://docs.mistral.ai/agents/connectors/websearch>).
 const CONNECTORS: Node<Field> = Node::object(&[("web_search", count(Count::WebSearches))]);
 
-/// Every spelling that hosts of this dialect use; a host uses one of each.
+/// The same under the names that other APIs of this dialect have for them.
+const INPUT_DETAILS_TWIN: Node<Field> = Node::object(&[
+    ("cached_tokens", count(Count::CacheReadElsewhere)),
+    ("cache_write_tokens", count(Count::CacheWrite)),
+    ("audio_tokens", count(Count::AudioInput)),
+    ("image_tokens", count(Count::ImageInput)),
+]);
+
+const OUTPUT_DETAILS_TWIN: Node<Field> = Node::object(&[
+    ("reasoning_tokens", count(Count::ReasoningTwin)),
+    ("audio_tokens", count(Count::AudioOutput)),
+    ("image_tokens", count(Count::ImageOutput)),
+]);
+
+/// What Qwen searched (<https://www.alibabacloud.com/help/model-studio/web-search>).
+const PLUGINS: Node<Field> = Node::object(&[(
+    "search",
+    Node::object(&[("count", count(Count::WebSearches))]),
+)]);
+
+/// Every spelling that hosts of this dialect use; where one uses two, [`crate::counts::Counts::unite`]
+/// says which holds.
 const USAGE: Node<Field> = Node::object(&[
     ("prompt_tokens", count(Count::Input)),
-    ("input_tokens", count(Count::Input)),
+    ("input_tokens", count(Count::InputTwin)),
     ("completion_tokens", count(Count::Output)),
-    ("output_tokens", count(Count::Output)),
+    ("output_tokens", count(Count::OutputTwin)),
     ("total_tokens", count(Count::Total)),
     ("prompt_tokens_details", INPUT_DETAILS),
     ("prompt_token_details", INPUT_DETAILS),
-    ("input_tokens_details", INPUT_DETAILS),
-    ("input_token_details", INPUT_DETAILS),
+    ("input_tokens_details", INPUT_DETAILS_TWIN),
+    ("input_token_details", INPUT_DETAILS_TWIN),
     ("completion_tokens_details", OUTPUT_DETAILS),
     ("completion_token_details", OUTPUT_DETAILS),
-    ("output_tokens_details", OUTPUT_DETAILS),
-    ("num_cached_tokens", count(Count::CacheRead)),
-    ("cached_tokens", count(Count::CacheRead)),
-    ("prompt_cache_hit_tokens", count(Count::CacheRead)),
+    ("output_tokens_details", OUTPUT_DETAILS_TWIN),
+    ("num_cached_tokens", count(Count::CacheReadElsewhere)),
+    ("cached_tokens", count(Count::CacheReadElsewhere)),
+    ("prompt_cache_hit_tokens", count(Count::CacheReadElsewhere)),
     // Gateways to Anthropic's models write both
     // (https://docs.litellm.ai/docs/completion/prompt_caching).
     ("cache_read_input_tokens", count(Count::CacheReadTwin)),
     ("cache_creation_input_tokens", count(Count::CacheCreation)),
     ("cache_creation", WRITES_BY_AGE),
-    ("reasoning_tokens", count(Count::Reasoning)),
+    ("reasoning_tokens", count(Count::ReasoningTwin)),
     // https://openrouter.ai/docs/api-reference/rerank
     ("search_units", count(Count::SearchUnits)),
     ("extra_properties", EXTRA_PROPERTIES),
@@ -83,9 +104,19 @@ const USAGE: Node<Field> = Node::object(&[
     ("estimated_cost", Node::leaf(Field::Cost)),
     // https://docs.perplexity.ai/docs/getting-started/pricing (Sonar Deep Research)
     ("num_search_queries", count(Count::WebSearches)),
+    // The same page: the fee of a request goes by it.
+    (
+        "search_context_size",
+        Node::leaf(Field::Context("search_context_size")),
+    ),
     // https://docs.mistral.ai/api/#tag/ocr
     ("pages_processed", count(Count::Pages)),
+    // https://www.alibabacloud.com/help/model-studio/qwen-tts, https://docs.mistral.ai/api/#tag/audio.speech
+    ("characters", count(Count::Characters)),
     ("connectors", CONNECTORS),
+    ("plugins", PLUGINS),
+    // https://www.alibabacloud.com/help/model-studio/qwen-image-api
+    ("image_count", count(Count::Images)),
     ("server_tool_use", SERVER_TOOLS),
     ("server_tool_use_details", SERVER_TOOLS),
 ])
@@ -106,7 +137,12 @@ const PART: Node<Field> = Node::object(&[
 const FUNCTION: Node<Field> = Node::object(&[("name", CALL_TEXT), ("arguments", CALL_TEXT)]);
 const TEXT: Node<Field> = Node::text(Field::Content);
 const TEXT_OR_PARTS: Node<Field> = TEXT.or_array(&PART);
-const CALL: Node<Field> = Node::object(&[("function", FUNCTION)]).named(Field::Call);
+const CALL: Node<Field> = Node::object(&[
+    ("index", Node::leaf(Field::CallIndex)),
+    ("id", Node::leaf(Field::CallId)),
+    ("function", FUNCTION),
+])
+.named(Field::Call);
 
 /// The only call of older models; some hosts write it with empty strings where there is none.
 const LEGACY_CALL: Node<Field> = Node::object(&[
@@ -163,6 +199,17 @@ const OUTPUT: Node<Field> = Node::object(&[
 ])
 .named(Field::Choice);
 
+/// Cloudflare wraps what a model of its own answers, or what a partner's does
+/// (<https://developers.cloudflare.com/workers-ai/get-started/rest-api/>).
+const WRAPPED: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("response", TEXT),
+    ("tool_calls", Node::array(&CALL)),
+    ("choices", Node::array(&CHOICE)),
+    ("usage", USAGE),
+]);
+
 /// An entry of a conversation of Mistral's (<https://docs.mistral.ai/api/#tag/beta.conversations>).
 const ENTRY: Node<Field> = Node::object(&[("model", Node::leaf(Field::Model))]);
 
@@ -193,6 +240,8 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("usage", USAGE),
     ("usage_info", USAGE),
     ("output", OUTPUT),
+    ("result", WRAPPED),
+    ("response", TEXT),
     ("outputs", Node::array(&ENTRY)),
     ("base_resp", BASE_RESPONSE),
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
@@ -200,6 +249,9 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("meta", META),
     ("x_groq", Node::object(&[("usage", USAGE)])),
     ("error", Node::object(&[]).named(Field::Error)),
+    // https://github.com/vllm-project/vllm/blob/v0.8.5/vllm/entrypoints/openai/protocol.py
+    // (`ErrorResponse`): what goes wrong within a stream has no key `error`.
+    ("object", Node::leaf(Field::ObjectKind)),
     ("delta", TEXT),
     ("text", TEXT),
     ("duration", Node::leaf(Field::AudioSeconds)),
@@ -220,6 +272,27 @@ pub(in crate::dialect) static RUN_SCHEMA: Node<Field> = Node::object(&[
         Node::object(&[("content", Node::array(&RUN_TEXT))]),
     ),
     ("usage", USAGE),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+/// What one request of a batch of Mistral's was answered.
+const RESULT: Node<Field> = Node::object(&[
+    ("model", Node::leaf(Field::IterationModel)),
+    ("usage", USAGE),
+])
+.named(Field::BatchResult);
+
+const RESULT_ENTRY: Node<Field> = Node::object(&[("response", Node::object(&[("body", RESULT)]))]);
+
+/// <https://platform.openai.com/docs/api-reference/batch/object>; a batch of Mistral's whose requests
+/// came inline has its answers in it, and no sum
+/// (<https://docs.mistral.ai/capabilities/batch>, `outputs`).
+pub(in crate::dialect) static BATCH_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    ("usage", USAGE),
+    ("outputs", Node::array(&RESULT_ENTRY)),
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 

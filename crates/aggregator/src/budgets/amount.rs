@@ -1,0 +1,44 @@
+//! What a call counts for a budget: one rule for calls as they come, for calls of the past, and for
+//! those that pass other budgets once more.
+
+use tollmesh_budget::Limit;
+use tollmesh_wire::Event;
+
+use super::worst::{self, Worst};
+use crate::ledger::Entry;
+use crate::money::PicoUsd;
+use crate::prices::Prices;
+
+/// As the ledger counts: pico-dollars, tokens, requests. `pico` is what the call is charged.
+pub fn amount(limit: &Limit, event: &Event, pico: impl FnOnce() -> i128) -> i128 {
+    match limit {
+        Limit::Requests(_) => 1,
+        Limit::Tokens(_) => {
+            let extra = event.extra_usage.iter().map(|extra| &extra.usage);
+            let usages = extra.chain([&event.usage]);
+            let tokens = usages.flat_map(|usage| usage.tokens());
+            tokens.map(|(_, n)| i128::from(n)).sum()
+        }
+        Limit::Usd(_) => pico().max(0),
+    }
+}
+
+/// What a call is charged, in pico-dollars: its cost, or, where nobody knows it, what its counts cost
+/// at the dearest rates.
+pub fn charged(worst: &Worst, prices: &Prices, event: &Event, cost: Option<PicoUsd>) -> i128 {
+    match cost {
+        Some(cost) => cost.as_pico().into(),
+        None if event.usage.is_empty() && event.extra_usage.is_empty() => 0,
+        None => worst::unpriced(worst, prices, event),
+    }
+}
+
+impl super::Shared {
+    /// What a call counts for a limit of that unit.
+    pub(super) fn amount(&self, limit: &Limit, entry: &Entry) -> i128 {
+        let event = &entry.event;
+        amount(limit, event, || {
+            charged(&self.worst, &self.prices, event, entry.cost.total)
+        })
+    }
+}

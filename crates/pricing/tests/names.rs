@@ -1,0 +1,116 @@
+//! Names as calls carry them, and the models that the shipped tables take them for.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use tollmesh_pricing::Book;
+
+static BOOK: LazyLock<Book> = LazyLock::new(|| Book::load(Book::shipped()).unwrap());
+
+const CASES: u32 = 2_000;
+
+/// Provider | name | id of the model; none where no model is certain.
+const NAMES: &str = "
+openai    | GPT-5-2025-08-07                                    | gpt-5
+openai    | openai/gpt-4o                                       | gpt-4o
+openai    | gpt-4o-typo                                         | -
+openai    | ft:gpt-4o-mini-2024-07-18:acme::id                  | ft:gpt-4o-mini-2024-07-18
+openai    | ft:gpt-4o-mini-2024-07-18:acme:suffix:id            | ft:gpt-4o-mini-2024-07-18
+openai    | ft:gpt-4o-2024-08-06:acme::id:ckpt-step-100         | ft:gpt-4o-2024-08-06
+openai    | ft:davinci-002:acme::id                             | ft:davinci-002
+openai    | ft:gpt-9-2030-01-01:acme::id                        | -
+anthropic | claude-sonnet-4-6-fast                              | -
+anthropic | anthropic/claude-sonnet-4-5-20250929                | claude-sonnet-4-5
+gemini    | models/gemini-2.5-pro                               | gemini-2.5-pro
+gemini    | gemini-1.5-flash-8b-001                             | gemini-flash-1.5-8b
+gemini    | tunedModels/mine                                    | -
+gemini    | gemma-3n-e4b-it                                     | gemma-3
+vertex    | gemma-3-27b-it                                      | -
+vertex    | google/gemini-2.5-pro                               | gemini-2.5-pro
+vertex    | publishers/google/models/gemini-2.5-pro             | gemini-2.5-pro
+vertex    | projects/p/locations/l/publishers/anthropic/models/claude-opus-4-5@20251101 | claude-opus-4-5
+vertex    | projects/p/locations/l/endpoints/123                | -
+vertex    | openai/gpt-oss-120b-maas                            | gpt-oss-120b-maas
+vertex    | publishers/meta/models/llama-3.3-70b-instruct-maas  | meta/llama-3.3-70b-instruct-maas
+vertex    | meta/llama-3.3-70b-instruct-maas                    | meta/llama-3.3-70b-instruct-maas
+vertex    | xai/grok-4.20-reasoning                             | grok-4.20-reasoning
+bedrock   | arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0 | amazon.nova-pro-v1:0
+bedrock   | arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-pro-v1:0 | amazon.nova-pro-v1:0
+bedrock   | arn:aws:bedrock:us-east-1:1:application-inference-profile/x | -
+bedrock   | arn:aws:bedrock:us-east-1:1:default-prompt-router/anthropic.claude:1 | -
+azure     | prod-chat                                           | -
+openrouter | some/model:free                                    | *:free
+openrouter | anthropic/claude-4-opus-20250522                   | anthropic/claude-opus-4
+openrouter | openai/gpt-4o:online                               | -
+fireworks | accounts/fireworks/models/gpt-oss-120b              | gpt-oss-120b
+fireworks | accounts/acme/models/gpt-oss-120b                   | -
+";
+
+/// <https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/> (`gen_ai.provider.name`)
+#[test]
+fn providers_have_the_names_that_telemetry_gives_them() {
+    for (name, model) in [
+        ("aws.bedrock", "amazon.nova-pro-v1:0"),
+        ("azure.ai.openai", "gpt-4o"),
+        ("gcp.gemini", "gemini-2.5-pro"),
+        ("gcp.vertex_ai", "gemini-2.5-pro"),
+        ("mistral_ai", "mistral-large-2512"),
+        ("moonshot_ai", "kimi-k3"),
+        ("x_ai", "grok-4.3"),
+    ] {
+        assert!(BOOK.model(name, model).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn names_mean_the_models_that_are_certain() {
+    for line in NAMES.trim().lines() {
+        let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [provider, name, id] = columns[..] else {
+            panic!("{line}");
+        };
+        let found = BOOK.model(provider, name).map(|m| m.id.as_str());
+        assert_eq!(found.unwrap_or("-"), id, "{provider} {name}");
+    }
+}
+
+/// A provider with one of its exact names.
+fn any_name() -> impl Strategy<Value = (&'static str, &'static str, &'static str)> {
+    let exact = |name: &&String| !name.contains(['*', '?', '#', '{']);
+    let models = BOOK.models().flat_map(|(provider, model)| {
+        let names = model.matches.iter().filter(exact);
+        names.map(move |name| (provider, name.as_str(), model.id.as_str()))
+    });
+    prop::sample::select(models.collect::<Vec<_>>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+    /// Case is of no matter.
+    #[test]
+    fn a_name_in_any_case_is_the_same((provider, name, id) in any_name(), upper in any::<u64>()) {
+        let mixed: String = name
+            .chars()
+            .zip((0..64u32).cycle())
+            .map(|(c, n)| if upper >> n & 1 == 1 { c.to_ascii_uppercase() } else { c })
+            .collect();
+        let found = BOOK.model(provider, &mixed).map(|m| m.id.as_str());
+        prop_assert_eq!(found, Some(id));
+    }
+
+    /// What nobody wrote down is no neighbour's: a word more makes another model.
+    #[test]
+    fn a_word_more_is_never_the_same_model(
+        (provider, name, id) in any_name(),
+        word in "[a-z]{3,8}x",
+    ) {
+        // Globs are written down for what they take in.
+        let takes_more = |m: &str| m.contains('*');
+        let model = BOOK.model(provider, name).unwrap();
+        prop_assume!(!model.matches.iter().any(|m| takes_more(m)));
+        let longer = format!("{name}-{word}");
+        let found = BOOK.model(provider, &longer).map(|m| m.id.as_str());
+        prop_assert_ne!(found, Some(id), "{}", longer);
+    }
+}
