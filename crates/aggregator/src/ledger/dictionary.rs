@@ -80,6 +80,10 @@ impl Dictionaries {
 
     /// The id of this source.
     pub fn source(&mut self, connection: &Connection, of: &Source) -> rusqlite::Result<i64> {
+        // One that is new refers to its owner, which a sweep may have found without referrers.
+        if let (Some(owner), true) = (without_pod(of), self.sources.handed.is_some()) {
+            self.source(connection, &owner)?;
+        }
         write_key(&mut self.key, source_facts(of));
         self.sources.id(&self.key, || source(connection, of))
     }
@@ -241,15 +245,17 @@ fn source(connection: &Connection, source: &Source) -> rusqlite::Result<i64> {
 
 /// The id of the same source without pod and node; `None` where it has neither.
 fn owner_of(connection: &Connection, of: &Source) -> rusqlite::Result<Option<i64>> {
-    if of.pod.is_none() && of.node.is_none() {
-        return Ok(None);
-    }
-    let owner = Source {
+    let owner = without_pod(of).map(|owner| source(connection, &owner));
+    owner.transpose()
+}
+
+/// The same source without pod and node; `None` where it has neither.
+fn without_pod(of: &Source) -> Option<Source> {
+    (of.pod.is_some() || of.node.is_some()).then(|| Source {
         pod: None,
         node: None,
         ..of.clone()
-    };
-    source(connection, &owner).map(Some)
+    })
 }
 
 fn model(connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
@@ -292,6 +298,43 @@ fn find(connection: &Connection, sql: &str, body: &str) -> rusqlite::Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sweep_spares_what_is_handed_out_meanwhile_with_its_owner() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(include_str!("schema.sql"))
+            .unwrap();
+        let of = |pod: Option<&str>| Source {
+            namespace: Some("shop".into()),
+            pod: pod.map(str::to_owned),
+            ..Source::default()
+        };
+        let mut all = Dictionaries::default();
+        let owner = all.source(&connection, &of(None)).unwrap();
+        let [free, used] = ["a", "b"].map(|pod| all.source(&connection, &of(Some(pod))).unwrap());
+        assert_eq!(
+            all.give_up(Dictionary::Sources, &[free]),
+            [0; 0],
+            "no sweep is under way"
+        );
+        all.begin_sweep();
+        all.source(&connection, &of(Some("b"))).unwrap();
+        let given_up = all.give_up(Dictionary::Sources, &[owner, free, used]);
+        assert_eq!(given_up, [free]);
+        connection
+            .execute("DELETE FROM sources WHERE id = ?1", [free])
+            .unwrap();
+        // It is not remembered where it was.
+        let again = all.source(&connection, &of(Some("a"))).unwrap();
+        let body = "SELECT body FROM sources WHERE id = ?1";
+        let body: String = connection
+            .query_row(body, [again], |row| row.get(0))
+            .unwrap();
+        assert!(body.contains("\"a\""), "{body}");
+        all.end_sweep();
+        assert_eq!(all.give_up(Dictionary::Sources, &[owner]), [0; 0]);
+    }
 
     #[test]
     fn a_cache_forgets_what_is_not_asked_for() {
