@@ -2,7 +2,14 @@
 
 use tollmesh_tests::dialect::Dialect;
 use tollmesh_tests::exchange::Payload;
-use tollmesh_tests::{Answer, Ended, Exchange, Mesh, Shared, Usage, usage};
+use tollmesh_tests::{Answer, Ended, Exchange, Mesh, Shared, Usage, usage, vm_memory};
+
+/// Bytes of a burst: many times what a proxy's buffers take.
+const BURST_BYTES: usize = 16 << 20;
+
+/// What a burst may leave in the VMs, bytes: a slice of 128 KiB, the same with something cut out, and
+/// what room for them adds to memories that grow by pages.
+const BURST_LINEAR_BYTES_MAX: u64 = 512 << 10;
 
 static MESH: Shared = Shared::new();
 static MESH_TO_HTTP2: Shared = Shared::new();
@@ -37,6 +44,25 @@ fn chat_stream_without_done() -> Exchange {
     exchange.reply.body = undone(&exchange.reply.body);
     exchange.reply.body_with_usage = exchange.reply.body_with_usage.as_ref().map(undone);
     exchange.reply.app_sees = exchange.reply.app_sees.as_ref().map(undone);
+    exchange
+}
+
+/// A chat stream whose events come as fast as they can, with usage asked for and not.
+fn burst() -> Exchange {
+    fn after_many(payload: &Payload) -> Payload {
+        let Payload::Bytes(bytes) = payload else {
+            panic!("made of bytes")
+        };
+        let end = bytes.windows(2).position(|pair| pair == b"\n\n");
+        let event = &bytes[..end.expect("an event") + 2];
+        let many = event.repeat(BURST_BYTES / event.len());
+        Payload::Bytes([&many[..], bytes].concat().into())
+    }
+    let mut exchange = chat_stream();
+    let reply = &mut exchange.reply;
+    reply.body = after_many(&reply.body);
+    reply.body_with_usage = reply.body_with_usage.as_ref().map(after_many);
+    reply.app_sees = reply.app_sees.as_ref().map(after_many);
     exchange
 }
 
@@ -113,6 +139,81 @@ fn a_stream_cut_anywhere_loses_only_the_event_that_we_asked_for() {
             .collect();
         mesh.ledger().settles_to(&calls);
     }
+    mesh.has_not_trapped();
+}
+
+#[test]
+fn no_event_waits_for_the_next_one() {
+    let Some(mesh) = MESH.mesh(Mesh::built) else {
+        return;
+    };
+    let exchange = chat_stream();
+    let Some(Payload::Bytes(seen)) = &exchange.reply.app_sees else {
+        panic!("made of bytes")
+    };
+    let pairs = seen.windows(2).enumerate();
+    let ends: Vec<usize> = pairs
+        .filter(|(_, pair)| *pair == b"\n\n")
+        .map(|(at, _)| at + 2)
+        .collect();
+    assert!(ends.len() > 5, "{ends:?}");
+    // The app's bytes begin as the provider's do; what is cut out is behind all of these.
+    for end in &ends[..ends.len() - 1] {
+        for is_http2 in [false, true] {
+            let client = mesh.client("red").hangs_up_after(*end as u64);
+            let client = if is_http2 { client.http2() } else { client };
+            // The provider says no more until the app, which waits for all of this, has gone.
+            let answer = client.call(&exchange.clone().silent_after(*end));
+            assert_eq!(answer.ended, Ended::HungUp);
+            assert_eq!(answer.body, seen[..*end]);
+        }
+    }
+}
+
+#[test]
+fn a_burst_is_taken_by_slices() {
+    let Some(mesh) = Mesh::built().workers(1).start() else {
+        return;
+    };
+    let client = mesh.client("red");
+    let linear = || vm_memory::linear_bytes(mesh.envoy().process().id()).expect("Envoy's map");
+    let first = client.call(&chat_stream());
+    let before = linear();
+    let exchange = burst();
+    let answer = client.call(&exchange);
+    answer.is_what_was_sent(&exchange);
+    let grown = linear().saturating_sub(before);
+    assert!(grown <= BURST_LINEAR_BYTES_MAX, "{grown} bytes more");
+    let want = exchange.usage.clone().unwrap_or_default();
+    let calls = [(&first, want.clone()), (&answer, want)];
+    mesh.ledger().settles_to(&calls);
+    mesh.has_not_trapped();
+}
+
+#[test]
+fn a_long_request_is_spliced_by_slices() {
+    let Some(mesh) = Mesh::built().workers(1).start() else {
+        return;
+    };
+    let linear = || vm_memory::linear_bytes(mesh.envoy().process().id()).expect("Envoy's map");
+    mesh.client("red").call(&chat_stream());
+    let before = linear();
+    let text: String = (0..400_000).map(|n| format!("{n} words ")).collect();
+    let mut exchange = chat_stream();
+    let ask = serde_json::json!({
+        "model": "gpt-4o", "messages": [{ "role": "user", "content": &text }], "stream": true
+    });
+    exchange.ask.body = Payload::Bytes(ask.to_string().into());
+    for client in [mesh.client("red"), mesh.client("red").http2()] {
+        let answer = client.call(&exchange);
+        answer.is_what_was_sent(&exchange);
+        let received = mesh.provider().received(&answer.request_id).remove(0);
+        let body: serde_json::Value = serde_json::from_slice(&received.body).expect("JSON arrived");
+        assert_eq!(body["stream_options"]["include_usage"], true);
+        assert!(body["messages"][0]["content"] == text, "other text arrived");
+    }
+    let grown = linear().saturating_sub(before);
+    assert!(grown <= BURST_LINEAR_BYTES_MAX, "{grown} bytes more");
     mesh.has_not_trapped();
 }
 

@@ -1,9 +1,11 @@
 //! Questions to the ledger as people write them, in a URL or on the command line.
 
+use std::time::Duration;
+
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::query::{
-    Column, ComparisonQuery, Dimension, Filter, OutcomesQuery, RequestsQuery, Sort, Span,
+    Column, ComparisonQuery, Dimension, Filter, OutcomesQuery, Patience, RequestsQuery, Sort, Span,
     SpendQuery, Unit, UnitSort, UnitsQuery,
 };
 use crate::rows;
@@ -12,6 +14,9 @@ use crate::rows;
 const DIMENSIONS_MAX: usize = 8;
 /// Conditions in one question.
 const FILTERS_MAX: usize = 16;
+/// The longest that rows may be looked at, where it is said, in milliseconds. Who has more time than
+/// that leaves it out.
+const WITHIN_MS_MAX: u64 = 60_000;
 /// Tags that hold a session's id, where nobody says which; a call's first counts.
 const SESSION_TAGS: [&str; 3] = ["session_id", "session", "conversation_id"];
 /// Rows on a page, where nobody says.
@@ -54,6 +59,8 @@ pub struct Parts {
     pub compare: Option<String>,
     /// Tags that hold a session's id, separated by commas.
     pub tag: Option<String>,
+    /// How long rows may be looked at.
+    pub within: Option<String>,
 }
 
 // === impl Parts ===
@@ -84,6 +91,7 @@ impl Parts {
                 "dry_run" => parts.dry_run = Some(value),
                 "compare" => parts.compare = Some(value),
                 "tag" => parts.tag = Some(value),
+                "within" => parts.within = Some(value),
                 _ => parts.cursor = Some(value),
             }
         }
@@ -251,6 +259,25 @@ impl Parts {
         }
     }
 
+    /// How long rows may be looked at; without a word, until all are.
+    pub fn patience(&self) -> Result<Patience, BadQuestion> {
+        let Some(text) = &self.within else {
+            return Ok(Patience::ENDLESS);
+        };
+        let ms = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+            (Some(ms), _) => ms.parse().ok(),
+            (None, Some(s)) => s.parse().ok().and_then(|s: u64| s.checked_mul(1_000)),
+            (None, None) => None,
+        };
+        match ms {
+            Some(ms) if ms <= WITHIN_MS_MAX => Ok(Patience::of(Duration::from_millis(ms))),
+            _ => Err(bad(
+                "within",
+                format!("{text:?}; expected such as 900ms or 2s, at most 60s"),
+            )),
+        }
+    }
+
     /// The conditions.
     pub fn filters(&self) -> Result<Vec<Filter>, BadQuestion> {
         if self.filters.len() > FILTERS_MAX {
@@ -413,6 +440,27 @@ mod tests {
         assert_eq!(query.span.to, Timestamp::parse("2026-11-22T04:00:00Z"));
         let day = ask(&[("from", "2026-11-22")]).unwrap();
         assert_eq!(day.span.from, Timestamp::parse("2026-11-22T00:00:00Z"));
+    }
+
+    #[test]
+    fn patience_as_people_write_it() {
+        let patience = |within: &str| {
+            let parts = Parts {
+                within: Some(within.to_owned()),
+                ..Parts::default()
+            };
+            parts.patience()
+        };
+        assert_eq!(Parts::default().patience(), Ok(Patience::ENDLESS));
+        assert!(patience("0ms").unwrap().is_over());
+        for within in ["900ms", "60s"] {
+            assert!(!patience(within).unwrap().is_over(), "{within}");
+        }
+        for within in ["", "s", "1", "61s", "1h", "-1s"] {
+            let message = patience(within).unwrap_err().to_string();
+            let expected = format!("within: {within:?}; expected such as 900ms or 2s, at most 60s");
+            assert_eq!(message, expected);
+        }
     }
 
     #[test]

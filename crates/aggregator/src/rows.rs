@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 use tollmesh_usage::{Bucket, Usage, inclusive};
 
-use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
+use crate::ledger::query::{Coverage, Dimension, LookedAt, RequestRow, SpendRow};
 use crate::ledger::reprice::Change;
 use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
@@ -329,6 +329,17 @@ pub fn coverage(coverage: &Coverage) -> Rows {
         ],
         next_cursor: None,
     }
+}
+
+/// `{"items":[…],"next_cursor":…,"looked_at":{"hours":…,"of_hours":…,"from":…}}`, of an answer that is
+/// not of all hours.
+pub fn json_looked(rows: &Rows, at: LookedAt) -> Value {
+    let mut json = rows.json();
+    let looked_at = json!({ "hours": at.hours, "of_hours": at.of_hours, "from": at.from });
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("looked_at".into(), looked_at);
+    }
+    json
 }
 
 // === impl Rows ===

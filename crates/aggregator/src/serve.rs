@@ -104,8 +104,13 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
     let operator_bound = bind("operator.listen", &config.operator.listen).await?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    let budgets = config.budgets.clone();
-    let (budgets, policies) = Budgets::load(budgets, Arc::clone(&prices), Arc::clone(&metrics))?;
+    let kept = LastGood::of(&config.state_dir, "budgets");
+    let (budgets, policies) = Budgets::start(
+        config.budgets.clone(),
+        Arc::clone(&prices),
+        Arc::clone(&metrics),
+        kept,
+    );
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
     // Not before: the ledger makes the folder.

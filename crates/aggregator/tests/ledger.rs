@@ -643,7 +643,7 @@ fn refusals_to_open_say_file_reason_and_remedy() {
     let newer = "CREATE TABLE t (x); PRAGMA application_id = 1416588365; PRAGMA user_version = 99;";
     assert_eq!(
         with_file("newer", &database(newer)),
-        "DIR/ledger.db: ledger of schema version 99, this tollmesh knows version 8; run the \
+        "DIR/ledger.db: ledger of schema version 99, this tollmesh knows version 9; run the \
          release that wrote it, or move the file away to begin a new ledger"
     );
     let text = dir.path().join("text");
@@ -1057,7 +1057,8 @@ fn old_rows_go_and_their_sums_stay() {
     let middle_of_hour_1 = Timestamp::from_unix_ms(START_MS + HOUR_MS + 5);
     assert_eq!(block_on(ledger.prune(middle_of_hour_1)).unwrap(), 4_500);
     assert_eq!(block_on(ledger.prune(middle_of_hour_1)).unwrap(), 0);
-    assert!(pages() * 10 < before, "{} of {before} pages stay", pages());
+    // Each of the schema's tables and indices has a page, however empty.
+    assert!(pages() * 7 < before, "{} of {before} pages stay", pages());
     assert_eq!(ledger.health().rows, 10);
     assert_eq!(total_spend(ledger.reader()).0, 4_510);
     assert_eq!(counter(&ledger, "requests", "checkout"), 4_510);
@@ -1262,7 +1263,7 @@ proptest! {
             (prop::collection::vec(any_entry(), 0..12), prop::option::of(any_hour())),
             1..6,
         ),
-        spans in prop::collection::vec((any_instant(), any_instant()), 6),
+        spans in prop::collection::vec((any_instant(), any_instant()), 7),
         repriced in prop::collection::vec((any_instant(), any_instant()), 0..3),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -1290,6 +1291,7 @@ proptest! {
             vec!["usage_source", "team", "no_such_tag"],
             vec!["namespace", "model"],
             vec!["pod"],
+            vec!["pod", "team"],
         ];
         for ((from, to), by) in spans.into_iter().zip(by) {
             for interval_ms in [0, 7, HOUR_MS, 2 * HOUR_MS, 24 * HOUR_MS, 48 * HOUR_MS] {

@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use proptest::prelude::*;
 use tollmesh_aggregator::housekeeping::{Keeper, Retention};
 use tollmesh_aggregator::ledger::query::{
-    BackupError, ComparisonQuery, Dimension, Filter, Finding, OutcomesQuery, RequestsQuery, Span,
-    SpendQuery, Unit, UnitRow, UnitSort, UnitsQuery,
+    BackupError, ComparisonQuery, Dimension, Filter, Finding, LookedAt, OutcomesQuery, Patience,
+    RequestRow, RequestsQuery, Sort, Span, SpendQuery, Unit, UnitRow, UnitSort, UnitsQuery,
 };
 use tollmesh_aggregator::ledger::{
-    CallOutcome, CostRecord, Entry, Ledger, LedgerOptions, QueryError, Reader, Subject, Told,
+    CallOutcome, CostRecord, Entry, Ledger, LedgerOptions, QueryError, Reader, Repricing, Subject,
+    Told,
 };
 use tollmesh_aggregator::metrics::Metrics;
 use tollmesh_aggregator::money::{PicoSum, PicoUsd};
@@ -406,6 +409,8 @@ fn an_audit_finds_what_does_not_agree() {
     block_on(ledger.close());
 
     let connection = rusqlite::Connection::open(reader.path()).unwrap();
+    let series = "INSERT INTO metric_series VALUES (1, 'm', 's')";
+    connection.execute(series, []).unwrap();
     let day_1 = "(SELECT min(hour) FROM daily) + 24";
     let fifth = "(SELECT min(hour) FROM hourly) + 5";
     for (damage, repair, expected) in [
@@ -413,6 +418,16 @@ fn an_audit_finds_what_does_not_agree() {
             format!("UPDATE hourly SET output = output + 1 WHERE hour = {fifth}"),
             format!("UPDATE hourly SET output = output - 1 WHERE hour = {fifth}"),
             vec![Finding::Hour(at(5 * HOUR_MS)), Finding::Day(at(0))],
+        ),
+        (
+            format!("UPDATE peaks SET cost_pico = 2 WHERE hour = {fifth}"),
+            format!("UPDATE peaks SET cost_pico = 3 WHERE hour = {fifth}"),
+            vec![Finding::Hour(at(5 * HOUR_MS))],
+        ),
+        (
+            format!("UPDATE daily_pods SET requests = 25 WHERE hour = {day_1}"),
+            format!("UPDATE daily_pods SET requests = 24 WHERE hour = {day_1}"),
+            vec![Finding::Day(at(24 * HOUR_MS))],
         ),
         (
             format!("UPDATE daily SET requests = 25 WHERE hour = {day_1}"),
@@ -433,7 +448,7 @@ fn an_audit_finds_what_does_not_agree() {
             }],
         ),
         (
-            "INSERT INTO metric_totals VALUES ('m', 's', '-99999999999999999999')".to_owned(),
+            "INSERT INTO metric_totals VALUES (1, '-99999999999999999999')".to_owned(),
             "DELETE FROM metric_totals".to_owned(),
             vec![Finding::NegativeCounter {
                 metric: "m".into(),
@@ -502,4 +517,294 @@ fn a_ledger_that_grows_too_large_gives_its_oldest_hours_back() {
     let sums = reader.spend(&SpendQuery::default()).unwrap();
     assert_eq!(sums[0].requests, 5_000);
     assert_eq!(reader.audit(&mut |_| {}).unwrap().findings, []);
+}
+
+/// Hours with three calls each, the latest of the hour the dearest; all of one trace.
+fn twelve_hours(ledger: &Ledger) {
+    let entries = (0..36).map(|n| {
+        let ms = n / 3 * HOUR_MS + n % 3;
+        call(&n.to_string(), "t", "s", ms, n % 3 + 1)
+    });
+    append(ledger, entries.collect());
+}
+
+#[test]
+fn an_impatient_question_is_answered_of_the_latest_calls_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    twelve_hours(&ledger);
+    tell(&ledger, Subject::Event("35".into()), "accepted");
+    tell(&ledger, Subject::Event("3".into()), "accepted");
+    let reader = ledger.reader();
+    let impatient = Patience::of(Duration::ZERO);
+    let latest = Some(LookedAt {
+        hours: 1,
+        of_hours: 12,
+        from: Some(at(11 * HOUR_MS)),
+    });
+
+    let query = units(Unit::Trace, UnitSort::Cost);
+    let looked = reader.units_within(&query, impatient).unwrap();
+    assert_eq!(looked.at, latest);
+    let unit = &looked.answer.items[0];
+    assert_eq!((unit.requests, unit.cost), (3, pico(6)));
+    let looked = reader.units_within(&query, Patience::ENDLESS).unwrap();
+    assert_eq!(looked.at, None);
+    assert_eq!(looked.answer.items[0].requests, 36);
+
+    let query = OutcomesQuery::default();
+    let looked = reader.outcomes_within(&query, impatient).unwrap();
+    assert_eq!(looked.at, latest);
+    let rows = |rows: Vec<_>| -> Vec<_> {
+        let rows = rows.into_iter();
+        let told = rows.map(|row: tollmesh_aggregator::ledger::query::OutcomeRow| {
+            (row.label, row.outcomes, row.requests, row.cost, row.spend)
+        });
+        told.collect()
+    };
+    let accepted = Some("accepted".to_owned());
+    let expected = [
+        (accepted.clone(), 1, 1, pico(3), pico(6)),
+        (None, 0, 2, pico(3), pico(6)),
+    ];
+    assert_eq!(rows(looked.answer), expected);
+    let expected = [
+        (accepted, 2, 2, pico(4), pico(72)),
+        (None, 0, 34, pico(68), pico(72)),
+    ];
+    assert_eq!(rows(reader.outcomes(&query).unwrap()), expected);
+
+    let query = SpendQuery {
+        by: vec![Dimension::parse("status")],
+        ..SpendQuery::default()
+    };
+    let looked = reader.spend_within(&query, impatient).unwrap();
+    assert_eq!((looked.at, looked.answer[0].requests), (latest, 3));
+    // What sums know is looked up as quickly as ever.
+    let looked = reader.spend_within(&SpendQuery::default(), impatient);
+    let looked = looked.unwrap();
+    assert_eq!((looked.at, looked.answer[0].requests), (None, 36));
+}
+
+#[test]
+fn an_impatient_list_of_calls_leads_on_to_all_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    twelve_hours(&ledger);
+    let reader = ledger.reader();
+    let impatient = Patience::of(Duration::ZERO);
+    let mut query = RequestsQuery {
+        limit: 5,
+        ..RequestsQuery::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let looked = reader.requests_within(&query, impatient).unwrap();
+        let ids = looked
+            .answer
+            .items
+            .into_iter()
+            .map(|row| row.event.event_id);
+        seen.extend(ids);
+        assert!(seen.len() <= 36, "some come twice");
+        query.cursor = match looked.answer.next_cursor {
+            Some(cursor) => Some(cursor),
+            None => break,
+        };
+    }
+    let all: Vec<String> = (0..36).rev().map(|n| n.to_string()).collect();
+    assert_eq!(seen, all);
+
+    // The dearest are found at once: no other hour has any that is dearer.
+    let query = RequestsQuery {
+        sort: Sort::Cost,
+        limit: 1,
+        ..RequestsQuery::default()
+    };
+    let looked = reader.requests_within(&query, impatient).unwrap();
+    assert_eq!(looked.answer.items[0].event.event_id, "35");
+    let query = RequestsQuery { limit: 12, ..query };
+    let looked = reader.requests_within(&query, impatient).unwrap();
+    let at = looked.at.unwrap();
+    assert_eq!((at.hours, at.of_hours, at.from), (1, 12, None));
+}
+
+/// A call whose amounts are often those of others.
+fn any_call() -> impl Strategy<Value = Entry> {
+    let what = (0..8_i64, 0..50_i64, 0..3_usize, 0..3_usize);
+    let amounts = (prop::option::of(0..4_i64), 0..4_u64, 0..4_u64, 0..3_u8);
+    (what, amounts, any::<bool>()).prop_map(|((hour, ms, team, trace), amounts, is_late)| {
+        let (pico, duration_ms, tokens, source) = amounts;
+        let mut entry = call("", ["", "t", "u"][trace], "s", hour * HOUR_MS + ms, 0);
+        let event = &mut entry.event;
+        event.kind = match is_late {
+            true => tollmesh_wire::event::Kind::LateUsage,
+            false => tollmesh_wire::event::Kind::Call,
+        };
+        event.event_id = format!("{hour}-{ms}-{is_late}");
+        event.response_id = Some(format!("response-{}", ms % 9));
+        event.usage_source = ["reported", "estimated", "absent"][usize::from(source)].into();
+        event.duration_ms = duration_ms * 100;
+        event.usage = Usage::new().with(Bucket::Output, tokens);
+        event.tags.insert("team".into(), format!("team-{team}"));
+        event.finish_reason = (ms % 2 == 0).then(|| "stop".to_owned());
+        event.fingerprint = (ms % 3 == 0).then(|| format!("body-{}", ms % 2));
+        event.attempts = 1 + u32::try_from(ms % 2).unwrap();
+        entry.cost = match pico {
+            Some(pico) => CostRecord {
+                total: Some(PicoUsd::from_pico(pico)),
+                ..CostRecord::free(Arc::from("digest"))
+            },
+            None => CostRecord::unpriced(Arc::from("digest"), "no_row"),
+        };
+        entry
+    })
+}
+
+/// All rows, the latest first.
+fn all_rows(ledger: &Ledger) -> Vec<RequestRow> {
+    let page = ledger.reader().requests(&RequestsQuery {
+        limit: 1_000,
+        ..RequestsQuery::default()
+    });
+    let rows = page.unwrap().items;
+    assert_eq!(rows.len() as u64, ledger.health().rows);
+    rows
+}
+
+/// What rows are ordered by.
+fn rank(row: &RequestRow, sort: Sort) -> (i64, i64) {
+    let key = match sort {
+        Sort::Time => row.event.time.as_unix_ms(),
+        Sort::Cost => row.cost.total.map_or(i64::MIN, PicoUsd::as_pico),
+        Sort::Duration => i64::try_from(row.event.duration_ms).unwrap(),
+        Sort::Tokens => {
+            let tokens = row.event.usage.get(Bucket::Output);
+            i64::try_from(tokens.unwrap_or(0)).unwrap()
+        }
+    };
+    (key, row.row)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_highest_calls_are_those_that_all_calls_give(
+        batches in prop::collection::vec(prop::collection::vec(any_call(), 1..20), 1..5),
+        repriced in prop::collection::vec(0..7_i64, 0..3),
+        from in prop::option::of(0..8 * HOUR_MS),
+        limit in 1..6_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path());
+        batches.into_iter().for_each(|batch| append(&ledger, batch));
+        for modulus in repriced {
+            let repricing = Repricing {
+                span: Span::default(),
+                filters: vec![],
+                last_row: i64::MAX,
+                pricer: Arc::new(move |event| CostRecord {
+                    total: Some(PicoUsd::from_pico(event.time.as_unix_ms() % (modulus + 1))),
+                    ..CostRecord::free(Arc::from("another"))
+                }),
+            };
+            block_on(ledger.reprice(&repricing, &mut |_| {})).unwrap();
+        }
+        let span = Span { from: from.map(at), to: None };
+        let in_span = |row: &&RequestRow| span.from.is_none_or(|from| row.event.time >= from);
+        let all = all_rows(&ledger);
+        let team = Filter::new("team", "team-1");
+        let stopped = Filter::new("finish_reason", "stop");
+        for filters in [vec![], vec![team.clone()], vec![stopped.clone()], vec![team, stopped]] {
+            let meets = |row: &&RequestRow| filters.iter().all(|filter| {
+                let has = match filter.dimension.name() {
+                    "team" => row.event.tags.get("team"),
+                    _ => row.event.finish_reason.as_ref(),
+                };
+                has == Some(&filter.value)
+            });
+            for sort in Sort::ALL {
+                let wanted = all.iter().filter(in_span).filter(meets);
+                let mut wanted: Vec<_> = wanted.map(|row| rank(row, sort)).collect();
+                wanted.sort_unstable_by(|a, b| b.cmp(a));
+                let mut query = RequestsQuery {
+                    span,
+                    filters: filters.clone(),
+                    sort,
+                    limit,
+                    cursor: None,
+                };
+                let mut found = Vec::new();
+                loop {
+                    let page = ledger.reader().requests(&query).unwrap();
+                    found.extend(page.items.iter().map(|row| rank(row, sort)));
+                    prop_assert!(found.len() <= wanted.len());
+                    query.cursor = page.next_cursor;
+                    if query.cursor.is_none() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(&found, &wanted, "{:?} of {:?}", sort, filters);
+            }
+        }
+        prop_assert_eq!(ledger.reader().audit(&mut |_| {}).unwrap().findings, vec![]);
+    }
+
+    #[test]
+    fn traces_are_the_sums_of_their_calls(
+        batches in prop::collection::vec(prop::collection::vec(any_call(), 1..20), 1..4),
+        from in prop::option::of(0..8 * HOUR_MS),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path());
+        batches.into_iter().for_each(|batch| append(&ledger, batch));
+        let span = Span { from: from.map(at), to: None };
+        let rows = all_rows(&ledger).into_iter();
+        let rows = rows.filter(|row| span.from.is_none_or(|from| row.event.time >= from));
+        let mut wanted: BTreeMap<String, Vec<RequestRow>> = BTreeMap::new();
+        for row in rows {
+            if let Some(trace) = row.event.trace_id.clone() {
+                wanted.entry(trace).or_default().push(row);
+            }
+        }
+        for sort in UnitSort::ALL {
+            let query = UnitsQuery { span, ..units(Unit::Trace, sort) };
+            let found = ledger.reader().units(&query).unwrap().items;
+            prop_assert_eq!(found.len(), wanted.len());
+            let key = |unit: &UnitRow| match sort {
+                UnitSort::Cost => unit.cost.as_pico(),
+                UnitSort::Requests => i128::from(unit.requests),
+                UnitSort::Tokens => unit.tokens.iter().sum::<u128>().cast_signed(),
+                UnitSort::Retries => i128::from(unit.retries + unit.repeated),
+                UnitSort::Span => i128::from(unit.last.as_unix_ms() - unit.first.as_unix_ms()),
+                UnitSort::Time => i128::from(unit.last.as_unix_ms()),
+            };
+            prop_assert!(found.is_sorted_by(|a, b| (key(a), &a.id) > (key(b), &b.id)));
+            for unit in found {
+                let calls = &wanted[&unit.id];
+                let sum = |of: fn(&RequestRow) -> i128| calls.iter().map(of).sum::<i128>();
+                let prints = calls.iter().filter_map(|row| row.event.fingerprint.clone());
+                let prints: Vec<String> = prints.collect();
+                let different: std::collections::BTreeSet<_> = prints.iter().collect();
+                let times = || calls.iter().map(|row| row.event.time);
+                prop_assert_eq!(unit.requests, calls.len() as u64);
+                prop_assert_eq!(unit.cost.as_pico(), sum(|row| {
+                    row.cost.total.map_or(0, |pico| pico.as_pico().into())
+                }));
+                prop_assert_eq!(unit.duration_ms.cast_signed(), sum(|row| {
+                    row.event.duration_ms.into()
+                }));
+                prop_assert_eq!(i128::from(unit.unpriced), sum(|row| {
+                    row.cost.total.is_none().into()
+                }));
+                prop_assert_eq!(i128::from(unit.retries), sum(|row| {
+                    (row.event.attempts - 1).into()
+                }));
+                prop_assert_eq!(unit.repeated as usize, prints.len() - different.len());
+                prop_assert_eq!(Some(unit.first), times().min());
+                prop_assert_eq!(Some(unit.last), times().max());
+            }
+        }
+    }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
 
+use crate::chunk::Buffer;
 use crate::shared::Shared;
 
 /// The number of a host call's refusal (`proxy_status_t`,
@@ -123,20 +124,51 @@ pub fn set_tick_period_ms(period: u32) -> Result<(), Refused> {
 
 /// The bytes of a buffer from its start, at most `size_max`.
 pub fn buffer(kind: BufferType, size_max: usize) -> Result<Vec<u8>, Refused> {
+    buffer_part(kind, 0, size_max)
+}
+
+fn buffer_part(kind: BufferType, from: usize, size_max: usize) -> Result<Vec<u8>, Refused> {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: the host writes a pointer and a size to live variables.
     let status =
-        unsafe { abi::proxy_get_buffer_bytes(kind as u32, 0, size_max, &mut data, &mut size) };
+        unsafe { abi::proxy_get_buffer_bytes(kind as u32, from, size_max, &mut data, &mut size) };
     done(status)?;
     // SAFETY: both come from this very call.
     Ok(unsafe { owned(data, size) })
 }
 
-/// Puts these bytes in the place of a buffer's whole content.
-pub fn replace_buffer(kind: BufferType, bytes: &[u8]) -> Result<(), Refused> {
-    let (data, size) = (bytes.as_ptr(), bytes.len());
-    // SAFETY: pointer and size are of one live slice.
-    done(unsafe { abi::proxy_set_buffer_bytes(kind as u32, 0, usize::MAX, data, size) })
+/// The buffer of a body, while its callback lasts.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyBuffer(pub BufferType);
+
+impl BodyBuffer {
+    /// Puts bytes in the place of `size` ones from `from` on. The host takes a place at the very
+    /// front, or any place behind the end (`Buffer::copyFrom` in Envoy's `contexts/common/wasm`).
+    fn set(self, from: usize, size: usize, bytes: &[u8]) -> Result<(), Refused> {
+        let (data, n_bytes) = (bytes.as_ptr(), bytes.len());
+        // SAFETY: pointer and size are of one live slice.
+        done(unsafe { abi::proxy_set_buffer_bytes(self.0 as u32, from, size, data, n_bytes) })
+    }
+}
+
+impl Buffer for BodyBuffer {
+    type Refused = Refused;
+
+    fn part(&self, from: usize, size_max: usize) -> Result<Vec<u8>, Refused> {
+        buffer_part(self.0, from, size_max)
+    }
+
+    fn replace(&self, bytes: &[u8]) -> Result<(), Refused> {
+        self.set(0, usize::MAX, bytes)
+    }
+
+    fn drop_front(&self, size: usize) -> Result<(), Refused> {
+        self.set(0, size, &[])
+    }
+
+    fn append(&self, bytes: &[u8]) -> Result<(), Refused> {
+        self.set(usize::MAX, 0, bytes)
+    }
 }
 
 /// A header map, serialised.

@@ -16,6 +16,7 @@
 )]
 
 pub mod calibration;
+pub mod chunk;
 pub mod config;
 pub mod counters;
 pub mod decisions;

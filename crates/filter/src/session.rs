@@ -225,8 +225,22 @@ impl Session {
     pub fn reads_bodies(&self) -> bool {
         match &self.phase {
             Phase::Requesting(_) | Phase::Answering(_) | Phase::Talking(_) => true,
-            Phase::Relaying(relay) => relay.cutter.is_some() || relay.call.body.may_change(),
+            Phase::Relaying(_) => self.may_edit_bodies(),
             Phase::Fresh | Phase::Unmetered | Phase::Denied(_) | Phase::Closed => false,
+        }
+    }
+
+    /// Whether a step may have something sent in a chunk's place.
+    pub fn may_edit_bodies(&self) -> bool {
+        match &self.phase {
+            Phase::Requesting(call) => call.body.may_change(),
+            Phase::Answering(answer) => answer.cutter.is_some() || answer.call.body.may_change(),
+            Phase::Relaying(relay) => relay.cutter.is_some() || relay.call.body.may_change(),
+            Phase::Talking(_)
+            | Phase::Fresh
+            | Phase::Unmetered
+            | Phase::Denied(_)
+            | Phase::Closed => false,
         }
     }
 

@@ -6,10 +6,11 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 use tollmesh_wire::Timestamp;
 
+use crate::chunk::Chunk;
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
-use crate::host;
+use crate::host::{self, BodyBuffer};
 use crate::session::{Bound, Denial, Effects, Ending, Input, Session};
 use crate::worker::{CallAnswer, StreamClock, Worker};
 
@@ -88,28 +89,34 @@ impl Stream {
         self.worker.post("/v1/reservations", question, timeout_ms)
     }
 
+    /// Shows the session a chunk, slice by slice; the last slice has the body's end, if it has come.
     fn body(
         &mut self,
         buffer: BufferType,
         size: usize,
-        input: impl for<'a> FnOnce(&'a [u8]) -> Input<'a>,
+        ends: bool,
+        input: impl for<'a> Fn(&'a [u8], bool) -> Input<'a>,
     ) -> Action {
         if !self.session().reads_bodies() {
             return Action::Continue;
         }
-        let chunk = match size {
-            0 => Ok(Vec::new()),
-            _ => host::buffer(buffer, size),
-        };
-        let Ok(chunk) = chunk else {
-            self.worker.counters.count(Counter::Faults);
-            return Action::Continue;
-        };
-        let effects = self.step(input(&chunk));
-        if let Some(body) = &effects.body {
-            self.worker.check(host::replace_buffer(buffer, body));
+        let mut chunk = Chunk::new(BodyBuffer(buffer), size, self.session().may_edit_bodies());
+        let mut action = Action::Continue;
+        loop {
+            let Ok(slice) = chunk.take() else {
+                self.worker.counters.count(Counter::Faults);
+                return action;
+            };
+            let effects = self.step(input(&slice, ends && chunk.is_read()));
+            let passed = chunk.pass(&slice, effects.body.as_deref());
+            self.worker.check(passed);
+            if self.pass(effects) == Action::Pause {
+                action = Action::Pause;
+            }
+            if chunk.is_read() {
+                return action;
+            }
         }
-        self.pass(effects)
     }
 
     /// What becomes of a request of which everything was seen, or of which nothing may pass.
@@ -205,7 +212,10 @@ impl HttpContext for Stream {
             return action;
         }
         let buffer = BufferType::HttpRequestBody;
-        self.body(buffer, size, |chunk| Input::RequestBody { chunk, ends })
+        self.body(buffer, size, ends, |chunk, ends| Input::RequestBody {
+            chunk,
+            ends,
+        })
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -239,7 +249,10 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
         let buffer = BufferType::HttpResponseBody;
-        self.body(buffer, size, |chunk| Input::ResponseBody { chunk, ends })
+        self.body(buffer, size, ends, |chunk, ends| Input::ResponseBody {
+            chunk,
+            ends,
+        })
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {

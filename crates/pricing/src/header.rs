@@ -29,6 +29,8 @@ pub(crate) struct Header {
     pub(crate) not_inherited: Vec<Glob>,
     /// Whether the model asked for is charged, and not the one that the response names.
     pub(crate) bills_requested: bool,
+    /// What may stand behind a model's name without changing its price.
+    pub(crate) suffixes: Vec<String>,
     /// Names that stand for a choice among models, of which the one that served is charged.
     pub(crate) routers: Vec<Glob>,
     pub(crate) tiers: Tiers,
@@ -98,6 +100,7 @@ pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Header {
         bills_requested: read_bill_by(fields, report),
         tier_facts: fields.texts("tier_facts", report),
         prefixes: globs(fields.texts("prefixes", report)),
+        suffixes: lower(fields.texts("suffixes", report)),
         routers: globs(fields.texts("routers", report)),
         ..Header::default()
     };

@@ -1,6 +1,7 @@
 //! Model names to models: exact names, dated snapshots, globs, in this order.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::condition::lower;
 
@@ -106,6 +107,18 @@ impl Glob {
             }
         }
         fits.first() == Some(&true)
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.parts.iter().map(|part| match part {
+            Part::Is(own) => *own,
+            Part::AnyOne => b'?',
+            Part::Digit => b'#',
+            Part::Any => b'*',
+        });
+        f.write_str(&String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()))
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Provider {
     /// Units that some model of the provider is charged for.
     pub(crate) charged_units: Vec<Unit>,
     prefixes: Vec<Glob>,
+    suffixes: Vec<String>,
     routers: Vec<Glob>,
     /// The last file first; inherited models come last.
     layers: Vec<Layer>,
@@ -85,6 +86,7 @@ pub(crate) fn assemble(
         tier_facts: Vec::new(),
         charged_units: Vec::new(),
         prefixes: Vec::new(),
+        suffixes: Vec::new(),
         routers: Vec::new(),
         layers: Vec::new(),
         n_own: own.len(),
@@ -94,6 +96,7 @@ pub(crate) fn assemble(
         provider.tiers.extend(&file.header.tiers);
         provider.tier_facts.extend(file.header.tier_facts.clone());
         provider.prefixes.extend(file.header.prefixes.clone());
+        provider.suffixes.extend(file.header.suffixes.clone());
         provider.routers.extend(file.header.routers.clone());
     }
     let parents = parents(own, all, &mut problems);
@@ -129,7 +132,14 @@ impl Provider {
             let mut layers = self.layers.iter().enumerate();
             layers.find_map(|(n, layer)| Some((n, layer.names.find(name)?)))
         };
-        find(name).or_else(|| find(self.without_prefix(name)?))
+        find(name)
+            .or_else(|| find(self.without_prefix(name)?))
+            .or_else(|| find(self.without_suffix(&name.to_lowercase())?))
+    }
+
+    fn without_suffix<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let mut suffixes = self.suffixes.iter();
+        suffixes.find_map(|suffix| name.strip_suffix(suffix.as_str()))
     }
 
     fn without_prefix<'n>(&self, name: &'n str) -> Option<&'n str> {
@@ -175,15 +185,16 @@ impl Provider {
         let entries = || self.layers.iter().flat_map(|l| &l.entries);
         let mut problems = Vec::new();
         for file in own {
-            for modifier in &file.modifiers {
-                if !entries().any(|e| fits(&modifier.models, &e.model.id)) {
-                    problems.push(idle(file, format!("modifier {}", modifier.id)));
-                }
-            }
-            for fee in &file.fees {
-                if !entries().any(|e| fits(&fee.models, &e.model.id)) {
-                    problems.push(idle(file, format!("fee {}", fee.id)));
-                }
+            let modifiers = file.modifiers.iter();
+            let modifiers = modifiers.map(|m| (format!("modifier {}", m.id), &m.models));
+            let fees = file.fees.iter();
+            let fees = fees.map(|f| (format!("fee {}", f.id), &f.models));
+            for (place, models) in modifiers.chain(fees) {
+                let is_idle = |glob: &&Glob| {
+                    !entries().any(|e| fits(std::slice::from_ref(*glob), &e.model.id))
+                };
+                let idle_ones = models.iter().filter(is_idle);
+                problems.extend(idle_ones.map(|glob| idle(file, &place, glob)));
             }
         }
         if let Some(file) = own.last() {
@@ -349,11 +360,11 @@ fn charged_units(provider: &Provider, extras: &Extras) -> Vec<Unit> {
     units
 }
 
-fn idle(file: &PriceFile, place: String) -> Problem {
+fn idle(file: &PriceFile, place: &str, glob: &Glob) -> Problem {
     Problem {
         file: file.name.clone(),
-        place,
-        what: "`models` fits no model of this provider; correct or remove it".to_owned(),
+        place: place.to_owned(),
+        what: format!("`models`: \"{glob}\" fits the id of no model here; correct or remove it"),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Names as calls carry them, and the models that the shipped tables take them for.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use tollmesh_pricing::Book;
+use tollmesh_pricing::{Book, Call};
+use tollmesh_usage::{Bucket, Usage};
 
 static BOOK: LazyLock<Book> = LazyLock::new(|| Book::load(Book::shipped()).unwrap());
 
@@ -41,6 +43,9 @@ bedrock   | arn:aws:bedrock:us-east-1:1:default-prompt-router/anthropic.claude:1
 azure     | prod-chat                                           | -
 openrouter | some/model:free                                    | *:free
 openrouter | anthropic/claude-4-opus-20250522                   | anthropic/claude-opus-4
+openrouter | meta-llama/llama-3.3-70b-instruct:Nitro            | meta-llama/llama-3.3-70b-instruct
+openrouter | openai/gpt-4o:floor                                | openai/gpt-4o
+openrouter | made-up/model:floor                                | -
 openrouter | openai/gpt-4o:online                               | -
 fireworks | accounts/fireworks/models/gpt-oss-120b              | gpt-oss-120b
 fireworks | accounts/acme/models/gpt-oss-120b                   | -
@@ -71,6 +76,40 @@ fn names_mean_the_models_that_are_certain() {
         };
         let found = BOOK.model(provider, name).map(|m| m.id.as_str());
         assert_eq!(found.unwrap_or("-"), id, "{provider} {name}");
+    }
+}
+
+#[test]
+fn words_for_tiers_are_the_providers() {
+    let usage = Usage::new().with(Bucket::Input, 1_000_000);
+    let price = |provider, model, tier| {
+        let priced = BOOK.price(&Call {
+            provider,
+            model: Some(model),
+            model_requested: None,
+            unix_ms: 1_795_305_600_000,
+            service_tier: Some(tier),
+            usage: &usage,
+            context: &BTreeMap::new(),
+        });
+        let usd = priced.usd.map(|usd| usd.to_string());
+        usd.unwrap_or_else(|| priced.unpriced_because.unwrap_or_default().to_owned())
+    };
+    for (provider, model, tier, want) in [
+        ("groq", "openai/gpt-oss-120b", "on_demand", "0.15"),
+        ("groq", "openai/gpt-oss-120b", "flex", "0.15"),
+        ("groq", "openai/gpt-oss-120b", "performance", "no_row"),
+        ("openai", "gpt-5", "fast", "2.5"),
+        ("openai", "gpt-5", "scale", "no_row"),
+        ("vertex", "gemini-2.5-flash", "on_demand_flex", "0.15"),
+        (
+            "vertex",
+            "gemini-2.5-flash",
+            "PROVISIONED_THROUGHPUT",
+            "unknown_tier",
+        ),
+    ] {
+        assert_eq!(price(provider, model, tier), want, "{provider} {tier}");
     }
 }
 

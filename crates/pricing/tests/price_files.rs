@@ -182,13 +182,13 @@ fn unknown_keys_are_refused_everywhere() {
     let body = model(r#"{ input = "1", cache_wirte = "1", S }"#)
         + "colour = \"red\"\n[[fee]]\nid = \"f\"\nunit = \"moons\"\neach = \"1\"\nsrc = \"list\"\n\
            checked = 2026-11-09\n[[modifier]]\nid = \"x\"\nwhen = { zone = \"eu\" }\n\
-           models = [\"z*\"]\ntimes = \"1.1\"\nsrc = \"list\"\nchecked = 2026-11-09\n";
+           models = [\"M\", \"z*\"]\ntimes = \"1.1\"\nsrc = \"list\"\nchecked = 2026-11-09\n";
     let found = problems(&body);
     let begins = [
         "acme.toml: model m row 1: unknown key `cache_wirte`; known are ",
         "acme.toml: model m: unknown key `colour`; known are ",
         "acme.toml: fee f: unknown unit \"moons\"; known are ",
-        "acme.toml: modifier x: `models` fits no model of this provider; correct or remove it",
+        "acme.toml: modifier x: `models`: \"z*\" fits the id of no model here; correct or remove it",
     ];
     assert_eq!(found.len(), begins.len(), "{found:#?}");
     for (found, begin) in found.iter().zip(begins) {

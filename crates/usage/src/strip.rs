@@ -97,7 +97,7 @@ impl EventCutter {
         plain: Range<usize>,
         end_of_stream: bool,
     ) -> Option<Vec<u8>> {
-        let mut relay = Relay::new(chunk);
+        let mut relay = Relay::new(chunk, self.held.len());
         let mut at = 0;
         while let Some(&byte) = chunk.get(at) {
             if mem::take(&mut self.is_after_cr) && byte == b'\n' {

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use crate::steps::shown;
 use crate::workshop::{Workshop, remove_folder};
 
 /// The release that is built from the registry, with the dependencies that it was published with.
@@ -20,7 +21,7 @@ const RULES: &str = ".cargo/deny.toml";
 /// What needs nothing but the crates themselves.
 const CHECKS: [&str; 3] = ["licenses", "bans", "sources"];
 
-/// It is built to be run once: what its own release profile asks for takes several times as long.
+/// Its own release profile asks for fat LTO, which nobody has to wait for whose checks take seconds.
 const QUICK_BUILD: [(&str, &str); 3] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
@@ -32,7 +33,7 @@ pub fn run(workshop: &Workshop) -> Result<ExitCode> {
     let program = found(workshop)?;
     let mut is_good = judged(workshop, &program, &CHECKS)?;
     match fetched_advisories(workshop, &program)? {
-        Ok(()) => is_good &= judged(workshop, &program, &["--disable-fetch", "advisories"])?,
+        Ok(()) => is_good &= judged(workshop, &program, &["advisories"])?,
         Err(why) => workshop
             .steps
             .warn(&format!("advisories were not looked at: {why}")),
@@ -55,27 +56,28 @@ fn fetched_advisories(workshop: &Workshop, program: &Path) -> Result<Result<(), 
     workshop.steps.note("fetching the advisories of RustSec");
     let mut command = command(workshop, program, "fetch");
     let output = workshop.steps.ask(command.arg("db"))?;
-    Ok(match output.status.success() {
-        true => Ok(()),
-        false => Err(reason_in(&String::from_utf8_lossy(&output.stderr))),
-    })
+    if output.status.success() {
+        return Ok(Ok(()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = out_of_reach(&said);
+    let why = why.with_context(|| format!("`{}`: {}", shown(&command), said.trim()))?;
+    Ok(Err(why))
 }
 
-/// The first thing that a program complained of.
-fn reason_in(said: &str) -> String {
-    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
-    let first = lines.next().unwrap_or("cargo-deny does not say why");
-    let words = first
-        .split_once("[ERROR] ")
-        .map_or(first, |(_, words)| words);
-    words.trim().to_owned()
+/// Why a database could not be fetched, if that is what a program complains of; git's own word comes
+/// last.
+fn out_of_reach(said: &str) -> Option<String> {
+    let (_, why) = said.split_once("failed to fetch")?;
+    let last = why.lines().rfind(|line| !line.trim().is_empty())?;
+    Some(last.trim().to_owned())
 }
 
 fn command(workshop: &Workshop, program: &Path, subcommand: &str) -> Command {
     let mut command = Command::new(program);
     command
         .current_dir(&workshop.root)
-        .args(["--locked", subcommand, "--config", RULES]);
+        .args(["--locked", "--config", RULES, subcommand]);
     command
 }
 
@@ -100,7 +102,7 @@ fn install(workshop: &Workshop, home: &Path) -> Result<()> {
     let mut cargo = workshop.cargo_into(&part.join("build"), "install", &args);
     let ready = part.join("ready");
     cargo.arg(&ready).envs(QUICK_BUILD);
-    let what = format!("building cargo-deny {RELEASE}, which takes minutes");
+    let what = format!("building cargo-deny {RELEASE}, once: two minutes and more");
     workshop.steps.run(&what, &mut cargo)?;
     fs::rename(&ready, home).with_context(|| format!("put cargo-deny into {}", home.display()))?;
     remove_folder(&part)
@@ -111,17 +113,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_what_was_complained_of_first() {
+    fn only_a_database_out_of_reach_is_gone_without() {
         let cases = [
             (
-                "\n2026-11-22 10:00:00 [ERROR] failed to fetch\n  because",
-                "failed to fetch",
+                "10:00:00 [ERROR] failed to fetch database: with cli: failed to clone: []\n\
+                 Cloning into 'x'...\nfatal: Could not resolve host: github.com\n\n",
+                Some("fatal: Could not resolve host: github.com"),
             ),
-            ("error: no config\n", "error: no config"),
-            ("", "cargo-deny does not say why"),
+            ("error: unexpected argument '--config' found\n", None),
+            ("", None),
         ];
-        for (said, reason) in cases {
-            assert_eq!(reason_in(said), reason);
+        for (said, why) in cases {
+            assert_eq!(out_of_reach(said).as_deref(), why, "{said}");
         }
     }
 }

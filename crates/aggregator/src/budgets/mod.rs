@@ -37,6 +37,8 @@ use tollmesh_wire::DecisionTable;
 
 use crate::alerts::Alerts;
 use crate::clock;
+use crate::config::budgets::Limits;
+use crate::last_good::LastGood;
 use crate::ledger::budgets::{Adopted, Past};
 use crate::ledger::query::{Span as Period, SpendQuery};
 use crate::ledger::{AppendError, Ledger};
@@ -92,10 +94,30 @@ impl Budgets {
         prices: Arc<Prices>,
         metrics: Arc<Metrics>,
     ) -> Result<(Budgets, Vec<Policy>), crate::config::Problems> {
+        let file = file.map(watch::File::read).transpose()?;
+        Ok(Budgets::of(file, prices, metrics))
+    }
+
+    /// The same for a process that meters: where the file is bad, the budgets that were good last
+    /// are to be put in force, or else none. Calls would go unmetered until somebody repairs it.
+    pub fn start(
+        file: Option<PathBuf>,
+        prices: Arc<Prices>,
+        metrics: Arc<Metrics>,
+        kept: LastGood,
+    ) -> (Budgets, Vec<Policy>) {
+        let file = file.map(|path| watch::File::start(path, kept));
+        Budgets::of(file, prices, metrics)
+    }
+
+    fn of(
+        file: Option<(watch::File, Limits)>,
+        prices: Arc<Prices>,
+        metrics: Arc<Metrics>,
+    ) -> (Budgets, Vec<Policy>) {
         let guards = Guards::new(Arc::clone(&metrics));
         let (file, policies) = match file {
-            Some(path) => {
-                let (file, limits) = watch::File::read(path)?;
+            Some((file, limits)) => {
                 guards.adopt(limits.guards);
                 (Some(file), limits.policies)
             }
@@ -120,7 +142,7 @@ impl Budgets {
             adopting: tokio::sync::Mutex::default(),
             file,
         };
-        Ok((Budgets(Arc::new(shared)), policies))
+        (Budgets(Arc::new(shared)), policies)
     }
 
     /// Every key that a budget in force asks for, in no order.

@@ -11,6 +11,7 @@ use super::Budgets;
 use crate::alerts::Receivers;
 use crate::config::budgets::{self, Limits};
 use crate::config::{Problem, Problems, notified};
+use crate::last_good::LastGood;
 
 /// How often the file is looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -24,6 +25,8 @@ pub struct File {
     seen: Mutex<Seen>,
     /// Who can be notified; unset, nobody looks.
     receivers: OnceLock<Receivers>,
+    /// Where a good text is kept for the next start, if that is wanted.
+    kept: Option<LastGood>,
 }
 
 #[derive(Default)]
@@ -60,8 +63,45 @@ impl File {
             path,
             seen,
             receivers: OnceLock::new(),
+            kept: None,
         };
         Ok((file, limits))
+    }
+
+    /// The same for a start that must not fail: what was good last counts in a bad one's place.
+    pub fn start(path: PathBuf, kept: LastGood) -> (File, Limits) {
+        let name = path.display().to_string();
+        let (mut file, limits) = File::read(path.clone()).unwrap_or_else(|problems| {
+            let good = kept.read::<String>();
+            let good = good.and_then(|text| budgets::parse_all(&name, &text).ok());
+            let whose = match &good {
+                Some(_) => "those that were good last are put in force",
+                None => "NO BUDGET IS IN FORCE",
+            };
+            let why = problems.to_string();
+            tracing::error!(error = why, "budgets refused; {whose}");
+            let seen = Mutex::new(Seen {
+                text: None,
+                broken: Some(why),
+            });
+            let file = File {
+                path,
+                seen,
+                receivers: OnceLock::new(),
+                kept: None,
+            };
+            (file, good.unwrap_or_default())
+        });
+        file.kept = Some(kept);
+        (file, limits)
+    }
+
+    /// Keeps the text in force for the next start; [`File::start`] says where.
+    fn keep(&self) {
+        let seen = self.seen();
+        if let (Some(kept), Some(text), None) = (&self.kept, &seen.text, &seen.broken) {
+            kept.keep(text);
+        }
     }
 
     /// Why the newest file is not in force.
@@ -160,6 +200,7 @@ impl Budgets {
     /// returns where there is a file.
     pub async fn watch(self) {
         let Some(file) = &self.0.file else { return };
+        file.keep();
         let changed = Arc::new(Notify::new());
         let _watcher = file.watcher(&changed);
         loop {
@@ -176,7 +217,10 @@ impl Budgets {
                     let (n_budgets, n_guards) = (limits.policies.len(), limits.guards.len());
                     self.0.guards.adopt(limits.guards);
                     match self.adopt(limits.policies).await {
-                        Ok(()) => tracing::info!(n_budgets, n_guards, "budgets loaded"),
+                        Ok(()) => {
+                            file.keep();
+                            tracing::info!(n_budgets, n_guards, "budgets loaded");
+                        }
                         Err(error) => {
                             file.forget();
                             tracing::error!(%error, "budgets cannot be put in force yet");

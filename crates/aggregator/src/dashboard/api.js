@@ -34,9 +34,10 @@ export async function ask(asked, signal) {
   return response.json();
 }
 
-/** The answer as CSV. */
-export async function askCsv(asked) {
-  const response = await fetched(asked, "text/csv");
+/** The answer as CSV, which is of everything, however long that takes. */
+export async function askCsv({ path, parameters }) {
+  const patient = parameters.filter(([name]) => name !== "within");
+  const response = await fetched({ path, parameters: patient }, "text/csv");
   await checked(response);
   return response.blob();
 }

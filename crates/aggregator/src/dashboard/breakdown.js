@@ -16,8 +16,8 @@ export function breakdown(id, title, dimension) {
     id,
     title,
     choices: id === "by-tag" ? tagField : undefined,
-    questions: ({ view, filters, spanPairs }) => [
-      question("/api/v1/spend", [["by", dimension(view)], ...spanPairs, ...filters]),
+    questions: ({ view, filters, spanPairs, within }) => [
+      question("/api/v1/spend", [["by", dimension(view)], ...spanPairs, ...filters, ["within", within]]),
     ],
     draw: ([answer], context) => {
       const by = dimension(context.view);

@@ -1,7 +1,7 @@
 // Outliers: the highest-cost requests, sessions and traces, page by page.
 
 import { ask, question } from "./api.js";
-import { LISTS, narrowed } from "./address.js";
+import { iso, LISTS, narrowed } from "./address.js";
 import { showDetail } from "./detail.js";
 import { element } from "./element.js";
 import { compact, count, pico, usd } from "./exact.js";
@@ -31,9 +31,10 @@ export const calls = panel({
   },
 });
 
-function listed({ view, filters, spanPairs }, cursor) {
+function listed({ view, filters, spanPairs, within }, cursor) {
   const tag = view.list === "sessions" ? view.session : null;
-  const pairs = [["sort", sortOf(view)], ["limit", PAGE_ROWS], ["tag", tag], ["cursor", cursor]];
+  const order = [["sort", sortOf(view)], ["limit", PAGE_ROWS], ["tag", tag]];
+  const pairs = [...order, ["cursor", cursor], ["within", within]];
   return question(`/api/v1/${view.list}`, [...pairs, ...spanPairs, ...filters]);
 }
 
@@ -118,7 +119,9 @@ function ofUnits(context) {
   const isTrace = context.view.list === "traces";
   const name = isTrace ? "trace_id" : context.view.session;
   const id = (item) => (isTrace ? item.trace_id : item.session);
-  const requests = (item) => narrowed({ ...context.view, list: "requests" }, name, id(item));
+  // A trace's calls are found by their time, which is known: no index leads to them.
+  const during = (item) => ({ from: item.first, to: iso(Date.parse(item.last) + 1) });
+  const requests = (item) => narrowed({ ...context.view, ...during(item), list: "requests" }, name, id(item));
   return [
     { name: isTrace ? "Trace" : "Session", cell: (item) => context.link(requests(item), id(item), { class: "id" }, "calls") },
     { name: "Cost", number: true, cell: (item) => cost(item.cost_usd) },

@@ -14,8 +14,8 @@ export const outcomes = panel({
   title: "Cost per outcome",
   late: true,
   note: "Of one outcome by itself, and of all that was spent in the feature for it, failed tries included.",
-  questions: ({ filters, spanPairs }) => [
-    question("/api/v1/outcomes", [["by", "feature"], ...spanPairs, ...filters]),
+  questions: ({ filters, spanPairs, within }) => [
+    question("/api/v1/outcomes", [["by", "feature"], ...spanPairs, ...filters, ["within", within]]),
   ],
   draw: ([answer], context) => {
     const told = answer.items.filter((item) => item.outcomes > 0);

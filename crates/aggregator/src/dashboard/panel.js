@@ -2,12 +2,17 @@
 
 import { ask, askCsv, Refused } from "./api.js";
 import { element } from "./element.js";
+import { count } from "./exact.js";
+
+/** How long rows are looked at, where only they can answer; whoever has more time says so. */
+const WITHIN = "800ms";
 
 /**
  * Makes a panel. `choices(context)` are controls of its own, which stay whatever is answered;
  * `questions(context)` names what to ask; `draw(answers, context)` makes its content of the answers,
  * or null where there is nothing to show and the panel is to be hidden. A `late` panel asks when it
- * is about to be seen: its question reads every call of the span.
+ * is about to be seen: its question reads many calls of the span. `context.within` is for questions
+ * that rows answer: what was not looked at in that time is told, and can be asked for.
  */
 export function panel({ id, title, note, wide, late, choices, questions, draw }) {
   const heading = element("h2", { id: `${id}-title`, tabindex: "-1" }, title);
@@ -43,7 +48,8 @@ export function panel({ id, title, note, wide, late, choices, questions, draw })
     whenNear(node, context.signal, () => loadNow(context).catch(() => {}));
   }
 
-  async function loadNow(context) {
+  async function loadNow(seen, within = WITHIN) {
+    const context = { ...seen, within };
     asked = questions(context);
     tools.replaceChildren(choices?.(context) ?? "");
     node.setAttribute("aria-busy", "true");
@@ -53,7 +59,8 @@ export function panel({ id, title, note, wide, late, choices, questions, draw })
       node.hidden = drawn === null;
       body.replaceChildren(drawn ?? "");
       performance.mark(`drawn ${id}`);
-      status.textContent = "";
+      const cut = answers.find((answer) => answer?.looked_at);
+      status.replaceChildren(cut ? lookedAt(cut.looked_at, () => loadNow(seen, null).catch(() => {})) : "");
     } catch (error) {
       if (error.name === "AbortError") return;
       if (error instanceof Refused && error.status === 401) throw error;
@@ -88,6 +95,14 @@ function whenNear(node, signal, then) {
   );
   observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect());
+}
+
+/** Says of which hours an answer is, and has all of them looked at on request. */
+function lookedAt({ hours, of_hours, from }, lookAtAll) {
+  const which = from ? `calls since ${from.slice(0, 16).replace("T", " ")}` : "the hours with the highest calls";
+  const words = `Of ${which}: ${count(hours)} of ${count(of_hours)} hours were looked at. `;
+  const all = element("button", { type: "button", class: "link", click: lookAtAll }, "Look at all");
+  return element("span", { class: "looked-at" }, words, all);
 }
 
 /** Says that there is nothing. */

@@ -12,8 +12,8 @@ export const tokens = panel({
   title: "Tokens by bucket",
   note: "Every token is in one bucket. The hit rate is the share of the input that was read from a cache.",
   wide: true,
-  questions: ({ span, filters, spanPairs }) => [
-    question("/api/v1/spend", [["interval", span.interval], ...spanPairs, ...filters]),
+  questions: ({ span, filters, spanPairs, within }) => [
+    question("/api/v1/spend", [["interval", span.interval], ...spanPairs, ...filters, ["within", within]]),
   ],
   draw: ([answer]) => {
     const sums = new Map();

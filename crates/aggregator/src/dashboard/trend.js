@@ -19,8 +19,8 @@ export const trend = panel({
   title: "Spend over time",
   wide: true,
   choices,
-  questions: ({ view, span, filters, spanPairs }) => [
-    question("/api/v1/spend", [["by", view.by], ["interval", span.interval], ...spanPairs, ...filters]),
+  questions: ({ view, span, filters, spanPairs, within }) => [
+    question("/api/v1/spend", [["by", view.by], ["interval", span.interval], ...spanPairs, ...filters, ["within", within]]),
   ],
   draw: ([answer], context) => {
     const { items } = answer;

@@ -122,7 +122,7 @@ impl Keeper {
         if cut.calls_bytes > cut.calls_bytes_min {
             return self.delete_oldest(cut).await;
         }
-        for sums in [Sums::Pods, Sums::Days] {
+        for sums in [Sums::TagsAndPods, Sums::Pods, Sums::Days] {
             if self.ledger.thin(sums).await? > 0 {
                 cut.is_to_be_swept = true;
                 return Ok(true);

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::Operator;
 use crate::clock;
 use crate::ledger::QueryError;
-use crate::ledger::query::{CoverageQuery, Reader, UnitsQuery};
+use crate::ledger::query::{CoverageQuery, Looked, Patience, Reader, UnitsQuery};
 use crate::pricelist::{self, Wanted};
 use crate::problem::Problem;
 use crate::question::{BadQuestion, Parts};
@@ -19,24 +19,25 @@ use crate::rows::{self, Rows};
 /// The parameters of a URL; a name may come several times.
 pub type Pairs = Query<Vec<(String, String)>>;
 
-/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v`, or with
-/// `compare=previous` or `compare=FROM/TO` in place of the interval
+/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v&within=900ms`, or with
+/// `compare=previous` or `compare=FROM/TO` in place of interval and patience
 pub async fn spend(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let allowed = &["by", "interval", "from", "to", "where", "compare"];
+    let allowed = &["by", "interval", "from", "to", "where", "compare", "within"];
     let parts = Parts::from_pairs(pairs, allowed).map_err(bad_question)?;
     if parts.compare.is_some() {
         return compare(&operator, &headers, &parts).await;
     }
     let query = parts.spend(clock::now()).map_err(bad_question)?;
+    let patience = parts.patience().map_err(bad_question)?;
     let rows = ask(&operator, move |reader| {
-        let sums = reader.spend(&query)?;
-        Ok(rows::spend(&query.by, query.interval_ms.is_some(), &sums))
+        let sums = reader.spend_within(&query, patience)?;
+        Ok(sums.map(|sums| rows::spend(&query.by, query.interval_ms.is_some(), &sums)))
     });
-    respond(&headers, &rows.await?)
+    respond_looked(&headers, &rows.await?)
 }
 
 async fn compare(
@@ -51,59 +52,62 @@ async fn compare(
     respond(headers, &rows.await?)
 }
 
-/// `GET /api/v1/traces?sort=cost&limit=50&cursor=&from=&to=&where=k:v`
+/// `GET /api/v1/traces?sort=cost&limit=50&cursor=&from=&to=&where=k:v&within=900ms`
 pub async fn traces(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let allowed = &["sort", "limit", "cursor", "from", "to", "where"];
-    let query = Parts::from_pairs(pairs, allowed)
-        .and_then(|parts| parts.traces(clock::now()))
+    let allowed = &["sort", "limit", "cursor", "from", "to", "where", "within"];
+    let (query, patience) = Parts::from_pairs(pairs, allowed)
+        .and_then(|parts| Ok((parts.traces(clock::now())?, parts.patience()?)))
         .map_err(bad_question)?;
-    units(&operator, &headers, query).await
+    units(&operator, &headers, query, patience).await
 }
 
-/// `GET /api/v1/sessions?tag=session_id&sort=cost&limit=50&cursor=&from=&to=&where=k:v`
+/// `GET /api/v1/sessions?tag=session_id&sort=cost&limit=50&cursor=&from=&to=&where=k:v&within=1s`
 pub async fn sessions(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let allowed = &["tag", "sort", "limit", "cursor", "from", "to", "where"];
-    let query = Parts::from_pairs(pairs, allowed)
-        .and_then(|parts| parts.sessions(clock::now()))
+    let allowed = &[
+        "tag", "sort", "limit", "cursor", "from", "to", "where", "within",
+    ];
+    let (query, patience) = Parts::from_pairs(pairs, allowed)
+        .and_then(|parts| Ok((parts.sessions(clock::now())?, parts.patience()?)))
         .map_err(bad_question)?;
-    units(&operator, &headers, query).await
+    units(&operator, &headers, query, patience).await
 }
 
 async fn units(
     operator: &Operator,
     headers: &HeaderMap,
     query: UnitsQuery,
+    patience: Patience,
 ) -> Result<Response, Problem> {
     let rows = ask(operator, move |reader| {
-        let page = reader.units(&query)?;
-        Ok(rows::units(&query.unit, &page.items, page.next_cursor))
+        let page = reader.units_within(&query, patience)?;
+        Ok(page.map(|page| rows::units(&query.unit, &page.items, page.next_cursor)))
     });
-    respond(headers, &rows.await?)
+    respond_looked(headers, &rows.await?)
 }
 
-/// `GET /api/v1/requests?sort=cost&limit=50&cursor=&from=&to=&where=k:v`
+/// `GET /api/v1/requests?sort=cost&limit=50&cursor=&from=&to=&where=k:v&within=900ms`
 pub async fn requests(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let allowed = &["sort", "limit", "cursor", "from", "to", "where"];
-    let query = Parts::from_pairs(pairs, allowed)
-        .and_then(|parts| parts.requests(clock::now()))
+    let allowed = &["sort", "limit", "cursor", "from", "to", "where", "within"];
+    let (query, patience) = Parts::from_pairs(pairs, allowed)
+        .and_then(|parts| Ok((parts.requests(clock::now())?, parts.patience()?)))
         .map_err(bad_question)?;
     let rows = ask(&operator, move |reader| {
-        let page = reader.requests(&query)?;
-        Ok(rows::requests(&page.items, page.next_cursor))
+        let page = reader.requests_within(&query, patience)?;
+        Ok(page.map(|page| rows::requests(&page.items, page.next_cursor)))
     });
-    respond(&headers, &rows.await?)
+    respond_looked(&headers, &rows.await?)
 }
 
 /// `GET /api/v1/coverage?from=&to=&where=k:v`
@@ -144,10 +148,10 @@ pub async fn prices(
 }
 
 /// Asks where blocking is allowed.
-pub async fn ask(
+pub async fn ask<T: Send + 'static>(
     operator: &Operator,
-    question: impl FnOnce(&Reader) -> Result<Rows, QueryError> + Send + 'static,
-) -> Result<Rows, Problem> {
+    question: impl FnOnce(&Reader) -> Result<T, QueryError> + Send + 'static,
+) -> Result<T, Problem> {
     let reader = operator.ledger.reader().clone();
     let answer = tokio::task::spawn_blocking(move || question(&reader)).await;
     match answer {
@@ -206,6 +210,23 @@ pub fn respond(headers: &HeaderMap, rows: &Rows) -> Result<Response, Problem> {
     let cursor = rows.next_cursor.as_deref();
     if let Some(Ok(cursor)) = cursor.map(header::HeaderValue::from_str) {
         fields.insert("x-next-cursor", cursor);
+    }
+    Ok(response)
+}
+
+/// The same, with of which hours it is where that is not all: in JSON as `looked_at`, else in the
+/// field `x-looked-at`.
+pub fn respond_looked(headers: &HeaderMap, looked: &Looked<Rows>) -> Result<Response, Problem> {
+    let Some(at) = looked.at else {
+        return respond(headers, &looked.answer);
+    };
+    if !wants_csv(headers) {
+        return Ok(Json(rows::json_looked(&looked.answer, at)).into_response());
+    }
+    let mut response = respond(headers, &looked.answer)?;
+    let said = format!("{} of {} hours", at.hours, at.of_hours);
+    if let Ok(said) = header::HeaderValue::from_str(&said) {
+        response.headers_mut().insert("x-looked-at", said);
     }
     Ok(response)
 }

@@ -29,19 +29,20 @@ const SUBJECT_BYTES_MAX: usize = 256;
 /// The longest label, in bytes: a word, no story.
 const LABEL_BYTES_MAX: usize = 64;
 
-/// `GET /api/v1/outcomes?by=feature&from=&to=&where=k:v`
+/// `GET /api/v1/outcomes?by=feature&from=&to=&where=k:v&within=900ms`
 pub async fn outcomes(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let query = Parts::from_pairs(pairs, &["by", "from", "to", "where"])
-        .and_then(|parts| parts.outcomes(clock::now()))
+    let (query, patience) = Parts::from_pairs(pairs, &["by", "from", "to", "where", "within"])
+        .and_then(|parts| Ok((parts.outcomes(clock::now())?, parts.patience()?)))
         .map_err(api::bad_question)?;
     let rows = api::ask(&operator, move |reader| {
-        Ok(rows::outcomes(&query.by, &reader.outcomes(&query)?))
+        let looked = reader.outcomes_within(&query, patience)?;
+        Ok(looked.map(|found| rows::outcomes(&query.by, &found)))
     });
-    api::respond(&headers, &rows.await?)
+    api::respond_looked(&headers, &rows.await?)
 }
 
 /// What is written to say what became of a call.

@@ -1,8 +1,9 @@
 //! Sums of days and months, folded together from those of hours, in steps between which the writer
 //! does its other work.
 //!
-//! Days are summed a second time by the source itself, with its pod and node, and without tags: both
-//! together would be as many lines as the hours have.
+//! Days are summed three times: by tags and owner, as most questions are; by the source itself, with
+//! its pod and node, and without tags; and by both, which is a line for each pod and tag set that met on
+//! that day.
 //!
 //! Hours that are folded end at one place, so that what is in days and months is always known: a
 //! later change of a folded hour changes its day and month in the same transaction, and questions
@@ -60,7 +61,8 @@ pub fn fold_some(
     for sql in [
         fold_sql("daily", &day_of("t.hour"), &BY_OWNER),
         fold_sql("monthly", &month_of("t.hour"), &BY_OWNER),
-        fold_sql("daily_sources", &day_of("t.hour"), &BY_SOURCE),
+        fold_sql("daily_sources", &day_of("t.hour"), BY_SOURCE),
+        fold_sql("daily_pods", &day_of("t.hour"), &BY_BOTH),
     ] {
         connection.prepare_cached(&sql)?.execute(params![
             from.hour,
@@ -83,14 +85,18 @@ const BY_OWNER: [(&str, &str); 6] = [
     ("cost_status", "t.cost_status"),
 ];
 
-/// The same for days by source.
-const BY_SOURCE: [(&str, &str); 5] = [
+/// The same for days by tags and source.
+const BY_BOTH: [(&str, &str); 6] = [
+    ("tag_set", "t.tag_set"),
     ("source_id", "t.source_id"),
     ("model_id", "t.model_id"),
     ("outcome", "t.outcome"),
     ("usage_source", "t.usage_source"),
     ("cost_status", "t.cost_status"),
 ];
+
+/// The same for days by source.
+const BY_SOURCE: &[(&str, &str)] = BY_BOTH.split_at(1).1;
 
 fn fold_sql(table: &str, hour: &str, keys: &[(&str, &str)]) -> String {
     let (keys, places): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();

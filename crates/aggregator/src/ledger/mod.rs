@@ -29,6 +29,7 @@ pub mod outbox;
 mod outcomes;
 pub mod overrides;
 pub mod pages;
+mod peaks;
 mod prune;
 mod quarantine;
 pub mod query;

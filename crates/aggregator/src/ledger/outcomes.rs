@@ -53,6 +53,24 @@ pub fn subject_of(row: &str) -> String {
     first_told(row, &of('e'), &of('r'), &of('t'))
 }
 
+/// Whether something was told of a row of `events` under that name, as an SQL condition; `None` where
+/// nothing was told at all.
+pub fn is_told(connection: &Connection, row: &str) -> rusqlite::Result<Option<String>> {
+    let mut known =
+        connection.prepare_cached("SELECT 1 FROM outcomes WHERE subject_kind = ?1 LIMIT 1")?;
+    let mut conditions = Vec::new();
+    for (kind, column) in [(0, "event_id"), (1, "request_id"), (2, "trace_id")] {
+        if known.exists([kind])? {
+            conditions.push(format!(
+                "EXISTS (SELECT 1 FROM outcomes o
+                         WHERE o.subject_kind = {kind} AND o.subject = {row}.{column})"
+            ));
+        }
+    }
+    let any = format!("({})", conditions.join(" OR "));
+    Ok((!conditions.is_empty()).then_some(any))
+}
+
 fn first_told(row: &str, of_event: &str, of_request: &str, of_trace: &str) -> String {
     format!(
         "coalesce(

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::peaks;
 use crate::ledger::rollup::HOUR_MS;
 use crate::ledger::{exported, outbox};
 
@@ -55,17 +56,25 @@ pub fn delete_some(connection: &Connection, pruning: Pruning) -> rusqlite::Resul
     }
     if !rows.is_empty() {
         note(connection, hour_ms)?;
+        peaks::forget(connection)?;
     }
-    connection
-        .prepare_cached(
-            "DELETE FROM late_usage
-             WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = late_usage.row)",
-        )?
-        .execute([])?;
-    connection
-        .prepare_cached("DELETE FROM changes WHERE row NOT IN (SELECT id FROM events)")?
-        .execute([])?;
+    // With the last rows only: this looks at all late usage that there is.
+    if (1..PRUNE_ROWS_MAX.unsigned_abs()).contains(&pruned.rows) {
+        forget_what_they_left(connection)?;
+    }
     Ok(pruned)
+}
+
+/// Deletes what speaks of rows that are gone.
+fn forget_what_they_left(connection: &Connection) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM late_usage
+         WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = late_usage.row)",
+        "DELETE FROM changes WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.id = changes.row)",
+    ] {
+        connection.prepare_cached(sql)?.execute([])?;
+    }
+    Ok(())
 }
 
 /// The numbers of the oldest rows before that hour; whether each is pending, and whether a receiver

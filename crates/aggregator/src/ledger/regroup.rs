@@ -95,8 +95,9 @@ pub fn reduction(
         reduction.print_of(tags, key, owner)
     };
     while has_too_many(connection, day, &reduction, by_tags)? && reduction.go_further() {}
-    let by_pod =
-        |reduction: &Reduction, key: &Key, _: &Tags, owner: i64| reduction.print_by_pod(key, owner);
+    let by_pod = |reduction: &Reduction, key: &Key, tags: &Tags, owner: i64| {
+        reduction.print_by_pod(tags, key, owner)
+    };
     if has_too_many(connection, day, &reduction, by_pod)? {
         reduction.drop_pods();
     }

@@ -211,7 +211,7 @@ fn reprice(
     let price = sinks.dictionaries.price(connection, cost)?;
     update(connection, stored.row, cost, price)?;
     rollup.remove(&before, stored.ids);
-    rollup.add(&after, stored.ids);
+    rollup.add(&after, stored.ids, stored.row);
     if stored.first_cost().is_none() && cost.total.is_some() {
         let occasion = Occasion::NewlyPriced;
         sinks.meter.measure(&entry, occasion, sinks.increments);

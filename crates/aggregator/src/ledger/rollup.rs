@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, Row, Statement, params_from_iter};
 use tollmesh_usage::Bucket;
 
 use crate::ledger::checked::Checked;
 use crate::ledger::codes::{self, Coded};
 use crate::ledger::dictionary::Ids;
 use crate::ledger::fold::{self, Folded};
-use crate::ledger::wide::Wide;
+use crate::ledger::peaks::Peaks;
+use crate::ledger::wide::{self, Wide};
 
 /// Milliseconds in an hour.
 pub const HOUR_MS: i64 = 3_600_000;
@@ -46,11 +47,13 @@ pub struct Sums {
 #[derive(Debug, Default)]
 pub struct Rollup {
     groups: HashMap<Key, Sums>,
+    peaks: Peaks,
 }
 
 impl Rollup {
-    /// Adds a row to its group.
-    pub fn add(&mut self, checked: &Checked<'_>, ids: Ids) {
+    /// Adds the row of that number to its group.
+    pub fn add(&mut self, checked: &Checked<'_>, ids: Ids, row: i64) {
+        self.peaks.add(checked, row);
         self.count(checked, ids, 1);
     }
 
@@ -102,12 +105,16 @@ impl Rollup {
         if self.groups.is_empty() {
             return Ok(());
         }
+        self.peaks.write(connection)?;
         let folded = Folded::read(connection)?;
-        let [hourly, daily, monthly, daily_sources] = &*TABLES;
+        let [hourly, daily, monthly, daily_sources, daily_pods] = &*TABLES;
         let (mut by_owner, mut by_source) = (HashMap::new(), HashMap::new());
+        // One look for all: the statement is long, and is looked for by its text.
+        let mut hours = connection.prepare_cached(&hourly.upsert)?;
         for (key, sums) in &self.groups {
-            hourly.add(connection, *key, sums)?;
+            hourly.add_by(&mut hours, connection, *key, sums)?;
             if folded.holds(key.hour, key.tag_set) {
+                daily_pods.add(connection, *key, sums)?;
                 let source = fold::owner(connection, key.source)?;
                 let of_owner = Key { source, ..*key };
                 add_to(&mut by_owner, of_owner, sums);
@@ -231,14 +238,15 @@ struct SumTable {
     delete_empty: String,
 }
 
-/// Hours, days, months, days by source.
-static TABLES: LazyLock<[SumTable; 4]> = LazyLock::new(|| {
+/// Hours, days, months, days by source, days by tags and source.
+static TABLES: LazyLock<[SumTable; 5]> = LazyLock::new(|| {
     let day = fold::day_of("?1");
     [
         SumTable::new("hourly", "?1", &KEYS),
         SumTable::new("daily", &day, &KEYS),
         SumTable::new("monthly", &fold::month_of("?1"), &KEYS),
         SumTable::new("daily_sources", &day, &KEYS[1..]),
+        SumTable::new("daily_pods", &day, &KEYS),
     ]
 });
 
@@ -282,6 +290,18 @@ impl SumTable {
 
     /// Adds these sums to their group, which goes when it lost its last call.
     fn add(&self, connection: &Connection, key: Key, sums: &Sums) -> rusqlite::Result<()> {
+        let mut upsert = connection.prepare_cached(&self.upsert)?;
+        self.add_by(&mut upsert, connection, key, sums)
+    }
+
+    /// The same by the statement that was looked up.
+    fn add_by(
+        &self,
+        upsert: &mut Statement<'_>,
+        connection: &Connection,
+        key: Key,
+        sums: &Sums,
+    ) -> rusqlite::Result<()> {
         if *sums == Sums::default() {
             return Ok(());
         }
@@ -295,9 +315,7 @@ impl SumTable {
         ];
         let narrow = key.columns().into_iter().chain(counts).map(i128::from);
         let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
-        connection
-            .prepare_cached(&self.upsert)?
-            .execute(params_from_iter(values))?;
+        upsert.execute(params_from_iter(values))?;
         if sums.requests <= 0 {
             connection
                 .prepare_cached(&self.delete_empty)?
@@ -329,7 +347,10 @@ pub fn sum_names() -> impl Iterator<Item = &'static str> {
 pub fn adding_up() -> String {
     let sets = sum_names().map(|name| match COUNTS.contains(&name) {
         true => format!("{name} = {name} + excluded.{name}"),
-        false => format!("{name} = add128({name}, excluded.{name})"),
+        false => format!(
+            "{name} = {}",
+            wide::sum_of(name, &format!("excluded.{name}"))
+        ),
     });
     sets.collect::<Vec<_>>().join(", ")
 }

@@ -13,10 +13,10 @@ use crate::ledger::{pages, wide};
 pub const APPLICATION_ID: u32 = 0x546f_6c4d;
 
 /// The version of `schema.sql`. A change of it comes with a migration from every earlier one.
-pub const SCHEMA_VERSION: i64 = 8;
+pub const SCHEMA_VERSION: i64 = 9;
 
 /// What makes a ledger of each earlier version one of the next, the first version's step first.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     // Version 2 keeps fingerprints of request bodies.
     "ALTER TABLE events ADD COLUMN fingerprint TEXT",
     // Version 3 keeps what estimates were made from, the first price of rows that were priced
@@ -34,6 +34,9 @@ const MIGRATIONS: [&str; 7] = [
     // Version 8 finds budgets' spend by when it ends to count, and calls that are charged otherwise
     // than their sums say.
     include_str!("schema_7_to_8.sql"),
+    // Version 9 keeps the highest rows of each hour and sums of days by tags and pod, and numbers
+    // counters.
+    include_str!("schema_8_to_9.sql"),
 ];
 
 /// How long a connection waits for a lock. The writer is alone by its lock file, and readers never
@@ -54,8 +57,8 @@ const CHECKPOINT_PAGES: u32 = 4_096;
 /// have made it grow.
 const WAL_FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
-/// Prepared statements that a connection keeps; the writer has about thirty.
-const STATEMENTS_MAX: usize = 48;
+/// Prepared statements that a connection keeps; the writer has about forty.
+const STATEMENTS_MAX: usize = 64;
 
 /// Opens the ledger for writing; makes it where the file is missing or empty.
 pub fn open_writable(path: &Path) -> Result<Connection, LedgerError> {

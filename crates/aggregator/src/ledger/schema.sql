@@ -1,4 +1,4 @@
--- Version 8. Integer ids name tag sets, sources, models and price rows, so that a call's row is
+-- Version 9. Integer ids name tag sets, sources, models and price rows, so that a call's row is
 -- small. ANY columns hold sums: an integer while it fits 64 bits, else its decimal digits as text.
 
 CREATE TABLE meta (
@@ -271,6 +271,49 @@ CREATE TABLE daily_sources (
     PRIMARY KEY (hour, source_id, model_id, outcome, usage_source, cost_status)
 ) STRICT, WITHOUT ROWID;
 
+-- Sums of UTC days by tags and by the source itself.
+CREATE TABLE daily_pods (
+    hour             INTEGER NOT NULL,
+    tag_set          INTEGER NOT NULL,
+    source_id        INTEGER NOT NULL,
+    model_id         INTEGER NOT NULL,
+    outcome          INTEGER NOT NULL,
+    usage_source     INTEGER NOT NULL,
+    cost_status      INTEGER NOT NULL,
+    requests         INTEGER NOT NULL,
+    cost_pico        ANY NOT NULL,
+    input            ANY NOT NULL,
+    cache_read       ANY NOT NULL,
+    cache_write      ANY NOT NULL,
+    cache_write_1h   ANY NOT NULL,
+    audio_input      ANY NOT NULL,
+    cache_read_audio ANY NOT NULL,
+    image_input      ANY NOT NULL,
+    output           ANY NOT NULL,
+    reasoning        ANY NOT NULL,
+    audio_output     ANY NOT NULL,
+    image_output     ANY NOT NULL,
+    duration_ms      ANY NOT NULL,
+    ttft_ms          ANY NOT NULL,
+    ttft_count       INTEGER NOT NULL,
+    stated_requests    INTEGER NOT NULL,
+    provider_cost_pico ANY NOT NULL,
+    compared_cost_pico ANY NOT NULL,
+    PRIMARY KEY (hour, tag_set, source_id, model_id, outcome, usage_source, cost_status)
+) STRICT, WITHOUT ROWID;
+
+-- The highest of an hour's rows, by what a call costs, how long it took and its tokens, each with its
+-- row's number: bounds, which never fall. An hour that has rows has a line.
+CREATE TABLE peaks (
+    hour         INTEGER PRIMARY KEY,
+    cost_pico    INTEGER NOT NULL,
+    cost_row     INTEGER NOT NULL,
+    duration_ms  INTEGER NOT NULL,
+    duration_row INTEGER NOT NULL,
+    tokens       INTEGER NOT NULL,
+    tokens_row   INTEGER NOT NULL
+) STRICT;
+
 -- What became of calls, as whoever can judge tells it. subject_kind: 0 event id, 1 request id, 2
 -- trace id; the first of them that is told speaks for a call. change: grows with every word that is
 -- told, so that it is known which of them a store is yet to have.
@@ -286,12 +329,18 @@ CREATE INDEX outcomes_by_change ON outcomes (change);
 CREATE INDEX outcomes_by_time ON outcomes (told_ms);
 
 -- Counters, and the sums of histograms. Written with the rows, never derived from them.
-CREATE TABLE metric_totals (
+-- Counters by number, so that what every commit changes is little.
+CREATE TABLE metric_series (
+    id     INTEGER PRIMARY KEY,
     metric TEXT NOT NULL,
     series TEXT NOT NULL,
-    value  ANY NOT NULL,
-    PRIMARY KEY (metric, series)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (metric, series)
+) STRICT;
+
+CREATE TABLE metric_totals (
+    id    INTEGER PRIMARY KEY REFERENCES metric_series (id),
+    value ANY NOT NULL
+) STRICT;
 
 -- n: observations at most as large as upto, and above the next smaller upto.
 CREATE TABLE metric_buckets (

@@ -35,12 +35,14 @@ impl Dictionary {
                 "SELECT tag_set FROM hourly",
                 "SELECT tag_set FROM daily",
                 "SELECT tag_set FROM monthly",
+                "SELECT tag_set FROM daily_pods",
             ],
             Dictionary::Sources => &[
                 "SELECT source_id FROM hourly",
                 "SELECT source_id FROM daily",
                 "SELECT source_id FROM monthly",
                 "SELECT source_id FROM daily_sources",
+                "SELECT source_id FROM daily_pods",
                 // One source's owner is handed out with it.
                 "SELECT owner_id FROM sources WHERE owner_id IS NOT NULL",
             ],
@@ -49,6 +51,7 @@ impl Dictionary {
                 "SELECT model_id FROM daily",
                 "SELECT model_id FROM monthly",
                 "SELECT model_id FROM daily_sources",
+                "SELECT model_id FROM daily_pods",
             ],
         }
     }

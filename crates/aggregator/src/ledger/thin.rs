@@ -13,6 +13,8 @@ pub const THIN_LINES_MAX: i64 = 1_000;
 pub enum Sums {
     /// Of hours; days hold them.
     Hours,
+    /// Of days by tags, pod and node.
+    TagsAndPods,
     /// Of days by pod and node.
     Pods,
     /// Of days; months hold them.
@@ -21,12 +23,13 @@ pub enum Sums {
 
 impl Sums {
     /// Every one, in that order.
-    pub const ALL: [Sums; 3] = [Sums::Hours, Sums::Pods, Sums::Days];
+    pub const ALL: [Sums; 4] = [Sums::Hours, Sums::TagsAndPods, Sums::Pods, Sums::Days];
 
     /// Their table.
     pub const fn table(self) -> &'static str {
         match self {
             Sums::Hours => "hourly",
+            Sums::TagsAndPods => "daily_pods",
             Sums::Pods => "daily_sources",
             Sums::Days => "daily",
         }
@@ -36,6 +39,7 @@ impl Sums {
     const fn mark(self) -> &'static str {
         match self {
             Sums::Hours => "hours_from",
+            Sums::TagsAndPods => "tags_and_pods_from",
             Sums::Pods => "pods_from",
             Sums::Days => "days_from",
         }
@@ -45,7 +49,7 @@ impl Sums {
     /// the begin of its day, or of its month.
     fn limit(self) -> String {
         match self {
-            Sums::Hours | Sums::Pods => crate::ledger::fold::day_of("?1"),
+            Sums::Hours | Sums::TagsAndPods | Sums::Pods => crate::ledger::fold::day_of("?1"),
             Sums::Days => crate::ledger::fold::month_of("?1"),
         }
     }
@@ -81,7 +85,7 @@ pub fn delete_some(connection: &Connection, sums: Sums) -> rusqlite::Result<u64>
     }
     let part = match sums {
         Sums::Pods => "source_id",
-        Sums::Hours | Sums::Days => "tag_set",
+        Sums::Hours | Sums::TagsAndPods | Sums::Days => "tag_set",
     };
     let upto: Option<i64> = connection
         .prepare_cached(&format!(

@@ -52,8 +52,15 @@ pub struct NoMeter;
 /// `team="checkout",model="gpt-5"`; the ledger only compares them.
 #[derive(Clone, Debug, Default)]
 pub struct Increments {
-    counters: Vec<(&'static str, HashMap<String, i128>)>,
-    histograms: Vec<(&'static str, HashMap<String, Histogram>)>,
+    counters: Vec<(&'static str, Series<i128>)>,
+    histograms: Vec<(&'static str, Series<Histogram>)>,
+}
+
+/// What is known of the series of a metric, with one look for a known one.
+#[derive(Clone, Debug, Default)]
+struct Series<T> {
+    places: HashMap<String, usize>,
+    values: Vec<T>,
 }
 
 /// Observations by upper bound, in the metric's own integer unit (milliseconds, pico-dollars).
@@ -127,38 +134,53 @@ impl Increments {
     }
 
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&'static str, &str, i128)> {
-        self.counters.iter().flat_map(|(metric, series)| {
-            series.iter().map(|(name, n)| (*metric, name.as_str(), *n))
-        })
+        self.counters
+            .iter()
+            .flat_map(|(metric, series)| series.iter().map(|(name, n)| (*metric, name, *n)))
     }
 
     pub(crate) fn histograms(&self) -> impl Iterator<Item = (&'static str, &str, &Histogram)> {
         self.histograms
             .iter()
-            .flat_map(|(metric, series)| series.iter().map(|(name, h)| (*metric, name.as_str(), h)))
+            .flat_map(|(metric, series)| series.iter().map(|(name, h)| (*metric, name, h)))
     }
 }
 
 /// The place of a series, made where it is new; known ones cost no allocation.
 fn slot<'a, T: Default>(
-    metrics: &'a mut Vec<(&'static str, HashMap<String, T>)>,
+    metrics: &'a mut Vec<(&'static str, Series<T>)>,
     metric: &'static str,
     series: &str,
 ) -> &'a mut T {
     let at = match metrics.iter().position(|(name, _)| *name == metric) {
         Some(at) => at,
         None => {
-            metrics.push((metric, HashMap::new()));
+            metrics.push((metric, Series::default()));
             metrics.len() - 1
         }
     };
-    let known = &mut metrics[at].1;
-    if !known.contains_key(series) {
-        known.insert(series.to_owned(), T::default());
+    metrics[at].1.slot(series)
+}
+
+// === impl Series ===
+
+impl<T: Default> Series<T> {
+    fn slot(&mut self, series: &str) -> &mut T {
+        let at = match self.places.get(series) {
+            Some(at) => *at,
+            None => {
+                self.places.insert(series.to_owned(), self.values.len());
+                self.values.push(T::default());
+                self.values.len() - 1
+            }
+        };
+        &mut self.values[at]
     }
-    known
-        .get_mut(series)
-        .expect("was inserted above if it was missing")
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        let places = self.places.iter();
+        places.map(|(series, at)| (series.as_str(), &self.values[*at]))
+    }
 }
 
 // === impl Totals ===

@@ -33,6 +33,7 @@ pub struct Store {
     path: PathBuf,
     connection: Connection,
     dictionaries: Dictionaries,
+    numbers: counters::Numbers,
     count: RowCount,
     /// Before when rows were deleted, in milliseconds since 1970.
     forgotten_before_ms: Option<i64>,
@@ -54,6 +55,7 @@ struct Recording<'t> {
     insert: rusqlite::CachedStatement<'t>,
     update_sql: &'t str,
     dictionaries: &'t mut Dictionaries,
+    numbers: &'t mut counters::Numbers,
     count: RowCount,
     forgotten_before_ms: Option<i64>,
     rollup: Rollup,
@@ -86,6 +88,7 @@ impl Store {
             path: path.to_owned(),
             connection,
             dictionaries: Dictionaries::default(),
+            numbers: counters::Numbers::default(),
             count,
             forgotten_before_ms,
             insert_sql: row::insert_sql(),
@@ -134,6 +137,7 @@ impl Store {
             insert: transaction.prepare_cached(&self.insert_sql)?,
             update_sql: &self.update_sql,
             dictionaries: &mut self.dictionaries,
+            numbers: &mut self.numbers,
             count: self.count,
             forgotten_before_ms: self.forgotten_before_ms,
             rollup: Rollup::default(),
@@ -262,10 +266,11 @@ impl Store {
             meter,
             increments,
         };
+        let numbers = &mut self.numbers;
         let mut reprice = |connection: &mut Connection| {
             let transaction = begin(connection)?;
             let step = reprice::write(&transaction, repricing, after, &mut sinks)?;
-            counters::add(&transaction, sinks.increments)?;
+            counters::add(&transaction, sinks.increments, numbers)?;
             transaction.commit()?;
             Ok(step)
         };
@@ -501,7 +506,7 @@ impl Recording<'_> {
         }
         self.count.last_row = row;
         self.count.rows += 1;
-        self.rollup.add(checked, ids);
+        self.rollup.add(checked, ids, row);
         self.meter
             .measure(checked.entry, Occasion::New, self.increments);
         self.charge(checked.entry, Occasion::New);
@@ -561,7 +566,7 @@ impl Recording<'_> {
         update.raw_execute()?;
         late::note(self.connection, late.event(), waiting.row)?;
         self.rollup.remove(&before, waiting.ids);
-        self.rollup.add(&after, ids);
+        self.rollup.add(&after, ids, waiting.row);
         // Counters have the first cost, whatever the row was repriced to.
         let mut counted = waiting.entry.clone();
         counted.cost.total = waiting.first_cost();
@@ -574,7 +579,7 @@ impl Recording<'_> {
     /// Writes what was gathered.
     fn finish(self) -> rusqlite::Result<RowCount> {
         self.rollup.write(self.connection)?;
-        counters::add(self.connection, self.increments)?;
+        counters::add(self.connection, self.increments, self.numbers)?;
         self.charges.totals = budgets::add(self.connection, &self.charges.charges)?;
         budgets::keep_denials(self.connection, &self.charges.denials)?;
         if self.charger.is_absent() {

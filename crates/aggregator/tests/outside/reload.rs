@@ -154,3 +154,42 @@ fn a_start_with_bad_prices_takes_those_that_were_good_last() {
     }
     assert_eq!(costs(&process, "c"), "3");
 }
+
+#[test]
+fn a_start_with_bad_budgets_takes_those_that_were_good_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("budgets.toml");
+    let good = "[[budget]]\nname = \"all\"\nlimit = \"5 USD\"\nwindow = \"day\"\n";
+    std::fs::write(&file, good).unwrap();
+    let more = format!("budgets = {file:?}");
+    let names = |process: &Process| {
+        let budgets = process.json("/api/v1/budgets");
+        let names = budgets["items"].as_array().unwrap().iter();
+        names.map(|item| item["budget"].clone()).collect::<Vec<_>>()
+    };
+    let process = Process::start(dir.path(), &more);
+    assert_eq!(names(&process), ["all"]);
+    assert!(process.stop().success());
+
+    std::fs::write(&file, good.replace("5 USD", "much")).unwrap();
+    let process = Process::start(dir.path(), &more);
+    assert_eq!(names(&process), ["all"]);
+    let refused = &process.json("/readyz")["budgets"]["refused"];
+    let why = refused.as_str().unwrap();
+    assert!(
+        why.contains("budgets.toml") && why.contains("limit"),
+        "{why}"
+    );
+    let metric = "tollmesh_budget_reload_successful 0";
+    assert_eq!(
+        process.metrics("tollmesh_budget_reload_successful"),
+        [metric]
+    );
+    assert!(process.stop().success());
+
+    // Nothing was kept in a folder that is new: calls are metered, and no budget holds them.
+    let new = tempfile::tempdir().unwrap();
+    let process = Process::start(new.path(), &more);
+    assert_eq!(process.send(&[event("a", "red")])["accepted"], 1);
+    assert_eq!(names(&process), [json!(null); 0]);
+}

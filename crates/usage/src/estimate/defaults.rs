@@ -104,15 +104,23 @@ const CHAT: Defaults = Defaults {
     is_token_by_token: true,
 };
 
+/// OpenAI's reasoning models: an answer has some tokens that are neither its text nor counted as
+/// reasoning, whatever serves it, and more where the reasoning is told in multiples of 64.
+const OPENAI_REASONING: Defaults = Defaults {
+    answer: 3800,
+    call: 2500,
+    n_each_call: 15,
+    n_own_call: 10,
+    n_each_answer: 8,
+    is_token_by_token: true,
+};
+
 impl Defaults {
     /// The figures for a model by its name, where that tells its family, and by the API otherwise.
     pub(super) fn of(api: Api, model: Option<&str>) -> &'static Defaults {
         let model = model.unwrap_or_default().as_bytes();
         let named = [("claude", &CLAUDE), ("gemini", &GEMINI), ("nova-", &NOVA)];
-        let is_of = |family: &str| {
-            let mut parts = model.windows(family.len());
-            parts.any(|part| part.eq_ignore_ascii_case(family.as_bytes()))
-        };
+        let is_of = |family: &str| contains(model, family.as_bytes());
         if let Some((_, defaults)) = named.iter().find(|(name, _)| is_of(name)) {
             return defaults;
         }
@@ -121,6 +129,7 @@ impl Defaults {
             ("anthropic", _) => &CLAUDE,
             ("gemini", _) => &GEMINI,
             ("cohere", _) => &COHERE,
+            _ if is_openai_reasoning(model) => &OPENAI_REASONING,
             (_, Api::OpenAiResponses) => &RESPONSES,
             _ => &CHAT,
         }
@@ -209,7 +218,60 @@ impl Defaults {
     }
 }
 
+/// Whether the name is that of one of the models that
+/// <https://platform.openai.com/docs/guides/reasoning> is about, or of their open siblings; routers
+/// put `openai/` or `openai.` before it.
+fn is_openai_reasoning(model: &[u8]) -> bool {
+    let name = model.rsplit(|byte| *byte == b'/').next().unwrap_or(model);
+    let name = after(name, b"openai.").unwrap_or(name);
+    let is_o_series = ["o1", "o3", "o4"].iter().any(|o| {
+        let rest = after(name, o.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'-'))
+    });
+    let is_gpt = after(name, b"gpt-5").is_some_and(|rest| !contains(rest, b"-chat"));
+    is_o_series || is_gpt || after(name, b"gpt-oss").is_some()
+}
+
+/// What comes behind that beginning, in whatever case.
+fn after<'n>(name: &'n [u8], beginning: &[u8]) -> Option<&'n [u8]> {
+    let (begin, rest) = name.split_at_checked(beginning.len())?;
+    begin.eq_ignore_ascii_case(beginning).then_some(rest)
+}
+
+/// Whether that part is in it, in whatever case.
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    let mut parts = name.windows(part.len());
+    parts.any(|of_name| of_name.eq_ignore_ascii_case(part))
+}
+
 /// Bytes over thousandths of a byte a token, as thousandths of a token.
 fn milli_tokens(n_bytes: u64, bytes_per_token: u64) -> u64 {
     n_bytes.saturating_mul(1_000_000) / bytes_per_token.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_known_by_the_name_before_the_api() {
+        let (chat, responses) = (Api::OpenAiChat, Api::OpenAiResponses);
+        for (api, model, family) in [
+            (chat, "gpt-4o", &CHAT),
+            (chat, "gpt-5-mini-2025-08-07", &OPENAI_REASONING),
+            (chat, "gpt-5-chat-latest", &CHAT),
+            (chat, "openai/gpt-oss-120b", &OPENAI_REASONING),
+            (chat, "o4-mini", &OPENAI_REASONING),
+            (chat, "o3", &OPENAI_REASONING),
+            (chat, "o1x", &CHAT),
+            (chat, "olmo-2", &CHAT),
+            (responses, "openai.gpt-5.6-luna", &OPENAI_REASONING),
+            (responses, "gpt-4o", &RESPONSES),
+            (chat, "anthropic/claude-haiku-4.5", &CLAUDE),
+            (Api::AnthropicMessages, "gpt-5", &CLAUDE),
+        ] {
+            assert_eq!(Defaults::of(api, Some(model)), family, "{model}");
+        }
+        assert_eq!(Defaults::of(responses, None), &RESPONSES);
+    }
 }

@@ -2,8 +2,6 @@
 
 use std::mem;
 
-use super::EventCutter;
-
 /// One chunk on its way through: what of it was left out, and what comes before it.
 pub(super) struct Relay<'a> {
     pub(super) chunk: &'a [u8],
@@ -12,17 +10,20 @@ pub(super) struct Relay<'a> {
     /// Where the part of the current event begins that came in this chunk.
     pub(super) event_from: usize,
     out: Vec<u8>,
+    /// What is sent at most, in bytes: what was held of an event, and the chunk.
+    n_out_max: usize,
     is_changed: bool,
 }
 
 impl<'a> Relay<'a> {
-    /// The chunk with nothing left out.
-    pub(super) fn new(chunk: &'a [u8]) -> Relay<'a> {
+    /// The chunk with nothing left out, before which so many bytes are held.
+    pub(super) fn new(chunk: &'a [u8], n_held: usize) -> Relay<'a> {
         Relay {
             chunk,
             rest_from: 0,
             event_from: 0,
             out: Vec::new(),
+            n_out_max: n_held + chunk.len(),
             is_changed: false,
         }
     }
@@ -75,12 +76,11 @@ impl<'a> Relay<'a> {
         Some(self.out)
     }
 
-    /// Appends to what is sent. Room is made once, for all that can come: a chunk may be as large
-    /// as the proxy's buffers, and a copy that grows has up to three times as much.
+    /// Appends to what is sent. Room is made once, for all that can come: a copy that grows has up to
+    /// three times as much.
     fn put(&mut self, bytes: &[u8]) {
         if self.out.capacity() == 0 && !bytes.is_empty() {
-            let n_bytes = self.chunk.len() + EventCutter::HELD_BYTES_MAX;
-            self.out.reserve_exact(n_bytes.max(bytes.len()));
+            self.out.reserve_exact(self.n_out_max);
         }
         self.out.extend_from_slice(bytes);
     }

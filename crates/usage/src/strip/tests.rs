@@ -17,7 +17,13 @@ fn relay(chunks: &[&[u8]], ends_apart: bool) -> Vec<u8> {
     let mut sent = Vec::new();
     for (i, chunk) in chunks.iter().enumerate() {
         let is_last = i + 1 == chunks.len() && !ends_apart;
+        let n_held = cutter.held.len();
         let body = cutter.push(chunk, is_last);
+        let room = body.as_ref().map_or(0, Vec::capacity);
+        assert!(
+            room <= n_held + chunk.len(),
+            "{room} bytes for what is sent"
+        );
         scanner.push(chunk);
         let plain = scanner.plain_events();
         assert_eq!(told.push_past(chunk, plain, is_last), body);

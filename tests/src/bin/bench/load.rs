@@ -9,14 +9,16 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::upstream::find;
 
 /// Connections that send at a time, where answers come as fast as they can.
 const CONNECTIONS: usize = 16;
 
-/// Streams at a time where answers are paced: most of them wait for their next event.
-const PACED_CONNECTIONS: usize = 64;
+/// Streams at a time where answers are paced. Timers here have milliseconds, so that of more streams
+/// than a pace has of these some would have their events at one time, and wait for each other.
+const PACED_CONNECTIONS: usize = 4;
 
 /// The time between two events of a paced stream.
 pub const PACE: Duration = Duration::from_millis(5);
@@ -42,7 +44,8 @@ enum Shape {
         /// Whether the app asks for usage itself; if not, the filter asks and cuts.
         app_asks: bool,
     },
-    /// A stream of so many events, one every [`PACE`]; the filter asks for usage and cuts.
+    /// A stream of so many events, one every [`PACE`], and a new one on the beat after the last; the
+    /// filter asks for usage and cuts.
     Paced { n_events: usize },
 }
 
@@ -75,8 +78,8 @@ pub const LOADS: [Load; 5] = [
         goal_us: Some(70.0),
     },
     Load {
-        name: "50 events, paced",
-        shape: Shape::Paced { n_events: 50 },
+        name: "20 events, paced",
+        shape: Shape::Paced { n_events: 20 },
         goal_us: None,
     },
 ];
@@ -126,11 +129,12 @@ impl Load {
         matches!(self.shape, Shape::Paced { .. })
     }
 
-    /// How long an answer takes that is paced; no time where it is not.
-    fn length(&self) -> Duration {
+    /// The time from one call to the next on a connection whose answers are paced: the answer's, and a
+    /// beat.
+    fn period(&self) -> Option<Duration> {
         match self.shape {
-            Shape::Paced { n_events } => PACE * u32::try_from(n_events).unwrap_or(1),
-            Shape::Json(_) | Shape::Sse { .. } => Duration::ZERO,
+            Shape::Paced { n_events } => Some(PACE * (1 + u32::try_from(n_events).unwrap_or(0))),
+            Shape::Json(_) | Shape::Sse { .. } => None,
         }
     }
 
@@ -216,11 +220,12 @@ impl Sending {
         let load = &LOADS[index];
         let n_connections = u32::try_from(load.n_connections()).unwrap_or(1);
         for n in 0..n_connections {
-            // Paced streams begin evenly over the time that one takes: on one beat they would wait
-            // for each other.
-            let wait = load.length() * n / n_connections;
+            // Paced streams begin evenly within a beat, each time: on one beat they would wait for
+            // each other.
+            let first = tokio::time::Instant::now() + PACE * n / n_connections;
+            let beat = load.period().map(|period| on_beat(first, period));
             let (request, seen) = (load.request(index), Arc::clone(&seen));
-            connections.spawn(send(envoy, request, wait, seen));
+            connections.spawn(send(envoy, request, beat, seen));
         }
         Sending { seen, connections }
     }
@@ -246,17 +251,26 @@ impl Sending {
     }
 }
 
+/// A call that took longer than a period has the next one begin on a later beat.
+fn on_beat(first: tokio::time::Instant, period: Duration) -> Interval {
+    let mut beat = interval_at(first, period);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    beat
+}
+
 async fn send(
     envoy: SocketAddr,
     request: Vec<u8>,
-    wait: Duration,
+    mut beat: Option<Interval>,
     seen: Arc<Seen>,
 ) -> anyhow::Result<()> {
-    tokio::time::sleep(wait).await;
     let mut stream = TcpStream::connect(envoy).await.context("Envoy is gone")?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(256 * 1024);
     while !seen.is_over.load(Ordering::Relaxed) {
+        if let Some(beat) = &mut beat {
+            beat.tick().await;
+        }
         let asked = Instant::now();
         let first_byte = exchange(&mut stream, &request, &mut buffer).await? - asked;
         seen.n_answers.fetch_add(1, Ordering::Relaxed);

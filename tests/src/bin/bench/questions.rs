@@ -1,23 +1,34 @@
-//! Questions to a large ledger, as a dashboard asks them: over HTTP, the first time and again.
+//! Questions to a large ledger, as a dashboard asks them: over HTTP, the first time and again; and while
+//! the ledger takes in calls.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rustix::fs::Advice;
 use tokio::runtime::Runtime;
 use tollmesh_tests::aggregator::{Aggregator, STATE_DIR};
+use tollmesh_tests::envoy_config::Ingest;
 use tollmesh_tests::{artifacts, http};
 
-use crate::median;
+use crate::ingest::send::Load;
+use crate::ingest::{ACK_P99_MS_MAX, N_LABEL_SETS_MANY, PACED, verdict};
+use crate::{median, quantile};
 
 /// How often each question is asked again after the first time.
 const N_AGAIN: u32 = 5;
 
 /// No call of the ledger is beyond retention, whenever this runs.
 const CONFIG: &str = "[retention]\ndays = 3660\n";
+
+/// How long calls come in while questions are asked.
+const LOAD_SPAN: Duration = Duration::from_secs(20);
+
+/// Of the questions, how many of the first are asked then, in turn.
+const UNDER_LOAD: usize = 4;
 
 /// What is asked, and what it may take.
 struct Question {
@@ -54,16 +65,38 @@ const QUESTIONS: &[Question] = &[
         "spend?by=team&interval=1d",
         None,
     ),
-    Question::new("spend by pod and team", "spend?by=pod,team", None),
+    Question::new("spend by pod and team", "spend?by=pod,team", GOAL_OF_ANY),
     Question::new(
-        "dearest calls of a day",
-        "requests?sort=cost&limit=50&from=2026-11-21T00:00:00Z",
-        None,
+        "dearest calls",
+        "requests?sort=cost&within=800ms",
+        GOAL_OF_ANY,
+    ),
+    Question::new("longest calls", "requests?sort=duration", GOAL_OF_ANY),
+    Question::new(
+        "dearest calls of one user",
+        "requests?sort=cost&where=user:user-7&within=800ms",
+        GOAL_OF_ANY,
+    ),
+    Question::new(
+        "dearest traces",
+        "traces?sort=cost&within=800ms",
+        GOAL_OF_ANY,
     ),
     Question::new(
         "dearest traces of a day",
         "traces?sort=cost&limit=50&from=2026-11-21T00:00:00Z",
-        None,
+        GOAL_OF_ANY,
+    ),
+    Question::new(
+        "sessions by user",
+        "sessions?tag=user&within=800ms",
+        GOAL_OF_ANY,
+    ),
+    Question::new("outcomes", "outcomes?by=feature&within=800ms", GOAL_OF_ANY),
+    Question::new(
+        "spend by how calls ended",
+        "spend?by=finish_reason&within=800ms",
+        GOAL_OF_ANY,
     ),
 ];
 
@@ -112,6 +145,7 @@ pub fn measure(n_rows: u64) -> anyhow::Result<()> {
     for question in QUESTIONS {
         asked.tell(question)?;
     }
+    asked.tell_under_load()?;
     let process = asked.aggregator.process().context("the aggregator runs")?;
     println!(
         "{} MB resident at the peak",
@@ -157,6 +191,49 @@ impl Asked {
             first.as_secs_f64() * 1e3,
             verdict.unwrap_or_default()
         );
+        Ok(())
+    }
+
+    /// Asks while calls come in, and prints how long their senders and those who ask wait.
+    fn tell_under_load(&self) -> anyhow::Result<()> {
+        let Ingest::Tcp(ingest) = *self.aggregator.ingest() else {
+            bail!("the aggregator does not listen on TCP")
+        };
+        let load = Load {
+            ingest,
+            next_id: Arc::default(),
+            n_label_sets: N_LABEL_SETS_MANY,
+            hour: "2026-11-22T10",
+        };
+        let (per_second, per_batch) = PACED;
+        let sending = self
+            .runtime
+            .spawn(async move { load.send_paced(per_second, per_batch, LOAD_SPAN).await });
+        let (mut scrapes, mut answers) = (Vec::new(), Vec::new());
+        while !sending.is_finished() {
+            let started = Instant::now();
+            let reply = http::get(self.aggregator.operator(), "/metrics");
+            ensure!(self.runtime.block_on(reply)?.status == 200, "no metrics");
+            scrapes.push(started.elapsed().as_secs_f64() * 1e3);
+            for question in &QUESTIONS[..UNDER_LOAD] {
+                answers.push(self.ask(question)?.0.as_secs_f64() * 1e3);
+            }
+        }
+        let waits = self.runtime.block_on(sending)??;
+        println!("while {per_second} calls a second come in, of 10,000 series, for {LOAD_SPAN:?}:");
+        for (what, waits, goal) in [
+            ("an answer to a sender", waits, ACK_P99_MS_MAX),
+            ("a scrape", scrapes, 1e3),
+            ("spend", answers, 1e3),
+        ] {
+            let [median, p99, max] = [0.5, 0.99, 1.0].map(|part| quantile(waits.clone(), part));
+            println!(
+                "{median:>12.1} ms median, {p99:.1} p99 (goal {goal}: {}), {max:.1} at most: {what}, \
+                 of {}",
+                verdict(p99 <= goal),
+                waits.len()
+            );
+        }
         Ok(())
     }
 

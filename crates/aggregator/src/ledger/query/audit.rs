@@ -8,6 +8,7 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::error::{LedgerError, QueryError};
 use crate::ledger::fold::{self, Folded};
 use crate::ledger::pages;
+use crate::ledger::peaks;
 use crate::ledger::prune;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::rollup::{self, HOUR_MS};
@@ -44,7 +45,7 @@ pub enum Finding {
         /// What there are.
         found: i64,
     },
-    /// The sums of an hour are not those of its rows.
+    /// The sums of an hour are not those of its rows, or a row exceeds its peaks.
     Hour(Timestamp),
     /// The sums of a day are not those of its hours.
     Day(Timestamp),
@@ -117,6 +118,10 @@ impl Reader {
         self.compare_all(&next_day, day_by_source_differs, &mut |start, differs| {
             audit.note(differs.then_some(Finding::Day(start)));
         })?;
+        let next_day = next_of("daily_pods", "hourly", "?1 + 24", fold::day_of);
+        self.compare_all(&next_day, day_by_pod_differs, &mut |start, differs| {
+            audit.note(differs.then_some(Finding::Day(start)));
+        })?;
         self.compare_all(&next_month, month_differs, &mut |start, differs| {
             audit.note(differs.then_some(Finding::Month(start)));
         })?;
@@ -128,8 +133,9 @@ impl Reader {
     /// Counters of that metric together, over all its series; `None` where it has none.
     pub fn counted(&self, metric: &str) -> Result<Option<i128>, QueryError> {
         self.ask(|connection| {
-            let mut values =
-                connection.prepare_cached("SELECT value FROM metric_totals WHERE metric = ?1")?;
+            let mut values = connection.prepare_cached(
+                "SELECT value FROM metric_series JOIN metric_totals USING (id) WHERE metric = ?1",
+            )?;
             let values = values.query_map([metric], |row| {
                 row.get(0).map(|wide: crate::ledger::wide::Wide| wide.0)
             })?;
@@ -171,7 +177,7 @@ impl Reader {
 
 impl Audit {
     fn note(&mut self, finding: Option<Finding>) {
-        // A day is summed in two ways.
+        // A day is summed in three ways.
         let finding = finding.filter(|finding| !self.findings.contains(finding));
         if self.findings.len() < FINDINGS_MAX {
             self.findings.extend(finding);
@@ -299,7 +305,10 @@ fn hour_differs(connection: &Connection, hour: i64) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     let sums = groups("hourly", "hour = ?1");
-    are_different(connection, &sums, rollup::OF_ROWS.as_str(), [hour])
+    Ok(
+        are_different(connection, &sums, rollup::OF_ROWS.as_str(), [hour])?
+            || peaks::is_exceeded(connection, hour)?,
+    )
 }
 
 fn day_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
@@ -321,6 +330,17 @@ fn day_by_source_differs(connection: &Connection, day: i64) -> rusqlite::Result<
     let folded = Folded::read(connection)?;
     let days = groups_by("0", "daily_sources", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
     let hours = folded_groups("hourly", "?1", ["0", "t.source_id"], FOLDED_OF_DAY);
+    let values = params![day, folded.hour, folded.tag_set];
+    are_different(connection, &days, &hours, values)
+}
+
+fn day_by_pod_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
+    if has_lost(connection, Sums::Hours, day)? || has_lost(connection, Sums::TagsAndPods, day)? {
+        return Ok(false);
+    }
+    let folded = Folded::read(connection)?;
+    let days = groups("daily_pods", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
+    let hours = folded_groups("hourly", "?1", ["t.tag_set", "t.source_id"], FOLDED_OF_DAY);
     let values = params![day, folded.hour, folded.tag_set];
     are_different(connection, &days, &hours, values)
 }
@@ -360,6 +380,9 @@ fn dangling(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
         ("models", "daily", "model_id"),
         ("sources", "daily_sources", "source_id"),
         ("models", "daily_sources", "model_id"),
+        ("tag_sets", "daily_pods", "tag_set"),
+        ("sources", "daily_pods", "source_id"),
+        ("models", "daily_pods", "model_id"),
         ("tag_sets", "monthly", "tag_set"),
         ("sources", "monthly", "source_id"),
         ("models", "monthly", "model_id"),
@@ -378,7 +401,7 @@ fn dangling(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
 fn negative_counters(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
     // A number that no integer holds stands as its digits.
     let mut below = connection.prepare(
-        "SELECT metric, series FROM metric_totals
+        "SELECT metric, series FROM metric_series JOIN metric_totals USING (id)
          WHERE CASE typeof(value) WHEN 'text' THEN value LIKE '-%' ELSE value < 0 END",
     )?;
     let below = below.query_map([], |row| {

@@ -89,11 +89,12 @@ impl Reader {
 }
 
 /// Tables and indices of sums and dictionaries.
-const NOT_OF_CALLS: [&str; 12] = [
+const NOT_OF_CALLS: [&str; 13] = [
     "hourly",
     "daily",
     "monthly",
     "daily_sources",
+    "daily_pods",
     "tag_sets",
     "sqlite_autoindex_tag_sets_1",
     "tags",

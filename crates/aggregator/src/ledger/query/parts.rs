@@ -79,11 +79,11 @@ impl Needs {
         let divides = |unit_ms| interval_ms.is_none_or(|ms| ms % unit_ms == 0);
         let hours = !of_rows && divides(HOUR_MS);
         let days = match (of_pods, of_tags) {
-            (false, _) => Some(Table::Daily),
-            (true, false) => Some(Table::DailySources),
-            (true, true) => None,
+            (false, _) => Table::Daily,
+            (true, false) => Table::DailySources,
+            (true, true) => Table::DailyPods,
         };
-        let days = days.filter(|_| hours && divides(DAY_MS));
+        let days = (hours && divides(DAY_MS)).then_some(days);
         Needs {
             hours,
             days,
@@ -303,7 +303,10 @@ mod tests {
         assert_eq!(needs(None, &["team", "namespace"]), (true, daily, true));
         assert_eq!(needs(None, &["pod", "model"]), (true, by_source, false));
         assert_eq!(needs(Some(DAY_MS), &["node"]), (true, by_source, false));
-        assert_eq!(needs(None, &["pod", "team"]), (true, None, false));
+        assert_eq!(
+            needs(None, &["pod", "team"]),
+            (true, Some(Table::DailyPods), false)
+        );
         assert_eq!(needs(None, &["status"]), (false, None, false));
         assert_eq!(needs(Some(2 * DAY_MS), &[]), (true, daily, false));
         assert_eq!(needs(Some(5 * HOUR_MS), &[]), (true, None, false));

@@ -1,17 +1,21 @@
 //! Single calls, page by page.
 
 use std::fmt;
+use std::sync::LazyLock;
 
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension};
 use tollmesh_usage::Bucket;
 use tollmesh_wire::Event;
 
 use crate::ledger::entry::{CostRecord, Original};
 use crate::ledger::error::QueryError;
 use crate::ledger::outcomes;
+use crate::ledger::peaks::{self, Rank};
 use crate::ledger::query::filter::{Filter, Span};
+use crate::ledger::query::highest;
+use crate::ledger::query::looked::{Looked, LookedAt, Patience};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{self, Dialect, Scope, Table};
+use crate::ledger::query::scope::{self, Dialect};
 use crate::ledger::row;
 use crate::ledger::stored;
 use crate::money::PicoUsd;
@@ -98,72 +102,97 @@ impl Sort {
 impl Reader {
     /// One page of calls.
     pub fn requests(&self, query: &RequestsQuery) -> Result<Page, QueryError> {
-        let cursor = match &query.cursor {
+        Ok(self.requests_within(query, Patience::ENDLESS)?.answer)
+    }
+
+    /// One page of calls, of those hours that could be looked at in time.
+    pub fn requests_within(
+        &self,
+        query: &RequestsQuery,
+        patience: Patience,
+    ) -> Result<Looked<Page>, QueryError> {
+        let after = match &query.cursor {
             None => None,
             Some(text) => match Cursor::parse(text) {
-                Some(cursor) if cursor.sort == query.sort => Some(cursor),
+                Some(cursor) if cursor.sort == query.sort => Some((cursor.key, cursor.row)),
                 _ => return Err(QueryError::Cursor(text.clone())),
             },
         };
-        self.ask(|connection| Ok(page(connection, query, cursor)?))
+        self.ask(|connection| Ok(page(connection, query, after, patience)?))
     }
 }
 
 fn page(
     connection: &Connection,
     query: &RequestsQuery,
-    cursor: Option<Cursor>,
-) -> rusqlite::Result<Page> {
+    after: Option<Rank>,
+    patience: Patience,
+) -> rusqlite::Result<Looked<Page>> {
     let limit = query.limit.clamp(1, PAGE_ROWS_MAX);
-    let key = sort_key(query.sort, Dialect::Sqlite);
-    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, query.span, &query.filters);
-    if let Some(cursor) = cursor {
-        let values = [cursor.key.into(), cursor.row.into()];
-        scope.add_condition(format!("({key}, t.id) < (?, ?)"), values);
+    let found = highest::ranks(connection, query, after, limit + 1, patience)?;
+    let (ranks, at) = (found.answer, found.at);
+    let last = match (ranks.get(limit), at) {
+        (Some(_), _) => ranks.get(limit - 1).copied(),
+        // There may be more before what was looked at.
+        (
+            None,
+            Some(LookedAt {
+                from: Some(from), ..
+            }),
+        ) => Some((from.as_unix_ms(), i64::MIN)),
+        (None, _) => None,
+    };
+    let mut items = Vec::new();
+    for (_, row) in ranks.into_iter().take(limit) {
+        items.extend(call(connection, row)?);
     }
-    // The page's rows are chosen by narrow columns first, so that no wide row is ever sorted.
-    let sql = format!(
-        "WITH page AS (SELECT t.id AS id, {key} AS k {} ORDER BY k DESC, t.id DESC LIMIT {})
-         SELECT {}, page.k, {} AS outcome_label FROM page JOIN events e ON e.id = page.id {}
-         ORDER BY page.k DESC, e.id DESC",
-        scope.sql(),
-        limit + 1,
+    let cursor = last.map(|(key, row)| Cursor {
+        sort: query.sort,
+        key,
+        row,
+    });
+    Ok(Looked {
+        answer: Page {
+            items,
+            next_cursor: cursor.map(|cursor| cursor.to_string()),
+        },
+        at,
+    })
+}
+
+/// The call of that number.
+fn call(connection: &Connection, row: i64) -> rusqlite::Result<Option<RequestRow>> {
+    connection
+        .prepare_cached(&CALL)?
+        .query_row([row], |row| {
+            let stored = stored::read(row)?;
+            Ok(RequestRow {
+                row: stored.row,
+                event: stored.entry.event,
+                cost: stored.entry.cost,
+                provider_cost: stored.provider_cost,
+                original: stored.original,
+                outcome_label: row.get("outcome_label")?,
+            })
+        })
+        .optional()
+}
+
+/// The row of a number with its words.
+static CALL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {}, {} AS outcome_label FROM events e {} WHERE e.id = ?1",
         row::select(),
         outcomes::label_of("e"),
         row::JOINS,
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(params_from_iter(scope.into_values()))?;
-    let mut page = Page::default();
-    let mut last = None;
-    while let Some(row) = found.next()? {
-        if page.items.len() == limit {
-            page.next_cursor = last.map(|cursor: Cursor| cursor.to_string());
-            break;
-        }
-        let stored = stored::read(row)?;
-        last = Some(Cursor {
-            sort: query.sort,
-            key: row.get("k")?,
-            row: stored.row,
-        });
-        page.items.push(RequestRow {
-            row: stored.row,
-            event: stored.entry.event,
-            cost: stored.entry.cost,
-            provider_cost: stored.provider_cost,
-            original: stored.original,
-            outcome_label: row.get("outcome_label")?,
-        });
-    }
-    Ok(page)
-}
+    )
+});
 
 /// What rows `t` are sorted by: an integer, never `NULL`.
 pub(super) fn sort_key(sort: Sort, dialect: Dialect) -> String {
     match sort {
         Sort::Time => scope::time_ms(dialect).to_owned(),
-        Sort::Cost => format!("coalesce(t.cost_pico, {})", i64::MIN),
+        Sort::Cost => format!("coalesce(t.cost_pico, {})", peaks::UNPRICED),
         Sort::Duration => "t.duration_ms".to_owned(),
         Sort::Tokens => Bucket::ALL
             .map(|bucket| format!("coalesce(t.{}, 0)", bucket.name()))

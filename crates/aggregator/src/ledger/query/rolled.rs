@@ -2,18 +2,16 @@
 
 use std::fmt;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::Connection;
 use tollmesh_usage::Bucket;
 use tollmesh_wire::Timestamp;
 
-use crate::ledger::codes;
 use crate::ledger::error::QueryError;
-use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
+use crate::ledger::query::filter::{Filter, Span};
+use crate::ledger::query::gathered::{self, Place};
+use crate::ledger::query::looked::{Looked, Patience};
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::requests::PAGE_ROWS_MAX;
-use crate::ledger::query::scope::{Dialect, Scope, Table};
-use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
 
 /// What calls belong together by.
@@ -134,159 +132,57 @@ impl UnitSort {
             UnitSort::Time => "time",
         }
     }
-
-    /// What groups of rows `t` are sorted by, never `NULL`.
-    fn key(self) -> String {
-        match self {
-            UnitSort::Cost => "sum128(t.cost_pico)".to_owned(),
-            UnitSort::Requests => "count(*)".to_owned(),
-            UnitSort::Tokens => {
-                let buckets = Bucket::ALL.map(|b| format!("coalesce(t.{}, 0)", b.name()));
-                format!("sum128({})", buckets.join(" + "))
-            }
-            UnitSort::Retries => format!("{RETRIES} + {REPEATED}"),
-            UnitSort::Span => "max(t.time_ms) - min(t.time_ms)".to_owned(),
-            UnitSort::Time => "max(t.time_ms)".to_owned(),
-        }
-    }
 }
-
-/// Attempts of a group beyond the first of each call.
-const RETRIES: &str = "sum(max(t.attempts - 1, 0))";
-
-/// Calls of a group whose body an earlier one had.
-const REPEATED: &str = "(count(t.fingerprint) - count(DISTINCT t.fingerprint))";
 
 impl Reader {
     /// One page of traces or sessions.
     pub fn units(&self, query: &UnitsQuery) -> Result<UnitsPage, QueryError> {
-        let cursor = match &query.cursor {
+        Ok(self.units_within(query, Patience::ENDLESS)?.answer)
+    }
+
+    /// One page of traces or sessions, by the calls of those hours that could be looked at in time.
+    pub fn units_within(
+        &self,
+        query: &UnitsQuery,
+        patience: Patience,
+    ) -> Result<Looked<UnitsPage>, QueryError> {
+        let after = match &query.cursor {
             None => None,
             Some(text) => match Cursor::parse(text) {
-                Some(cursor) if cursor.sort == query.sort => Some(cursor),
+                Some(cursor) if cursor.sort == query.sort => Some((cursor.key, cursor.id)),
                 _ => return Err(QueryError::Cursor(text.clone())),
             },
         };
-        self.ask(|connection| Ok(page(connection, query, cursor)?))
+        self.ask(|connection| Ok(page(connection, query, after.as_ref(), patience)?))
     }
 }
 
 fn page(
     connection: &Connection,
     query: &UnitsQuery,
-    cursor: Option<Cursor>,
-) -> rusqlite::Result<UnitsPage> {
+    after: Option<&Place>,
+    patience: Patience,
+) -> rusqlite::Result<Looked<UnitsPage>> {
     let limit = query.limit.clamp(1, PAGE_ROWS_MAX);
-    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, query.span, &query.filters);
-    scope = scope.without_relayed(&query.filters);
-    let id = id_expression(&mut scope, &query.unit);
-    scope.add_condition(format!("{id} <> ''"), []);
-    let having = match &cursor {
-        None => "",
-        Some(_) => "HAVING (k, unit) < (?, ?)",
+    let looked = gathered::units(connection, query, after, limit + 1, patience)?;
+    let (mut units, at) = (looked.answer, looked.at);
+    let has_more = units.len() > limit;
+    units.truncate(limit);
+    let cursor = units.last().filter(|_| has_more).map(|(place, _)| Cursor {
+        sort: query.sort,
+        key: place.0,
+        id: place.1.clone(),
+    });
+    let mut page = UnitsPage {
+        items: units.into_iter().map(|(_, row)| row).collect(),
+        next_cursor: cursor.map(|cursor| cursor.to_string()),
     };
-    let sql = format!(
-        "SELECT {id} AS unit, {} AS k, {} {} GROUP BY 1 {having} ORDER BY k DESC, unit DESC LIMIT {}",
-        query.sort.key(),
-        columns(),
-        scope.sql(),
-        limit + 1,
-    );
-    let mut values = scope.into_values();
-    if let Some(cursor) = cursor {
-        values.extend([cursor.key, cursor.id.into()]);
-    }
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(params_from_iter(values))?;
-    let mut page = UnitsPage::default();
-    let mut last = None;
-    while let Some(row) = found.next()? {
-        if page.items.len() == limit {
-            page.next_cursor = last.map(|cursor: Cursor| cursor.to_string());
-            break;
-        }
-        let mut unit = read(row)?;
-        if query.unit == Unit::Trace {
+    if query.unit == Unit::Trace {
+        for unit in &mut page.items {
             unit.outcome_label = label_of_trace(connection, &unit.id)?;
         }
-        last = Some(Cursor {
-            sort: query.sort,
-            key: row.get("k")?,
-            id: unit.id.clone(),
-        });
-        page.items.push(unit);
     }
-    Ok(page)
-}
-
-fn id_expression(scope: &mut Scope, unit: &Unit) -> String {
-    match unit {
-        Unit::Trace => scope.expression(&Dimension::Column(Column::TraceId)),
-        Unit::Tags(tags) => {
-            let values: Vec<String> = tags
-                .iter()
-                .map(|tag| scope.expression(&Dimension::Tag(tag.clone())))
-                .collect();
-            // `coalesce` takes two at least.
-            format!("coalesce({}, NULL)", values.join(", "))
-        }
-    }
-}
-
-/// The columns after id and order, as [`read`] reads them.
-fn columns() -> String {
-    let only = |condition: String| format!("count(CASE WHEN {condition} THEN 1 END)");
-    let narrow = [
-        "count(*)".to_owned(),
-        only(format!("t.cost_status = {}", codes::UNPRICED)),
-        only(format!("t.usage_source = {}", codes::ESTIMATED)),
-        only(format!(
-            "t.outcome IN ({}, {})",
-            codes::ERROR,
-            codes::ABORTED
-        )),
-        "coalesce(sum(t.tool_calls), 0)".to_owned(),
-        RETRIES.to_owned(),
-        REPEATED.to_owned(),
-        "count(DISTINCT t.model_id)".to_owned(),
-        "min(t.time_ms)".to_owned(),
-        "max(t.time_ms)".to_owned(),
-    ];
-    let wide = ["cost_pico", "duration_ms"]
-        .into_iter()
-        .chain(Bucket::ALL.map(Bucket::name))
-        .map(|name| format!("sum128(t.{name})"));
-    narrow
-        .into_iter()
-        .chain(wide)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<UnitRow> {
-    let count = |at: usize| row.get(2 + at).map(i64::unsigned_abs);
-    let wide = |at: usize| row.get(12 + at).map(|sum: Wide| sum.0);
-    let mut tokens = [0; Bucket::ALL.len()];
-    for (i, slot) in tokens.iter_mut().enumerate() {
-        *slot = wide(2 + i)?.unsigned_abs();
-    }
-    Ok(UnitRow {
-        id: row.get(0)?,
-        requests: count(0)?,
-        unpriced: count(1)?,
-        estimated: count(2)?,
-        failed: count(3)?,
-        tool_calls: count(4)?,
-        retries: count(5)?,
-        repeated: count(6)?,
-        models: count(7)?,
-        first: Timestamp::from_unix_ms(row.get(10)?),
-        last: Timestamp::from_unix_ms(row.get(11)?),
-        cost: PicoSum::from_pico(wide(0)?),
-        duration_ms: wide(1)?.unsigned_abs(),
-        tokens,
-        outcome_label: None,
-    })
+    Ok(Looked { answer: page, at })
 }
 
 fn label_of_trace(connection: &Connection, id: &str) -> rusqlite::Result<Option<String>> {
@@ -300,22 +196,16 @@ fn label_of_trace(connection: &Connection, id: &str) -> rusqlite::Result<Option<
 #[derive(Clone, Debug, PartialEq)]
 struct Cursor {
     sort: UnitSort,
-    /// An integer, or the digits of one that SQLite's do not hold.
-    key: Value,
+    key: i128,
     id: String,
 }
 
 impl Cursor {
     fn parse(text: &str) -> Option<Cursor> {
         let mut parts = text.splitn(3, '.');
-        let sort = UnitSort::parse(parts.next()?)?;
-        let key: i128 = parts.next()?.parse().ok()?;
         Some(Cursor {
-            sort,
-            key: match i64::try_from(key) {
-                Ok(key) => key.into(),
-                Err(_) => key.to_string().into(),
-            },
+            sort: UnitSort::parse(parts.next()?)?,
+            key: parts.next()?.parse().ok()?,
             id: parts.next()?.to_owned(),
         })
     }
@@ -323,11 +213,6 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sort = self.sort.name();
-        match &self.key {
-            Value::Text(digits) => write!(f, "{sort}.{digits}.{}", self.id),
-            Value::Integer(key) => write!(f, "{sort}.{key}.{}", self.id),
-            _ => write!(f, "{sort}.0.{}", self.id),
-        }
+        write!(f, "{}.{}.{}", self.sort.name(), self.key, self.id)
     }
 }

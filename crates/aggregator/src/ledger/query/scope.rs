@@ -23,6 +23,8 @@ pub enum Table {
     Daily,
     /// Sums of days that are folded, by pod and node and not by tags.
     DailySources,
+    /// Sums of days that are folded, by pod and node and tags.
+    DailyPods,
     /// Hourly sums.
     Hourly,
     /// The rows themselves.
@@ -169,6 +171,7 @@ impl Scope {
             Table::Monthly => "monthly",
             Table::Daily => "daily",
             Table::DailySources => "daily_sources",
+            Table::DailyPods => "daily_pods",
             Table::Hourly => "hourly",
             Table::Events => "events",
         };

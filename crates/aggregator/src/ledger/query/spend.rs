@@ -8,6 +8,7 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
+use crate::ledger::query::looked::{Hours, Looked, Patience};
 use crate::ledger::query::parts;
 use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
@@ -72,24 +73,66 @@ impl Reader {
     /// Sums of months, days and hours answer for whole ones, rows for what sticks out at the ends of
     /// the span, for shorter intervals, and for dimensions that only rows know.
     pub fn spend(&self, query: &SpendQuery) -> Result<Vec<SpendRow>, QueryError> {
+        Ok(self.spend_within(query, Patience::ENDLESS)?.answer)
+    }
+
+    /// The same; where only rows can answer, of those hours that could be looked at in time.
+    pub fn spend_within(
+        &self,
+        query: &SpendQuery,
+        patience: Patience,
+    ) -> Result<Looked<Vec<SpendRow>>, QueryError> {
         if let Some(interval_ms) = query.interval_ms.filter(|ms| *ms <= 0) {
             return Err(QueryError::Interval(interval_ms));
         }
-        let filtered = query.filters.iter().map(|filter| &filter.dimension);
-        let dimensions = query.by.iter().chain(filtered);
-        let rows = self.ask(|connection| {
-            let parts = parts::parts(connection, query.span, query.interval_ms, dimensions)?;
-            let mut rows = Vec::new();
-            for part in parts {
-                rows.extend(match part.table {
-                    Table::Events => sums(connection, query, part.span)?,
-                    _ => tally::sums(connection, query, &part)?,
-                });
-            }
-            Ok(rows)
-        })?;
-        Ok(in_order(rows))
+        self.ask(|connection| answer(connection, query, patience))
     }
+}
+
+/// The sums in their order.
+pub(super) fn answer(
+    connection: &Connection,
+    query: &SpendQuery,
+    patience: Patience,
+) -> Result<Looked<Vec<SpendRow>>, QueryError> {
+    let filtered = query.filters.iter().map(|filter| &filter.dimension);
+    let dimensions = query.by.iter().chain(filtered);
+    let parts = parts::parts(connection, query.span, query.interval_ms, dimensions)?;
+    let is_of_rows = matches!(parts.as_slice(), [part] if part.table == Table::Events);
+    if is_of_rows && patience != Patience::ENDLESS {
+        return of_hours(connection, query, patience);
+    }
+    let mut rows = Vec::new();
+    for part in parts {
+        rows.extend(match part.table {
+            Table::Events => sums(connection, query, part.span)?,
+            _ => tally::sums(connection, query, &part)?,
+        });
+    }
+    Ok(Looked::wholly(in_order(rows)))
+}
+
+/// Sums of rows, hour by hour.
+fn of_hours(
+    connection: &Connection,
+    query: &SpendQuery,
+    patience: Patience,
+) -> Result<Looked<Vec<SpendRow>>, QueryError> {
+    let mut hours = Hours::of(connection, query.span)?;
+    let mut rows = Vec::new();
+    while let Some((_, span)) = hours.next(connection, patience)? {
+        rows.extend(sums(connection, query, span)?);
+        if rows.len() > GROUPS_MAX {
+            rows = in_order(rows);
+        }
+        if rows.len() > GROUPS_MAX {
+            return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
+        }
+    }
+    Ok(Looked {
+        answer: in_order(rows),
+        at: hours.looked_at(),
+    })
 }
 
 /// Parts of the same group become one row; rows are ordered by interval and then by cost.

@@ -1,15 +1,17 @@
 //! What calls cost by what became of them.
 
+use std::collections::{HashMap, HashSet};
+
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 
 use crate::ledger::error::QueryError;
 use crate::ledger::outcomes;
 use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
+use crate::ledger::query::looked::{Hours, Looked, Patience};
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{Dialect, Scope, Table, word};
-use crate::ledger::query::spend::GROUPS_MAX;
-use crate::ledger::wide::Wide;
+use crate::ledger::query::spend::{self, GROUPS_MAX, SpendQuery, SpendRow};
 use crate::money::PicoSum;
 
 /// Which calls.
@@ -43,61 +45,173 @@ pub struct OutcomeRow {
 impl Reader {
     /// The cost of each label in each group; the groups in order of their spend, the highest first.
     pub fn outcomes(&self, query: &OutcomesQuery) -> Result<Vec<OutcomeRow>, QueryError> {
-        let mut rows = self.ask(|connection| sums(connection, query))?;
-        rows.sort_by(|a, b| a.key.cmp(&b.key));
-        for group in rows.chunk_by_mut(|a, b| a.key == b.key) {
-            let spend = group.iter().map(|row| row.cost.as_pico()).sum();
-            for row in group {
-                row.spend = PicoSum::from_pico(spend);
-            }
-        }
-        rows.sort_by(|a, b| {
-            let by_spend = b.spend.cmp(&a.spend).then_with(|| a.key.cmp(&b.key));
-            let told_first = a.label.is_none().cmp(&b.label.is_none());
-            by_spend
-                .then(told_first)
-                .then(b.cost.cmp(&a.cost))
-                .then_with(|| a.label.cmp(&b.label))
-        });
-        Ok(rows)
+        Ok(self.outcomes_within(query, Patience::ENDLESS)?.answer)
+    }
+
+    /// The same, of the calls of those hours that could be looked at in time.
+    pub fn outcomes_within(
+        &self,
+        query: &OutcomesQuery,
+        patience: Patience,
+    ) -> Result<Looked<Vec<OutcomeRow>>, QueryError> {
+        let looked = self.ask(|connection| sums(connection, query, patience))?;
+        Ok(Looked {
+            answer: in_order(looked.answer),
+            ..looked
+        })
     }
 }
 
-fn sums(connection: &Connection, query: &OutcomesQuery) -> Result<Vec<OutcomeRow>, QueryError> {
-    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, query.span, &query.filters);
-    scope = scope.without_relayed(&query.filters);
-    let label = Dimension::Column(Column::OutcomeLabel);
-    let dimensions = query.by.iter().chain([&label]);
-    let groups: Vec<String> = dimensions.map(|by| scope.expression(by)).collect();
-    let numbers: Vec<String> = (1..=groups.len()).map(|i| i.to_string()).collect();
-    let sql = format!(
-        "SELECT {}, count(DISTINCT {}), count(*), sum128(t.cost_pico) {} GROUP BY {} LIMIT {}",
-        groups.join(", "),
-        outcomes::subject_of("t"),
-        scope.sql(),
-        numbers.join(", "),
-        GROUPS_MAX + 1
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(params_from_iter(scope.into_values()))?;
-    let mut rows = Vec::new();
-    while let Some(row) = found.next()? {
-        if rows.len() == GROUPS_MAX {
-            return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
+fn in_order(mut rows: Vec<OutcomeRow>) -> Vec<OutcomeRow> {
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    for group in rows.chunk_by_mut(|a, b| a.key == b.key) {
+        let spend = group.iter().map(|row| row.cost.as_pico()).sum();
+        for row in group {
+            row.spend = PicoSum::from_pico(spend);
         }
-        let key = (0..).zip(&query.by).map(|(at, dimension)| {
+    }
+    rows.sort_by(|a, b| {
+        let by_spend = b.spend.cmp(&a.spend).then_with(|| a.key.cmp(&b.key));
+        let told_first = a.label.is_none().cmp(&b.label.is_none());
+        by_spend
+            .then(told_first)
+            .then(b.cost.cmp(&a.cost))
+            .then_with(|| a.label.cmp(&b.label))
+    });
+    rows
+}
+
+/// Rows tell the calls that something was told of; of all others, sums know what is left.
+fn sums(
+    connection: &Connection,
+    query: &OutcomesQuery,
+    patience: Patience,
+) -> Result<Looked<Vec<OutcomeRow>>, QueryError> {
+    let mut told = Told::default();
+    let mut hours = Hours::of(connection, query.span)?;
+    let mut looked = Looked::wholly(query.span);
+    if let Some(is_told) = outcomes::is_told(connection, "t")? {
+        while let Some((_, span)) = hours.next(connection, patience)? {
+            told.look(connection, query, &is_told, span)?;
+        }
+        looked = Looked {
+            answer: hours.looked_span(),
+            at: hours.looked_at(),
+        };
+    }
+    let all = SpendQuery {
+        by: query.by.clone(),
+        interval_ms: None,
+        span: looked.answer,
+        filters: query.filters.clone(),
+    };
+    let all = spend::answer(connection, &all, Patience::ENDLESS)?.answer;
+    Ok(Looked {
+        answer: told.with_the_others(all),
+        at: looked.at,
+    })
+}
+
+/// The calls of a group with the same label.
+#[derive(Default)]
+struct Labelled {
+    subjects: HashSet<String>,
+    requests: u64,
+    cost: PicoSum,
+}
+
+/// The calls that something was told of.
+#[derive(Default)]
+struct Told {
+    groups: HashMap<Vec<Option<String>>, HashMap<String, Labelled>>,
+    n_groups: usize,
+}
+
+impl Told {
+    /// Takes in the rows of a span that meet that condition.
+    fn look(
+        &mut self,
+        connection: &Connection,
+        query: &OutcomesQuery,
+        is_told: &str,
+        span: Span,
+    ) -> Result<(), QueryError> {
+        let mut scope = Scope::new(Dialect::Sqlite, Table::Events, span, &query.filters)
+            .without_relayed(&query.filters);
+        scope.add_condition(is_told, []);
+        let label = Dimension::Column(Column::OutcomeLabel);
+        let dimensions = query.by.iter().chain([&label]);
+        let columns: Vec<String> = dimensions.map(|by| scope.expression(by)).collect();
+        let sql = format!(
+            "SELECT t.cost_pico, {}, {} {}",
+            outcomes::subject_of("t"),
+            columns.join(", "),
+            scope.sql(),
+        );
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(scope.into_values()))?;
+        while let Some(row) = rows.next()? {
+            self.take(query, row)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, query: &OutcomesQuery, row: &Row<'_>) -> Result<(), QueryError> {
+        let cost: Option<i64> = row.get(0)?;
+        let key = (2..).zip(&query.by).map(|(at, dimension)| {
             let value: Value = row.get(at)?;
             Ok(word(dimension, value))
         });
-        let at = query.by.len();
-        rows.push(OutcomeRow {
-            key: key.collect::<rusqlite::Result<_>>()?,
-            label: row.get(at)?,
-            outcomes: row.get(at + 1).map(i64::unsigned_abs)?,
-            requests: row.get(at + 2).map(i64::unsigned_abs)?,
-            cost: PicoSum::from_pico(row.get::<_, Wide>(at + 3)?.0),
-            spend: PicoSum::ZERO,
-        });
+        let key = key.collect::<rusqlite::Result<_>>()?;
+        let label: String = row.get(2 + query.by.len())?;
+        let labels = self.groups.entry(key).or_default();
+        if !labels.contains_key(&label) {
+            self.n_groups += 1;
+            if self.n_groups > GROUPS_MAX {
+                return Err(QueryError::TooManyGroups { max: GROUPS_MAX });
+            }
+        }
+        let labelled = labels.entry(label).or_default();
+        labelled.subjects.insert(row.get(1)?);
+        labelled.requests += 1;
+        labelled.cost += PicoSum::from_pico(cost.unwrap_or(0).into());
+        Ok(())
     }
-    Ok(rows)
+
+    /// A row for each label, and one for the calls of each group that have none.
+    fn with_the_others(self, all: Vec<SpendRow>) -> Vec<OutcomeRow> {
+        let mut others: HashMap<_, (u64, i128)> = all
+            .into_iter()
+            .map(|group| (group.key, (group.requests, group.cost.as_pico())))
+            .collect();
+        let mut rows = Vec::new();
+        for (key, labels) in self.groups {
+            for (label, labelled) in labels {
+                if let Some((requests, pico)) = others.get_mut(&key) {
+                    *requests = requests.saturating_sub(labelled.requests);
+                    *pico -= labelled.cost.as_pico();
+                }
+                rows.push(OutcomeRow {
+                    key: key.clone(),
+                    label: Some(label),
+                    outcomes: labelled.subjects.len() as u64,
+                    requests: labelled.requests,
+                    cost: labelled.cost,
+                    spend: PicoSum::ZERO,
+                });
+            }
+        }
+        let others = others
+            .into_iter()
+            .filter(|(_, (requests, _))| *requests > 0);
+        rows.extend(others.map(|(key, (requests, pico))| OutcomeRow {
+            key,
+            label: None,
+            outcomes: 0,
+            requests,
+            cost: PicoSum::from_pico(pico),
+            spend: PicoSum::ZERO,
+        }));
+        rows
+    }
 }

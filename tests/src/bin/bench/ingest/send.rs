@@ -28,6 +28,8 @@ pub struct Load {
     pub next_id: Arc<AtomicU64>,
     /// Combinations of labels that events have.
     pub n_label_sets: u64,
+    /// The hour that they are of, as `2026-11-01T10`.
+    pub hour: &'static str,
 }
 
 impl Load {
@@ -115,7 +117,7 @@ impl Load {
             let model = MODELS[(set % 3) as usize];
             text += &format!(
                 "{{\"event_id\":\"bench-{n:016x}\",\"request_id\":\"{n:032x}\",\
-                 \"time\":\"2026-11-01T10:{:02}:{:02}.{:03}Z\",\"duration_ms\":812,\
+                 \"time\":\"{}:{:02}:{:02}.{:03}Z\",\"duration_ms\":812,\
                  \"ttft_ms\":240,\"provider\":\"openai\",\"api\":\"openai.chat\",\
                  \"host\":\"api.openai.com\",\"model_requested\":\"{model}\",\
                  \"model\":\"{model}\",\"response_id\":\"c-{n}\",\"stream\":true,\
@@ -124,6 +126,7 @@ impl Load {
                  \"tool_calls\":0,\"status\":200,\"outcome\":\"success\",\"attempts\":1,\
                  \"tags\":{{\"team\":\"t{}\",\"feature\":\"f{}\",\"environment\":\"prod\"}},\
                  \"source\":{{\"namespace\":\"shop\",\"workload\":\"w{}\"}}}}",
+                self.hour,
                 n / 60_000 % 60,
                 n / 1_000 % 60,
                 n % 1_000,
