@@ -1,5 +1,8 @@
 //! What keeps the ledger small and quick while the process runs: hours folded into days, old calls
-//! deleted, and the oldest ones where the file grows too large.
+//! deleted, their sums reduced, and room made where the file grows too large.
+
+mod belief;
+mod room;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +11,14 @@ use tollmesh_wire::Timestamp;
 
 use crate::clock;
 use crate::ledger::query::FileSize;
-use crate::ledger::{AppendError, Ledger, QueryError};
+use crate::ledger::{AppendError, Ledger, Pruned, Pruning, QueryError, Reader, aside};
 use crate::metrics::Metrics;
+use crate::otlp::Signal;
+pub use belief::{CLOCK_DOUBTS_MAX, CLOCK_LEAP_MS};
+pub use room::PENDING_PERCENT;
 
-/// How often the ledger is looked at.
+/// How often the ledger is looked at. The first look comes that long after the start: what filters
+/// send again because an answer was lost is taken before its rows could be deleted.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Milliseconds in an hour: calls are deleted by whole ones.
@@ -19,10 +26,6 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// An hour is folded this long after its end: what comes later is folded at once, which costs more.
 const GRACE_MS: i64 = 10 * 60_000;
-
-/// Once too large, the file is brought down to this many percent of its bound, so that not every
-/// minute deletes an hour.
-const GOAL_PERCENT: u64 = 90;
 
 /// How long calls are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,104 +50,190 @@ pub enum Trouble {
     Lost(#[from] tokio::task::JoinError),
 }
 
-/// Looks after the ledger until it is closed. Its counters are there at once.
-pub fn keep(
+/// Says which tags are worth most in sums: those that labels and budgets name.
+pub type NamedTags = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Who looks after a ledger.
+pub struct Keeper {
     ledger: Ledger,
     retention: Retention,
     metrics: Arc<Metrics>,
-) -> impl Future<Output = ()> + Send {
-    deleted(&metrics, "age", 0);
-    deleted(&metrics, "size", 0);
-    async move {
+    named: NamedTags,
+    /// What a receiver of telemetry is told.
+    exported: Vec<Signal>,
+    /// Whether the log says that the clock is not believed.
+    doubts: bool,
+    /// Why the bound is not held, as the log says.
+    over: Option<room::Because>,
+}
+
+/// Why rows are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Age,
+    Size,
+}
+
+impl Reason {
+    const fn name(self) -> &'static str {
+        match self {
+            Reason::Age => "age",
+            Reason::Size => "size",
+        }
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Of that ledger. Its counters are there at once.
+    pub fn new(ledger: Ledger, retention: Retention, metrics: Arc<Metrics>) -> Keeper {
+        for reason in [Reason::Age, Reason::Size] {
+            metrics
+                .ledger_deleted_rows_total
+                .with_label_values(&[reason.name()])
+                .inc_by(0);
+        }
+        for because in room::Because::ALL {
+            metrics
+                .ledger_over_bound
+                .with_label_values(&[because.name()])
+                .set(0);
+        }
+        metrics
+            .ledger_bytes_max
+            .set(saturate(retention.bytes_max.unwrap_or(0)));
+        Keeper {
+            ledger,
+            retention,
+            metrics,
+            named: Box::new(Vec::new),
+            exported: Vec::new(),
+            doubts: false,
+            over: None,
+        }
+    }
+
+    /// The same, with those tags worth most in sums.
+    pub fn named(self, named: NamedTags) -> Keeper {
+        Keeper { named, ..self }
+    }
+
+    /// The same for a ledger of which a receiver of telemetry is told these signals.
+    pub fn exported(self, exported: Vec<Signal>) -> Keeper {
+        Keeper { exported, ..self }
+    }
+
+    /// Looks after the ledger until it is closed.
+    pub async fn keep(mut self) {
+        if let Err(error) = self.measure().await {
+            tracing::debug!(%error, "the ledger cannot be measured");
+        }
         loop {
-            match look_after(&ledger, retention, clock::now(), &metrics).await {
+            tokio::time::sleep(EVERY).await;
+            match self.look_after(clock::now()).await {
                 Ok(()) => {}
                 Err(Trouble::Write(AppendError::Closed)) => return,
                 // A ledger that cannot be written is told where events are refused.
                 Err(error) => tracing::debug!(%error, "housekeeping is put off"),
             }
-            tokio::time::sleep(EVERY).await;
         }
     }
-}
 
-/// One look at the ledger.
-pub async fn look_after(
-    ledger: &Ledger,
-    retention: Retention,
-    now: Timestamp,
-    metrics: &Metrics,
-) -> Result<(), Trouble> {
-    let now_ms = now.as_unix_ms();
-    let ended = Timestamp::from_unix_ms(now_ms - GRACE_MS);
-    ledger.fold(ended).await?;
-    let age_ms = i64::from(retention.days) * 24 * HOUR_MS;
-    let before = Timestamp::from_unix_ms(now_ms.saturating_sub(age_ms));
-    let n_rows = ledger.prune(before).await?;
-    if n_rows > 0 {
-        let days = retention.days;
-        tracing::info!(n_rows, days, "deleted calls beyond retention.days");
+    /// One look at the ledger.
+    pub async fn look_after(&mut self, now: Timestamp) -> Result<(), Trouble> {
+        let now_ms = now.as_unix_ms();
+        let ended = Timestamp::from_unix_ms(now_ms - GRACE_MS);
+        self.ledger.fold(ended).await?;
+        if self.believes(now).await? {
+            self.delete_by_age(now_ms).await?;
+        }
+        self.tidy().await?;
+        if let Some(bytes_max) = self.retention.bytes_max {
+            self.make_room(bytes_max, now_ms).await?;
+        }
+        self.measure().await
     }
-    deleted(metrics, "age", n_rows);
-    if let Some(bytes_max) = retention.bytes_max {
-        cut(ledger, bytes_max, now_ms, metrics).await?;
-    }
-    let bytes = size(ledger).await?.bytes;
-    metrics
-        .ledger_bytes
-        .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    Ok(())
-}
 
-/// Deletes the oldest hours of a file that is too large, except the present one.
-async fn cut(
-    ledger: &Ledger,
-    bytes_max: u64,
-    now_ms: i64,
-    metrics: &Metrics,
-) -> Result<(), Trouble> {
-    if size(ledger).await?.bytes <= bytes_max {
-        return Ok(());
-    }
-    let goal = bytes_max / 100 * GOAL_PERCENT;
-    let mut n_rows = 0;
-    let mut is_stuck = false;
-    while size(ledger).await?.used_bytes() > goal && !is_stuck {
-        let reader = ledger.reader().clone();
-        let oldest = tokio::task::spawn_blocking(move || reader.oldest_call()).await??;
-        let end_ms = oldest.map(|at| (at.as_unix_ms().div_euclid(HOUR_MS) + 1) * HOUR_MS);
-        let n = match end_ms.filter(|end_ms| *end_ms <= now_ms) {
-            Some(end_ms) => ledger.prune(Timestamp::from_unix_ms(end_ms)).await?,
-            None => 0,
+    async fn delete_by_age(&self, now_ms: i64) -> Result<(), Trouble> {
+        let days = self.retention.days;
+        let age_ms = i64::from(days) * 24 * HOUR_MS;
+        let pruning = Pruning {
+            before: Timestamp::from_unix_ms(now_ms.saturating_sub(age_ms)),
+            spares_pending: self.ledger.forwards(),
         };
-        n_rows += n;
-        is_stuck = n == 0;
+        let pruned = self.ledger.prune_as(pruning).await?;
+        self.count(Reason::Age, pruned);
+        if pruned.rows > 0 {
+            let n_rows = pruned.rows;
+            tracing::info!(n_rows, days, "deleted calls beyond retention.days");
+        }
+        Ok(())
     }
-    if is_stuck {
-        tracing::warn!(
-            bytes_max,
-            "the ledger is larger than retention.max_size without calls that may be deleted"
-        );
+
+    fn count(&self, reason: Reason, pruned: Pruned) {
+        self.metrics
+            .ledger_deleted_rows_total
+            .with_label_values(&[reason.name()])
+            .inc_by(pruned.rows);
+        if pruned.not_exported == 0 {
+            return;
+        }
+        for signal in &self.exported {
+            self.metrics
+                .otlp_skipped_rows_total
+                .with_label_values(&[signal.name(), "deleted"])
+                .inc_by(pruned.not_exported);
+        }
+        if !self.exported.is_empty() {
+            let n_rows = pruned.not_exported;
+            tracing::warn!(
+                n_rows,
+                "calls were deleted before otlp.endpoint was told of them"
+            );
+        }
     }
-    if n_rows > 0 {
+
+    /// Reduces the sums of hours whose calls are gone, and deletes what nothing refers to then.
+    async fn tidy(&self) -> Result<(), Trouble> {
+        let regrouped = self.ledger.regroup(&(self.named)()).await?;
+        if regrouped.days == 0 {
+            return Ok(());
+        }
+        let n_swept = self.ledger.sweep().await?;
         tracing::info!(
-            n_rows,
-            bytes_max,
-            "deleted the oldest calls to keep retention.max_size"
+            days = regrouped.days,
+            n_swept,
+            "tags, models or pods of deleted calls were too many for sums, and became __other__"
         );
+        Ok(())
     }
-    deleted(metrics, "size", n_rows);
-    Ok(())
+
+    async fn measure(&self) -> Result<(), Trouble> {
+        let bytes = self.size().await?.bytes + bytes_aside(self.ledger.reader());
+        self.metrics.ledger_bytes.set(saturate(bytes));
+        Ok(())
+    }
+
+    async fn size(&self) -> Result<FileSize, Trouble> {
+        self.ask(Reader::file_size).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Reader) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let reader = self.ledger.reader().clone();
+        Ok(tokio::task::spawn_blocking(move || question(&reader)).await??)
+    }
 }
 
-async fn size(ledger: &Ledger) -> Result<FileSize, Trouble> {
-    let reader = ledger.reader().clone();
-    Ok(tokio::task::spawn_blocking(move || reader.file_size()).await??)
+/// Bytes of damaged files; those that cannot be seen take none.
+fn bytes_aside(reader: &Reader) -> u64 {
+    let found = aside::all(reader.path()).unwrap_or_default();
+    found.iter().map(|aside| aside.bytes).sum()
 }
 
-fn deleted(metrics: &Metrics, because: &str, n_rows: u64) {
-    let counter = metrics
-        .ledger_deleted_rows_total
-        .with_label_values(&[because]);
-    counter.inc_by(n_rows);
+fn saturate(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -18,7 +18,7 @@ use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
-use crate::housekeeping::{self, Retention};
+use crate::housekeeping::{Keeper, Retention};
 use crate::http::{Guard, Operator};
 use crate::ingest::{Activity, Ingest};
 use crate::last_good::LastGood;
@@ -166,7 +166,16 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         bytes_max: config.retention_bytes_max,
     };
     let metrics = Arc::clone(&operator.metrics);
-    tokio::spawn(housekeeping::keep(ledger.clone(), retention, metrics));
+    let signals = config.otlp.as_ref().map(|otlp| otlp.signals.clone());
+    let (labels, by_budgets) = (config.metrics.labels.clone(), budgets.clone());
+    let keeper = Keeper::new(ledger.clone(), retention, metrics)
+        .exported(signals.unwrap_or_default())
+        .named(Box::new(move || {
+            let mut named = labels.clone();
+            named.extend(by_budgets.keys());
+            named
+        }));
+    tokio::spawn(keeper.keep());
     let stop = watch::Sender::new(false);
     let servers = vec![
         tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),

@@ -147,9 +147,14 @@ fn retention_spares_what_is_not_forwarded() {
     forwarded(&ledger, &rest);
     assert_eq!(block_on(ledger.prune(later)).unwrap(), 3);
     // Where nobody forwards any more, nothing is spared.
-    add(&ledger, call(9), 1);
+    let next = Event {
+        time: later,
+        ..call(9)
+    };
+    add(&ledger, next, 1);
     block_on(ledger.close());
     let ledger = Ledger::open(LedgerOptions::new(dir.path())).unwrap();
+    let later = Timestamp::from_unix_ms(START_MS + 2 * 86_400_000);
     assert_eq!(block_on(ledger.prune(later)).unwrap(), 1);
 }
 

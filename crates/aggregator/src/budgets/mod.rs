@@ -145,6 +145,21 @@ impl Budgets {
         (Budgets(Arc::new(shared)), policies)
     }
 
+    /// Every key that a budget in force asks for, in no order.
+    pub fn keys(&self) -> Vec<String> {
+        let policies = self.0.policies.load();
+        let keys = policies.all.iter().flat_map(|budget| {
+            let asked = budget.policy.matches.keys();
+            let spared = budget
+                .policy
+                .tiers
+                .iter()
+                .flat_map(|tier| tier.except.keys());
+            asked.chain(spared).chain(&budget.per)
+        });
+        keys.cloned().collect()
+    }
+
     /// Whether there is a file of budgets. Without one nothing is charged, kept or watched.
     pub fn are_configured(&self) -> bool {
         self.0.file.is_some()

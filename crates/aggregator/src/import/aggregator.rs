@@ -14,6 +14,7 @@ use tollmesh_wire::event::{EventBatch, EventsReply, Node};
 use super::{Found, Taken, Taker};
 use crate::client;
 use crate::config::Listen;
+use crate::ledger::FORGOTTEN;
 
 /// How long one answer may take; a commit takes milliseconds.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -70,7 +71,11 @@ impl Taker for Aggregator {
         })?;
         let reply = self.runtime.block_on(self.send(&Bytes::from(body)));
         let reply = reply.with_context(|| format!("the aggregator at {}", self.address))?;
-        let refused = reply.rejected.into_iter().map(|rejected| {
+        let (forgotten, refused): (Vec<_>, Vec<_>) = reply
+            .rejected
+            .into_iter()
+            .partition(|rejected| rejected.reason.starts_with(FORGOTTEN));
+        let refused = refused.into_iter().map(|rejected| {
             let is_it = |found: &&Found| Some(&found.event.event_id) == rejected.event_id.as_ref();
             let place = batch.iter().find(is_it);
             let (log, line) = place.map_or((String::new(), 0), |it| (it.log.clone(), it.line));
@@ -79,6 +84,7 @@ impl Taker for Aggregator {
         Ok(Taken {
             imported: reply.accepted,
             already: reply.duplicate,
+            forgotten: forgotten.len() as u64,
             refused: refused.collect(),
         })
     }

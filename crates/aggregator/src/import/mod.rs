@@ -53,6 +53,8 @@ pub struct Taken {
     pub imported: u64,
     /// Events that changed nothing: they had been taken before, or nothing waits for them.
     pub already: u64,
+    /// Events of a time whose rows that ledger has deleted.
+    pub forgotten: u64,
     /// Events that can never be taken, as log, line and reason.
     pub refused: Vec<(String, u64, String)>,
 }
@@ -231,6 +233,7 @@ impl<'a> Import<'a> {
         })?;
         self.tally.imported += taken.imported;
         self.tally.already += taken.already;
+        self.tally.forgotten += taken.forgotten;
         for (log, line, reason) in taken.refused {
             self.bad_line(&log, line, &reason);
         }

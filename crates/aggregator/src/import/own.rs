@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::{Found, Taken, Taker};
 use crate::ingest;
-use crate::ledger::{Entry, Ledger};
+use crate::ledger::{Entry, Ledger, Refusal};
 use crate::prices::Prices;
 
 /// A ledger that this process writes.
@@ -39,13 +39,16 @@ impl Taker for Own {
         let appended = self
             .runtime
             .block_on(self.ledger.append(entries, Vec::new()))?;
-        let refused = appended.refused().filter_map(|(n, why)| {
+        let refused = appended.refused();
+        let refused = refused.filter(|(_, why)| !matches!(why, Refusal::Forgotten { .. }));
+        let refused = refused.filter_map(|(n, why)| {
             let (log, line) = places.get(n)?;
             Some((log.clone(), *line, why.to_string()))
         });
         Ok(Taken {
             imported: appended.accepted(),
             already: appended.duplicate(),
+            forgotten: appended.forgotten(),
             refused: refused.collect(),
         })
     }

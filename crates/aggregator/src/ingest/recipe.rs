@@ -81,9 +81,12 @@ impl Ingest {
         let metrics = &self.metrics;
         metrics.events_accepted_total.inc_by(reply.accepted);
         metrics.events_duplicate_total.inc_by(reply.duplicate);
+        let forgotten = appended.forgotten();
+        metrics.events_forgotten_total.inc_by(forgotten);
+        let rejected = reply.rejected.len() as u64;
         metrics
             .events_rejected_total
-            .inc_by(reply.rejected.len() as u64);
+            .inc_by(rejected.saturating_sub(forgotten));
         let recorded = appended.recorded.iter();
         let unmatched = recorded.filter(|r| matches!(r, Recorded::Unmatched));
         metrics

@@ -3,7 +3,7 @@
 //! Ids are found in memory first. The caches speak of one transaction's view of the file: after a
 //! rollback they are worthless, and dropped with the store that owns them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use serde::Serialize;
@@ -40,32 +40,90 @@ pub struct Dictionaries {
 struct Cache {
     young: HashMap<Box<[u8]>, i64>,
     old: HashMap<Box<[u8]>, i64>,
+    /// What was handed out since a sweep began, while one is under way.
+    handed: Option<HashSet<i64>>,
+}
+
+/// A dictionary whose entries are deleted when nothing refers to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dictionary {
+    TagSets,
+    Sources,
+    Models,
 }
 
 impl Dictionaries {
     /// The ids of what this entry refers to; what is new is written.
     pub fn ids(&mut self, connection: &Connection, entry: &Entry) -> rusqlite::Result<Ids> {
         let (event, cost) = (&entry.event, &entry.cost);
-        let key = &mut self.key;
         Ok(Ids {
-            tag_set: {
-                let pairs = event.tags.iter();
-                write_key(
-                    key,
-                    pairs.flat_map(|(tag, value)| [Some(&**tag), Some(&**value)]),
-                );
-                self.tag_sets.id(key, || tag_set(connection, &event.tags))?
-            },
-            source: {
-                write_key(key, source_facts(&event.source));
-                self.sources.id(key, || source(connection, &event.source))?
-            },
-            model: {
-                write_key(key, model_facts(event));
-                self.models.id(key, || model(connection, event))?
-            },
+            tag_set: self.tag_set(connection, &event.tags)?,
+            source: self.source(connection, &event.source)?,
+            model: self.model(connection, event)?,
             price: self.price(connection, cost)?,
         })
+    }
+
+    /// The id of these tags.
+    pub fn tag_set(
+        &mut self,
+        connection: &Connection,
+        tags: &BTreeMap<String, String>,
+    ) -> rusqlite::Result<i64> {
+        let pairs = tags.iter();
+        write_key(
+            &mut self.key,
+            pairs.flat_map(|(tag, value)| [Some(&**tag), Some(&**value)]),
+        );
+        self.tag_sets.id(&self.key, || tag_set(connection, tags))
+    }
+
+    /// The id of this source.
+    pub fn source(&mut self, connection: &Connection, of: &Source) -> rusqlite::Result<i64> {
+        // One that is new refers to its owner, which a sweep may have found without referrers.
+        if let (Some(owner), true) = (without_pod(of), self.sources.handed.is_some()) {
+            self.source(connection, &owner)?;
+        }
+        write_key(&mut self.key, source_facts(of));
+        self.sources.id(&self.key, || source(connection, of))
+    }
+
+    /// The id of the event's model.
+    pub fn model(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+        write_key(&mut self.key, model_facts(event));
+        self.models.id(&self.key, || model(connection, event))
+    }
+
+    /// Notes from here on what is handed out, so that a sweep spares it.
+    pub fn begin_sweep(&mut self) {
+        for cache in [&mut self.tag_sets, &mut self.sources, &mut self.models] {
+            cache.handed = Some(HashSet::new());
+        }
+    }
+
+    /// Ends a sweep, whether or not one is under way.
+    pub fn end_sweep(&mut self) {
+        for cache in [&mut self.tag_sets, &mut self.sources, &mut self.models] {
+            cache.handed = None;
+        }
+    }
+
+    /// Of these ids, to which nothing referred when the sweep had begun, those that may be deleted
+    /// now; they are not handed out again. None where no sweep is under way.
+    pub fn give_up(&mut self, dictionary: Dictionary, ids: &[i64]) -> Vec<i64> {
+        let cache = match dictionary {
+            Dictionary::TagSets => &mut self.tag_sets,
+            Dictionary::Sources => &mut self.sources,
+            Dictionary::Models => &mut self.models,
+        };
+        let Some(handed) = &cache.handed else {
+            return Vec::new();
+        };
+        let is_free = |id: &&i64| !handed.contains(id);
+        let free: HashSet<i64> = ids.iter().filter(is_free).copied().collect();
+        cache.young.retain(|_, id| !free.contains(id));
+        cache.old.retain(|_, id| !free.contains(id));
+        free.into_iter().collect()
     }
 
     /// The id of what gave this cost.
@@ -83,6 +141,9 @@ impl Cache {
         find_or_add: impl FnOnce() -> rusqlite::Result<i64>,
     ) -> rusqlite::Result<i64> {
         if let Some(id) = self.young.get(key) {
+            if let Some(handed) = &mut self.handed {
+                handed.insert(*id);
+            }
             return Ok(*id);
         }
         let id = match self.old.get(key) {
@@ -93,6 +154,9 @@ impl Cache {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key.into(), id);
+        if let Some(handed) = &mut self.handed {
+            handed.insert(id);
+        }
         Ok(id)
     }
 }
@@ -181,15 +245,17 @@ fn source(connection: &Connection, source: &Source) -> rusqlite::Result<i64> {
 
 /// The id of the same source without pod and node; `None` where it has neither.
 fn owner_of(connection: &Connection, of: &Source) -> rusqlite::Result<Option<i64>> {
-    if of.pod.is_none() && of.node.is_none() {
-        return Ok(None);
-    }
-    let owner = Source {
+    let owner = without_pod(of).map(|owner| source(connection, &owner));
+    owner.transpose()
+}
+
+/// The same source without pod and node; `None` where it has neither.
+fn without_pod(of: &Source) -> Option<Source> {
+    (of.pod.is_some() || of.node.is_some()).then(|| Source {
         pod: None,
         node: None,
         ..of.clone()
-    };
-    source(connection, &owner).map(Some)
+    })
 }
 
 fn model(connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
@@ -232,6 +298,43 @@ fn find(connection: &Connection, sql: &str, body: &str) -> rusqlite::Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sweep_spares_what_is_handed_out_meanwhile_with_its_owner() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(include_str!("schema.sql"))
+            .unwrap();
+        let of = |pod: Option<&str>| Source {
+            namespace: Some("shop".into()),
+            pod: pod.map(str::to_owned),
+            ..Source::default()
+        };
+        let mut all = Dictionaries::default();
+        let owner = all.source(&connection, &of(None)).unwrap();
+        let [free, used] = ["a", "b"].map(|pod| all.source(&connection, &of(Some(pod))).unwrap());
+        assert_eq!(
+            all.give_up(Dictionary::Sources, &[free]),
+            [0; 0],
+            "no sweep is under way"
+        );
+        all.begin_sweep();
+        all.source(&connection, &of(Some("b"))).unwrap();
+        let given_up = all.give_up(Dictionary::Sources, &[owner, free, used]);
+        assert_eq!(given_up, [free]);
+        connection
+            .execute("DELETE FROM sources WHERE id = ?1", [free])
+            .unwrap();
+        // It is not remembered where it was.
+        let again = all.source(&connection, &of(Some("a"))).unwrap();
+        let body = "SELECT body FROM sources WHERE id = ?1";
+        let body: String = connection
+            .query_row(body, [again], |row| row.get(0))
+            .unwrap();
+        assert!(body.contains("\"a\""), "{body}");
+        all.end_sweep();
+        assert_eq!(all.give_up(Dictionary::Sources, &[owner]), [0; 0]);
+    }
 
     #[test]
     fn a_cache_forgets_what_is_not_asked_for() {

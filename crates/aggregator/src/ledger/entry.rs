@@ -112,9 +112,12 @@ pub enum Recorded {
     Completed,
     /// It was late usage that no row waits for; nothing was charged.
     Unmatched,
-    /// It can never be taken, and is in quarantine.
+    /// It can never be taken. It is in quarantine, unless it is of a time that is forgotten.
     Refused(Refusal),
 }
+
+/// What begins the words for [`Refusal::Forgotten`], so that an importer knows them.
+pub const FORGOTTEN: &str = "forgotten: calls are kept since ";
 
 /// Why the ledger takes an entry never.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -141,6 +144,12 @@ pub enum Refusal {
         value: u64,
         /// The largest that is taken.
         max: u64,
+    },
+    /// Rows of its time were deleted: it may have been counted before. It is in no quarantine.
+    #[error("{FORGOTTEN}{before}; whether it was counted before, nobody knows")]
+    Forgotten {
+        /// Since when calls are kept.
+        before: Timestamp,
     },
     /// `usage_source` is none of the words it can be.
     #[error("usage_source is {0:?}; expected \"reported\", \"estimated\" or \"absent\"")]
@@ -174,6 +183,11 @@ impl Appended {
                 Recorded::Refused(why) => Some((i, why)),
                 _ => None,
             })
+    }
+
+    /// Events of a time whose rows were deleted.
+    pub fn forgotten(&self) -> u64 {
+        self.count(|r| matches!(r, Recorded::Refused(Refusal::Forgotten { .. })))
     }
 
     fn count(&self, wanted: impl Fn(&Recorded) -> bool) -> u64 {

@@ -13,6 +13,10 @@ use crate::ledger::{row, stored};
 /// The key in `meta` of the newest row such that it and all before it were exported.
 const EXPORTED_ROW: &str = "exported_row";
 
+/// A condition on `events` for rows that a receiver was told of, or never is to be.
+pub const TOLD: &str =
+    "id <= coalesce((SELECT value FROM meta WHERE key = 'exported_row'), 9223372036854775807)";
+
 /// How far exporting has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {

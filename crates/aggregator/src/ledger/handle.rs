@@ -7,15 +7,23 @@ use std::time::Instant;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::budgets::{Adopted, Charger, Denial, Identity, NoCharger, Step};
+use crate::ledger::clock::Believed;
+use crate::ledger::dictionary::Dictionary;
 use crate::ledger::entry::{Appended, Entry, Quarantined};
 use crate::ledger::error::{AppendError, LedgerError, QueryError};
 use crate::ledger::outbox::Note;
 use crate::ledger::outcomes::{CallOutcome, Told};
+use crate::ledger::prune::{Pruned, Pruning};
 use crate::ledger::query::Reader;
 use crate::ledger::queue::Queue;
+use crate::ledger::reduce::Reduction;
+use crate::ledger::regroup::{self, Due};
 use crate::ledger::reprice::{Changes, Repricing};
 use crate::ledger::rollup::HOUR_MS;
+use crate::ledger::sweep::SWEEP_IDS_MAX;
+use crate::ledger::thin::Sums;
 use crate::ledger::totals::{Meter, NoMeter, Totals};
+use crate::ledger::transaction::Store;
 use crate::ledger::writer::{self, Shared};
 
 /// The ledger's file in its directory.
@@ -45,6 +53,15 @@ pub struct Ledger {
     queue: Arc<Queue>,
     shared: Arc<Shared>,
     reader: Reader,
+    forwards: bool,
+}
+
+/// What regrouping did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regrouped {
+    /// Days of which some sums became one.
+    pub days: u64,
+    last_day: Option<i64>,
 }
 
 /// How the ledger is.
@@ -108,8 +125,10 @@ impl Ledger {
     /// [`Ledger::totals`] before the first append.
     pub fn open(options: LedgerOptions) -> Result<Ledger, LedgerError> {
         let path = options.dir.join(LEDGER_FILE);
+        let forwards = options.forwards;
         let (queue, shared) = writer::start(options)?;
         Ok(Ledger {
+            forwards,
             queue: Arc::new(queue),
             reader: Reader::new(path, Arc::clone(&shared.suspected)),
             shared,
@@ -130,18 +149,130 @@ impl Ledger {
         answer.await.map_err(|_| AppendError::Closed)?
     }
 
-    /// Deletes the rows of all whole hours before that instant, and says how many they were. Hourly
-    /// sums and counters keep what they held. Other batches are committed in between.
+    /// Deletes the rows of all whole hours before that instant, and says how many they were. Sums
+    /// and counters keep what they held; where the ledger is forwarded, rows that the other store is
+    /// yet to have stay. Other batches are committed in between.
     ///
-    /// An event that comes again after its row was deleted counts as new.
+    /// An event of that time that comes afterwards is refused, unless its row is still here.
     pub async fn prune(&self, before: Timestamp) -> Result<u64, AppendError> {
-        let mut deleted = 0;
+        let pruning = Pruning {
+            before,
+            spares_pending: self.forwards,
+        };
+        Ok(self.prune_as(pruning).await?.rows)
+    }
+
+    /// Deletes the rows that are to go, and says which they were. Other batches are committed in
+    /// between.
+    pub async fn prune_as(&self, pruning: Pruning) -> Result<Pruned, AppendError> {
+        let mut all = Pruned::default();
         loop {
-            let answer = self.queue.prune(before)?;
-            match answer.await.map_err(|_| AppendError::Closed)?? {
-                0 => return Ok(deleted),
-                n => deleted += n,
+            let step = self.chore(move |store| store.prune(pruning)).await?;
+            if step.rows == 0 {
+                return Ok(all);
             }
+            all.rows += step.rows;
+            all.not_forwarded += step.not_forwarded;
+            all.not_exported += step.not_exported;
+        }
+    }
+
+    /// Takes out of the sums of hours whose rows are all deleted what would make a sum of each call,
+    /// and deletes what only they referred to; `named` are the tags that are worth most. What the
+    /// sums add up to stays the same. Other batches are committed in between.
+    pub async fn regroup(&self, named: &[String]) -> Result<Regrouped, AppendError> {
+        let mut regrouped = Regrouped::default();
+        while let Some((due, reduction)) = self.find(due_hours(named.to_vec())).await? {
+            if reduction.is_nothing() {
+                self.chore(move |store| store.note_regrouped(due.end))
+                    .await?;
+                continue;
+            }
+            regrouped.days += u64::from(regrouped.last_day != Some(due.day));
+            regrouped.last_day = Some(due.day);
+            let (reduction, mut after) = (Arc::new(reduction), None);
+            loop {
+                let reduction = Arc::clone(&reduction);
+                after = self
+                    .chore(move |store| store.regroup(&reduction, due, after))
+                    .await?;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(regrouped)
+    }
+
+    /// Deletes what dictionaries hold and nothing refers to, and says how much. Other batches are
+    /// committed in between.
+    pub async fn sweep(&self) -> Result<u64, AppendError> {
+        let mut n_swept = 0;
+        for dictionary in Dictionary::ALL {
+            let mut after = Some(i64::MIN);
+            while let Some(place) = after {
+                self.chore(|store| {
+                    store.begin_sweep();
+                    Ok(())
+                })
+                .await?;
+                let found = self.find(move |reader| reader.unreferenced(dictionary, place));
+                let found = found.await;
+                for ids in found.iter().flat_map(|f| f.free.chunks(SWEEP_IDS_MAX)) {
+                    let ids = ids.to_vec();
+                    n_swept += self
+                        .chore(move |store| store.sweep(dictionary, &ids))
+                        .await?;
+                }
+                self.chore(|store| {
+                    store.end_sweep();
+                    Ok(())
+                })
+                .await?;
+                after = found?.last;
+            }
+        }
+        Ok(n_swept)
+    }
+
+    /// Deletes some of the oldest of those sums, of days whose calls are all deleted; says how many.
+    pub async fn thin(&self, sums: Sums) -> Result<u64, AppendError> {
+        self.chore(move |store| store.thin(sums)).await
+    }
+
+    /// Notes what is believed of the clock.
+    pub async fn note_clock(&self, believed: Believed) -> Result<(), AppendError> {
+        self.chore(move |store| store.note_clock(believed)).await
+    }
+
+    /// Whether another store is to have every row.
+    pub fn forwards(&self) -> bool {
+        self.forwards
+    }
+
+    async fn chore<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Store) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, AppendError> {
+        let answer = self.queue.chore(step)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Asks the file beside the writer.
+    async fn find<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Reader) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, AppendError> {
+        let reader = self.reader.clone();
+        let unread = |source| {
+            AppendError::Storage(Arc::new(LedgerError::Unread {
+                path: self.path().to_owned(),
+                source: Box::new(source),
+            }))
+        };
+        match tokio::task::spawn_blocking(move || question(&reader)).await {
+            Ok(found) => found.map_err(unread),
+            Err(_) => Err(AppendError::Closed),
         }
     }
 
@@ -256,6 +387,21 @@ impl Ledger {
             // An error means that the writer is gone, which is what was wanted.
             let _ = done.await;
         }
+    }
+}
+
+/// The next hours to regroup, and what their sums are to do without.
+fn due_hours(
+    named: Vec<String>,
+) -> impl FnOnce(&Reader) -> Result<Option<(Due, Reduction)>, QueryError> + Send + 'static {
+    move |reader| {
+        reader.ask(|connection| {
+            let Some(due) = regroup::due(connection)? else {
+                return Ok(None);
+            };
+            let reduction = regroup::reduction(connection, due.day, &named)?;
+            Ok(Some((due, reduction)))
+        })
     }
 }
 

@@ -10,8 +10,10 @@
 //! adds to which series, and a [`Charger`] what it charges to which budget. It asks for no wall
 //! clock.
 
+pub mod aside;
 pub mod budgets;
 mod checked;
+pub mod clock;
 pub(crate) mod codes;
 mod counters;
 mod dictionary;
@@ -32,21 +34,29 @@ mod prune;
 mod quarantine;
 pub mod query;
 mod queue;
+pub mod reduce;
+mod regroup;
 pub mod reprice;
 mod rollup;
 mod row;
 mod schema;
 mod stored;
+mod sweep;
+mod thin;
 pub mod totals;
 mod transaction;
 mod wide;
 mod writer;
 
 pub use budgets::{Charger, Charges};
-pub use entry::{Appended, CostLine, CostRecord, Entry, Original, Quarantined, Recorded, Refusal};
+pub use entry::{
+    Appended, CostLine, CostRecord, Entry, FORGOTTEN, Original, Quarantined, Recorded, Refusal,
+};
 pub use error::{AppendError, LedgerError, QueryError};
-pub use handle::{Health, Ledger, LedgerOptions};
+pub use handle::{Health, Ledger, LedgerOptions, Regrouped};
 pub use outcomes::{CallOutcome, Subject, Told};
+pub use prune::{Pruned, Pruning};
 pub use query::Reader;
 pub use reprice::{Changes, Repricing};
+pub use thin::Sums;
 pub use totals::{Increments, Meter, Occasion, Totals};

@@ -219,6 +219,14 @@ pub fn not_pending() -> String {
     )
 }
 
+/// Whether every row is pending for being new: then none has to be looked at.
+pub fn are_all_pending(connection: &Connection) -> rusqlite::Result<bool> {
+    let from = noted(connection, FORWARDED_ROW)?;
+    connection
+        .prepare_cached("SELECT coalesce(min(id), ?1 + 1) > ?1 FROM events")?
+        .query_row([from], |row| row.get(0))
+}
+
 /// Rows that were altered between their reading and this moment stay pending.
 fn forwarded(
     connection: &Connection,

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use tokio::sync::oneshot;
-use tollmesh_wire::Timestamp;
 
 use crate::ledger::budgets::{Adopted, Identity, Step as BudgetStep};
 use crate::ledger::entry::{Appended, Entry, Quarantined};
-use crate::ledger::error::AppendError;
+use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::outbox::Note;
 use crate::ledger::outcomes::{CallOutcome, Told};
 use crate::ledger::reprice::{Place, Repricing, Step};
+use crate::ledger::transaction::Store;
+use crate::ledger::writer::Writer;
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it
 /// waits for the last.
@@ -27,6 +28,9 @@ pub type Repriced = Result<Step, AppendError>;
 /// The answer to something else that the writer does in one step.
 pub type Stepped<T> = Result<T, AppendError>;
 
+/// A step of housekeeping, which answers by itself.
+pub type Chore = Box<dyn FnOnce(&mut Writer) + Send>;
+
 /// One batch that waits.
 pub struct Batch {
     pub entries: Vec<Entry>,
@@ -36,7 +40,7 @@ pub struct Batch {
 /// What the writer is asked for.
 pub enum Message {
     Append(Batch, oneshot::Sender<Answer>),
-    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Chore(Chore),
     Note(Note, oneshot::Sender<Result<(), AppendError>>),
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
@@ -64,7 +68,7 @@ pub struct Group {
 
 /// What follows a transaction.
 pub enum After {
-    Prune(Timestamp, oneshot::Sender<Result<u64, AppendError>>),
+    Chore(Chore),
     Note(Note, oneshot::Sender<Result<(), AppendError>>),
     Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
     Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
@@ -115,14 +119,18 @@ impl Queue {
         Ok(receiver)
     }
 
-    /// Asks for one step of deletion; the answer is the number of rows that it deleted.
-    pub fn prune(
+    /// Asks for a step of housekeeping; the answer is what it found.
+    pub fn chore<T: Send + 'static>(
         &self,
-        before: Timestamp,
-    ) -> Result<oneshot::Receiver<Result<u64, AppendError>>, AppendError> {
+        step: impl FnOnce(&mut Store) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Stepped<T>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
+        let chore: Chore = Box::new(move |writer| {
+            // Whoever asked may have gone.
+            let _ = answer.send(writer.step(step));
+        });
         self.sender
-            .send(Message::Prune(before, answer))
+            .send(Message::Chore(chore))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -234,8 +242,8 @@ impl Group {
                     group.batches.push(batch);
                     group.answers.push(answer);
                 }
-                Message::Prune(before, answer) => {
-                    group.after = Some(After::Prune(before, answer));
+                Message::Chore(chore) => {
+                    group.after = Some(After::Chore(chore));
                     return group;
                 }
                 Message::Note(note, answer) => {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, Statement, params_from_iter};
+use rusqlite::{CachedStatement, Connection, Row, params_from_iter};
 use tollmesh_usage::Bucket;
 
 use crate::ledger::checked::Checked;
@@ -19,19 +19,19 @@ pub const HOUR_MS: i64 = 3_600_000;
 
 /// What calls must share to be summed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    hour: i64,
-    tag_set: i64,
-    source: i64,
-    model: i64,
-    outcome: i64,
-    usage_source: i64,
-    cost_status: i64,
+pub struct Key {
+    pub hour: i64,
+    pub tag_set: i64,
+    pub source: i64,
+    pub model: i64,
+    pub outcome: i64,
+    pub usage_source: i64,
+    pub cost_status: i64,
 }
 
 /// The sums. All may be negative within a transaction: a completed row leaves its former group.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
     requests: i64,
     cost_pico: i128,
     tokens: [i128; Bucket::ALL.len()],
@@ -94,6 +94,12 @@ impl Rollup {
         }
     }
 
+    /// Moves the sums of a group into another of the same hour.
+    pub fn shift(&mut self, from: Key, to: Key, sums: &Sums) {
+        self.groups.entry(from).or_default().add(sums, -1);
+        self.groups.entry(to).or_default().add(sums, 1);
+    }
+
     /// Adds all to the file. Groups that lost their last call go.
     pub fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         if self.groups.is_empty() {
@@ -102,26 +108,91 @@ impl Rollup {
         self.peaks.write(connection)?;
         let folded = Folded::read(connection)?;
         let [hourly, daily, monthly, daily_sources, daily_pods] = &*TABLES;
-        // One look for all: the statement is long, and is looked for by its text.
-        let mut hours = connection.prepare_cached(&hourly.upsert)?;
+        let (mut by_owner, mut by_source) = (HashMap::new(), HashMap::new());
+        // One look each for all groups: the statements are long, and are looked for by their text.
+        let mut hourly = hourly.adding(connection)?;
+        let mut daily = daily.adding(connection)?;
+        let mut monthly = monthly.adding(connection)?;
+        let mut daily_sources = daily_sources.adding(connection)?;
+        let mut daily_pods = daily_pods.adding(connection)?;
         for (key, sums) in &self.groups {
-            hourly.add_by(&mut hours, connection, *key, sums)?;
+            hourly.add(*key, sums)?;
             if folded.holds(key.hour, key.tag_set) {
-                daily_sources.add(connection, *key, sums)?;
-                daily_pods.add(connection, *key, sums)?;
+                daily_pods.add(*key, sums)?;
                 let source = fold::owner(connection, key.source)?;
-                let key = Key { source, ..*key };
-                daily.add(connection, key, sums)?;
-                monthly.add(connection, key, sums)?;
+                let of_owner = Key { source, ..*key };
+                add_to(&mut by_owner, of_owner, sums);
+                add_to(&mut by_source, Key { tag_set: 0, ..*key }, sums);
             }
+        }
+        for (key, sums) in by_owner {
+            daily.add(key, &sums)?;
+            monthly.add(key, &sums)?;
+        }
+        for (key, sums) in by_source {
+            daily_sources.add(key, &sums)?;
         }
         Ok(())
     }
 }
 
+fn add_to(groups: &mut HashMap<Key, Sums>, key: Key, sums: &Sums) {
+    groups.entry(key).or_default().add(sums, 1);
+}
+
+impl Sums {
+    fn add(&mut self, more: &Sums, sign: i64) {
+        let wide = i128::from(sign);
+        self.requests += sign * more.requests;
+        self.ttft_count += sign * more.ttft_count;
+        self.stated_requests += sign * more.stated_requests;
+        self.cost_pico += wide * more.cost_pico;
+        self.duration_ms += wide * more.duration_ms;
+        self.ttft_ms += wide * more.ttft_ms;
+        self.provider_cost_pico += wide * more.provider_cost_pico;
+        self.compared_cost_pico += wide * more.compared_cost_pico;
+        for (slot, tokens) in self.tokens.iter_mut().zip(more.tokens) {
+            *slot += wide * tokens;
+        }
+    }
+
+    /// Reads the columns of [`sum_names`], the first of which has that place.
+    pub fn read(row: &Row<'_>, at: usize) -> rusqlite::Result<Sums> {
+        let wide = |i: usize| row.get(at + COUNTS.len() + i).map(|wide: Wide| wide.0);
+        let mut tokens = [0; Bucket::ALL.len()];
+        for (i, slot) in (WIDE.len()..).zip(&mut tokens) {
+            *slot = wide(i)?;
+        }
+        Ok(Sums {
+            requests: row.get(at)?,
+            ttft_count: row.get(at + 1)?,
+            stated_requests: row.get(at + 2)?,
+            cost_pico: wide(0)?,
+            duration_ms: wide(1)?,
+            ttft_ms: wide(2)?,
+            provider_cost_pico: wide(3)?,
+            compared_cost_pico: wide(4)?,
+            tokens,
+        })
+    }
+}
+
 impl Key {
+    /// Reads the columns of the primary key, which are the first.
+    pub fn read(row: &Row<'_>) -> rusqlite::Result<Key> {
+        Ok(Key {
+            hour: row.get(0)?,
+            tag_set: row.get(1)?,
+            source: row.get(2)?,
+            model: row.get(3)?,
+            outcome: row.get(4)?,
+            usage_source: row.get(5)?,
+            cost_status: row.get(6)?,
+        })
+    }
+
     /// The columns of the primary key, in its order.
-    fn columns(&self) -> [i64; 7] {
+    pub fn columns(&self) -> [i64; 7] {
         [
             self.hour,
             self.tag_set,
@@ -184,7 +255,7 @@ static TABLES: LazyLock<[SumTable; 5]> = LazyLock::new(|| {
 });
 
 /// The columns of a key after its hour, with their places.
-const KEYS: [(&str, &str); 6] = [
+pub const KEYS: [(&str, &str); 6] = [
     ("tag_set", "?2"),
     ("source_id", "?3"),
     ("model_id", "?4"),
@@ -221,20 +292,29 @@ impl SumTable {
         }
     }
 
-    /// Adds these sums to their group, which goes when it lost its last call.
-    fn add(&self, connection: &Connection, key: Key, sums: &Sums) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(&self.upsert)?;
-        self.add_by(&mut upsert, connection, key, sums)
+    /// The table, about to be added to.
+    fn adding<'c>(&'c self, connection: &'c Connection) -> rusqlite::Result<Adding<'c>> {
+        Ok(Adding {
+            connection,
+            upsert: connection.prepare_cached(&self.upsert)?,
+            delete_empty: &self.delete_empty,
+        })
     }
+}
 
-    /// The same by the statement that was looked up.
-    fn add_by(
-        &self,
-        upsert: &mut Statement<'_>,
-        connection: &Connection,
-        key: Key,
-        sums: &Sums,
-    ) -> rusqlite::Result<()> {
+/// A table that is being added to.
+struct Adding<'c> {
+    connection: &'c Connection,
+    upsert: CachedStatement<'c>,
+    delete_empty: &'c str,
+}
+
+impl Adding<'_> {
+    /// Adds these sums to their group, which goes when it lost its last call.
+    fn add(&mut self, key: Key, sums: &Sums) -> rusqlite::Result<()> {
+        if *sums == Sums::default() {
+            return Ok(());
+        }
         let counts = [sums.requests, sums.ttft_count, sums.stated_requests];
         let wide = [
             sums.cost_pico,
@@ -245,10 +325,10 @@ impl SumTable {
         ];
         let narrow = key.columns().into_iter().chain(counts).map(i128::from);
         let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
-        upsert.execute(params_from_iter(values))?;
+        self.upsert.execute(params_from_iter(values))?;
         if sums.requests <= 0 {
-            connection
-                .prepare_cached(&self.delete_empty)?
+            self.connection
+                .prepare_cached(self.delete_empty)?
                 .execute(params_from_iter(key.columns()))?;
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! The ledger's file: how it is made, recognised and opened.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -139,29 +139,6 @@ pub fn is_damage(error: &LedgerError) -> bool {
         }
         _ => false,
     }
-}
-
-/// Moves a damaged ledger out of the way, as it is, and says where it is now. It is never deleted:
-/// most of it can still be read with SQLite's own tools.
-pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut n = 1;
-    while beside(&format!(".damaged-{n}")).exists() {
-        n += 1;
-    }
-    // The log goes first: a log without its file is harmless, a file with another's log is not.
-    for part in ["-wal", "-shm", ""] {
-        let to = beside(&format!(".damaged-{n}{part}"));
-        match fs::rename(beside(part), to) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(beside(&format!(".damaged-{n}")))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, LedgerError> {

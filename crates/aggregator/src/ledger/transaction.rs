@@ -8,19 +8,24 @@ use tollmesh_wire::{Event, Timestamp};
 
 use crate::ledger::budgets::{self, Adopted, Charger, Charges, Identity, Known, Settled, Spend};
 use crate::ledger::checked::Checked;
-use crate::ledger::dictionary::Dictionaries;
-use crate::ledger::entry::{Appended, Entry, Recorded};
+use crate::ledger::clock::{self, Believed};
+use crate::ledger::dictionary::{Dictionaries, Dictionary};
+use crate::ledger::entry::{Appended, Entry, Recorded, Refusal};
 use crate::ledger::error::LedgerError;
 use crate::ledger::late::{self, Found};
 use crate::ledger::outbox::{self, Note};
 use crate::ledger::outcomes::{self, CallOutcome, Told};
+use crate::ledger::prune::{self, Pruned, Pruning};
 use crate::ledger::queue::Batch;
+use crate::ledger::reduce::Reduction;
+use crate::ledger::regroup::{self, Due};
 use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
-use crate::ledger::rollup::Rollup;
+use crate::ledger::rollup::{Key, Rollup};
 use crate::ledger::row;
 use crate::ledger::stored::Stored;
+use crate::ledger::thin::{self, Sums};
 use crate::ledger::totals::{Increments, Meter, Occasion, Totals};
-use crate::ledger::{counters, fold, prune, quarantine, schema};
+use crate::ledger::{counters, fold, quarantine, schema, sweep};
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it
 /// knows may be of a transaction that never was.
@@ -30,6 +35,8 @@ pub struct Store {
     dictionaries: Dictionaries,
     numbers: counters::Numbers,
     count: RowCount,
+    /// Before when rows were deleted, in milliseconds since 1970.
+    forgotten_before_ms: Option<i64>,
     insert_sql: String,
     update_sql: String,
 }
@@ -50,6 +57,7 @@ struct Recording<'t> {
     dictionaries: &'t mut Dictionaries,
     numbers: &'t mut counters::Numbers,
     count: RowCount,
+    forgotten_before_ms: Option<i64>,
     rollup: Rollup,
     increments: &'t mut Increments,
     meter: &'t mut dyn Meter,
@@ -73,13 +81,16 @@ impl Store {
     /// Opens the file, or makes it.
     pub fn open(path: &Path) -> Result<Store, LedgerError> {
         let connection = schema::open_writable(path)?;
-        let count = RowCount::read(&connection).map_err(schema::failed(path, "cannot be read"))?;
+        let known = RowCount::read(&connection)
+            .and_then(|count| Ok((count, prune::forgotten_before_ms(&connection)?)));
+        let (count, forgotten_before_ms) = known.map_err(schema::failed(path, "cannot be read"))?;
         Ok(Store {
             path: path.to_owned(),
             connection,
             dictionaries: Dictionaries::default(),
             numbers: counters::Numbers::default(),
             count,
+            forgotten_before_ms,
             insert_sql: row::insert_sql(),
             update_sql: row::update_sql(),
         })
@@ -128,6 +139,7 @@ impl Store {
             dictionaries: &mut self.dictionaries,
             numbers: &mut self.numbers,
             count: self.count,
+            forgotten_before_ms: self.forgotten_before_ms,
             rollup: Rollup::default(),
             increments: measuring.increments,
             meter: measuring.meter,
@@ -144,24 +156,87 @@ impl Store {
         Ok(appended)
     }
 
-    /// Deletes some of the rows of hours before that instant, the oldest first, and gives their
-    /// pages back to the file system; says how many. Hourly sums and counters stay; where the ledger
-    /// `forwards`, rows that are yet to be forwarded do too.
-    pub fn prune(&mut self, before: Timestamp, forwards: bool) -> Result<u64, LedgerError> {
+    /// Deletes some of the rows that are to go, the oldest first, and gives their pages back to the
+    /// file system; says which. Sums and counters stay.
+    pub fn prune(&mut self, pruning: Pruning) -> Result<Pruned, LedgerError> {
         let prune = |connection: &mut Connection, mut count: RowCount| {
             let transaction = begin(connection)?;
-            let n = prune::delete_some(&transaction, before, forwards)?;
-            outcomes::forget_some(&transaction, before, forwards)?;
-            count.rows -= n;
+            let pruned = prune::delete_some(&transaction, pruning)?;
+            outcomes::forget_some(&transaction, pruning.before, pruning.spares_pending)?;
+            count.rows -= pruned.rows.cast_signed();
             count.write(&transaction)?;
+            let forgotten_before_ms = prune::forgotten_before_ms(&transaction)?;
             transaction.commit()?;
             prune::shrink(connection)?;
-            Ok((count, n))
+            Ok((count, forgotten_before_ms, pruned))
         };
-        let (count, n) = prune(&mut self.connection, self.count)
+        let (count, forgotten_before_ms, pruned) = prune(&mut self.connection, self.count)
             .map_err(schema::failed(&self.path, "old rows cannot be deleted"))?;
         self.count = count;
-        Ok(n.unsigned_abs())
+        self.forgotten_before_ms = forgotten_before_ms;
+        Ok(pruned)
+    }
+
+    /// Regroups some sums of those hours, those after that place; says where the next step begins,
+    /// or `None` where all are done.
+    pub fn regroup(
+        &mut self,
+        reduction: &Reduction,
+        due: Due,
+        after: Option<Key>,
+    ) -> Result<Option<Key>, LedgerError> {
+        self.keep_small(|connection, dictionaries| {
+            regroup::regroup_some(connection, dictionaries, reduction, due, after)
+        })
+    }
+
+    /// Notes that hours before that one need no regrouping.
+    pub fn note_regrouped(&mut self, hour: i64) -> Result<(), LedgerError> {
+        self.keep_small(|connection, _| regroup::note(connection, hour))
+    }
+
+    /// Begins to note what dictionaries hand out, so that a sweep spares it.
+    pub fn begin_sweep(&mut self) {
+        self.dictionaries.begin_sweep();
+    }
+
+    /// Ends a sweep.
+    pub fn end_sweep(&mut self) {
+        self.dictionaries.end_sweep();
+    }
+
+    /// Deletes entries of a dictionary that nothing refers to, nor has since the sweep began; says
+    /// how many.
+    pub fn sweep(&mut self, dictionary: Dictionary, ids: &[i64]) -> Result<u64, LedgerError> {
+        self.keep_small(|connection, dictionaries| {
+            sweep::delete(connection, dictionaries, dictionary, ids)
+        })
+    }
+
+    /// Deletes some of the oldest of those sums; says how many.
+    pub fn thin(&mut self, sums: Sums) -> Result<u64, LedgerError> {
+        self.keep_small(|connection, _| thin::delete_some(connection, sums))
+    }
+
+    /// Notes what is believed of the clock.
+    pub fn note_clock(&mut self, believed: Believed) -> Result<(), LedgerError> {
+        self.keep_small(|connection, _| clock::note(connection, believed))
+    }
+
+    /// One step in a transaction, after which free pages go back to the file system.
+    fn keep_small<T>(
+        &mut self,
+        step: impl FnOnce(&Connection, &mut Dictionaries) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        let take = |connection: &mut Connection, dictionaries: &mut Dictionaries| {
+            let transaction = begin(connection)?;
+            let taken = step(&transaction, dictionaries)?;
+            transaction.commit()?;
+            prune::shrink(connection)?;
+            Ok(taken)
+        };
+        take(&mut self.connection, &mut self.dictionaries)
+            .map_err(schema::failed(&self.path, "sums cannot be kept small"))
     }
 
     /// Notes what has become of rows on their way to another store.
@@ -417,6 +492,10 @@ impl Recording<'_> {
     }
 
     fn add(&mut self, checked: &Checked<'_>) -> rusqlite::Result<Recorded> {
+        if let Some(told) = self.forgotten(checked)? {
+            self.settle(checked.event(), self.charges.charges.len());
+            return Ok(told);
+        }
         let ids = self.dictionaries.ids(self.connection, checked.entry)?;
         let row = self.count.last_row + 1;
         row::bind(&mut self.insert, row, checked, ids)?;
@@ -432,6 +511,28 @@ impl Recording<'_> {
             .measure(checked.entry, Occasion::New, self.increments);
         self.charge(checked.entry, Occasion::New);
         Ok(Recorded::Accepted)
+    }
+
+    /// What becomes of an event of before the time that rows are kept of. Whether it was counted,
+    /// and its row deleted, nobody knows, so that it is not counted (again).
+    fn forgotten(&self, checked: &Checked<'_>) -> rusqlite::Result<Option<Recorded>> {
+        let event = checked.event();
+        let Some(before) = self.forgotten_before_ms else {
+            return Ok(None);
+        };
+        if event.time.as_unix_ms() >= before {
+            return Ok(None);
+        }
+        let is_here = self
+            .connection
+            .prepare_cached("SELECT 1 FROM events WHERE event_id = ?1")?
+            .exists([&event.event_id])?;
+        Ok(Some(match is_here {
+            true => Recorded::Duplicate,
+            false => Recorded::Refused(Refusal::Forgotten {
+                before: Timestamp::from_unix_ms(before),
+            }),
+        }))
     }
 
     fn charge(&mut self, entry: &Entry, occasion: Occasion<'_>) {

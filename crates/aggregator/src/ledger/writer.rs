@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tollmesh_wire::Timestamp;
 
+use crate::ledger::aside;
 use crate::ledger::budgets::{self, Adopted, Charger, Charges};
 use crate::ledger::entry::{Appended, Entry};
 use crate::ledger::error::{AppendError, LedgerError};
@@ -51,7 +51,6 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         store: None,
         meter: options.meter,
         charger: options.charger,
-        forwards: options.forwards,
         shared: Arc::clone(&shared),
         _lock: lock,
     };
@@ -64,15 +63,14 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
     Ok((queue, shared))
 }
 
-struct Writer {
+/// What runs on the thread.
+pub struct Writer {
     path: PathBuf,
     reader: Reader,
     /// The open file, unless the last use of it failed.
     store: Option<Store>,
     meter: Box<dyn Meter>,
     charger: Box<dyn Charger>,
-    /// Whether retention spares rows that are yet to be forwarded.
-    forwards: bool,
     shared: Arc<Shared>,
     _lock: Lock,
 }
@@ -117,11 +115,9 @@ impl Writer {
             self.commit(&group.batches, group.answers, events);
             match group.after {
                 None => {}
-                Some(After::Prune(before, answer)) => {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(self.prune(before));
-                }
+                Some(After::Chore(chore)) => chore(&mut self),
                 Some(After::Note(note, answer)) => {
+                    // Whoever asked may have gone.
                     let _ = answer.send(self.note(&note));
                 }
                 Some(After::Reprice(repricing, place, answer)) => {
@@ -212,17 +208,6 @@ impl Writer {
         Ok(appended)
     }
 
-    /// One step of deletion.
-    fn prune(&mut self, before: Timestamp) -> Result<u64, AppendError> {
-        let pruned = self.take_store().and_then(|mut store| {
-            let n = store.prune(before, self.forwards)?;
-            self.shared.rows.store(store.rows(), Ordering::Relaxed);
-            self.store = Some(store);
-            Ok(n)
-        });
-        pruned.map_err(|error| AppendError::Storage(self.ail(error)))
-    }
-
     /// One step of forwarding.
     fn note(&mut self, note: &Note) -> Result<(), AppendError> {
         let taken = self.take_store().and_then(|mut store| {
@@ -273,13 +258,14 @@ impl Writer {
         done.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
-    /// One step that changes neither rows nor counters.
-    fn step<T>(
+    /// One step that changes no counters.
+    pub fn step<T>(
         &mut self,
         step: impl FnOnce(&mut Store) -> Result<T, LedgerError>,
     ) -> Result<T, AppendError> {
         let done = self.take_store().and_then(|mut store| {
             let done = step(&mut store)?;
+            self.shared.rows.store(store.rows(), Ordering::Relaxed);
             self.store = Some(store);
             Ok(done)
         });
@@ -357,10 +343,11 @@ impl Writer {
     /// counters go on from what is known.
     fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
         if schema::is_damage(&error) {
-            match schema::set_aside(&self.path) {
+            match aside::set_aside(&self.path) {
                 Ok(path) => {
                     self.shared.set_aside.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(path = %path.display(), "a damaged ledger was set aside");
+                    self.keep_few_aside();
                 }
                 Err(error) => tracing::error!(%error, "a damaged ledger cannot be set aside"),
             }
@@ -383,6 +370,18 @@ impl Writer {
             error: Arc::clone(&error),
         });
         error
+    }
+
+    fn keep_few_aside(&self) {
+        let found = aside::all(&self.path).unwrap_or_default();
+        let n_over = found.len().saturating_sub(aside::ASIDE_MAX);
+        for old in &found[..n_over] {
+            let path = old.path.display();
+            match aside::delete(old) {
+                Ok(()) => tracing::warn!(%path, "the oldest damaged ledger was deleted"),
+                Err(error) => tracing::warn!(%path, %error, "a damaged ledger cannot be deleted"),
+            }
+        }
     }
 
     fn recover(&mut self) {

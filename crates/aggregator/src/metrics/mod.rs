@@ -65,6 +65,8 @@ metrics! {
         pub events_duplicate_total: IntCounter,
         /// Events in quarantine, because they could not be read or contradict themselves.
         pub events_rejected_total: IntCounter,
+        /// Events that came when rows of their time were deleted; not counted, since they may have been.
+        pub events_forgotten_total: IntCounter,
         /// Events that filters lost because their queues were full, as they tell it.
         pub events_dropped_total: IntCounter,
         /// Retrieved usage that no recorded call waits for; nothing was charged.
@@ -81,8 +83,16 @@ metrics! {
         pub label_overflows_total: IntCounterVec ["label"],
         /// Request-level rows in the ledger.
         pub ledger_rows: IntGauge,
-        /// The size of the ledger's file, without its write-ahead log.
+        /// The size of the ledger's file with damaged ones beside it, without its write-ahead log.
         pub ledger_bytes: IntGauge,
+        /// What retention.max_size allows; 0 where it sets no bound.
+        pub ledger_bytes_max: IntGauge,
+        /// Whether the ledger is larger than that, and because of what: calls that are "pending" for
+        /// postgres.url, "recent" calls, or "sums".
+        pub ledger_over_bound: IntGaugeVec ["because"],
+        /// How far the clock is ahead of when it was last believed; 0 where it is. Else no call is deleted
+        /// for its age.
+        pub ledger_clock_ahead_seconds: IntGauge,
         /// Single calls that retention deleted: for their "age", or for the file's "size".
         pub ledger_deleted_rows_total: IntCounterVec ["reason"],
         /// Whether the last commit succeeded.
@@ -103,7 +113,8 @@ metrics! {
         pub forwarded_rows_total: IntCounter,
         /// Visits to postgres.url that failed; what was to be forwarded waits in the ledger.
         pub forward_failures_total: IntCounter,
-        /// Calls that postgres.url does not keep, by reason: refused, or outside_retention.
+        /// Calls that postgres.url does not keep, by reason: refused, outside_retention, or no_room (the
+        /// ledger had to delete them first).
         pub forward_skipped_rows_total: IntCounterVec ["reason"],
         /// Age of the oldest call that otlp.endpoint is yet to be told of; 0 where none waits.
         pub otlp_lag_seconds: IntGauge,
@@ -113,7 +124,8 @@ metrics! {
         pub otlp_exported_rows_total: IntCounterVec ["signal"],
         /// Visits to otlp.endpoint that failed; what it is to be told of waits in the ledger.
         pub otlp_failures_total: IntCounter,
-        /// Calls that otlp.endpoint never takes, by signal and reason: refused, or rejected.
+        /// Calls that otlp.endpoint never takes, by signal and reason: refused, rejected, or deleted (by
+        /// retention, before it was told).
         pub otlp_skipped_rows_total: IntCounterVec ["signal", "reason"],
         /// Calls that a budget refused.
         pub budget_denied_requests_total: IntCounterVec ["budget"],

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use tollmesh_aggregator::ledger::{Ledger, LedgerOptions};
+use tollmesh_wire::Timestamp;
 
 use crate::process::{BINARY, Process, event};
 
@@ -145,22 +147,7 @@ fn what_retention_has_deleted_is_not_counted_again() {
         .join("\n");
     let (_, told, _) = import(dir.path(), &[], &log);
     assert!(told.starts_with("imported 2, already there 0"), "{told}");
-    let config = crate::process::config(dir.path(), "127.0.0.1:0", "127.0.0.1:0", "");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("days = 3660", "days = 7")).unwrap();
-    let process = Process::start_with(&config);
-    // The first deletion is at the start.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while process.json("/api/v1/requests")["items"]
-        .as_array()
-        .unwrap()
-        .len()
-        > 1
-    {
-        assert!(std::time::Instant::now() < deadline, "nothing was deleted");
-        std::thread::yield_now();
-    }
-    process.stop();
+    delete_before(dir.path(), 7);
     let (code, told, _) = import(dir.path(), &[], &log);
     assert_eq!(code, Some(0));
     assert_eq!(
@@ -168,4 +155,30 @@ fn what_retention_has_deleted_is_not_counted_again() {
         "imported 0, already there 1, without usage 0, unreadable 0, \
          older than the ledger's rows 1\n"
     );
+
+    // Another command's ledger than the one that knows: it is the one that says so.
+    let process = Process::start(dir.path(), "");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let to = ["--to", process.ingest_address()];
+    let (code, told, error) = import(elsewhere.path(), &to, &log);
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(
+        told,
+        "imported 0, already there 1, without usage 0, unreadable 0, \
+         older than the ledger's rows 1\n"
+    );
+    let counted = process.metrics("tollmesh_events_");
+    let is_there = |line: &str| counted.iter().any(|counted| counted == line);
+    assert!(is_there("tollmesh_events_forgotten_total 1"), "{counted:?}");
+    assert!(is_there("tollmesh_events_rejected_total 0"), "{counted:?}");
+}
+
+/// As housekeeping does for calls that are so many days old.
+fn delete_before(dir: &Path, days: i64) {
+    let ledger = Ledger::open(LedgerOptions::new(dir.join("state"))).unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let before = Timestamp::from_unix_ms(now - days * 86_400_000);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(runtime.block_on(ledger.prune(before)).unwrap(), 1);
+    runtime.block_on(ledger.close());
 }

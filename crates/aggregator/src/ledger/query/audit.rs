@@ -9,9 +9,10 @@ use crate::ledger::error::{LedgerError, QueryError};
 use crate::ledger::fold::{self, Folded};
 use crate::ledger::pages;
 use crate::ledger::peaks;
-use crate::ledger::prune::FORGOTTEN_BEFORE_MS;
+use crate::ledger::prune;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::rollup::{self, HOUR_MS};
+use crate::ledger::thin::{self, Sums};
 
 /// Damages that are told; where there are more, the file is to be replaced anyway.
 const DAMAGES_MAX: usize = 10;
@@ -188,10 +189,27 @@ impl Audit {
         let found = one("SELECT count(*) FROM events")?;
         let stated = one("SELECT coalesce((SELECT value FROM meta WHERE key = 'rows'), 0)")?;
         self.rows = found.unsigned_abs();
-        self.summed_requests = one("SELECT coalesce(sum(requests), 0) FROM hourly")?;
+        self.summed_requests = summed_requests(connection)?;
         self.note((found != stated).then_some(Finding::RowCount { stated, found }));
         Ok(())
     }
+}
+
+/// Calls in months, and in those hours that are yet to be folded into them.
+fn summed_requests(connection: &Connection) -> rusqlite::Result<i64> {
+    let folded = Folded::read(connection)?;
+    connection.query_row(
+        "SELECT (SELECT coalesce(sum(requests), 0) FROM monthly)
+             + (SELECT coalesce(sum(requests), 0) FROM hourly
+                WHERE (hour, tag_set) >= (?1, ?2))",
+        [folded.hour, folded.tag_set],
+        |row| row.get(0),
+    )
+}
+
+/// Whether sums that begin with that hour may lack those that they are made of.
+fn has_lost(connection: &Connection, sums: Sums, hour: i64) -> rusqlite::Result<bool> {
+    Ok(thin::gone_before(connection, sums)?.is_some_and(|gone| hour < gone))
 }
 
 fn damages(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
@@ -281,11 +299,7 @@ fn folded_groups(
 }
 
 fn hour_differs(connection: &Connection, hour: i64) -> rusqlite::Result<bool> {
-    let forgotten_ms: i64 = connection
-        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([FORGOTTEN_BEFORE_MS], |row| row.get(0))
-        .optional()?
-        .unwrap_or(i64::MIN);
+    let forgotten_ms = prune::forgotten_before_ms(connection)?.unwrap_or(i64::MIN);
     if hour * HOUR_MS < forgotten_ms {
         // Its rows are gone, or going.
         return Ok(false);
@@ -298,6 +312,9 @@ fn hour_differs(connection: &Connection, hour: i64) -> rusqlite::Result<bool> {
 }
 
 fn day_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
+    if has_lost(connection, Sums::Hours, day)? || has_lost(connection, Sums::Days, day)? {
+        return Ok(false);
+    }
     let folded = Folded::read(connection)?;
     let days = groups("daily", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
     let source = "coalesce(s.owner_id, t.source_id)";
@@ -307,6 +324,9 @@ fn day_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
 }
 
 fn day_by_source_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
+    if has_lost(connection, Sums::Hours, day)? || has_lost(connection, Sums::Pods, day)? {
+        return Ok(false);
+    }
     let folded = Folded::read(connection)?;
     let days = groups_by("0", "daily_sources", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
     let hours = folded_groups("hourly", "?1", ["0", "t.source_id"], FOLDED_OF_DAY);
@@ -315,6 +335,9 @@ fn day_by_source_differs(connection: &Connection, day: i64) -> rusqlite::Result<
 }
 
 fn day_by_pod_differs(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
+    if has_lost(connection, Sums::Hours, day)? || has_lost(connection, Sums::TagsAndPods, day)? {
+        return Ok(false);
+    }
     let folded = Folded::read(connection)?;
     let days = groups("daily_pods", "hour = ?1 AND ?2 = ?2 AND ?3 = ?3");
     let hours = folded_groups("hourly", "?1", ["t.tag_set", "t.source_id"], FOLDED_OF_DAY);
@@ -326,6 +349,9 @@ fn day_by_pod_differs(connection: &Connection, day: i64) -> rusqlite::Result<boo
 const FOLDED_OF_DAY: &str = "t.hour >= ?1 AND t.hour < ?1 + 24 AND (t.hour, t.tag_set) < (?2, ?3)";
 
 fn month_differs(connection: &Connection, month: i64) -> rusqlite::Result<bool> {
+    if has_lost(connection, Sums::Days, month)? {
+        return Ok(false);
+    }
     let months = groups("monthly", "hour = ?1");
     let days = folded_groups(
         "daily",
@@ -349,6 +375,17 @@ fn dangling(connection: &Connection) -> Result<Vec<Finding>, QueryError> {
         ("tag_sets", "hourly", "tag_set"),
         ("sources", "hourly", "source_id"),
         ("models", "hourly", "model_id"),
+        ("tag_sets", "daily", "tag_set"),
+        ("sources", "daily", "source_id"),
+        ("models", "daily", "model_id"),
+        ("sources", "daily_sources", "source_id"),
+        ("models", "daily_sources", "model_id"),
+        ("tag_sets", "daily_pods", "tag_set"),
+        ("sources", "daily_pods", "source_id"),
+        ("models", "daily_pods", "model_id"),
+        ("tag_sets", "monthly", "tag_set"),
+        ("sources", "monthly", "source_id"),
+        ("models", "monthly", "model_id"),
     ] {
         let sql = format!(
             "SELECT count(*) FROM {table} WHERE {column} NOT IN (SELECT id FROM {dictionary})"

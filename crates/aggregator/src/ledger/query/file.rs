@@ -1,8 +1,10 @@
 //! How large the ledger's file is, and how far back it goes.
 
+use rusqlite::OptionalExtension;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::error::QueryError;
+use crate::ledger::outbox;
 use crate::ledger::query::reader::Reader;
 
 /// The size of the ledger's file, without its write-ahead log.
@@ -37,10 +39,68 @@ impl Reader {
 
     /// When the oldest call that the ledger holds was.
     pub fn oldest_call(&self) -> Result<Option<Timestamp>, QueryError> {
+        self.call_time("SELECT min(time_ms) FROM events")
+    }
+
+    /// When the newest was.
+    pub fn newest_call(&self) -> Result<Option<Timestamp>, QueryError> {
+        self.call_time("SELECT max(time_ms) FROM events")
+    }
+
+    /// When the oldest of those was that a store which the ledger is forwarded to has.
+    pub fn oldest_forwarded_call(&self) -> Result<Option<Timestamp>, QueryError> {
+        let not_pending = outbox::not_pending();
         self.ask(|connection| {
-            let oldest: Option<i64> =
-                connection.query_row("SELECT min(time_ms) FROM events", [], |row| row.get(0))?;
-            Ok(oldest.map(Timestamp::from_unix_ms))
+            if outbox::are_all_pending(connection)? {
+                return Ok(None);
+            }
+            let sql =
+                format!("SELECT time_ms FROM events WHERE {not_pending} ORDER BY time_ms LIMIT 1");
+            let ms: Option<i64> = connection
+                .prepare_cached(&sql)?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            Ok(ms.map(Timestamp::from_unix_ms))
+        })
+    }
+
+    /// Bytes of the file that single calls take: all but what sums and dictionaries do.
+    pub fn bytes_of_calls(&self) -> Result<u64, QueryError> {
+        let used = self.file_size()?.used_bytes();
+        self.ask(|connection| {
+            let mut size = connection.prepare_cached(
+                "SELECT coalesce(sum(pgsize), 0) FROM dbstat
+                 WHERE aggregate = TRUE AND name = ?1",
+            )?;
+            let mut others = 0;
+            for name in NOT_OF_CALLS {
+                others += size.query_row([name], |row| row.get::<_, i64>(0))?;
+            }
+            Ok(used.saturating_sub(others.unsigned_abs()))
+        })
+    }
+
+    fn call_time(&self, sql: &str) -> Result<Option<Timestamp>, QueryError> {
+        self.ask(|connection| {
+            let ms: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
+            Ok(ms.map(Timestamp::from_unix_ms))
         })
     }
 }
+
+/// Tables and indices of sums and dictionaries.
+const NOT_OF_CALLS: [&str; 13] = [
+    "hourly",
+    "daily",
+    "monthly",
+    "daily_sources",
+    "daily_pods",
+    "tag_sets",
+    "sqlite_autoindex_tag_sets_1",
+    "tags",
+    "tags_by_value",
+    "sources",
+    "sqlite_autoindex_sources_1",
+    "models",
+    "sqlite_autoindex_models_1",
+];

@@ -1,10 +1,9 @@
 //! What the ledger held and deleted again, for whoever has another record of it.
 
-use rusqlite::OptionalExtension;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::error::QueryError;
-use crate::ledger::prune::FORGOTTEN_BEFORE_MS;
+use crate::ledger::prune;
 use crate::ledger::query::reader::Reader;
 
 impl Reader {
@@ -12,10 +11,7 @@ impl Reader {
     /// deleted none yet.
     pub fn forgotten_before(&self) -> Result<Option<Timestamp>, QueryError> {
         self.ask(|connection| {
-            let value = "SELECT value FROM meta WHERE key = ?1";
-            let ms: Option<i64> = connection
-                .query_row(value, [FORGOTTEN_BEFORE_MS], |row| row.get(0))
-                .optional()?;
+            let ms = prune::forgotten_before_ms(connection)?;
             Ok(ms.map(Timestamp::from_unix_ms))
         })
     }

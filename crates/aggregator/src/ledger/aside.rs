@@ -1,0 +1,106 @@
+//! Damaged ledgers beside the one in use: set aside as they are, the newest of them kept.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Damaged files that are kept beside the ledger. Each may be as large as the ledger is, and a disk
+/// that damages one damages the next.
+pub const ASIDE_MAX: usize = 2;
+
+/// What stands between the ledger's name and the number of a damaged file.
+const SUFFIX: &str = ".damaged-";
+
+/// What belongs to a ledger beside its file. The log goes first: a log without its file is harmless,
+/// a file with another's log is not.
+const PARTS: [&str; 3] = ["-wal", "-shm", ""];
+
+/// A file that was set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Its number; later ones are higher.
+    pub number: u64,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size, with that of its log.
+    pub bytes: u64,
+}
+
+/// Moves a damaged ledger out of the way, as it is, and says where it is now: most of it can still be
+/// read with SQLite's own tools.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let last = all(path)?.last().map_or(0, |aside| aside.number);
+    let to = beside(path, &format!("{SUFFIX}{}", last + 1));
+    for part in PARTS {
+        match fs::rename(beside(path, part), beside(&to, part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(to)
+}
+
+/// The files that are set aside, the oldest first.
+pub fn all(path: &Path) -> io::Result<Vec<Aside>> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return Ok(Vec::new());
+    };
+    let prefix = format!("{name}{SUFFIX}");
+    let mut found = Vec::new();
+    for file in fs::read_dir(dir)? {
+        let file = file?;
+        let name = file.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            let path = file.path();
+            let size = |part: &str| fs::metadata(beside(&path, part)).map_or(0, |file| file.len());
+            let bytes = PARTS.map(size).iter().sum();
+            found.push(Aside {
+                number,
+                path,
+                bytes,
+            });
+        }
+    }
+    found.sort_by_key(|aside| aside.number);
+    Ok(found)
+}
+
+/// Deletes a file that was set aside.
+pub fn delete(aside: &Aside) -> io::Result<()> {
+    for part in PARTS {
+        match fs::remove_file(beside(&aside.path, part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_files_are_numbered_and_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        for n in 1..=11_u64 {
+            fs::write(&path, vec![0; 10]).unwrap();
+            fs::write(beside(&path, "-wal"), vec![0; n as usize]).unwrap();
+            let to = set_aside(&path).unwrap();
+            assert_eq!(to, dir.path().join(format!("ledger.db.damaged-{n}")));
+        }
+        let found = all(&path).unwrap();
+        let told: Vec<(u64, u64)> = found.iter().map(|a| (a.number, a.bytes)).collect();
+        assert_eq!(told, (1..=11).map(|n| (n, 10 + n)).collect::<Vec<_>>());
+        delete(&found[0]).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 20);
+        assert_eq!(all(&path).unwrap()[0].number, 2);
+    }
+}
