@@ -10,6 +10,7 @@ use rust_decimal::Decimal;
 use crate::client::{Answer, Client};
 use crate::dialect::Dialect;
 use crate::exchange::Exchange;
+use crate::fact;
 use crate::ledger::Row;
 use crate::mesh::Mesh;
 use crate::usage::{Usage, usage};
@@ -91,6 +92,10 @@ impl Books {
     #[track_caller]
     pub fn are_restored_in(&self, mesh: &Mesh) {
         let calls = self.calls();
+        fact::grows_to("rows in the ledger", calls.len() as u64, || {
+            let spend = mesh.ledger().spend();
+            spend.map(|(n, _)| n).map_err(|error| format!("{error:#}"))
+        });
         let answers: Vec<&Answer> = calls.iter().map(|(answer, _)| answer).collect();
         let rows = mesh.ledger().rows_of(&answers);
         for ((_, used), row) in calls.iter().zip(&rows) {

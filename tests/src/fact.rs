@@ -47,6 +47,34 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Waits until `count` has grown to `wanted`, for as long as it goes on growing: how long much work
+/// takes on a machine that is busy says nothing, and that it stands still does.
+#[track_caller]
+pub fn grows_to(what: &str, wanted: u64, count: impl FnMut() -> Result<u64, String>) {
+    if let Err(seen) = grown_to(PATIENCE, wanted, count) {
+        panic!("{what}: {seen}");
+    }
+}
+
+fn grown_to(
+    patience: Duration,
+    wanted: u64,
+    mut count: impl FnMut() -> Result<u64, String>,
+) -> Result<(), String> {
+    let mut most = None;
+    loop {
+        // Until it is there, or is more than it was.
+        let look = || match count()? {
+            n if n >= wanted || most.is_none_or(|most| n > most) => Ok(n),
+            n => Err(format!("{n} of {wanted}")),
+        };
+        match until(patience, look)? {
+            n if n >= wanted => return Ok(()),
+            n => most = Some(n),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +87,20 @@ mod tests {
             Err(format!("look {n_looks}"))
         });
         assert_eq!(verdict, Err("after 0 s: look 1".to_string()));
+    }
+
+    #[test]
+    fn what_grows_is_waited_for_and_what_stands_still_is_not() {
+        let mut n = 0;
+        let grown = grown_to(PATIENCE, 5, || {
+            n += 1;
+            Ok(n)
+        });
+        assert_eq!(grown, Ok(()));
+        let still = grown_to(Duration::ZERO, 5, || Ok(4));
+        assert_eq!(still, Err("after 0 s: 4 of 5".to_string()));
+        let away = grown_to(Duration::ZERO, 5, || Err("no answer".to_string()));
+        assert_eq!(away, Err("after 0 s: no answer".to_string()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The aggregator gone, slow or killed: traffic goes on, and the books are right afterwards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tollmesh_tests::books::nth;
@@ -10,6 +10,8 @@ use tollmesh_tests::{Books, Ended, Mesh};
 
 /// Kills in the test of kills.
 const N_KILLS: u64 = 50;
+/// Calls for each kill, at most: of all of them together, a kilobyte each, no filter's queue is full.
+const CALLS_PER_KILL_MAX: u64 = 200;
 /// What a hundred calls may leave behind in Envoy: its allocator keeps pages of them.
 const ENVOY_GROWS_BYTES_MAX: u64 = 24 << 20;
 
@@ -17,13 +19,23 @@ const ENVOY_GROWS_BYTES_MAX: u64 = 24 << 20;
 fn killed_under_load_loses_nothing_and_counts_nothing_twice() {
     let Some(mesh) = Mesh::start() else { return };
     let is_over = AtomicBool::new(false);
+    let n_kills = AtomicU64::new(0);
     let books = Books::default();
+    let is_far_ahead = || {
+        let n_max = (n_kills.load(Ordering::Acquire) + 1) * CALLS_PER_KILL_MAX;
+        books.len() as u64 >= n_max && !is_over.load(Ordering::Acquire)
+    };
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let client = mesh.client("red");
                 while !is_over.load(Ordering::Acquire) {
                     books.call_from(&client);
+                    // Where an aggregator is slow to start, what queues up must not be too much.
+                    eventually("the next kill", || match is_far_ahead() {
+                        true => Err(format!("{} calls", books.len())),
+                        false => Ok(()),
+                    });
                 }
             });
         }
@@ -40,6 +52,7 @@ fn killed_under_load_loses_nothing_and_counts_nothing_twice() {
                 }
             });
             mesh.aggregator().restart().expect("it starts again");
+            n_kills.store(kill, Ordering::Release);
         }
     });
     books.are_kept_by(&mesh);

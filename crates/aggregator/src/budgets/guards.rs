@@ -4,36 +4,27 @@
 //! ask for every call that a guard concerns. What belongs together is remembered in memory, for the
 //! latest of it; a restart forgets.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod fence;
+mod seen;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use rust_decimal::Decimal;
-use tollmesh_budget::estimate::{self, OUTPUT_TOKENS_DEFAULT};
-use tollmesh_budget::guard::IDENTICAL_MS;
-use tollmesh_budget::{Enforce, Facts, Guard, Pace};
+use tollmesh_budget::{Enforce, Guard};
 use tollmesh_wire::decision::{BudgetEntry, Enforcement, Unavailable};
 use tollmesh_wire::{Denied, Event, Match, ReservationRequest, Subject};
 
 use crate::alerts::{Alerts, GuardTripped};
 use crate::ledger::Entry;
 use crate::metrics::Metrics;
+pub use fence::facts;
+use fence::{Fence, Trip};
+use seen::{Group, GroupKey, IDLE_MS, Seen};
 
 /// Traces, sessions and the like that are remembered, over all guards: some 700 bytes each. Those
 /// that were seen longest ago go first.
 const GROUPS_MAX: usize = 10_000;
-/// Bodies of one of them that are remembered.
-const BODIES_MAX: usize = 16;
-/// Events whose ids are remembered, so that what comes twice counts once.
-const EVENTS_MAX: usize = 8_192;
-/// Calls that were stopped whose facts are kept until their events come.
-const STOPPED_MAX: usize = 4_096;
-/// What was not seen for so long is over: milliseconds.
-const IDLE_MS: i64 = 24 * 3_600_000;
-/// Bytes of text that a token mostly takes, at least. A guard is a fence and no meter: what a budget
-/// reserves goes by the byte.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// The guards of the file.
 pub struct Guards {
@@ -42,50 +33,6 @@ pub struct Guards {
     hasher: RandomState,
     metrics: Arc<Metrics>,
     alerts: OnceLock<Alerts>,
-}
-
-/// One guard, with what is reckoned once.
-struct Fence {
-    guard: Guard,
-    matches: Match,
-    except: Match,
-}
-
-/// What was seen of calls that belong together.
-#[derive(Default)]
-struct Seen {
-    groups: HashMap<GroupKey, Group>,
-    asked: Recent,
-    charged: Recent,
-    /// Events of calls that were stopped, with what was found and what is let pass.
-    stopped: VecDeque<(String, String, String)>,
-}
-
-/// A guard's name, and the values of its `per`.
-type GroupKey = (String, Vec<String>);
-
-#[derive(Default)]
-struct Group {
-    last_ms: i64,
-    pace: Pace,
-    spent_pico: i128,
-    /// Hash of a body, when it came first, and how often it came since.
-    bodies: VecDeque<(u64, i64, u32)>,
-}
-
-/// The latest of many names.
-#[derive(Default)]
-struct Recent {
-    order: VecDeque<Box<str>>,
-    names: HashSet<Box<str>>,
-}
-
-/// What a guard found.
-struct Trip {
-    reason: &'static str,
-    found: String,
-    bound: String,
-    retry_after_seconds: Option<u64>,
 }
 
 // === impl Guards ===
@@ -265,200 +212,11 @@ impl Guards {
     }
 }
 
-// === impl Fence ===
-
-impl Fence {
-    fn concerns(&self, subject: &Subject<'_>) -> bool {
-        let is_spared = !self.except.is_empty() && self.except.matches(subject);
-        self.matches.matches(subject) && !is_spared
-    }
-
-    fn acts(&self) -> bool {
-        self.guard.refuses && self.guard.enforce != Enforce::Observe
-    }
-
-    /// What the call belongs to; `None` where nothing is bound beyond a call, or it lacks a value.
-    fn key(&self, subject: &Subject<'_>, trace_id: Option<&str>) -> Option<GroupKey> {
-        if !self.guard.bounds.look_beyond_a_call() {
-            return None;
-        }
-        let value = |name: &String| match name.as_str() {
-            "trace_id" => trace_id,
-            name => subject.value(name),
-        };
-        let values = self.guard.per.iter().map(value);
-        let values: Option<Vec<String>> = values
-            .map(|value| value.filter(|v| !v.is_empty()).map(str::to_owned))
-            .collect();
-        Some((self.guard.name.clone(), values?))
-    }
-
-    /// What is wrong with the call itself.
-    fn call(&self, request: &ReservationRequest, worst_pico: &impl Fn() -> i128) -> Option<Trip> {
-        let bounds = &self.guard.bounds;
-        let tokens = input_tokens(request);
-        if let Some(bound) = bounds.input_tokens.filter(|bound| tokens > *bound) {
-            return Some(Trip {
-                reason: "guard_input",
-                found: format!("about {tokens} input tokens"),
-                bound: format!("{bound} input tokens a call"),
-                retry_after_seconds: None,
-            });
-        }
-        let bound = bounds.request_usd?;
-        let worst = usd(worst_pico());
-        (worst > bound).then(|| Trip {
-            reason: "guard_cost",
-            found: format!("up to {} USD", worst.round_dp(6).normalize()),
-            bound: format!("{bound} USD a call"),
-            retry_after_seconds: None,
-        })
-    }
-
-    /// What is wrong with what it belongs to.
-    fn group(&self, group: &Group, body: Option<u64>, unix_ms: i64) -> Option<Trip> {
-        if unix_ms.saturating_sub(group.last_ms) > IDLE_MS {
-            return None;
-        }
-        let bounds = &self.guard.bounds;
-        let together = self
-            .guard
-            .per
-            .iter()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let spent = usd(group.spent_pico);
-        if let Some(bound) = bounds.usd.filter(|bound| spent >= *bound) {
-            return Some(Trip {
-                reason: "guard_cost",
-                found: format!("{} USD", spent.round_dp(6).normalize()),
-                bound: format!("{bound} USD per {together}"),
-                retry_after_seconds: None,
-            });
-        }
-        let pace = group.pace.per_minute(unix_ms);
-        if let Some(bound) = bounds.requests_per_minute.filter(|bound| pace >= *bound) {
-            return Some(Trip {
-                reason: "guard_rate",
-                found: format!("{pace} requests within a minute"),
-                bound: format!("{bound} requests a minute per {together}"),
-                retry_after_seconds: Some(group.pace.seconds_until_below(bound, unix_ms)),
-            });
-        }
-        let bound = bounds.identical_requests?;
-        let (since_ms, n) = group.identical(body?, unix_ms)?;
-        (n >= bound).then(|| {
-            let left_ms = since_ms + IDENTICAL_MS - unix_ms;
-            Trip {
-                reason: "guard_loop",
-                found: format!("{n} identical requests"),
-                bound: format!("{bound} identical requests per {together}"),
-                retry_after_seconds: Some(left_ms.max(0).unsigned_abs().div_ceil(1_000).max(1)),
-            }
-        })
-    }
-
-    fn denied(&self, trip: &Trip) -> Denied {
-        Denied {
-            budget: self.guard.name.clone(),
-            reason: trip.reason.to_owned(),
-            retry_after_seconds: trip.retry_after_seconds,
-            limit: trip.bound.clone(),
-            ..Denied::default()
-        }
-    }
-}
-
-/// What a call mostly sends, as far as its size tells.
-fn input_tokens(request: &ReservationRequest) -> u64 {
-    let facts = facts(request);
-    let bound = estimate::bound(&facts, OUTPUT_TOKENS_DEFAULT);
-    let text_bytes = request.body_bytes.saturating_sub(request.media_bytes);
-    text_bytes.div_ceil(BYTES_PER_TOKEN) + bound.media_tokens
-}
-
-/// A call as far as it is known before it is sent.
-pub fn facts(request: &ReservationRequest) -> Facts {
-    Facts {
-        body_bytes: request.body_bytes,
-        media_bytes: request.media_bytes,
-        max_output_tokens: request.max_output_tokens,
-        choices: request.n_choices,
-    }
-}
-
-fn usd(pico: i128) -> Decimal {
-    Decimal::try_from_i128_with_scale(pico, crate::money::PicoUsd::PLACES).unwrap_or(Decimal::MAX)
-}
-
-// === impl Group ===
-
-impl Group {
-    /// When that body came first, and how often since.
-    fn identical(&self, body: u64, unix_ms: i64) -> Option<(i64, u32)> {
-        let known = self.bodies.iter().find(|(known, ..)| *known == body);
-        let known = known.filter(|(_, since_ms, _)| unix_ms - since_ms < IDENTICAL_MS);
-        known.map(|(_, since_ms, n)| (*since_ms, *n))
-    }
-
-    fn note_body(&mut self, body: Option<u64>, unix_ms: i64) {
-        let Some(body) = body else { return };
-        let before = self.identical(body, unix_ms);
-        self.bodies.retain(|(known, ..)| *known != body);
-        if self.bodies.len() >= BODIES_MAX {
-            self.bodies.pop_front();
-        }
-        let (since_ms, n) = before.unwrap_or((unix_ms, 0));
-        self.bodies.push_back((body, since_ms, n.saturating_add(1)));
-    }
-}
-
-// === impl Seen ===
-
-impl Seen {
-    /// Keeps why a call was stopped until its event comes.
-    fn stop(&mut self, event_id: &str, trip: &Trip) {
-        if self.stopped.len() >= STOPPED_MAX {
-            self.stopped.pop_front();
-        }
-        let (found, bound) = (trip.found.clone(), trip.bound.clone());
-        self.stopped.push_back((event_id.to_owned(), found, bound));
-    }
-
-    /// Forgets the quarter that was seen longest ago.
-    fn make_room(&mut self) {
-        let mut times: Vec<i64> = self.groups.values().map(|group| group.last_ms).collect();
-        let quarter = times.len() / 4;
-        let (_, oldest_kept, _) = times.select_nth_unstable(quarter);
-        let oldest_kept = *oldest_kept;
-        let mut to_forget = quarter.max(1);
-        self.groups.retain(|_, group| {
-            let goes = group.last_ms <= oldest_kept && to_forget > 0;
-            to_forget -= usize::from(goes);
-            !goes
-        });
-    }
-}
-
-impl Recent {
-    /// Whether the name is a new one; it is remembered.
-    fn note(&mut self, name: &str) -> bool {
-        if self.names.contains(name) {
-            return false;
-        }
-        if self.order.len() >= EVENTS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.names.remove(&oldest);
-        }
-        self.order.push_back(name.into());
-        self.names.insert(name.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tollmesh_budget::guard::IDENTICAL_MS;
+
+    use super::seen::EVENTS_MAX;
     use super::*;
     use crate::config::budgets::parse_all;
 

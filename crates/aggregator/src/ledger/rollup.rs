@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, Row, Statement, params_from_iter};
+use rusqlite::{CachedStatement, Connection, Row, params_from_iter};
 use tollmesh_usage::Bucket;
 
 use crate::ledger::checked::Checked;
@@ -109,12 +109,16 @@ impl Rollup {
         let folded = Folded::read(connection)?;
         let [hourly, daily, monthly, daily_sources, daily_pods] = &*TABLES;
         let (mut by_owner, mut by_source) = (HashMap::new(), HashMap::new());
-        // One look for all: the statement is long, and is looked for by its text.
-        let mut hours = connection.prepare_cached(&hourly.upsert)?;
+        // One look each for all groups: the statements are long, and are looked for by their text.
+        let mut hourly = hourly.adding(connection)?;
+        let mut daily = daily.adding(connection)?;
+        let mut monthly = monthly.adding(connection)?;
+        let mut daily_sources = daily_sources.adding(connection)?;
+        let mut daily_pods = daily_pods.adding(connection)?;
         for (key, sums) in &self.groups {
-            hourly.add_by(&mut hours, connection, *key, sums)?;
+            hourly.add(*key, sums)?;
             if folded.holds(key.hour, key.tag_set) {
-                daily_pods.add(connection, *key, sums)?;
+                daily_pods.add(*key, sums)?;
                 let source = fold::owner(connection, key.source)?;
                 let of_owner = Key { source, ..*key };
                 add_to(&mut by_owner, of_owner, sums);
@@ -122,11 +126,11 @@ impl Rollup {
             }
         }
         for (key, sums) in by_owner {
-            daily.add(connection, key, &sums)?;
-            monthly.add(connection, key, &sums)?;
+            daily.add(key, &sums)?;
+            monthly.add(key, &sums)?;
         }
         for (key, sums) in by_source {
-            daily_sources.add(connection, key, &sums)?;
+            daily_sources.add(key, &sums)?;
         }
         Ok(())
     }
@@ -288,20 +292,26 @@ impl SumTable {
         }
     }
 
-    /// Adds these sums to their group, which goes when it lost its last call.
-    fn add(&self, connection: &Connection, key: Key, sums: &Sums) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(&self.upsert)?;
-        self.add_by(&mut upsert, connection, key, sums)
+    /// The table, about to be added to.
+    fn adding<'c>(&'c self, connection: &'c Connection) -> rusqlite::Result<Adding<'c>> {
+        Ok(Adding {
+            connection,
+            upsert: connection.prepare_cached(&self.upsert)?,
+            delete_empty: &self.delete_empty,
+        })
     }
+}
 
-    /// The same by the statement that was looked up.
-    fn add_by(
-        &self,
-        upsert: &mut Statement<'_>,
-        connection: &Connection,
-        key: Key,
-        sums: &Sums,
-    ) -> rusqlite::Result<()> {
+/// A table that is being added to.
+struct Adding<'c> {
+    connection: &'c Connection,
+    upsert: CachedStatement<'c>,
+    delete_empty: &'c str,
+}
+
+impl Adding<'_> {
+    /// Adds these sums to their group, which goes when it lost its last call.
+    fn add(&mut self, key: Key, sums: &Sums) -> rusqlite::Result<()> {
         if *sums == Sums::default() {
             return Ok(());
         }
@@ -315,10 +325,10 @@ impl SumTable {
         ];
         let narrow = key.columns().into_iter().chain(counts).map(i128::from);
         let values = narrow.chain(wide).chain(sums.tokens).map(Wide);
-        upsert.execute(params_from_iter(values))?;
+        self.upsert.execute(params_from_iter(values))?;
         if sums.requests <= 0 {
-            connection
-                .prepare_cached(&self.delete_empty)?
+            self.connection
+                .prepare_cached(self.delete_empty)?
                 .execute(params_from_iter(key.columns()))?;
         }
         Ok(())

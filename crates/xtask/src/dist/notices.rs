@@ -139,4 +139,22 @@ mod tests {
         );
         assert_eq!(of(&metadata, "ours").unwrap(), want);
     }
+
+    #[test]
+    fn every_crate_that_the_filter_links_is_named_in_its_notices() {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["metadata", "--locked", "--format-version", "1"]);
+        cargo.args(["--filter-platform", crate::toolchain::WASM_TARGET]);
+        let output = cargo.output().unwrap();
+        let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let told = of(&metadata, "tollmesh-filter").unwrap();
+        let packages = linked::packages(&metadata);
+        let root = linked::root(&packages, "tollmesh-filter").unwrap();
+        for id in linked::with(&metadata, root) {
+            let found = packages[id];
+            let is_named = told.contains(&titled(found));
+            assert_eq!(is_named, !found["source"].is_null(), "{id}");
+        }
+        assert!(told.contains("Permission is hereby granted"), "{told}");
+    }
 }

@@ -188,7 +188,7 @@ impl<'r> Bench<'r> {
                 ingest,
                 next_id: Arc::default(),
                 n_label_sets,
-                hour: "2026-11-01T10",
+                hour: send::present_hour(),
             },
             _dir: dir,
         })

@@ -14,7 +14,7 @@ use tollmesh_tests::aggregator::{Aggregator, STATE_DIR};
 use tollmesh_tests::envoy_config::Ingest;
 use tollmesh_tests::{artifacts, http};
 
-use crate::ingest::send::Load;
+use crate::ingest::send::{self, Load};
 use crate::ingest::{ACK_P99_MS_MAX, N_LABEL_SETS_MANY, PACED, verdict};
 use crate::{median, quantile};
 
@@ -203,7 +203,7 @@ impl Asked {
             ingest,
             next_id: Arc::default(),
             n_label_sets: N_LABEL_SETS_MANY,
-            hour: "2026-11-22T10",
+            hour: send::present_hour(),
         };
         let (per_second, per_batch) = PACED;
         let sending = self

@@ -372,7 +372,7 @@ mod tests {
         for (from, to, hours) in [
             (0, HOUR_MS, [0, 0]),
             (HOUR_MS - 1, HOUR_MS + 1, [0, 1]),
-            (-1, 1, [-1, 0]),
+            (2 * HOUR_MS, 4 * HOUR_MS + 1, [2, 4]),
         ] {
             assert_eq!(first_and_last(span(from, to)), hours, "{from} {to}");
         }

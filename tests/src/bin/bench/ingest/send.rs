@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::ensure;
 use http_body_util::{BodyExt, Full};
@@ -13,6 +13,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tollmesh_tests::week;
 
 /// Filters that send at a time.
 pub const N_SENDERS: u64 = 8;
@@ -29,7 +30,17 @@ pub struct Load {
     /// Combinations of labels that events have.
     pub n_label_sets: u64,
     /// The hour that they are of, as `2026-11-01T10`.
-    pub hour: &'static str,
+    pub hour: String,
+}
+
+/// The present hour, as events of a mesh are of it: hours that have passed are summed up otherwise.
+pub fn present_hour() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| now.as_millis() as i64);
+    week::instant(now_ms)
+        .chars()
+        .take("2026-11-01T10".len())
+        .collect()
 }
 
 impl Load {

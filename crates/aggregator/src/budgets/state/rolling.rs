@@ -1,0 +1,103 @@
+//! Rolling windows: what earlier parts have taken of the present one, and going over into the next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::account::Account;
+use super::super::policies::{Budget, Span};
+use super::State;
+use crate::ledger::budgets::SpendKey;
+
+impl State {
+    /// What all nodes have spent in the window that ends with the account's cell.
+    pub fn spent(&self, account: &Account) -> u64 {
+        let earlier = self.before(account).map(Account::spent);
+        earlier.fold(account.spent(), u64::saturating_add)
+    }
+
+    /// What may be allocated in the account's cell: the limit, less what earlier cells of a rolling
+    /// window have taken of it; nothing while one of them is not known.
+    pub fn limit(&self, account: &Account) -> u64 {
+        let mut limit = account.budget.hard_units;
+        for earlier in self.before(account) {
+            if !earlier.is_known() {
+                return 0;
+            }
+            limit = limit.saturating_sub(earlier.allocated());
+        }
+        limit
+    }
+
+    /// The accounts of earlier cells that count together with that one.
+    pub fn before<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = &'s Account> {
+        let starts = account.budget.cells_before(account.cell.start);
+        starts.filter_map(|window_ms| {
+            let at = SpendKey {
+                window_ms,
+                ..account.at.clone()
+            };
+            self.accounts.get(&at)
+        })
+    }
+
+    /// Opens the earlier cells of a rolling window, once: of those that other nodes may have used,
+    /// all.
+    pub fn open_before(&mut self, at: &SpendKey, is_shared: bool, now_ms: u64) {
+        let Some(account) = self.accounts.get_mut(at) else {
+            return;
+        };
+        if std::mem::replace(&mut account.has_earlier, true) {
+            return;
+        }
+        let budget = Arc::clone(&account.budget);
+        let (key, cell) = (account.key.clone(), account.cell);
+        let length = cell.end - cell.start;
+        for start in budget.cells_before(cell.start) {
+            let earlier = SpendKey {
+                window_ms: start,
+                ..at.clone()
+            };
+            if is_shared || self.stored.contains_key(&earlier) {
+                let end = start + length;
+                self.open(&budget, key.clone(), Span { start, end }, now_ms);
+            }
+        }
+    }
+
+    /// Goes over into the next cells of rolling windows, as soon as one begins: what is told of the
+    /// last ones holds no more.
+    pub fn turn(&mut self, unix_ms: i64, now_ms: u64) {
+        if unix_ms < self.turns_ms {
+            return;
+        }
+        self.roll(unix_ms, now_ms);
+        self.is_table_old = true;
+        let rolling = self.policies.all.iter().filter(|b| b.cell_ms().is_some());
+        let ends = rolling.filter_map(|budget| Some(budget.cell_at(unix_ms)?.end));
+        self.turns_ms = ends.min().unwrap_or(i64::MAX);
+    }
+
+    /// Opens the present cell of rolling windows that earlier cells still count in, so that their
+    /// spend is seen though no call comes.
+    pub fn roll(&mut self, unix_ms: i64, now_ms: u64) {
+        let is_earlier = |account: &&Account| {
+            let is_rolling = account.budget.cell_ms().is_some();
+            is_rolling
+                && account.cell.end <= unix_ms
+                && account.budget.counts_until(account.cell) > unix_ms
+        };
+        let earlier = self.accounts.values().filter(is_earlier);
+        let earlier: HashMap<(Arc<str>, Vec<String>), Arc<Budget>> = earlier
+            .map(|account| {
+                let place = (Arc::clone(&account.at.budget), account.key.clone());
+                (place, Arc::clone(&account.budget))
+            })
+            .collect();
+        for ((_, key), budget) in earlier {
+            if let Some(cell) = budget.cell_at(unix_ms) {
+                let at = self.open(&budget, key, cell, now_ms).at.clone();
+                self.judge(&at);
+            }
+        }
+    }
+}
