@@ -15,7 +15,8 @@ use crate::ledger::{Pruned, Pruning, Reader, Sums, aside};
 /// minute deletes an hour.
 const GOAL_PERCENT: u64 = 90;
 
-/// Where calls take less than this many percent of the bound, they are not what has to go.
+/// Where calls, with the sums of their days, take less than this many percent of the bound, they are
+/// not what has to go.
 const CALLS_PERCENT_MIN: u64 = 25;
 
 /// By this many percent of the bound the file may exceed it for calls that another store is yet to
@@ -59,7 +60,7 @@ impl Because {
 struct Cut {
     goal_bytes: u64,
     calls_bytes_min: u64,
-    /// What calls take, about.
+    /// What calls take with the sums of their days, about.
     calls_bytes: u64,
     /// Rows of hours that end later stay, in milliseconds since 1970.
     last_end_ms: i64,
@@ -138,12 +139,12 @@ impl Keeper {
         let pruned = self.delete_hour(spares_pending, cut.last_end_ms).await?;
         cut.pruned.rows += pruned.rows;
         cut.pruned.not_exported += pruned.not_exported;
-        let after = self.size().await?.used_bytes();
-        let freed = before.saturating_sub(after);
-        cut.calls_bytes = cut.calls_bytes.saturating_sub(freed);
         if pruned.rows > 0 {
             self.tidy().await?;
         }
+        let after = self.size().await?.used_bytes();
+        let freed = before.saturating_sub(after);
+        cut.calls_bytes = cut.calls_bytes.saturating_sub(freed);
         Ok(pruned.rows > 0)
     }
 

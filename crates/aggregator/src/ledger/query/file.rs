@@ -1,11 +1,11 @@
 //! How large the ledger's file is, and how far back it goes.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::error::QueryError;
-use crate::ledger::outbox;
 use crate::ledger::query::reader::Reader;
+use crate::ledger::{fold, outbox, regroup};
 
 /// The size of the ledger's file, without its write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,20 +64,12 @@ impl Reader {
         })
     }
 
-    /// Bytes of the file that single calls take: all but what sums and dictionaries do.
+    /// Bytes of the file that calls take, with sums of their days: about all but what sums of days
+    /// take whose calls are deleted.
     pub fn bytes_of_calls(&self) -> Result<u64, QueryError> {
         let used = self.file_size()?.used_bytes();
-        self.ask(|connection| {
-            let mut size = connection.prepare_cached(
-                "SELECT coalesce(sum(pgsize), 0) FROM dbstat
-                 WHERE aggregate = TRUE AND name = ?1",
-            )?;
-            let mut others = 0;
-            for name in NOT_OF_CALLS {
-                others += size.query_row([name], |row| row.get::<_, i64>(0))?;
-            }
-            Ok(used.saturating_sub(others.unsigned_abs()))
-        })
+        let of_past = self.ask(|connection| Ok(bytes_of_past(connection)?))?;
+        Ok(used.saturating_sub(of_past))
     }
 
     fn call_time(&self, sql: &str) -> Result<Option<Timestamp>, QueryError> {
@@ -88,19 +80,30 @@ impl Reader {
     }
 }
 
-/// Tables and indices of sums and dictionaries.
-const NOT_OF_CALLS: [&str; 13] = [
-    "hourly",
-    "daily",
-    "monthly",
-    "daily_sources",
-    "daily_pods",
-    "tag_sets",
-    "sqlite_autoindex_tag_sets_1",
-    "tags",
-    "tags_by_value",
-    "sources",
-    "sqlite_autoindex_sources_1",
-    "models",
-    "sqlite_autoindex_models_1",
-];
+/// What sums of days and months take whose calls are all deleted: their share of the lines of each
+/// table.
+fn bytes_of_past(connection: &Connection) -> rusqlite::Result<u64> {
+    let regrouped = regroup::regrouped_hour(connection)?;
+    if regrouped == i64::MIN {
+        return Ok(0);
+    }
+    let mut of_past = 0;
+    for (table, end) in [
+        ("hourly", "?1".to_owned()),
+        ("daily", fold::day_of("?1")),
+        ("daily_sources", fold::day_of("?1")),
+        ("daily_pods", fold::day_of("?1")),
+        ("monthly", fold::month_of("?1")),
+    ] {
+        let sql = format!(
+            "SELECT coalesce(sum(pgsize), 0) * (SELECT count(*) FROM {table} WHERE hour < {end})
+                 / (SELECT max(count(*), 1) FROM {table})
+             FROM dbstat WHERE aggregate = TRUE AND name = '{table}'"
+        );
+        let bytes: i64 = connection
+            .prepare_cached(&sql)?
+            .query_row([regrouped], |row| row.get(0))?;
+        of_past += bytes.unsigned_abs();
+    }
+    Ok(of_past)
+}
