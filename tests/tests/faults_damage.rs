@@ -54,14 +54,15 @@ fn state_file(mesh: &Mesh, name: &str) -> PathBuf {
     mesh.aggregator().state_dir().join(name)
 }
 
-fn n_set_aside(mesh: &Mesh) -> usize {
+/// The number of the file that was set aside last; older ones are deleted after a while.
+fn last_set_aside(mesh: &Mesh) -> u64 {
     let names = fs::read_dir(mesh.aggregator().state_dir()).expect("a directory");
     let names = names.map(|file| file.expect("a file").file_name().into_string());
-    let is_one = |name: &String| name.contains(".damaged-") && !name.ends_with("-wal");
+    let number = |name: String| name.strip_prefix("ledger.db.damaged-")?.parse().ok();
     names
-        .map(|name| name.expect("plain names"))
-        .filter(is_one)
-        .count()
+        .filter_map(|name| number(name.expect("plain names")))
+        .max()
+        .unwrap_or(0)
 }
 
 /// How a ledger comes to be damaged.
@@ -76,7 +77,7 @@ enum When {
 /// Damages a file of a ledger at rest; asserts that nothing wrong is ever shown, and that all comes
 /// back from the access log. Whether the ledger was set aside.
 fn at_rest(mesh: &Mesh, books: &Books, when: When, name: &str, damage: Damage) -> bool {
-    let n_before = n_set_aside(mesh);
+    let last_before = last_set_aside(mesh);
     match when {
         When::Stopped => mesh.aggregator().stop().expect("it stops"),
         When::Killed => mesh.aggregator().kill(),
@@ -96,7 +97,7 @@ fn at_rest(mesh: &Mesh, books: &Books, when: When, name: &str, damage: Damage) -
         answer.map_err(|error| format!("{error:#}"))
     });
     books.contain_what_is_kept_by(mesh);
-    let is_aside = n_set_aside(mesh) > n_before;
+    let is_aside = last_set_aside(mesh) > last_before;
     if is_aside {
         let metrics = mesh.aggregator().metrics().expect("a scrape");
         assert_eq!(metrics.sum("tollmesh_ledger_set_aside", &[]), 1.0);
@@ -160,13 +161,13 @@ fn a_file_damaged_under_a_running_aggregator_is_set_aside_without_a_restart() {
         mesh.aggregator().stop().expect("it stops");
         mesh.aggregator().restart().expect("it starts again");
         let was = mesh.aggregator().process().expect("it runs").id();
-        let n_before = n_set_aside(&mesh);
+        let last_before = last_set_aside(&mesh);
         damage.to(&state_file(&mesh, "ledger.db"));
         eventually("the damage is found", || {
             books.call(&mesh, 1);
             // Whether it comes upon the damage depends on what it has in memory; questions do not.
             let _ = mesh.ledger().rows();
-            match n_set_aside(&mesh) > n_before {
+            match last_set_aside(&mesh) > last_before {
                 true => Ok(()),
                 false => Err("nothing is set aside".to_string()),
             }
