@@ -54,6 +54,10 @@ const STEP: Node<Field> = Node::object(&[
 ])
 .named(Field::Block);
 
+/// A step that begins in a stream; its text comes as deltas.
+const STREAMED_STEP: Node<Field> =
+    Node::object(&[("type", Node::leaf(Field::BlockKind))]).named(Field::Block);
+
 const STEPS: Node<Field> = Node::array(&STEP).named(Field::Envelope);
 
 const INTERACTION: Node<Field> = Node::object(&[
@@ -72,6 +76,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("event_type", Node::leaf(Field::Kind)),
     ("interaction", INTERACTION),
     ("delta", PART),
+    ("step", STREAMED_STEP),
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("status", Node::leaf(Field::Status)),
@@ -136,6 +141,11 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
             Field::Usage => findings.replace_usage(),
+            // https://ai.google.dev/gemini-api/docs/thinking: what is relayed is a summary at most.
+            Field::Block if self.step_kind.as_deref() == Some("thought") => {
+                findings.is_eventful = true;
+                findings.relayed.hides_reasoning = true;
+            }
             Field::Block if self.step_kind.as_deref() == Some("function_call") => {
                 findings.has_content = true;
                 findings.tool_call();

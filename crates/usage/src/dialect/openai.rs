@@ -18,6 +18,7 @@ use crate::detect::Api;
 use crate::findings::{Findings, take_text};
 use crate::json::Value;
 use crate::json::number::count_of;
+use crate::relayed::TextKind;
 use crate::scan::Trouble;
 pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA};
 
@@ -46,6 +47,12 @@ pub(super) struct State {
     n_listed_max: u32,
     /// Messages are pieces of one, as deltas are elsewhere.
     lists_pieces: bool,
+    /// A delta has brought text: what messages bring is told twice.
+    has_deltas: bool,
+    /// Text relayed before the delta or message at hand, by kind.
+    text_before: [u64; 3],
+    /// Text that the message of the choice at hand has brought, by kind.
+    message_text: [u64; 3],
     quirks: Quirks,
     /// The model that answered the request of a batch that is being read.
     result_model: Option<String>,
@@ -141,8 +148,12 @@ impl State {
                 self.choice_index = 0;
                 self.choice_finish = None;
                 self.pieces.clear();
+                self.message_text = [0; 3];
             }
-            Field::Envelope => findings.takes_tool_calls(),
+            Field::Envelope | Field::Block => {
+                findings.takes_tool_calls();
+                self.text_before = findings.relayed.by_kind();
+            }
             Field::Call | Field::CallPiece | Field::LegacyCall => {
                 self.call_index = 0;
                 self.call_id = 0;
@@ -169,6 +180,14 @@ impl State {
                 findings.has_content = true;
                 if self.pieces.len() < CALLS_MAX {
                     self.pieces.push((self.call_index, self.call_id));
+                }
+            }
+            Field::Envelope => self.has_deltas |= self.text_before != findings.relayed.by_kind(),
+            Field::Block => {
+                let before = self.text_before;
+                self.message_text = findings.relayed.by_kind();
+                for (bytes, before) in self.message_text.iter_mut().zip(before) {
+                    *bytes = bytes.saturating_sub(before);
                 }
             }
             Field::Choice => self.end_choice(findings),
@@ -233,7 +252,26 @@ impl State {
         }
     }
 
+    /// Some hosts tell each piece twice, or the piece and all so far
+    /// (<https://docs.perplexity.ai/docs/grounded-llm/output-control/streaming>; Writer's `message`,
+    /// <https://dev.writer.com/api-reference/completion-api/chat-completion>), others the whole
+    /// message at the end (MiniMax): where deltas have text, messages repeat it.
+    pub(super) fn drop_repeated(&mut self, findings: &mut Findings) {
+        let repeated = std::mem::take(&mut self.message_text);
+        if !self.has_deltas || repeated == [0; 3] {
+            return;
+        }
+        findings.is_eventful = true;
+        for (kind, n_bytes) in TextKind::ALL.into_iter().zip(repeated) {
+            findings.relayed.take_back(kind, n_bytes);
+        }
+    }
+
     fn end_choice(&mut self, findings: &mut Findings) {
+        self.drop_repeated(findings);
+        if self.choice_finish.is_some() {
+            findings.relayed.end_part();
+        }
         if let (0, Some(finish)) = (self.choice_index, self.choice_finish.take()) {
             findings.finish_reason = Some(finish);
         }

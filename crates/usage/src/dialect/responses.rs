@@ -100,6 +100,14 @@ const TOOL: Node<Field> = Node::object(&[("model", Node::leaf(Field::IterationMo
 const ITEM: Node<Field> =
     Node::object(&[("type", Node::leaf(Field::BlockKind)), ("action", ACTION)]);
 
+/// An output item that a stream adds or has done; no delta brings the name of what it calls.
+const STREAMED_ITEM: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::BlockKind)),
+    ("action", ACTION),
+    ("name", Node::text(Field::CallText)),
+])
+.named(Field::Call);
+
 const ACTION: Node<Field> = Node::object(&[("type", Node::leaf(Field::BlockAction))]);
 
 /// An item of a response that was not streamed.
@@ -142,7 +150,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("response", RESPONSE),
     // What it is a piece of, the event's type says.
     ("delta", Node::text(Field::Content)),
-    ("item", ITEM.named(Field::Call)),
+    ("item", STREAMED_ITEM),
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("status", Node::leaf(Field::Status)),
@@ -192,6 +200,13 @@ pub(super) struct State {
     /// Of the stream's `response.output_item.done` events.
     done: Items,
     item: Items,
+    /// What the text of the item at hand is, for deltas that are cut before they say it.
+    item_text: Option<TextKind>,
+    /// [`Relayed::call_bytes`](crate::relayed::Relayed::call_bytes) before the item that the
+    /// document at hand tells.
+    call_before: Option<u64>,
+    /// A call was added that is not done.
+    is_calling: bool,
     /// Searches that the response itself says were made.
     searches_told: u64,
     tool_model: Option<String>,
@@ -225,6 +240,8 @@ impl State {
             Field::Block | Field::Call => {
                 self.item_kind = None;
                 self.item_action = None;
+                let call_bytes = findings.relayed.call_bytes;
+                self.call_before = (field == Field::Call).then_some(call_bytes);
             }
             _ => {}
         }
@@ -247,6 +264,7 @@ impl State {
                 findings.relayed.hides_reasoning |= kind == Some("reasoning");
                 self.item = Items::default();
                 self.item.add(kind, action);
+                self.item_text = text_of_item(kind);
             }
             Field::Envelope => findings.takes_tool_calls(),
             _ => {}
@@ -257,13 +275,11 @@ impl State {
     pub(super) fn document(&mut self, findings: &mut Findings) {
         let item = std::mem::take(&mut self.item);
         let kind = self.kind.take();
-        if let Some(kind) = &kind
-            && findings.n_document_text > 0
-        {
-            reassign(findings, kind);
-        }
+        self.settle_text(findings, kind.as_deref());
         match kind.as_deref() {
+            Some("response.output_item.added") => self.is_calling = item.calls > 0,
             Some("response.output_item.done") => {
+                self.is_calling = false;
                 self.done.calls += item.calls;
                 self.done.web_searches += item.web_searches;
                 self.done.file_searches += item.file_searches;
@@ -271,14 +287,42 @@ impl State {
             Some("error") => findings.error(),
             _ => {}
         }
-        if findings.tool_calls.is_some() || self.done.calls > 0 {
-            findings.tool_calls = Some(self.listed.calls.max(self.done.calls));
+        let n_begun = self.done.calls + u32::from(self.is_calling);
+        if findings.tool_calls.is_some() || n_begun > 0 {
+            findings.tool_calls = Some(self.listed.calls.max(n_begun));
         }
         let listed = self.listed.web_searches.max(self.done.web_searches);
         findings.n_web_searches = listed.max(self.searches_told);
         findings.n_file_searches = self.listed.file_searches.max(self.done.file_searches);
         if let Some(status) = self.status.take() {
             self.end_response(findings, &status);
+        }
+    }
+
+    /// Text is of the kind that its event says; an item's name is told once more when it is done.
+    fn settle_text(&mut self, findings: &mut Findings, kind: Option<&str>) {
+        let before = self.call_before.take();
+        if let Some(before) = before.filter(|_| kind != Some("response.output_item.added")) {
+            let named = findings.relayed.call_bytes.saturating_sub(before);
+            findings.relayed.take_back(TextKind::Call, named);
+        }
+        let Some(kind) = kind else { return };
+        if findings.n_document_text > 0 {
+            reassign(findings, kind);
+        }
+        if kind.ends_with(".done") {
+            findings.relayed.end_part();
+        }
+    }
+
+    /// The body has ended, and no document may have. Where a delta had not said yet what it is a
+    /// piece of, it is a piece of the item at hand.
+    pub(super) fn cut(&mut self, findings: &mut Findings) {
+        let is_told = self.kind.is_some();
+        let kind = self.kind.take();
+        self.settle_text(findings, kind.as_deref());
+        if let Some(kind) = self.item_text.filter(|_| !is_told) {
+            findings.reassign(Some(kind));
         }
     }
 
@@ -323,6 +367,18 @@ fn image_usage(counts: &Counts) -> Option<Usage> {
     );
     let output = split(&mut usage, whole, Bucket::ImageOutput, &[text]);
     (is_used && input.and(output).is_ok()).then_some(usage)
+}
+
+/// What the deltas of such an item bring.
+fn text_of_item(kind: Option<&str>) -> Option<TextKind> {
+    match kind? {
+        "message" => Some(TextKind::Answer),
+        "reasoning" => Some(TextKind::Thought),
+        "function_call" | "custom_tool_call" | "mcp_call" | "code_interpreter_call" => {
+            Some(TextKind::Call)
+        }
+        _ => None,
+    }
 }
 
 /// The kind of a delta's text, by the type of its event.
