@@ -2,9 +2,10 @@
 //!
 //! A stream that is cut, or an answer that reports nothing, still costs money. What the provider
 //! did state is kept; what is missing is what tokens the relayed text should have ([`defaults`]),
-//! times how the model's earlier answers compared with that ([`ratio`]). A placeholder that a first event states (Anthropic's `message_start`)
-//! is no report. Reasoning that never passed by is not guessed: the [`Basis`] says that it may
-//! be missing.
+//! times how the model's earlier answers compared with that ([`ratio`]). A placeholder that a first
+//! event states (Anthropic's `message_start`) is no report. What never passed by, reasoning or what
+//! the model wrote to a router's own tools, is not guessed: the [`Basis`] says that it may be
+//! missing.
 
 mod defaults;
 mod line;
@@ -14,6 +15,7 @@ use std::fmt;
 
 use crate::bucket::{Bucket, Unit, Usage};
 use crate::detect::Api;
+use crate::relayed::Relayed;
 use crate::request::RequestFacts;
 use crate::scan::{Scan, UsageSource};
 use defaults::Defaults;
@@ -211,12 +213,17 @@ impl Calibration {
             }
             basis.relayed_text = true;
         }
-        let is_due = call.request.asks_reasoning || defaults.always_reasons();
-        let is_asked = is_due && relayed.thought_bytes == 0;
-        let is_summary = relayed.thought_bytes > 0 && defaults.summarises_thoughts();
-        let may_hide = relayed.hides_reasoning || self.hides_reasoning || is_asked || is_summary;
-        basis.unseen_reasoning = may_hide && !is_reasoning_told;
+        basis.unseen_reasoning = !is_reasoning_told && self.may_hide(&relayed, call, defaults);
         basis.unseen_turns = call.request.has_router_tools;
+    }
+
+    /// Whether the model may have reasoned beyond what was relayed.
+    fn may_hide(&self, relayed: &Relayed, call: &Call<'_>, defaults: &Defaults) -> bool {
+        let may_be_whole = match relayed.thought_bytes {
+            0 => !call.request.asks_reasoning && !defaults.always_reasons(),
+            _ => !defaults.summarises_thoughts(),
+        };
+        relayed.hides_reasoning || self.hides_reasoning || !may_be_whole
     }
 
     fn tokens(&self, expected_milli: u64) -> u64 {

@@ -56,7 +56,7 @@ const STEP: Node<Field> = Node::object(&[
 
 /// A step that begins in a stream; its text comes as deltas.
 const STREAMED_STEP: Node<Field> =
-    Node::object(&[("type", Node::leaf(Field::BlockKind))]).named(Field::Block);
+    Node::object(&[("type", Node::leaf(Field::BlockKind))]).named(Field::Part);
 
 const STEPS: Node<Field> = Node::array(&STEP).named(Field::Envelope);
 
@@ -124,7 +124,7 @@ impl State {
                 findings.tool_calls = Some(0);
                 findings.is_eventful = true;
             }
-            Field::Block => self.step_kind = None,
+            Field::Block | Field::Part => self.step_kind = None,
             Field::Iteration => {
                 self.tool_kind = None;
                 self.tool_count = Counts::default();
@@ -142,7 +142,7 @@ impl State {
         match field {
             Field::Usage => findings.replace_usage(),
             // https://ai.google.dev/gemini-api/docs/thinking: what is relayed is a summary at most.
-            Field::Block if self.step_kind.as_deref() == Some("thought") => {
+            Field::Block | Field::Part if self.step_kind.as_deref() == Some("thought") => {
                 findings.is_eventful = true;
                 findings.relayed.hides_reasoning = true;
             }

@@ -1,7 +1,6 @@
 //! What is estimated, from what, and what is left alone.
 
 use super::*;
-use crate::relayed::Relayed;
 
 const REQUEST: &str = r#"{"model":"m","stream":true,"messages":[{"content":"hello there"}]}"#;
 
