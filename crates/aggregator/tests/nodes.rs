@@ -556,6 +556,43 @@ fn what_is_reckoned_anew_is_what_was_charged() {
 }
 
 #[test]
+fn a_model_that_a_budget_put_is_the_one_that_rows_are_reckoned_by() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = |asked: &str, put: Option<&str>, id: &str, tokens| Event {
+            model_requested: Some(asked.to_owned()),
+            model_put: put.map(str::to_owned),
+            ..call(id, tokens)
+        };
+        for window in ["month", "rolling 24h"] {
+            let limit = budget("1M tokens", window, "match = { model = \"rocket\" }");
+            let place = dir.path().join(window);
+            let node = Node::start(&place, &limit, &Shared::default()).await;
+            for event in [
+                asked("saturn", Some("rocket"), "put", 1),
+                asked("rocket", None, "asked", 20),
+                asked("rocket", Some("pebble"), "put away", 300),
+                // Its request names no model.
+                call("served", 4_000),
+            ] {
+                node.append(event).await;
+            }
+            let recounted = node.budgets.recount(None).await.unwrap().items;
+            let amounts = recounted
+                .iter()
+                .map(|row| (&row["charged"], &row["in_rows"]));
+            let expected = serde_json::Value::from("4021");
+            assert_eq!(
+                amounts.collect::<Vec<_>>(),
+                [(&expected, &expected)],
+                "{window}"
+            );
+            node.stop().await;
+        }
+    });
+}
+
+#[test]
 fn late_usage_charges_the_difference_and_gives_nothing_back() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

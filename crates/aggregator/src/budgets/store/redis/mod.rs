@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
-use redis::{Cmd, FromRedisValue, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind, Value};
 use tokio::sync::Mutex;
 use tollmesh_budget::lease::{Elsewhere, Reply};
 
@@ -109,9 +109,15 @@ impl RedisStore {
         }
     }
 
-    /// A connection that failed is not used again: passwords may have changed, servers moved.
+    /// A connection that failed is not used again: passwords may have changed, servers moved. Nor is
+    /// one to a server that has become a replica: its name may lead to the new master by now.
     async fn give_up(&self, error: &redis::RedisError) -> StoreError {
-        if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+        let is_replica = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        );
+        let is_broken = error.is_io_error() || error.is_connection_dropped();
+        if is_replica || is_broken || error.is_unrecoverable_error() {
             *self.link.lock().await = None;
         }
         self.place.failed(error)
