@@ -252,10 +252,10 @@ impl State {
         }
     }
 
-    /// Some hosts tell each piece twice, or the piece and all so far
-    /// (<https://docs.perplexity.ai/docs/grounded-llm/output-control/streaming>; Writer's `message`,
-    /// <https://dev.writer.com/api-reference/completion-api/chat-completion>), others the whole
-    /// message at the end (MiniMax): where deltas have text, messages repeat it.
+    /// Some hosts tell the piece and all so far
+    /// (<https://docs.perplexity.ai/docs/sonar/pro-search/stream-mode>, `full`), the piece twice
+    /// (observed of Writer), or the whole message at the end (MiniMax): where deltas have text,
+    /// messages repeat it.
     pub(super) fn drop_repeated(&mut self, findings: &mut Findings) {
         let repeated = std::mem::take(&mut self.message_text);
         if !self.has_deltas || repeated == [0; 3] {
