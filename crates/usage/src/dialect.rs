@@ -129,7 +129,6 @@ enum Dialect {
 pub(crate) struct Reader {
     dialect: Dialect,
     api: Api,
-    quirks: Quirks,
     pub(crate) findings: Findings,
     /// Where the tool call at hand began.
     call_at: u64,
@@ -146,7 +145,6 @@ impl Reader {
         Reader {
             dialect: dialect_of(target, quirks),
             api: target.api,
-            quirks,
             findings,
             call_at: 0,
             outline: Vec::new(),
@@ -251,8 +249,13 @@ impl Reader {
         let counts = std::mem::take(&mut self.findings.counts);
         let mut usage = Usage::new();
         let mut billed = None;
-        let outcome = match &self.dialect {
-            Dialect::OpenAi(_) => openai::settle(&counts, self.api, self.quirks, &mut usage),
+        let outcome = match &mut self.dialect {
+            Dialect::OpenAi(state) => {
+                let findings = &mut self.findings;
+                let (outcome, parts) = state.settle(findings, &counts, self.api, &mut usage);
+                billed = parts;
+                outcome
+            }
             Dialect::Responses(_) => responses::settle(&counts, &mut usage),
             Dialect::Realtime(_) => realtime::settle(&counts, &mut usage),
             Dialect::Anthropic(_) => {

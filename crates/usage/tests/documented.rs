@@ -715,12 +715,18 @@ fn invoked_models_have_bodies_of_their_own() {
         Row::messages(
             format!("{BEDROCK}/moonshot.kimi-k2-thinking/invoke-with-response-stream"),
             &[
-                ("chunk", json!({"choices": [{"index": 0, "delta": {"content": "a"},
-                    "finish_reason": "stop"}]})),
-                ("chunk", json!({"choices": [], "usage": {"prompt_tokens": 90,
+                (
+                    "chunk",
+                    json!({"choices": [{"index": 0, "delta": {"content": "a"},
+                    "finish_reason": "stop"}]}),
+                ),
+                (
+                    "chunk",
+                    json!({"choices": [], "usage": {"prompt_tokens": 90,
                     "completion_tokens": 6, "prompt_tokens_details": {"cached_tokens": 64}},
                     "amazon-bedrock-invocationMetrics": {"inputTokenCount": 90,
-                    "outputTokenCount": 6}})),
+                    "outputTokenCount": 6}}),
+                ),
             ],
             json!({"model": "moonshot.kimi-k2-thinking", "finish_reason": "stop", "complete": true,
                 "usage": {"input": 26, "cache_read": 64, "output": 6}}),

@@ -86,6 +86,7 @@ impl Row {
             "cost": scan.provider_cost_usd,
             "context": scan.pricing_context,
             "trouble": scan.trouble.map(|trouble| trouble.name()),
+            "billed": scan.billed_usage,
         });
         let wanted = self.wanted.as_object().unwrap();
         let fields = wanted.keys().map(|key| (key.clone(), all[key].clone()));
@@ -773,4 +774,52 @@ fn events_that_are_called_text_are_read_where_they_were_asked_for() {
         scanner.push(body.as_bytes());
         assert_eq!(scanner.finish().usage.output_total(), n_output);
     }
+}
+
+/// A compound system is charged at the rates of the models that it asks.
+#[test]
+fn models_behind_a_compound_one_are_charged_apart() {
+    let used = |input: u64, output: u64, reasoning: u64| {
+        json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
+            "queue_time": 0.2, "completion_tokens_details": {"reasoning_tokens": reasoning}})
+    };
+    let models = json!({"models": [
+        {"model": "llama-3.3-70b-versatile", "usage": used(138, 4, 0)},
+        {"model": "openai/gpt-oss-120b", "usage": used(2873, 161, 39)},
+        {"model": "llama-3.3-70b-versatile", "usage": used(2285, 222, 0)}]});
+    let whole = used(5296, 387, 39);
+    let answer = json!({"id": "c", "model": "groq/compound", "service_tier": "on_demand",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "a"}}],
+        "usage_breakdown": models, "usage": whole, "x_groq": {"id": "r"}});
+    let last = |models: &Value| {
+        let chunk = json!({"id": "c", "model": "groq/compound",
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+            "x_groq": {"id": "r", "usage": whole, "usage_breakdown": models}});
+        events(&[&chunk.to_string(), "[DONE]"])
+    };
+    let repeated = json!({"models": [{"model": "llama-3.3-70b-versatile", "usage": whole},
+        {"model": "openai/gpt-oss-120b", "usage": whole}]});
+    let usage = json!({"input": 5296, "output": 348, "reasoning": 39});
+    let parts = json!([
+        {"kind": "usage_breakdown", "model": "llama-3.3-70b-versatile",
+            "usage": {"input": 2423, "output": 226, "reasoning": 0}},
+        {"kind": "usage_breakdown", "model": "openai/gpt-oss-120b",
+            "usage": {"input": 2873, "output": 122, "reasoning": 39}}]);
+    let apart = json!({"model": "groq/compound", "usage": usage, "billed": {},
+        "extra_usage": parts, "trouble": null});
+    let unknown = json!({"model": "groq/compound", "usage": usage, "billed": null,
+        "extra_usage": [], "trouble": "inconsistent"});
+    let none = json!({"usage": usage, "billed": null, "extra_usage": [], "trouble": null});
+    let source = "https://console.groq.com/docs/compound/systems/compound";
+    let groq = |body: String, wanted: Value| {
+        let path = "/openai/v1/chat/completions";
+        row(source, "api.groq.com", path, body, wanted)
+    };
+    check(vec![
+        groq(answer.to_string(), apart.clone()),
+        groq(last(&models), apart),
+        groq(last(&repeated), unknown),
+        groq(last(&json!({"models": null})), none.clone()),
+        groq(last(&Value::Null), none),
+    ]);
 }

@@ -400,7 +400,9 @@ impl State {
         all.overlay(counts);
         let cached = [Count::CacheRead, Count::CacheWrite];
         let n_cached = cached.map(|count| all.get(count).unwrap_or(0));
-        let n_cached = n_cached.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
+        let n_cached = n_cached
+            .iter()
+            .fold(0, |sum: u64, n| sum.saturating_add(*n));
         let chat = counts.get(Count::InputTwin);
         // What a header says of the cache lies in a chat completion's input where the sum says so.
         let stated = self.stated.get(Count::Input);

@@ -8,6 +8,7 @@
 //! `…/audio/speech-audio-done-event`. Details lie within their totals unless [`super::quirks`] says
 //! otherwise.
 
+mod breakdown;
 mod schema;
 
 use super::Field;
@@ -19,6 +20,7 @@ use crate::findings::{Findings, take_text};
 use crate::json::Value;
 use crate::json::number::count_of;
 use crate::scan::Trouble;
+use breakdown::Breakdown;
 pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
@@ -54,6 +56,8 @@ pub(super) struct State {
     run_id: Option<String>,
     /// The document at hand is a step, a message or a thread, whose counts lie in the run's.
     is_aside: bool,
+    /// What models behind the one that was asked used of the whole, where that is told.
+    breakdown: Option<Box<Breakdown>>,
 }
 
 /// What the event at hand is, of those that say so and end a stream which has no `[DONE]`.
@@ -143,6 +147,8 @@ impl State {
                 self.pieces.clear();
             }
             Field::Envelope => findings.takes_tool_calls(),
+            Field::Iterations => self.breakdown = None,
+            Field::Iteration => self.breakdown.get_or_insert_default().open(findings),
             Field::Call | Field::CallPiece | Field::LegacyCall => {
                 self.call_index = 0;
                 self.call_id = 0;
@@ -159,6 +165,7 @@ impl State {
                 findings.replace_usage();
             }
             Field::BatchResult => self.end_result(findings),
+            Field::Iteration => self.end_part(findings),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall if !self.lists_pieces => {
                 findings.has_content = true;
@@ -204,6 +211,31 @@ impl State {
         }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    /// The whole, and where it is charged by parts, those instead of it.
+    pub(super) fn settle(
+        &mut self,
+        findings: &mut Findings,
+        counts: &Counts,
+        api: Api,
+        usage: &mut Usage,
+    ) -> (Result<(), Trouble>, Option<Usage>) {
+        let outcome = settle(counts, api, self.quirks, usage);
+        let parts = self.breakdown.take();
+        let charged = parts.and_then(|parts| parts.charge(findings, usage));
+        (outcome, charged)
+    }
+
+    /// A model behind the one that was asked used that much of the whole.
+    fn end_part(&mut self, findings: &mut Findings) {
+        let model = self.result_model.take();
+        let parts = self.breakdown.get_or_insert_default();
+        let counts = parts.close(findings);
+        let mut usage = Usage::new();
+        let outcome = settle(&counts, Api::OpenAiChat, self.quirks, &mut usage);
+        findings.note(outcome);
+        parts.add(model, usage);
     }
 
     /// The request of a batch was answered by a chat completion.

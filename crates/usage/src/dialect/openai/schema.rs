@@ -122,6 +122,26 @@ const USAGE: Node<Field> = Node::object(&[
 ])
 .named(Field::Usage);
 
+/// What each model behind a compound one used
+/// (<https://github.com/groq/groq-python/blob/main/src/groq/types/chat/chat_completion.py>,
+/// `UsageBreakdown`).
+const BREAKDOWN: Node<Field> =
+    Node::object(&[("models", Node::array(&MODEL_USAGE).named(Field::Iterations))]);
+const MODEL_USAGE: Node<Field> = Node::object(&[
+    ("model", Node::leaf(Field::IterationModel)),
+    (
+        "usage",
+        Node::object(&[
+            ("prompt_tokens", count(Count::Input)),
+            ("completion_tokens", count(Count::Output)),
+            ("total_tokens", count(Count::Total)),
+            ("prompt_tokens_details", INPUT_DETAILS),
+            ("completion_tokens_details", OUTPUT_DETAILS),
+        ]),
+    ),
+])
+.named(Field::Iteration);
+
 const THOUGHT: Node<Field> = Node::text(Field::Thought);
 const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
 
@@ -247,7 +267,11 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
     ("model_id", Node::leaf(Field::Model)),
     ("meta", META),
-    ("x_groq", Node::object(&[("usage", USAGE)])),
+    ("usage_breakdown", BREAKDOWN),
+    (
+        "x_groq",
+        Node::object(&[("usage", USAGE), ("usage_breakdown", BREAKDOWN)]),
+    ),
     ("error", Node::object(&[]).named(Field::Error)),
     // https://github.com/vllm-project/vllm/blob/v0.8.5/vllm/entrypoints/openai/protocol.py
     // (`ErrorResponse`): what goes wrong within a stream has no key `error`.
