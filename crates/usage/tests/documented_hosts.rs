@@ -823,3 +823,38 @@ fn models_behind_a_compound_one_are_charged_apart() {
         groq(last(&Value::Null), none),
     ]);
 }
+
+/// What a model spent on asking others is charged as input and output, beside what is called so.
+#[test]
+fn tokens_of_orchestration_are_charged_too() {
+    let source = "https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/";
+    let sum = json!({"usage": {"input": 145, "cache_read": 15, "output": 95, "reasoning": 10},
+        "provider": "sakana", "trouble": null});
+    let told = |path, body: &str, wanted: &Value| {
+        let body = format!(r#"{{"id":"r","model":"fugu-ultra","status":"completed",{body}}}"#);
+        row(source, "api.sakana.ai", path, body, wanted.clone())
+    };
+    check(vec![
+        told(
+            "/v1/responses",
+            r#""output":[],"usage":{"input_tokens":120,"input_tokens_details":{"cached_tokens":5,"orchestration_input_tokens":40,
+            "orchestration_input_cached_tokens":10},"output_tokens":80,"output_tokens_details":{"reasoning_tokens":10,
+            "orchestration_output_tokens":25},"total_tokens":265}"#,
+            &sum,
+        ),
+        told(
+            "/v1/chat/completions",
+            r#""choices":[],"usage":{"prompt_tokens":120,"prompt_tokens_details":{"cached_tokens":5,"orchestration_input_tokens":40,
+            "orchestration_input_cached_tokens":10},"completion_tokens":80,"completion_tokens_details":{"reasoning_tokens":10,
+            "orchestration_output_tokens":25},"total_tokens":265}"#,
+            &sum,
+        ),
+        told(
+            "/v1/responses",
+            r#""output":[],"usage":{"input_tokens":160,"input_tokens_details":{"cached_tokens":15,"orchestration_input_tokens":40},
+            "output_tokens":105,"output_tokens_details":{"reasoning_tokens":10,"orchestration_output_tokens":25},
+            "total_tokens":265}"#,
+            &sum,
+        ),
+    ]);
+}

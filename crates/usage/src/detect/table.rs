@@ -332,6 +332,13 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::Writer, Family::OpenAi],
         takes_include_usage: true,
     },
+    // https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/
+    Service {
+        provider: "sakana",
+        hosts: &["api.sakana.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
     // https://docs.voyageai.com/reference/embeddings-api
     Service {
         provider: "voyage",

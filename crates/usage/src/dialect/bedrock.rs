@@ -231,6 +231,9 @@ pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
     ("metadata", Node::object(&[("usage", ANY_USAGE)])),
     // Titan
     ("inputTextTokenCount", count(Count::Input)),
+    // Nova's embeddings
+    // (https://docs.aws.amazon.com/nova/latest/userguide/embeddings-schema.html)
+    ("inputTokenCount", count(Count::Input)),
     ("totalOutputTextTokenCount", count(Count::Output)),
     ("outputText", TEXT),
     ("completionReason", FINISH),

@@ -162,6 +162,7 @@ impl State {
             Field::Usage if self.is_aside => findings.staged = Counts::default(),
             Field::Usage => {
                 findings.staged.unite();
+                findings.staged.add_orchestration();
                 findings.replace_usage();
             }
             Field::BatchResult => self.end_result(findings),

@@ -20,7 +20,23 @@ const INPUT_DETAILS: Node<Field> = Node::object(&[
     // https://www.alibabacloud.com/help/en/model-studio/context-cache
     ("cache_creation_input_tokens", count(Count::CacheCreation)),
     ("cache_creation", WRITES_BY_AGE),
+    ORCHESTRATION_INPUT,
+    ORCHESTRATION_CACHED,
 ]);
+
+/// Names of Sakana's (<https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/>).
+const ORCHESTRATION_INPUT: (&str, Node<Field>) = (
+    "orchestration_input_tokens",
+    count(Count::OrchestrationInput),
+);
+const ORCHESTRATION_CACHED: (&str, Node<Field>) = (
+    "orchestration_input_cached_tokens",
+    count(Count::OrchestrationCacheRead),
+);
+const ORCHESTRATION_OUTPUT: (&str, Node<Field>) = (
+    "orchestration_output_tokens",
+    count(Count::OrchestrationOutput),
+);
 
 /// Cache writes by how long they are kept, as gateways to Anthropic's models pass them on.
 const WRITES_BY_AGE: Node<Field> =
@@ -30,6 +46,7 @@ const OUTPUT_DETAILS: Node<Field> = Node::object(&[
     ("reasoning_tokens", count(Count::Reasoning)),
     ("audio_tokens", count(Count::AudioOutput)),
     ("image_tokens", count(Count::ImageOutput)),
+    ORCHESTRATION_OUTPUT,
 ]);
 
 const SERVER_TOOLS: Node<Field> =
@@ -51,12 +68,15 @@ const INPUT_DETAILS_TWIN: Node<Field> = Node::object(&[
     ("cache_write_tokens", count(Count::CacheWrite)),
     ("audio_tokens", count(Count::AudioInput)),
     ("image_tokens", count(Count::ImageInput)),
+    ORCHESTRATION_INPUT,
+    ORCHESTRATION_CACHED,
 ]);
 
 const OUTPUT_DETAILS_TWIN: Node<Field> = Node::object(&[
     ("reasoning_tokens", count(Count::ReasoningTwin)),
     ("audio_tokens", count(Count::AudioOutput)),
     ("image_tokens", count(Count::ImageOutput)),
+    ORCHESTRATION_OUTPUT,
 ]);
 
 /// What Qwen searched (<https://www.alibabacloud.com/help/model-studio/web-search>).
