@@ -25,6 +25,8 @@ pub(crate) enum Count {
     CacheReadImage,
     ImageInput,
     ToolUseInput,
+    /// What was read for the model and is quoted by it.
+    CitationInput,
     /// What a model that asks others in the caller's place read and wrote with them.
     OrchestrationInput,
     OrchestrationCacheRead,

@@ -670,6 +670,30 @@ mod tests {
                 Api::Rerank,
                 "siliconflow",
             ),
+            (
+                "api.mistral.ai",
+                "/v1/agents/completions",
+                Api::OpenAiChat,
+                "mistral",
+            ),
+            (
+                "r.services.ai.azure.com",
+                "/providers/mistral/azure/ocr?api-version=1",
+                Api::MistralOcr,
+                "azure",
+            ),
+            (
+                "dashscope.aliyuncs.com",
+                "/compatible-api/v1/reranks",
+                Api::Rerank,
+                "alibaba",
+            ),
+            (
+                "ark.cn-beijing.volces.com",
+                "/api/v3/embeddings/multimodal",
+                Api::OpenAiEmbeddings,
+                "volcengine",
+            ),
         ] {
             let expected = (api, provider.to_owned(), None);
             assert_eq!(metered(host, path, "POST"), Some(expected), "{host}{path}");
@@ -795,6 +819,23 @@ mod tests {
             };
             let got = target.pricing_context.get("data_residency");
             assert_eq!(got.map(String::as_str), residency, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_the_mainland_tells_its_region() {
+        for (host, region) in [
+            ("open.bigmodel.cn", Some("cn")),
+            ("api.z.ai", None),
+            ("api.moonshot.cn:443", Some("cn")),
+            ("api.moonshot.ai", None),
+            ("dashscope-intl.aliyuncs.com", None),
+        ] {
+            let Detection::Metered(target) = detect(host, "/v1/chat/completions", "POST") else {
+                panic!("{host} is not metered");
+            };
+            let got = target.pricing_context.get("region");
+            assert_eq!(got.map(String::as_str), region, "{host}");
         }
     }
 

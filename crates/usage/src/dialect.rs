@@ -301,6 +301,9 @@ impl Reader {
                 None => self.findings.trouble(Trouble::BadCount),
             }
         }
+        if let Dialect::OpenAi(state) = &self.dialect {
+            billed = billed.or_else(|| state.with_citations(&counts, &usage));
+        }
         (usage, billed)
     }
 }

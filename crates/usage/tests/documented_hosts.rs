@@ -277,6 +277,7 @@ fn reasoning_lies_where_the_total_says() {
             "num_search_queries":28,"reasoning_tokens":95305,"cost":{"input_tokens_cost":0.0,
             "reasoning_tokens_cost":0.286,"total_cost":0.523}}}"#,
             json!({"usage": {"input": 33, "output": 7163, "reasoning": 95305, "web_searches": 28},
+                "billed": {"input": 20049, "output": 7163, "reasoning": 95305, "web_searches": 28},
                 "cost": "0.523", "trouble": null}),
         ),
         row(
@@ -284,8 +285,8 @@ fn reasoning_lies_where_the_total_says() {
             "api.perplexity.ai",
             "/chat/completions",
             r#"{"model":"sonar-reasoning-pro","choices":[],"usage":{"prompt_tokens":33,"completion_tokens":60,
-            "total_tokens":93,"reasoning_tokens":40,"search_context_size":"high"}}"#,
-            json!({"usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null,
+            "total_tokens":93,"citation_tokens":7,"reasoning_tokens":40,"search_context_size":"high"}}"#,
+            json!({"billed": null, "usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null,
                 "context": {"search_context_size": "high"}}),
         ),
     ]);
@@ -407,7 +408,7 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
             "connector_tokens":7112,"connectors":{"web_search":1}},"outputs":[{"type":"tool.execution","name":"web_search"},
             {"type":"message.output","model":"mistral-medium-2505","content":[{"type":"text","text":"a"}]}]}"#,
             json!({"api": "mistral.conversations", "model": "mistral-medium-2505",
-                "usage": {"input": 188, "output": 55, "web_searches": 1}, "trouble": null}),
+                "usage": {"input": 7300, "output": 55, "web_searches": 1}, "trouble": null}),
         ),
         row(
             "https://docs.mistral.ai/api/#tag/beta.conversations",

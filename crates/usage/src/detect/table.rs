@@ -14,8 +14,12 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`.
+    /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`; `cn` for the
+    /// hosts at which providers in mainland China serve it, by a price list of their own.
     pub(super) fn region<'a>(&self, host: &'a str) -> Option<&'a str> {
+        if MAINLAND_HOSTS.contains(&host) {
+            return Some("cn");
+        }
         let is_aws = matches!(
             self.provider,
             "aws-bedrock" | "bedrock-mantle" | "claude-aws"
@@ -524,6 +528,20 @@ pub(super) const SERVICES: &[Service] = &[
     },
 ];
 
+/// Hosts of providers that have another one, and another price list, for the rest of the world:
+/// <https://docs.bigmodel.cn> and <https://docs.z.ai>, <https://platform.moonshot.cn/docs> and
+/// <https://platform.moonshot.ai/docs>, <https://docs.siliconflow.cn> and
+/// <https://docs.siliconflow.com>, <https://platform.minimaxi.com/docs> and
+/// <https://platform.minimax.io/docs>, <https://help.aliyun.com/zh/model-studio> and
+/// <https://www.alibabacloud.com/help/model-studio>.
+const MAINLAND_HOSTS: &[&str] = &[
+    "open.bigmodel.cn",
+    "api.moonshot.cn",
+    "api.siliconflow.cn",
+    "api.minimaxi.com",
+    "dashscope.aliyuncs.com",
+];
+
 /// Azure names the deployment in the path
 /// (<https://learn.microsoft.com/azure/ai-foundry/openai/reference>); what model that is only the
 /// answer tells.
@@ -549,6 +567,8 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
         Api::OpenAiAudio,
     ),
     post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
+    // https://learn.microsoft.com/azure/ai-foundry/foundry-models/how-to/use-foundry-models-mistral
+    post("**/providers/mistral/azure/ocr", Api::MistralOcr),
 ];
 
 /// An endpoint answers in the shape of what it serves, chat or vectors
@@ -571,6 +591,9 @@ pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt",
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     post("/v1/ocr", Api::MistralOcr),
+    // `…#tag/agents`, `…#tag/fim`: both answer chat completions.
+    post("/v1/agents/completions", Api::OpenAiChat),
+    post("/v1/fim/completions", Api::OpenAiChat),
     post("/v1/conversations", Api::MistralConversations),
     post("/v1/conversations/*", Api::MistralConversations),
     post("/v1/conversations/*/restart", Api::MistralConversations),
@@ -592,6 +615,8 @@ pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
     ),
     post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
     post("/api/v1/services/rerank/*/*", Api::Rerank),
+    // https://www.alibabacloud.com/help/model-studio/text-rerank-api
+    post("**/compatible-api/v1/reranks", Api::Rerank),
 ];
 
 /// <https://dev.writer.com/api-reference/completion-api/chat-completion>
@@ -736,6 +761,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.voyageai.com/reference/multimodal-embeddings-api, …/contextualized-embeddings-api
     post("**/multimodalembeddings", Api::OpenAiEmbeddings),
     post("**/contextualizedembeddings", Api::OpenAiEmbeddings),
+    // https://www.volcengine.com/docs/82379/1523520
+    post("**/embeddings/multimodal", Api::OpenAiEmbeddings),
     // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
     post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
@@ -952,6 +979,10 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/batches/{model}:cancel",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
+    // https://www.volcengine.com/docs/82379/1528728
+    "/api/v3/tokenization",
+    // https://ai.google.dev/gemini-api/docs/file-search: a store is free, what is put in it is not.
+    "**/fileSearchStores",
     "/v1/detokenize",
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-tokenization
     "/ml/*/text/tokenization",

@@ -228,6 +228,11 @@ impl State {
         (outcome, charged)
     }
 
+    /// What is charged, where that is more than the counts have.
+    pub(super) fn with_citations(&self, counts: &Counts, usage: &Usage) -> Option<Usage> {
+        with_citations(counts, self.quirks, usage)
+    }
+
     /// A model behind the one that was asked used that much of the whole.
     fn end_part(&mut self, findings: &mut Findings) {
         let model = self.result_model.take();
@@ -395,7 +400,10 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
     let cached = counts.cache_read().unwrap_or(0);
-    let mut whole = input;
+    // https://docs.mistral.ai/agents/connectors/websearch: what tools gave the model to read lies
+    // beside `prompt_tokens`; `total_tokens` is the sum of all three.
+    let tool_use = counts.get(Count::ToolUseInput).unwrap_or(0);
+    let mut whole = input.saturating_add(tool_use);
     if quirks.audio_is_additional {
         whole = whole.saturating_add(audio);
     }
@@ -405,8 +413,28 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     Some(whole)
 }
 
+/// Whether the answer is one of those whose parts are charged apart.
+fn is_research(counts: &Counts, quirks: Quirks) -> bool {
+    quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some()
+}
+
+/// What is charged where that is more than what is called input: what a research model quotes, at
+/// the rate of input (<https://docs.perplexity.ai/docs/getting-started/pricing>, "citation tokens";
+/// observed that `cost.total_cost` has it).
+fn with_citations(counts: &Counts, quirks: Quirks, usage: &Usage) -> Option<Usage> {
+    let citations = counts.get(Count::CitationInput).filter(|n| *n > 0)?;
+    let input = usage.get(Bucket::Input)?;
+    is_research(counts, quirks).then(|| {
+        let mut charged = usage.clone();
+        charged.set(Bucket::Input, input.saturating_add(citations));
+        charged
+    })
+}
+
 fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
+    let tool_use = counts.get(Count::ToolUseInput).unwrap_or(0);
     let input = counts.get(Count::Input);
+    let input = input.map(|n| n.saturating_add(tool_use));
     let Some(output) = counts.get(Count::Output) else {
         // Embeddings and ranks are no tokens, and say so by leaving the count out.
         return input_of(counts, api, quirks)
@@ -415,8 +443,7 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     };
     let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
     let with_reasoning = output.saturating_add(reasoning);
-    let is_beside_searches =
-        quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some();
+    let is_beside_searches = is_research(counts, quirks);
     let total = counts.get(Count::Total).zip(input);
     match total.map(|(total, input)| total.saturating_sub(input)) {
         // Where the total has it on top, it is on top: also for hosts that pass on what another

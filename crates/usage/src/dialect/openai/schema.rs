@@ -124,6 +124,7 @@ const USAGE: Node<Field> = Node::object(&[
     ("estimated_cost", Node::leaf(Field::Cost)),
     // https://docs.perplexity.ai/docs/getting-started/pricing (Sonar Deep Research)
     ("num_search_queries", count(Count::WebSearches)),
+    ("citation_tokens", count(Count::CitationInput)),
     // The same page: the fee of a request goes by it.
     (
         "search_context_size",
@@ -134,6 +135,7 @@ const USAGE: Node<Field> = Node::object(&[
     // https://www.alibabacloud.com/help/model-studio/qwen-tts, https://docs.mistral.ai/api/#tag/audio.speech
     ("characters", count(Count::Characters)),
     ("connectors", CONNECTORS),
+    ("connector_tokens", count(Count::ToolUseInput)),
     ("plugins", PLUGINS),
     // https://www.alibabacloud.com/help/model-studio/qwen-image-api
     ("image_count", count(Count::Images)),
