@@ -48,7 +48,7 @@ pub(crate) enum Field {
     IsThought,
     /// How long the audio is.
     AudioSeconds,
-    /// How long the audio is, as a usage object tells it.
+    /// How long the audio or video is that is charged.
     BilledSeconds,
     /// How many characters the provider charges.
     BilledCharacters,
@@ -178,6 +178,7 @@ impl Reader {
         match (&self.dialect, self.api) {
             (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
             (Dialect::OpenAi(_), Api::OpenAiBatches) => &openai::BATCH_SCHEMA,
+            (Dialect::OpenAi(_), Api::OpenAiVideos) => &openai::VIDEO_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -296,8 +297,12 @@ impl Reader {
         let findings = &mut self.findings;
         let seconds = findings.billed_seconds.take();
         if let Some(text) = seconds.or(findings.audio_seconds.take()) {
+            let unit = match self.api {
+                Api::OpenAiVideos => Unit::VideoSeconds,
+                _ => Unit::AudioSeconds,
+            };
             match Quantity::parse(&text) {
-                Some(seconds) => usage.set_unit(Unit::AudioSeconds, seconds),
+                Some(seconds) => usage.set_unit(unit, seconds),
                 None => self.findings.trouble(Trouble::BadCount),
             }
         }
@@ -333,6 +338,7 @@ fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
         | Api::OpenAiBatches
+        | Api::OpenAiVideos
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate

@@ -32,7 +32,7 @@ pub(crate) struct Findings {
     pub(crate) has_usage: bool,
     /// How long the audio is.
     pub(crate) audio_seconds: Option<String>,
-    /// How much of it is charged; holds where both are told.
+    /// How much of it, or of a video, is charged; holds where both are told.
     pub(crate) billed_seconds: Option<String>,
     /// Entries of the answer's `data[]`: images, vectors.
     pub(crate) n_items: u64,

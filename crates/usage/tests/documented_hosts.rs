@@ -41,7 +41,11 @@ fn events(documents: &[&str]) -> String {
 
 impl Row {
     fn target(&self) -> Target {
-        match detect(self.host, self.path, "POST") {
+        let method = match self.path.starts_with("/v1/videos/") {
+            true => "GET",
+            false => "POST",
+        };
+        match detect(self.host, self.path, method) {
             Detection::Metered(target) => target,
             Detection::NotOurs => detect_as(Family::OpenAi, "own", self.path, "POST").unwrap(),
             unreadable @ Detection::Unreadable { .. } => panic!("{}: {unreadable:?}", self.source),
@@ -83,6 +87,7 @@ impl Row {
             "finish_reason": scan.finish_reason,
             "tool_calls": scan.tool_calls,
             "service_tier": scan.service_tier,
+            "response_id": scan.response_id,
             "cost": scan.provider_cost_usd,
             "context": scan.pricing_context,
             "trouble": scan.trouble.map(|trouble| trouble.name()),
@@ -856,6 +861,63 @@ fn tokens_of_orchestration_are_charged_too() {
             "output_tokens":105,"output_tokens_details":{"reasoning_tokens":10,"orchestration_output_tokens":25},
             "total_tokens":265}"#,
             &sum,
+        ),
+    ]);
+}
+
+/// A video is charged by its length, once it is made.
+#[test]
+fn videos_are_charged_when_they_are_made() {
+    let openai = "https://platform.openai.com/docs/api-reference/videos/object";
+    let xai = "https://docs.x.ai/docs/guides/video-generations";
+    let video = |status: &str| {
+        format!(
+            r#"{{"id":"video_1","object":"video","model":"sora-2","status":"{status}","progress":0,
+            "created_at":1,"seconds":"8","size":"1280x720","error":null}}"#
+        )
+    };
+    let path = "/v1/videos/video_1";
+    let none = json!({"api": "openai.videos", "response_id": "video_1", "usage": {},
+        "usage_source": "absent", "billable": false, "trouble": null});
+    check(vec![
+        row(
+            openai,
+            "api.openai.com",
+            "/v1/videos",
+            video("queued"),
+            none.clone(),
+        ),
+        row(
+            openai,
+            "api.openai.com",
+            path,
+            video("in_progress"),
+            none.clone(),
+        ),
+        row(
+            openai,
+            "api.openai.com",
+            path,
+            video("completed"),
+            json!({"model": "sora-2", "response_id": "video_1", "usage": {"video_seconds": 8},
+                "usage_source": "reported", "finish_reason": "completed", "trouble": null}),
+        ),
+        row(openai, "api.openai.com", path, video("failed"), none),
+        row(
+            xai,
+            "api.x.ai",
+            "/v1/videos/r1",
+            r#"{"status":"done","video":{"url":"https://x/y.mp4","duration":6,"respect_moderation":true},
+            "model":"grok-imagine-video","usage":{"cost_in_usd_ticks":3000000000}}"#,
+            json!({"model": "grok-imagine-video", "response_id": "r1", "cost": "0.3000000000",
+                "usage": {"video_seconds": 6}, "usage_source": "reported"}),
+        ),
+        row(
+            xai,
+            "api.x.ai",
+            "/v1/videos/r1",
+            r#"{"status":"pending","progress":40}"#,
+            json!({"response_id": "r1", "usage": {}, "usage_source": "absent"}),
         ),
     ]);
 }

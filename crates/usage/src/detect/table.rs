@@ -795,6 +795,11 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         "**/threads/*/runs/*/submit_tool_outputs",
         Api::OpenAiAssistantsRun,
     ),
+    // https://platform.openai.com/docs/api-reference/videos, https://docs.x.ai/docs/guides/video-generations
+    post("**/v1/videos", Api::OpenAiVideos),
+    post("**/v1/videos/generations", Api::OpenAiVideos),
+    post("**/v1/videos/*/remix", Api::OpenAiVideos),
+    get("**/v1/videos/{response}", Api::OpenAiVideos),
     // https://platform.openai.com/docs/api-reference/batch/object: what a batch used stands in it
     // once it has ended. Not every host that has batches says so.
     post("**/v1/batches", Api::OpenAiBatches),
@@ -805,7 +810,7 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/openai/batches/*/cancel", Api::OpenAiBatches),
 ];
 
-/// Which of these start a run or a batch and are no look at an earlier one. Their answers come before
+/// Which of these start a run, a batch or a video and are no look at an earlier one. Their answers come before
 /// there is usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
 pub(super) const STARTS: &[&str] = &[
     "**/threads/runs",
@@ -813,6 +818,9 @@ pub(super) const STARTS: &[&str] = &[
     "**/v1/batches",
     "**/openai/batches",
     "/v1/batch/jobs",
+    "**/v1/videos",
+    "**/v1/videos/generations",
+    "**/v1/videos/*/remix",
     "**/*/{model}:batchGenerateContent",
 ];
 

@@ -21,7 +21,7 @@ use crate::json::Value;
 use crate::json::number::count_of;
 use crate::scan::Trouble;
 use breakdown::Breakdown;
-pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA};
+pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA, VIDEO_SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
 const CALLS_MAX: usize = 128;
@@ -207,8 +207,10 @@ impl State {
             self.settle_run_id(findings);
             self.is_aside = false;
         }
-        if api == Api::OpenAiBatches {
-            settle_batch(findings);
+        match api {
+            Api::OpenAiBatches => settle_batch(findings),
+            Api::OpenAiVideos => settle_video(findings),
+            _ => {}
         }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
@@ -314,6 +316,20 @@ fn settle_batch(findings: &mut Findings) {
         findings.has_usage = false;
     }
     findings.service_tier = Some("batch".to_owned());
+}
+
+/// A video is charged once it is made, by its length; a host that tells none tells what it charges
+/// (<https://platform.openai.com/docs/guides/video-generation>,
+/// <https://openrouter.ai/docs/guides/overview/multimodal/video-generation>).
+fn settle_video(findings: &mut Findings) {
+    let status = findings.finish_reason.as_deref();
+    if matches!(status, Some("completed" | "done")) {
+        findings.has_usage |= findings.cost.is_some();
+    } else {
+        findings.billed_seconds = None;
+        findings.cost = None;
+        findings.has_usage = false;
+    }
 }
 
 fn index_of(value: Value<'_>) -> u64 {

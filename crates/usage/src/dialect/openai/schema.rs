@@ -342,4 +342,31 @@ pub(in crate::dialect) static BATCH_SCHEMA: Node<Field> = Node::object(&[
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
+/// <https://platform.openai.com/docs/api-reference/videos/object> (`seconds`),
+/// <https://docs.x.ai/docs/guides/video-generations> (`request_id`, `video.duration`).
+pub(in crate::dialect) static VIDEO_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("request_id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    ("seconds", Node::leaf(Field::BilledSeconds)),
+    (
+        "video",
+        Node::object(&[("duration", Node::leaf(Field::BilledSeconds))]),
+    ),
+    // https://docs.together.ai/docs/videos-overview
+    (
+        "outputs",
+        Node::object(&[("cost", Node::leaf(Field::Cost))]),
+    ),
+    (
+        "usage",
+        Node::object(&[
+            ("cost", Node::leaf(Field::Cost)),
+            ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+        ]),
+    ),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
 const ITEM: Node<Field> = Node::object(&[]).named(Field::Image);
