@@ -9,14 +9,16 @@
 //! in `tool_usage.image_gen` (observed; its model in the echoed `tools[]`), beside the number of
 //! searches that are charged (`tool_usage.web_search.num_requests`).
 
+mod text;
+
 use super::Field;
 use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, split};
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Node, Value};
-use crate::relayed::TextKind;
 use crate::scan::{ExtraUsage, Trouble};
+use text::Text;
 
 const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
@@ -213,11 +215,7 @@ pub(super) struct State {
     /// Of the stream's `response.output_item.done` events.
     done: Items,
     item: Items,
-    /// What the text of the item at hand is, for deltas that are cut before they say it.
-    item_text: Option<TextKind>,
-    /// [`Relayed::call_bytes`](crate::relayed::Relayed::call_bytes) before the item that the
-    /// document at hand tells.
-    call_before: Option<u64>,
+    text: Text,
     /// A call was added that is not done.
     is_calling: bool,
     /// Searches that the response itself says were made.
@@ -253,8 +251,9 @@ impl State {
             Field::Block | Field::Call => {
                 self.item_kind = None;
                 self.item_action = None;
-                let call_bytes = findings.relayed.call_bytes;
-                self.call_before = (field == Field::Call).then_some(call_bytes);
+                if field == Field::Call {
+                    self.text.open_item(findings);
+                }
             }
             _ => {}
         }
@@ -280,7 +279,7 @@ impl State {
                 findings.relayed.hides_reasoning |= kind == Some("reasoning");
                 self.item = Items::default();
                 self.item.add(kind, action);
-                self.item_text = text_of_item(kind);
+                self.text.close_item(kind);
             }
             Field::Envelope => findings.takes_tool_calls(),
             _ => {}
@@ -291,7 +290,7 @@ impl State {
     pub(super) fn document(&mut self, findings: &mut Findings) {
         let item = std::mem::take(&mut self.item);
         let kind = self.kind.take();
-        self.settle_text(findings, kind.as_deref());
+        self.text.settle(findings, kind.as_deref());
         match kind.as_deref() {
             Some("response.output_item.added") => self.is_calling = item.calls > 0,
             Some("response.output_item.done") => {
@@ -315,31 +314,10 @@ impl State {
         }
     }
 
-    /// Text is of the kind that its event says; an item's name is told once more when it is done.
-    fn settle_text(&mut self, findings: &mut Findings, kind: Option<&str>) {
-        let before = self.call_before.take();
-        if let Some(before) = before.filter(|_| kind != Some("response.output_item.added")) {
-            let named = findings.relayed.call_bytes.saturating_sub(before);
-            findings.relayed.take_back(TextKind::Call, named);
-        }
-        let Some(kind) = kind else { return };
-        if findings.n_document_text > 0 {
-            reassign(findings, kind);
-        }
-        if kind.ends_with(".done") {
-            findings.relayed.end_part();
-        }
-    }
-
-    /// The body has ended, and no document may have. Where a delta had not said yet what it is a
-    /// piece of, it is a piece of the item at hand.
+    /// The body has ended, perhaps within a document.
     pub(super) fn cut(&mut self, findings: &mut Findings) {
-        let is_told = self.kind.is_some();
         let kind = self.kind.take();
-        self.settle_text(findings, kind.as_deref());
-        if let Some(kind) = self.item_text.filter(|_| !is_told) {
-            findings.reassign(Some(kind));
-        }
+        self.text.cut(findings, kind.as_deref());
     }
 
     /// The last response object holds, as it does for the usage.
@@ -383,39 +361,6 @@ fn image_usage(counts: &Counts) -> Option<Usage> {
     );
     let output = split(&mut usage, whole, Bucket::ImageOutput, &[text]);
     (is_used && input.and(output).is_ok()).then_some(usage)
-}
-
-/// What the deltas of such an item bring.
-fn text_of_item(kind: Option<&str>) -> Option<TextKind> {
-    match kind? {
-        "message" => Some(TextKind::Answer),
-        "reasoning" => Some(TextKind::Thought),
-        "function_call" | "custom_tool_call" | "mcp_call" | "code_interpreter_call" => {
-            Some(TextKind::Call)
-        }
-        _ => None,
-    }
-}
-
-/// The kind of a delta's text, by the type of its event.
-fn reassign(findings: &mut Findings, kind: &str) {
-    match kind {
-        "response.output_text.delta" | "response.refusal.delta" => {}
-        "response.reasoning_text.delta" => findings.reassign(Some(TextKind::Thought)),
-        "response.reasoning_summary_text.delta" => {
-            findings.reassign(Some(TextKind::Thought));
-            findings.relayed.hides_reasoning = true;
-        }
-        "response.function_call_arguments.delta"
-        | "response.custom_tool_call_input.delta"
-        | "response.mcp_call_arguments.delta"
-        | "response.code_interpreter_call_code.delta" => {
-            findings.reassign(Some(TextKind::Call));
-        }
-        // Sound and images, as base64; transcripts of the sound.
-        _ if kind.ends_with(".delta") => findings.reassign(None),
-        _ => {}
-    }
 }
 
 pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {
