@@ -307,13 +307,17 @@ fn layer(
         for text in &model.matches {
             let claimed = layer.names.add(Pattern::new(text), index);
             if let Some(other) = claimed.and_then(|c| models.get(c)) {
-                problems.push(Problem {
-                    file: file.name.clone(),
-                    place: format!("model {}", model.id),
-                    what: format!(
+                let what = match other.id == model.id {
+                    true => "stands twice in this file; remove one".to_owned(),
+                    false => format!(
                         "`match` \"{text}\" and model {} claim the same names; make one exact",
                         other.id
                     ),
+                };
+                problems.push(Problem {
+                    file: file.name.clone(),
+                    place: format!("model {}", model.id),
+                    what,
                 });
             }
         }
@@ -379,6 +383,9 @@ fn charged_twice(file: &PriceFile, entry: &Entry) -> Option<Problem> {
     Some(Problem {
         file: file.name.clone(),
         place: format!("fee {}", fee.id),
-        what: format!("model {} is charged twice for one unit", entry.model.id),
+        what: format!(
+            "model {} is charged twice for one unit; part the fees by `models`, `when` or days",
+            entry.model.id
+        ),
     })
 }

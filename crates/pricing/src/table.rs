@@ -70,7 +70,10 @@ pub(crate) fn check(rows: &[Row], place: &str, report: &mut Report<'_>) {
     for (n, row) in (1..).zip(rows) {
         for (m, other) in (1..).zip(rows).skip(n) {
             if rank(row) == rank(other) && meet(row, other) {
-                let what = format!("rows {n} and {m} overlap: both price the same calls");
+                let what = format!(
+                    "rows {n} and {m} overlap: both price the same calls; end one (`until`) where \
+                     the other begins, or part them by `tier`, `ctx`, `at` or `region`"
+                );
                 report.add(place, what);
             }
         }
