@@ -108,7 +108,10 @@ fn read_model(table: Table, number: usize, header: &Header, report: &mut Report<
     let mistakes = report.count();
     let tables = fields.tables("rate", report);
     if tables.is_empty() && report.count() == mistakes {
-        report.add(&place, "no `rate` row; give one for each tier and context range");
+        report.add(
+            &place,
+            "no `rate` row; give one for each tier and context range",
+        );
     }
     let rows = (1..).zip(tables).map(|(n, table)| {
         let fields = Fields::new(table, format!("{place} row {n}"));

@@ -172,7 +172,10 @@ fn read_tiers(table: Table, report: &mut Report<'_>) -> Tiers {
         for word in words.iter().chain([&ours]) {
             let other = tiers.words.insert(word.to_lowercase(), ours.clone());
             if other.is_some_and(|o| o != ours) {
-                report.add("[tiers]", format!("\"{word}\" stands for two tiers; keep it for one"));
+                report.add(
+                    "[tiers]",
+                    format!("\"{word}\" stands for two tiers; keep it for one"),
+                );
             }
         }
     }

@@ -38,8 +38,7 @@ pub(crate) fn price<'p>(
     };
     let row = table::find(&entry.model.rows, wanted).ok_or(Reason::NoRow)?;
     let mut bill = Bill {
-        is_assumed: is_routed(provider, call)
-            || table::stands_in(&entry.model.rows, wanted, row),
+        is_assumed: is_routed(provider, call) || table::stands_in(&entry.model.rows, wanted, row),
         ..Bill::default()
     };
     let by_units = row.either && counts_its_units(row, call);

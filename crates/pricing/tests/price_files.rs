@@ -110,8 +110,10 @@ fn every_mistake_names_its_place() {
         (
             "tier",
             model(r#"{ tier = "turbo", input = "1", S }"#),
-            &["acme.toml: model m row 1: unknown tier \"turbo\"; [tiers] has batch, standard: \
-               add it there, with the provider's words"],
+            &[
+                "acme.toml: model m row 1: unknown tier \"turbo\"; [tiers] has batch, standard: \
+               add it there, with the provider's words",
+            ],
         ),
         (
             "context",
@@ -129,8 +131,10 @@ fn every_mistake_names_its_place() {
         (
             "overlap",
             model(r#"{ input = "1", S }, { from = 2026-01-01, input = "2", S }"#),
-            &["acme.toml: model m: rows 1 and 2 overlap: both price the same calls; end one \
-               (`until`) where the other begins, or part them by `tier`, `ctx`, `at` or `region`"],
+            &[
+                "acme.toml: model m: rows 1 and 2 overlap: both price the same calls; end one \
+               (`until`) where the other begins, or part them by `tier`, `ctx`, `at` or `region`",
+            ],
         ),
         (
             "overlap of regions",
@@ -138,8 +142,10 @@ fn every_mistake_names_its_place() {
                 r#"{ input = "1", S }, { region = "eu-*", input = "2", S },
                    { region = ["us-1", "eu-1"], input = "3", S }, { region = "ap-1", input = "4", S }"#,
             ),
-            &["acme.toml: model m: rows 2 and 3 overlap: both price the same calls; end one \
-               (`until`) where the other begins, or part them by `tier`, `ctx`, `at` or `region`"],
+            &[
+                "acme.toml: model m: rows 2 and 3 overlap: both price the same calls; end one \
+               (`until`) where the other begins, or part them by `tier`, `ctx`, `at` or `region`",
+            ],
         ),
         (
             "regions alone",
@@ -170,8 +176,10 @@ fn every_mistake_names_its_place() {
         (
             "calendar alone",
             model(r#"{ at = "peak", input = "1", S }, { at = "night", input = "1", S }"#),
-            &["acme.toml: model m row 2: `at`: no [calendar.night] in this file; add it, \
-               or remove `at`"],
+            &[
+                "acme.toml: model m row 2: `at`: no [calendar.night] in this file; add it, \
+               or remove `at`",
+            ],
         ),
         (
             "span",
@@ -233,7 +241,10 @@ fn a_name_that_no_call_can_carry_is_refused() {
         ),
         ("7", "`match` is of type integer; expected a list of texts"),
     ] {
-        assert_eq!(problems(&named(names)), [format!("acme.toml: model m: {want}")]);
+        assert_eq!(
+            problems(&named(names)),
+            [format!("acme.toml: model m: {want}")]
+        );
     }
     let prefixes = "schema = 1\nprovider = \"a\"\nprefixes = [\"a/\", \"a:\"]\n";
     let found = Book::load(&[file("a.toml", prefixes)]).unwrap_err();
@@ -260,7 +271,10 @@ fn one_mistake_is_told_once() {
     ] {
         let found = problems(&body);
         assert_eq!(found.len(), 1, "{found:#?}");
-        assert!(found[0].starts_with(&format!("acme.toml: {want}")), "{found:#?}");
+        assert!(
+            found[0].starts_with(&format!("acme.toml: {want}")),
+            "{found:#?}"
+        );
     }
 }
 
