@@ -29,6 +29,8 @@ pub(crate) struct Header {
     pub(crate) not_inherited: Vec<Glob>,
     /// Whether the model asked for is charged, and not the one that the response names.
     pub(crate) bills_requested: bool,
+    /// Regions whose price list is another one, and not here.
+    pub(crate) unlisted_regions: Vec<Glob>,
     /// What may stand behind a model's name without changing its price.
     pub(crate) suffixes: Vec<String>,
     /// Names that stand for a choice among models, of which the one that served is charged.
@@ -99,6 +101,7 @@ pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Header {
         aliases: lower(fields.texts("aliases", report)),
         inherits: lower(fields.texts("inherits", report)),
         bills_requested: read_bill_by(fields, report),
+        unlisted_regions: globs(fields.texts("unlisted_regions", report)),
         tier_facts: fields.texts("tier_facts", report),
         prefixes: read_prefixes(fields, report),
         suffixes: lower(fields.texts("suffixes", report)),

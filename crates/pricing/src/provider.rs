@@ -24,6 +24,7 @@ pub(crate) struct Provider {
     prefixes: Vec<Glob>,
     suffixes: Vec<String>,
     routers: Vec<Glob>,
+    unlisted_regions: Vec<Glob>,
     /// The last file first; inherited models come last.
     layers: Vec<Layer>,
     /// How many of the layers are not inherited.
@@ -88,6 +89,7 @@ pub(crate) fn assemble(
         prefixes: Vec::new(),
         suffixes: Vec::new(),
         routers: Vec::new(),
+        unlisted_regions: Vec::new(),
         layers: Vec::new(),
         n_own: own.len(),
         found: Found::default(),
@@ -98,6 +100,8 @@ pub(crate) fn assemble(
         provider.prefixes.extend(file.header.prefixes.clone());
         provider.suffixes.extend(file.header.suffixes.clone());
         provider.routers.extend(file.header.routers.clone());
+        let unlisted = &file.header.unlisted_regions;
+        provider.unlisted_regions.extend(unlisted.clone());
     }
     let parents = parents(own, all, &mut problems);
     let extras = Extras::of(own, &parents);
@@ -152,6 +156,11 @@ impl Provider {
     /// Whether the name stands for a choice among models.
     pub(crate) fn routes(&self, name: &str) -> bool {
         !self.routers.is_empty() && fits(&self.routers, name)
+    }
+
+    /// Whether another price list than ours is for that region (lower case).
+    pub(crate) fn lists_elsewhere(&self, region: &str) -> bool {
+        self.unlisted_regions.iter().any(|r| r.matches(region))
     }
 
     /// The provider's name, and its aliases.

@@ -37,8 +37,13 @@ pub(crate) fn price<'p>(
         region: region.as_deref(),
     };
     let row = table::find(&entry.model.rows, wanted).ok_or(Reason::NoRow)?;
+    let lists_elsewhere = region
+        .as_deref()
+        .is_some_and(|r| provider.lists_elsewhere(r));
     let mut bill = Bill {
-        is_assumed: is_routed(provider, call) || table::stands_in(&entry.model.rows, wanted, row),
+        is_assumed: is_routed(provider, call)
+            || (lists_elsewhere && !row.is_regional())
+            || table::stands_in(&entry.model.rows, wanted, row),
         ..Bill::default()
     };
     let by_units = row.either && counts_its_units(row, call);

@@ -17,6 +17,10 @@ gemini     | gemini-embedding-001            | 2026-11-15 | batch    |          
 bedrock    | deepseek.v3.2                   | 2026-11-15 | flex     | region=eu-north-1 | input=1                | 0.37
 bedrock    | deepseek.v3.2                   | 2026-11-15 | flex     |                   | input=1                | 0.31
 bedrock    | anthropic.claude-opus-5         | 2026-11-15 |          | region=us-gov-west-1 | input=1             | 6
+bedrock    | anthropic.claude-opus-5         | 2026-11-15 |          |                   | web_searches=2         | 0.02
+bedrock    | openai.gpt-5.6-sol              | 2026-11-15 |          |                   | web_searches=2         | 0.024
+bedrock    | openai.gpt-oss-20b-1:0          | 2026-11-15 |          |                   | input=1 web_searches=2 | 0.07
+vertex     | gemini-4-argon-cyber-permissive | 2026-11-15 |          | vertex_location=us-east5 | input=1         | 4.4
 bedrock    | anthropic.claude-opus-5         | 2026-11-15 |          | region=us-east-1  | input=1                | 5.5
 bedrock    | global.anthropic.claude-opus-5  | 2026-11-15 |          |                   | input=1                | 5
 mistral    | magistral-medium-latest         | 2026-05-21 |          |                   | output=1               | 5
@@ -25,6 +29,7 @@ mistral    | codestral-latest                | 2026-11-15 |          |          
 deepseek   | deepseek-v3.2                   | 2026-01-15 |          |                   | input=1 output=1       | 0.7
 openai     | gpt-4o-audio-preview-2024-10-01 | 2025-03-01 |          |                   | audio_input=1          | 100
 openai     | gpt-4o-audio-preview-2024-12-17 | 2025-03-01 |          |                   | audio_input=1          | 40
+openai     | gpt-4o-mini-search-preview      | 2026-11-15 |          |                   | web_searches=4         | 0.1
 openai     | ft:davinci-002:acme::id         | 2026-11-15 | batch    |                   | input=1 output=1       | 12
 openrouter | z-ai/glm-5                      | 2026-08-01 |          |                   | input=1 output=1       | 3.5
 openrouter | z-ai/glm-5                      | 2026-10-19 |          |                   | input=1 output=1       | 4.2

@@ -12,6 +12,7 @@ schema = 1
 provider = "maker"
 aliases = ["maker-api"]
 tier_facts = ["speed"]
+unlisted_regions = ["cn"]
 [tiers]
 batch = []
 fast = []
@@ -117,6 +118,8 @@ maker     | m-1                  |       | speed=standard | input=M          | e
 maker     | m-1                  | batch | speed=fast     | input=M          | unpriced no_row
 maker     | m-1                  |       | geo=us         | input=M          | exact 3.3
 maker     | deaf                 |       | geo=us         | input=M          | exact 1
+maker     | m-1                  |       | region=CN      | input=M          | assumed 3
+maker     | m-1                  |       | region=us      | input=M          | exact 3
 maker     | m-1                  |       |                | reasoning=M      | exact 15
 maker     | m-1                  |       |                | cache_write_1h=M | assumed 4
 maker     | m-1                  |       |                | cache_read=M     | assumed 3
