@@ -103,7 +103,8 @@ pub(crate) fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p
     let facts = provider.tier_facts.iter();
     let facts = facts.filter_map(|fact| call.context.get(fact).map(String::as_str));
     let mut tier = Cow::Borrowed(STANDARD);
-    for word in call.service_tier.into_iter().chain(facts) {
+    let words = call.service_tier.into_iter().chain(facts);
+    for word in words.filter(|word| !word.is_empty()) {
         let ours = provider.tiers.ours(&lower(word));
         let ours = ours.ok_or(Reason::UnknownTier)?;
         if ours == STANDARD || ours == tier {

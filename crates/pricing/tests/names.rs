@@ -112,6 +112,7 @@ fn words_for_tiers_are_the_providers() {
         ("groq", "openai/gpt-oss-120b", "flex", "0.15"),
         ("groq", "openai/gpt-oss-120b", "performance", "no_row"),
         ("openai", "gpt-5", "fast", "2.5"),
+        ("openai", "gpt-5", "", "1.25"),
         ("openai", "gpt-5", "scale", "no_row"),
         ("vertex", "gemini-2.5-flash", "on_demand_flex", "0.15"),
         (
