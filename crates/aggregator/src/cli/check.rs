@@ -41,6 +41,9 @@ pub struct Arguments {
     ledger: bool,
 }
 
+/// Tokens below this length can be tried one by one: 16 hexadecimal digits are 64 bits.
+const TOKEN_BYTES_GUESSED: usize = 16;
+
 /// What was found.
 #[derive(Default)]
 struct Findings {
@@ -142,10 +145,19 @@ impl Findings {
                 config.operator.listen
             ));
         }
-        if let Some(token_file) = &config.operator.token_file
-            && let Err(error) = crate::serve::read_token(token_file)
+        match config
+            .operator
+            .token_file
+            .as_deref()
+            .map(crate::serve::read_token)
         {
-            self.mistakes.push(format!("{file}: {error:#}"));
+            Some(Err(error)) => self.mistakes.push(format!("{file}: {error:#}")),
+            Some(Ok(token)) if token.len() < TOKEN_BYTES_GUESSED => self.warnings.push(format!(
+                "{file}: operator.token_file: a token of {} characters can be guessed; make one \
+                 with `openssl rand -hex 32`",
+                token.len()
+            )),
+            _ => {}
         }
         if let Some(redis) = &config.redis {
             self.consider_redis(redis, &file);
@@ -246,7 +258,7 @@ impl Findings {
         if let Err(error) = &bytes {
             let name = file.display();
             self.mistakes
-                .push(format!("{name}: cannot be read: {error}"));
+                .push(format!("{name}: cannot be read: {error}; check the path"));
         }
         bytes.ok()
     }

@@ -133,6 +133,11 @@ fn every_mistake_has_its_message() {
              \"ADDRESS:PORT\" or \"unix:/PATH\"",
         ),
         (
+            "[ingest]\nlisten = \"0.0.0.0:4101\"",
+            "tollmesh.toml: operator.listen: 0.0.0.0:4101 is where ingest.listen is; give each an \
+             address of its own",
+        ),
+        (
             "[operator]\nlisen = \"127.0.0.1:1\"",
             "tollmesh.toml: operator.lisen: unknown key; did you mean \"listen\"? expected \
              \"listen\", \"token_file\" or \"hosts\"",
