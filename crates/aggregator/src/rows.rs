@@ -62,6 +62,7 @@ pub const REQUEST_COLUMNS: &[&str] = &[
     "host",
     "model",
     "model_requested",
+    "model_put",
     "response_id",
     "status",
     "outcome",

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tollmesh_aggregator::budgets::Budgets;
-use tollmesh_aggregator::budgets::store::{Answer, Ask, CellKey, Store, StoreError};
+use tollmesh_aggregator::budgets::store::{Answer, Ask, CellKey, Look, Store, StoreError};
 use tollmesh_aggregator::ingest;
 use tollmesh_aggregator::ledger::{Entry, Ledger, LedgerOptions};
 use tollmesh_aggregator::metrics::Metrics;
 use tollmesh_aggregator::prices::Prices;
-use tollmesh_budget::lease::{Cell, Marker, Reply};
+use tollmesh_budget::lease::{Cell, Elsewhere, Marker, Reply};
 use tollmesh_usage::{Bucket, Usage};
 use tollmesh_wire::{Decision, Event, ExtraUsage, Outcome, ReservationRequest, Timestamp};
 
@@ -55,15 +55,29 @@ struct Way {
 }
 
 impl Shared {
-    fn answer(&self, node: &str, ask: &Ask) -> Result<Reply, StoreError> {
+    /// The time, unless it is away.
+    fn now_ms(&self) -> Result<u64, StoreError> {
         if self.is_away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable {
                 store: "test".to_owned(),
                 what: "away".to_owned(),
             });
         }
-        let now_ms = Timestamp::parse(&jiff::Timestamp::now().to_string());
-        let now_ms = now_ms.unwrap().as_unix_ms().unsigned_abs();
+        Ok(jiff::Timestamp::now().as_millisecond().unsigned_abs())
+    }
+
+    fn look(&self, node: &str, look: &Look) -> Result<Vec<Elsewhere>, StoreError> {
+        let now_ms = self.now_ms()?;
+        let cells = self.cells.lock().unwrap();
+        let elsewhere = |cell| cells.get(cell).map(|cell| cell.elsewhere(now_ms, node));
+        let found = look.cells.iter();
+        Ok(found
+            .map(|cell| elsewhere(cell).unwrap_or_default())
+            .collect())
+    }
+
+    fn answer(&self, node: &str, ask: &Ask) -> Result<Reply, StoreError> {
+        let now_ms = self.now_ms()?;
         let mut cells = self.cells.lock().unwrap();
         let cell = cells.entry(ask.cell.clone()).or_default();
         let mut marker = Marker::OLD;
@@ -80,6 +94,14 @@ impl Store for Way {
     fn sync<'a>(&'a self, asks: &'a [Ask]) -> Answer<'a, Vec<Result<Reply, StoreError>>> {
         let replies = asks.iter().map(|ask| self.store.answer(&self.node, ask));
         Box::pin(ready(replies.collect()))
+    }
+
+    fn look<'a>(
+        &'a self,
+        looks: &'a [Look],
+    ) -> Answer<'a, Vec<Result<Vec<Elsewhere>, StoreError>>> {
+        let found = looks.iter().map(|look| self.store.look(&self.node, look));
+        Box::pin(ready(found.collect()))
     }
 
     fn register<'a>(&'a self, _: &'a [String]) -> Answer<'a, Result<(), StoreError>> {
@@ -402,6 +424,38 @@ fn rolling_windows_count_what_the_last_hours_spent() {
     });
 }
 
+#[test]
+fn a_cached_rolling_budget_acts_by_what_only_other_nodes_spent() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        let limit = "[[budget]]\nname = \"all\"\nlimit = \"0.001 USD\"\n\
+             window = \"rolling 24h\"\nenforce = \"cached\"\n\
+             tiers = [{ at = \"100%\", do = \"deny\" }]\n";
+        let a = Node::start(&dir.path().join("a"), limit, &store).await;
+        let b = Node::start(&dir.path().join("b"), limit, &store).await;
+        let at = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(20);
+        a.append(Event {
+            time: Timestamp::parse(&at.to_string()).unwrap(),
+            ..call("hours ago", 999)
+        })
+        .await;
+        until("the store is told", || store.spent() == 999).await;
+        b.append(call("now", 1)).await;
+        until("what the other node spent is known", || {
+            b.amount("spent") == "0.001"
+        })
+        .await;
+        until("calls are denied", || {
+            let table = b.budgets.table();
+            table.budgets.iter().any(|entry| !entry.reached.is_empty())
+        })
+        .await;
+        a.stop().await;
+        b.stop().await;
+    });
+}
+
 /// What a call is answered once the store was heard in time: on a busy machine it may not be at once.
 async fn granted_at_last(node: &Node, id: &str, tokens: u64) -> String {
     let begun = Instant::now();
@@ -496,6 +550,43 @@ fn what_is_reckoned_anew_is_what_was_charged() {
             };
             assert_eq!(account["in_rows"], account["charged"], "{account:?}");
             assert_eq!(account["raised"], false);
+            node.stop().await;
+        }
+    });
+}
+
+#[test]
+fn a_model_that_a_budget_put_is_the_one_that_rows_are_reckoned_by() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = |asked: &str, put: Option<&str>, id: &str, tokens| Event {
+            model_requested: Some(asked.to_owned()),
+            model_put: put.map(str::to_owned),
+            ..call(id, tokens)
+        };
+        for window in ["month", "rolling 24h"] {
+            let limit = budget("1M tokens", window, "match = { model = \"rocket\" }");
+            let place = dir.path().join(window);
+            let node = Node::start(&place, &limit, &Shared::default()).await;
+            for event in [
+                asked("saturn", Some("rocket"), "put", 1),
+                asked("rocket", None, "asked", 20),
+                asked("rocket", Some("pebble"), "put away", 300),
+                // Its request names no model.
+                call("served", 4_000),
+            ] {
+                node.append(event).await;
+            }
+            let recounted = node.budgets.recount(None).await.unwrap().items;
+            let amounts = recounted
+                .iter()
+                .map(|row| (&row["charged"], &row["in_rows"]));
+            let expected = serde_json::Value::from("4021");
+            assert_eq!(
+                amounts.collect::<Vec<_>>(),
+                [(&expected, &expected)],
+                "{window}"
+            );
             node.stop().await;
         }
     });

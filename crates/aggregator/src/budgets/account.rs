@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollmesh_budget::lease::{Holder, Memory, Reply, Report, ReservationId, Terms};
+use tollmesh_budget::lease::{Elsewhere, Holder, Memory, Reply, Report, ReservationId, Terms};
 
 use super::policies::{Budget, Span};
 use super::store::CellKey;
@@ -17,6 +17,8 @@ const PARKED_BEAT_MS: u64 = 60_000;
 /// How long nothing more is asked for after the store gave nothing, in milliseconds: calls that
 /// come meanwhile are refused at once.
 const STARVED_MS: u64 = 50;
+/// The same of one whose cell is over and from which no call can spend any more.
+const PAST_BEAT_MS: u64 = 600_000;
 /// When an account counts as parked.
 const PARKED_AFTER_MS: u64 = 120_000;
 /// What a node keeps in stock for calls to come: what it takes in so many milliseconds.
@@ -54,8 +56,8 @@ pub struct Account {
     pub unleased: u64,
     /// Whether the store's last word on this account came, and could be used.
     pub is_answered: bool,
-    /// Whether the earlier cells of its rolling window were opened with it.
-    pub has_earlier: bool,
+    /// When the store was asked for the earlier parts of its rolling window, on the clock of leases.
+    pub looked_ms: Option<u64>,
     /// When the account has told the store, on the clock of leases.
     told_ms: Option<u64>,
     /// What we had spent by the last report.
@@ -66,6 +68,8 @@ pub struct Account {
     is_dirty: bool,
     /// Whether calls wait for the store's answer.
     is_urgent: bool,
+    /// Whether its cell was over and held for no call when the store was told.
+    is_past: bool,
     /// Until when it is no use to ask for more, on the clock of leases.
     starved_until_ms: u64,
     /// What calls that wait ask for, together.
@@ -98,12 +102,13 @@ impl Account {
             tier: None,
             unleased: 0,
             is_answered: false,
-            has_earlier: false,
+            looked_ms: None,
             told_ms: None,
             told: 0,
             used_ms: 0,
             is_dirty: true,
             is_urgent: false,
+            is_past: false,
             starved_until_ms: 0,
             waiting: 0,
             asked: false,
@@ -137,15 +142,42 @@ impl Account {
         self.holder.committed().saturating_add(self.others_spent)
     }
 
-    /// What all nodes may spend here, in the store's units.
-    pub fn allocated(&self) -> u64 {
-        let own = self.holder.granted().max(self.holder.committed());
-        own.saturating_add(self.others_allocated)
+    /// What this node may spend here or has spent, whichever is more, in the store's units.
+    pub fn own_allocated(&self) -> u64 {
+        self.holder.granted().max(self.holder.committed())
     }
 
-    /// Whether the store has ever answered.
-    pub fn is_known(&self) -> bool {
-        self.holder.deadline_ms().is_some()
+    /// What the last reply had of other nodes.
+    pub fn elsewhere(&self) -> Elsewhere {
+        Elsewhere {
+            spent: self.others_spent,
+            allocated: self.others_allocated,
+            wait_ms: 0,
+        }
+    }
+
+    /// Whether nobody has used it for so long that others are told of it seldom.
+    pub fn is_parked(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.used_ms) >= PARKED_AFTER_MS
+    }
+
+    /// Whether nothing is spent here, and nothing can be.
+    pub fn is_unspent(&self) -> bool {
+        self.amount == 0 && self.own_allocated() == 0
+    }
+
+    /// Has the store hear at once of what is in stock and of no more use, where there is anything.
+    pub fn give_back(&mut self) {
+        let used = self.holder.committed().saturating_add(self.holder.held());
+        if !self.is_past && self.holder.granted() > used {
+            self.wait_for(0);
+        }
+    }
+
+    /// Whether nothing is spent or held here, and the store knows.
+    pub fn is_empty(&self) -> bool {
+        let is_unused = self.amount == 0 && self.denied == 0 && self.unleased == 0;
+        is_unused && self.is_past && !self.is_dirty && self.is_answered && self.own_allocated() == 0
     }
 
     /// Notes that a call uses it.
@@ -201,10 +233,12 @@ impl Account {
             STARVED_MS
         } else if self.is_dirty {
             DIRTY_BEAT_MS
-        } else if now_ms.saturating_sub(self.used_ms) < PARKED_AFTER_MS {
-            IDLE_BEAT_MS
-        } else {
+        } else if self.is_past {
+            PAST_BEAT_MS
+        } else if self.is_parked(now_ms) {
             PARKED_BEAT_MS
+        } else {
+            IDLE_BEAT_MS
         };
         now_ms >= told.saturating_add(beat)
     }
@@ -225,6 +259,7 @@ impl Account {
         self.told = self.holder.committed();
         self.is_dirty = false;
         self.is_urgent = false;
+        self.is_past = is_over && self.holder.held() == 0;
         self.asked = self.waiting > 0;
         self.waiting = 0;
         self.taken = 0;

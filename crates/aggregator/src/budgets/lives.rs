@@ -21,9 +21,22 @@ struct Heard {
     life: u64,
     /// When the store was last told something, on the clock of leases.
     told_ms: u64,
+    /// Until when the store waits for those who remember what it lost, on the clock of leases.
+    waits_until_ms: u64,
 }
 
 impl Lives {
+    /// Until when the store may lack what others have of the budget, on the clock of leases.
+    pub fn waits_until_ms(&self, budget: &Arc<str>) -> u64 {
+        self.0.get(budget).map_or(0, |heard| heard.waits_until_ms)
+    }
+
+    /// Notes that it waits until then.
+    pub fn wait_until(&mut self, budget: &Arc<str>, until_ms: u64) {
+        let heard = self.0.entry(Arc::clone(budget)).or_default();
+        heard.waits_until_ms = heard.waits_until_ms.max(until_ms);
+    }
+
     /// What an account that is opened now knows of the budget's life.
     pub fn of(&self, budget: &Arc<str>) -> u64 {
         self.0.get(budget).map_or(0, |heard| heard.life)

@@ -180,7 +180,11 @@ impl Budgets {
     ) -> Result<(), AppendError> {
         let identity = ledger.begin().await?;
         let store = store(identity.instance.clone());
-        self.0.state().identity = Some(identity);
+        {
+            let mut state = self.0.state();
+            state.identity = Some(identity);
+            state.is_shared = store.is_shared();
+        }
         // Both are set once: nobody else begins.
         let _ = self.0.ledger.set(ledger.clone());
         let _ = self.0.store.set(store);

@@ -249,7 +249,7 @@ fn cost_of(edited: &Event, call: &PastCall<'_>, book: &Book) -> i128 {
 
 fn downgrade(event: &mut Event, model: &str) {
     event.model = Some(model.to_owned());
-    event.model_requested = Some(model.to_owned());
+    event.model_put = Some(model.to_owned());
 }
 
 /// Cuts an answer to so many tokens. What a model thinks comes first, and counts.

@@ -166,7 +166,7 @@ impl Shared {
             let key = budget.key_of(&subject);
             let at = state.open(budget, key, cell, now_ms).at.clone();
             if budget.cell_ms().is_some() {
-                state.open_before(&at, self.is_shared(), now_ms);
+                state.open_before(&at, now_ms);
             }
             wanted.push(Wanted {
                 budget: Arc::clone(budget),

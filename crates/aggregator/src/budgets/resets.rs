@@ -56,9 +56,11 @@ impl State {
     /// Until when which spend counts in the window that ends with the account's cell, what goes
     /// first first.
     fn counting(&self, account: &Account) -> Vec<(i64, u64)> {
-        let cells = self.before(account).chain([account]);
-        let counting = cells.map(|cell| (cell.budget.counts_until(cell.cell), cell.spent()));
-        let mut counting: Vec<(i64, u64)> = counting.collect();
+        let counts_ms = account.budget.rolling_ms().unwrap_or(0);
+        let earlier = self.earlier(account);
+        let earlier = earlier.map(|part| (part.start + counts_ms, part.spent));
+        let own = (account.budget.counts_until(account.cell), account.spent());
+        let mut counting: Vec<(i64, u64)> = earlier.chain([own]).collect();
         counting.sort_unstable();
         counting
     }

@@ -1,6 +1,7 @@
 //! All accounts of this node and what is reserved from them, behind one lock.
 
 mod charged;
+mod elsewhere;
 mod reservations;
 mod rolling;
 
@@ -14,6 +15,7 @@ use super::ended::Ended;
 use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Identity, Spend, SpendKey};
+use elsewhere::Elsewheres;
 use reservations::Reservation;
 pub use reservations::{Hold, Refused, admitted_ms};
 
@@ -38,6 +40,8 @@ pub struct State {
     pub identity: Option<Identity>,
     /// Whether the store answered nothing the last time that it was asked.
     pub is_store_silent: bool,
+    /// Whether other nodes may spend from the same cells.
+    pub is_shared: bool,
     /// When the next cell of a rolling window begins, in milliseconds since 1970.
     turns_ms: i64,
     /// When the store last answered anything, on the clock of leases; 0 before.
@@ -50,6 +54,7 @@ pub struct State {
     pub reached: Vec<SpendKey>,
     /// What is known of the store's own life.
     pub lives: Lives,
+    elsewheres: Elsewheres,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,

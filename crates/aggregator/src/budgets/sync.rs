@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollmesh_budget::lease::Reply;
+use tollmesh_budget::lease::{Elsewhere, Reply};
 
-use super::due::Due;
-use super::store::{Ask, Store, StoreError};
+use super::store::{Ask, Look, Store, StoreError};
 use super::{Budgets, Shared};
 use crate::clock;
 use crate::ledger::Ledger;
@@ -49,10 +48,23 @@ enum Round {
     Failed,
 }
 
-/// One report on its way.
+/// One report on its way, or one look.
 struct Sent {
     at: SpendKey,
     sent_ms: u64,
+}
+
+/// All that goes to the store in one round.
+#[derive(Default)]
+struct Questions {
+    asks: Vec<Ask>,
+    /// What the reports' replies need.
+    sent: Vec<Sent>,
+    looks: Vec<Look>,
+    /// What the looks' answers need.
+    looked: Vec<Sent>,
+    /// Whether there is more to ask at once.
+    is_more: bool,
 }
 
 impl Budgets {
@@ -138,18 +150,25 @@ impl Shared {
     }
 
     async fn round(&self, store: &dyn Store, ledger: &Ledger) -> Round {
-        let (asks, sent, is_more) = self.reports();
-        if asks.is_empty() {
+        let questions = self.questions();
+        let Questions {
+            asks,
+            sent,
+            looks,
+            looked,
+            is_more,
+        } = &questions;
+        if asks.is_empty() && looks.is_empty() {
             return Round::Idle;
         }
-        let replies = store.sync(&asks).await;
-        let (grants, failed) = self.take(&sent, replies);
+        let (replies, found) = tokio::join!(store.sync(asks), store.look(looks));
+        let (grants, failed) = self.take(sent, replies, looked, found);
         self.tell(failed.as_ref());
         if !grants.is_empty() {
             self.persist(ledger, grants).await;
         }
         match failed {
-            None => Round::Told { is_more },
+            None => Round::Told { is_more: *is_more },
             Some(_) => Round::Failed,
         }
     }
@@ -159,11 +178,26 @@ impl Shared {
         &self,
         sent: &[Sent],
         replies: Vec<Result<Reply, StoreError>>,
+        looked: &[Sent],
+        found: Vec<Result<Vec<Elsewhere>, StoreError>>,
     ) -> (Vec<Grant>, Option<StoreError>) {
         let mut grants = Vec::new();
         let mut failed = None;
         let mut n_failed = 0;
+        let unix_ms = clock::now().as_unix_ms();
         let mut state = self.state();
+        for (looked, found) in looked.iter().zip(found) {
+            match found {
+                Ok(found) => state.take_look(&looked.at, &found, looked.sent_ms, unix_ms),
+                Err(error) => {
+                    if let Some(account) = state.accounts.get_mut(&looked.at) {
+                        account.is_answered = false;
+                    }
+                    n_failed += 1;
+                    failed = Some(error);
+                }
+            }
+        }
         for (sent, reply) in sent.iter().zip(replies) {
             match reply {
                 Ok(reply) => {
@@ -182,6 +216,11 @@ impl Shared {
                         grants.extend(grant);
                     }
                     state.hear(&sent.at.budget, reply.life, sent.sent_ms);
+                    let wait_ms = reply.granting_from_ms.saturating_sub(reply.now_ms);
+                    if wait_ms > 0 {
+                        let until_ms = sent.sent_ms.saturating_add(wait_ms);
+                        state.lives.wait_until(&sent.at.budget, until_ms);
+                    }
                     state.judge(&sent.at);
                 }
                 Err(error) => {
@@ -195,8 +234,9 @@ impl Shared {
             }
         }
         // One shard of a cluster that is away is not the store.
-        state.is_store_silent = n_failed == sent.len();
-        if n_failed < sent.len() {
+        let n_asked = sent.len() + looked.len();
+        state.is_store_silent = n_failed == n_asked;
+        if n_failed < n_asked {
             state.answered_ms = clock::since_boot_ms();
         }
         (grants, failed)
@@ -229,18 +269,28 @@ impl Shared {
         }
     }
 
-    /// The reports that are due, with what their replies need; and whether there are more.
-    fn reports(&self) -> (Vec<Ask>, Vec<Sent>, bool) {
+    /// The reports and looks that are due.
+    fn questions(&self) -> Questions {
         let unix_ms = clock::now().as_unix_ms();
         let now_ms = clock::since_boot_ms();
         let mut state = self.state();
-        let Due {
-            accounts: due,
-            is_more,
-        } = state.due(unix_ms, now_ms);
-        let mut asks = Vec::with_capacity(due.len());
-        let mut sent = Vec::with_capacity(due.len());
-        for at in due {
+        let due = state.due(unix_ms, now_ms);
+        let mut questions = Questions {
+            is_more: due.is_more,
+            ..Questions::default()
+        };
+        for at in due.looks {
+            let Some(account) = state.accounts.get(&at) else {
+                continue;
+            };
+            questions.looks.push(state.look(account));
+            if let Some(account) = state.accounts.get_mut(&at) {
+                account.looked_ms = Some(now_ms);
+            }
+            let sent_ms = now_ms;
+            questions.looked.push(Sent { at, sent_ms });
+        }
+        for at in due.accounts {
             let Some(account) = state.accounts.get(&at) else {
                 continue;
             };
@@ -252,17 +302,15 @@ impl Shared {
             let Some(account) = state.accounts.get_mut(&at) else {
                 continue;
             };
-            asks.push(Ask {
+            questions.asks.push(Ask {
                 cell: account.cell_key(),
                 terms,
                 report: account.report(now_ms, seq, is_over),
             });
-            sent.push(Sent {
-                at,
-                sent_ms: now_ms,
-            });
+            let sent_ms = now_ms;
+            questions.sent.push(Sent { at, sent_ms });
         }
-        (asks, sent, is_more)
+        questions
     }
 
     /// Ends what is over.
@@ -357,10 +405,5 @@ impl Shared {
     /// Whether the store answered nothing the last time that it was asked.
     pub(super) fn is_store_away(&self) -> bool {
         self.state().is_store_silent
-    }
-
-    /// Whether other nodes may spend from the same cells.
-    pub(super) fn is_shared(&self) -> bool {
-        self.store.get().is_some_and(|store| store.is_shared())
     }
 }

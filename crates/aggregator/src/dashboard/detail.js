@@ -5,7 +5,8 @@ import { grouped } from "./exact.js";
 import { table } from "./table.js";
 
 const FACTS = [
-  "time", "provider", "api", "host", "model", "model_requested", "service_tier", "status", "outcome",
+  "time", "provider", "api", "host", "model", "model_requested", "model_put", "service_tier", "status",
+  "outcome",
   "outcome_label", "finish_reason", "usage_source", "estimate_basis", "cost_status", "unpriced_because",
   "original_cost_usd", "provider_cost_usd", "price_row", "pricing_version", "duration_ms", "ttft_ms",
   "attempts", "tool_calls", "trouble", "event_id", "request_id", "trace_id", "response_id",

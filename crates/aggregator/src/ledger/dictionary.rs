@@ -193,7 +193,9 @@ fn source_facts(source: &Source) -> [Option<&str>; 7] {
     ]
 }
 
-fn model_facts(event: &Event) -> [Option<&str>; 6] {
+/// What a model's row is made of. The last fact is written where there is one only: rows of calls whose
+/// model nobody put are those that they always were.
+fn model_facts(event: &Event) -> [Option<&str>; 7] {
     [
         Some(&event.provider),
         Some(&event.api),
@@ -201,6 +203,7 @@ fn model_facts(event: &Event) -> [Option<&str>; 6] {
         event.model.as_deref(),
         event.model_requested.as_deref(),
         event.service_tier.as_deref(),
+        event.model_put.as_deref(),
     ]
 }
 
@@ -259,12 +262,13 @@ fn without_pod(of: &Source) -> Option<Source> {
 }
 
 fn model(connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
-    let facts = model_facts(event);
-    let body = body(&facts)?;
+    let [own @ .., put] = model_facts(event);
+    let facts = own.iter().chain(put.is_some().then_some(&put));
+    let body = body(&facts.collect::<Vec<_>>())?;
     if let Some(id) = find(connection, "SELECT id FROM models WHERE body = ?1", &body)? {
         return Ok(id);
     }
-    let values = std::iter::once(Some(&*body)).chain(facts);
+    let values = std::iter::once(Some(&*body)).chain(own);
     connection
         .prepare_cached(
             "INSERT INTO models (body, provider, api, host, model, model_requested, service_tier)

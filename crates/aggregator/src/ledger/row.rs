@@ -59,7 +59,7 @@ const AFTER_BUCKETS: [&str; 24] = [
 /// What [`read`](crate::ledger::stored::read) needs beside the columns of `events e`, from the
 /// dictionaries joined to it.
 const JOINED: &str = "m.provider, m.api, m.host, m.model, m.model_requested, m.service_tier,
-    g.body, s.body, p.price_row, p.pricing_version,
+    m.body ->> 6, g.body, s.body, p.price_row, p.pricing_version,
     e.original_price_id, e.original_cost_pico, o.price_row, o.pricing_version";
 
 /// The joins that [`select`]'s columns speak of.

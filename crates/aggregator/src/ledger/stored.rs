@@ -188,6 +188,7 @@ fn read_joined(
     event.model = take.take()?;
     event.model_requested = take.take()?;
     event.service_tier = take.take()?;
+    event.model_put = take.take()?;
     event.tags = take.take_json::<BTreeMap<String, String>>()?;
     event.source = take.take_json()?;
     cost.row = take.take()?;

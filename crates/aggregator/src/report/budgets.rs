@@ -155,8 +155,8 @@ fn filters(policy: &Policy) -> Vec<Filter> {
 /// questions have.
 fn dimension(name: &str) -> Dimension {
     match Column::parse(name) {
-        // What a call asked for, as budgets judge it before it is served.
-        Some(Column::Model) => Dimension::Column(Column::ModelRequested),
+        // As budgets judge a call before it is served.
+        Some(Column::Model) => Dimension::Column(Column::ModelJudged),
         Some(
             column @ (Column::Provider
             | Column::Namespace

@@ -12,10 +12,10 @@ use std::io::Write;
 
 use tollmesh_aggregator::budgets::store::redis::Script;
 use tollmesh_aggregator::budgets::store::{
-    Ask, CellKey, MemoryStore, Place, RedisStore, Store, StoreError,
+    Ask, CellKey, Look, MemoryStore, Place, RedisStore, Store, StoreError,
 };
 use tollmesh_budget::lease::model::{InMemory, SCENARIOS, run};
-use tollmesh_budget::lease::{Fault, Holder, Reply, Terms};
+use tollmesh_budget::lease::{Cell, Elsewhere, Fault, Holder, Marker, Reply, Terms};
 
 use in_redis::InRedis;
 use redis_server::Server;
@@ -132,6 +132,18 @@ async fn holds_limits(store: &dyn Store) {
         (spent.spent, spent.allocated, spent.granted),
         (LIMIT + 7, LIMIT + 7, LIMIT + 7)
     );
+
+    // What this node has is nobody else's, and what nobody has is nothing.
+    let look = Look {
+        cells: vec![
+            cells[1].clone(),
+            cells[0].clone(),
+            cell("eng {a}", "nobody"),
+        ],
+    };
+    for found in store.look(&[look.clone(), look]).await {
+        assert_eq!(found.unwrap(), [Elsewhere::default(); 3]);
+    }
 
     assert!(store.claim("eng/ann/85%", 60_000).await.unwrap());
     // What is ours stays ours.
@@ -343,4 +355,90 @@ fn the_script_is_the_cell() {
             assert_eq!(by_script, by_cell, "{fault:?}, seed {seed}");
         }
     }
+}
+
+/// What it answers to who only looks is what the cell in memory would, a loss of data included.
+#[tokio::test]
+async fn the_script_that_looks_is_the_cell() {
+    const NODES: [&str; 3] = ["a", "b", "c"];
+    let Some(server) = server(&["--appendfsync", "no"]) else {
+        return;
+    };
+    let store = RedisStore::new(place(&server), "nobody".into());
+    let mut n_held_back = 0;
+    for seed in 0..10_u64 {
+        let at = cell(&format!("looked at {seed}"), "ann");
+        let (mut cell, mut marker) = (Cell::default(), Marker::default());
+        let mut holders = NODES.map(|_| Holder::default());
+        for step in 0..90_u64 {
+            let now_ms = 1_800_000_000_000 + step * 700;
+            store.set_clock(now_ms);
+            let dice =
+                (seed + 3).wrapping_mul((step + 7).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 33;
+            if step == 40 {
+                server.ask(&format!(
+                    "DEL tm:v1:{{looked%20at%20{seed}}}:1800000000000:ann"
+                ));
+                server.ask(&format!("DEL tm:v1:{{looked%20at%20{seed}}}:m"));
+                (cell, marker) = (Cell::default(), Marker::default());
+            }
+            // One of them does not come back soon.
+            let n = (dice % if (40..80).contains(&step) { 2 } else { 3 }) as usize;
+            let ask = Ask {
+                cell: at.clone(),
+                terms: Terms::new(LIMIT, FAR_FUTURE_MS),
+                report: holders[n].report(now_ms, step + 1, dice / 3 % 300),
+            };
+            let reply = store.sync_as(NODES[n], &ask).await.unwrap();
+            assert_eq!(
+                reply,
+                cell.sync(&mut marker, now_ms, NODES[n], &ask.report, &ask.terms)
+            );
+            holders[n].take(&reply, now_ms);
+            holders[n].persisted(reply.granted);
+            holders[n].settle(None, (dice / 7 % 90).min(holders[n].left()));
+            n_held_back += u64::from(reply.held_back > 0);
+            for node in ["a", "b", "c", "nobody"] {
+                let look = Look {
+                    cells: vec![at.clone()],
+                };
+                let found = store.look_as(node, &look).await.unwrap();
+                assert_eq!(
+                    found,
+                    [cell.elsewhere(now_ms, node)],
+                    "{node}, {seed}, {step}"
+                );
+            }
+        }
+    }
+    assert!(n_held_back > 0);
+}
+
+/// Who was the master once, and is reached by its name no more, must not be asked for ever.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_left_and_looked_for_again() {
+    let Some(server) = server(&[]) else { return };
+    let store = RedisStore::new(place(&server), "node-1".into());
+    let mut holder = Holder::default();
+    let first = ask(&cell("eng", "ann"), &mut holder, 1, 5);
+    assert_eq!(asked(&store, &[first]).await[0].granted, 5);
+    let mut id = redis::cmd("CLIENT");
+    id.arg("ID");
+    let connection = store.ask(&id).await.unwrap();
+    server.ask("REPLICAOF 127.0.0.1 1");
+    let second = ask(&cell("eng", "ann"), &mut holder, 2, 5);
+    let refused = store.sync(std::slice::from_ref(&second)).await;
+    let refused = refused[0].as_ref().unwrap_err().to_string();
+    assert!(refused.contains("read only replica"), "{refused}");
+    server.ask("REPLICAOF NO ONE");
+    assert_ne!(store.ask(&id).await.unwrap(), connection);
+    // One without room is the same server; what it refused has changed nothing.
+    let connection = store.ask(&id).await.unwrap();
+    server.ask("CONFIG SET maxmemory 1");
+    let refused = store.sync(std::slice::from_ref(&second)).await;
+    let refused = refused[0].as_ref().unwrap_err().to_string();
+    assert!(refused.contains("maxmemory"), "{refused}");
+    server.ask("CONFIG SET maxmemory 0");
+    assert_eq!(store.ask(&id).await.unwrap(), connection);
+    assert_eq!(asked(&store, &[second]).await[0].granted, 5);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fault::Fault;
-use super::message::{Reply, Report, Terms, YOUNG_SHARE};
+use super::message::{Elsewhere, Reply, Report, Terms, YOUNG_SHARE};
 
 /// The most expired leases that one report reclaims: the bound of a report's work.
 const RECLAIMED_MAX: usize = 8;
@@ -174,6 +174,17 @@ impl Cell {
     #[cfg(any(test, feature = "model"))]
     pub(super) fn allocated_to(&self, instance: &str) -> u64 {
         self.members.get(instance).map_or(0, Member::allocated)
+    }
+
+    /// What it has for all holders but that one. Nothing changes by it, and nobody is noted.
+    pub fn elsewhere(&self, now_ms: u64, instance: &str) -> Elsewhere {
+        let own = self.members.get(instance).copied().unwrap_or_default();
+        let allocated = self.allocated.saturating_sub(own.allocated());
+        Elsewhere {
+            spent: self.spent.saturating_sub(own.committed),
+            allocated: allocated.saturating_add(self.held_back()),
+            wait_ms: self.wait_until_ms.saturating_sub(now_ms),
+        }
     }
 
     /// Gives up what is held back: somebody has reckoned that nothing is missing.

@@ -112,3 +112,16 @@ pub struct Reply {
     /// When the store grants again; not after `now_ms` where it does.
     pub granting_from_ms: u64,
 }
+
+/// What a cell has for all holders but one, for somebody who asks without reporting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// What the others have spent, units.
+    pub spent: u64,
+    /// What the others may spend or have spent, whichever is more, and what is held back for unknown
+    /// ones, units.
+    pub allocated: u64,
+    /// How long the cell still waits for holders that it may have forgotten, milliseconds: what they
+    /// will tell is missing above.
+    pub wait_ms: u64,
+}

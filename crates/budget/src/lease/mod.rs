@@ -59,7 +59,8 @@ pub use cell::{Cell, Marker};
 pub use fault::Fault;
 pub use holder::{Carried, Holder, Memory, NoReservationId, Refusal, ReservationId};
 pub use message::{
-    AMOUNT_MAX, HOLD_MS, LEASE_MARGIN_MS, LEASE_MS, Reply, Report, SETTLE_MS, Terms, YOUNG_SHARE,
+    AMOUNT_MAX, Elsewhere, HOLD_MS, LEASE_MARGIN_MS, LEASE_MS, Reply, Report, SETTLE_MS, Terms,
+    YOUNG_SHARE,
 };
 
 #[cfg(test)]

@@ -29,11 +29,17 @@ impl State {
             opened.insert(&total.at);
         }
         for settled in &charges.settled {
-            self.settle(settled, charges, &opened);
+            self.settle(settled, charges, &opened, now_ms);
         }
     }
 
-    fn settle(&mut self, settled: &Settled, charges: &Charges, opened: &HashSet<&SpendKey>) {
+    fn settle(
+        &mut self,
+        settled: &Settled,
+        charges: &Charges,
+        opened: &HashSet<&SpendKey>,
+        now_ms: u64,
+    ) {
         let named = settled.reservation_id.as_deref();
         let id = named.and_then(|id| id.parse().ok());
         let id = id.or_else(|| self.reserved(&settled.event_id));
@@ -49,6 +55,7 @@ impl State {
         let own = charges.charges.get(settled.charges.clone());
         for charge in own.unwrap_or_default() {
             if let Some(account) = self.accounts.get_mut(&charge.at) {
+                account.use_at(now_ms);
                 if !opened.contains(&charge.at) {
                     account.charge(id, charge.amount, charge.denied);
                 }
@@ -168,11 +175,14 @@ impl State {
         let n_before = self.accounts.len();
         self.accounts.retain(|_, account| {
             let until = account.budget.counts_until(account.cell) + kept_ms;
-            unix_ms < until || account.holder.held() > 0
+            // Of a rolling window, parts of which nothing came are not kept for its whole length.
+            let is_idle = account.cell.end <= unix_ms && account.is_empty();
+            !is_idle && unix_ms < until || account.holder.held() > 0
         });
         self.stored
             .retain(|_, spend| unix_ms < spend.end_ms + kept_ms);
         if self.accounts.len() != n_before {
+            self.forget_elsewhere();
             self.n_keys.clear();
             for account in self.accounts.values() {
                 let place = (Arc::clone(&account.at.budget), account.cell.start);

@@ -83,13 +83,32 @@ impl State {
             return Err(Refusal::NeedsGrant);
         };
         account.use_at(now_ms);
-        account.holder.reserve(now_ms, id, units)?;
+        let reserved = account.holder.reserve(now_ms, id, units);
+        if let Err(why) = reserved {
+            return Err(self.of_bound(at, why, now_ms));
+        }
+        let Some(account) = self.accounts.get_mut(at) else {
+            return Err(Refusal::NeedsGrant);
+        };
         if is_over {
             account.holder.release(id);
             return Err(Refusal::Exhausted);
         }
         account.took(units);
         Ok(())
+    }
+
+    /// Nothing is exhausted of a window whose earlier parts are not known: the store was asked for
+    /// nothing.
+    fn of_bound(&self, at: &SpendKey, why: Refusal, now_ms: u64) -> Refusal {
+        let account = self.accounts.get(at);
+        if why != Refusal::Exhausted || account.is_none_or(|account| self.is_bounded(account)) {
+            return why;
+        }
+        match self.lives.waits_until_ms(&at.budget) {
+            until_ms if now_ms < until_ms => Refusal::Rebuilding { until_ms },
+            _ => Refusal::NeedsGrant,
+        }
     }
 
     /// Notes a call that goes ahead with these holds.

@@ -11,44 +11,25 @@ use crate::ledger::budgets::SpendKey;
 impl State {
     /// What all nodes have spent in the window that ends with the account's cell.
     pub fn spent(&self, account: &Account) -> u64 {
-        let earlier = self.before(account).map(Account::spent);
+        let earlier = self.earlier(account).map(|part| part.spent);
         earlier.fold(account.spent(), u64::saturating_add)
     }
 
-    /// What may be allocated in the account's cell: the limit, less what earlier cells of a rolling
-    /// window have taken of it; nothing while one of them is not known.
+    /// What may be allocated in the account's cell: the limit, less what earlier parts of a rolling
+    /// window have taken of it; nothing while that is not known.
     pub fn limit(&self, account: &Account) -> u64 {
-        let mut limit = account.budget.hard_units;
-        for earlier in self.before(account) {
-            if !earlier.is_known() {
-                return 0;
-            }
-            limit = limit.saturating_sub(earlier.allocated());
+        if !self.is_bounded(account) {
+            return 0;
         }
-        limit
+        let earlier = self.earlier(account).map(|part| part.allocated);
+        earlier.fold(account.budget.hard_units, u64::saturating_sub)
     }
 
-    /// The accounts of earlier cells that count together with that one.
-    pub fn before<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = &'s Account> {
-        let starts = account.budget.cells_before(account.cell.start);
-        starts.filter_map(|window_ms| {
-            let at = SpendKey {
-                window_ms,
-                ..account.at.clone()
-            };
-            self.accounts.get(&at)
-        })
-    }
-
-    /// Opens the earlier cells of a rolling window, once: of those that other nodes may have used,
-    /// all.
-    pub fn open_before(&mut self, at: &SpendKey, is_shared: bool, now_ms: u64) {
-        let Some(account) = self.accounts.get_mut(at) else {
+    /// Opens the earlier parts of a rolling window that the ledger knows of.
+    pub fn open_before(&mut self, at: &SpendKey, now_ms: u64) {
+        let Some(account) = self.accounts.get(at) else {
             return;
         };
-        if std::mem::replace(&mut account.has_earlier, true) {
-            return;
-        }
         let budget = Arc::clone(&account.budget);
         let (key, cell) = (account.key.clone(), account.cell);
         let length = cell.end - cell.start;
@@ -57,7 +38,7 @@ impl State {
                 window_ms: start,
                 ..at.clone()
             };
-            if is_shared || self.stored.contains_key(&earlier) {
+            if self.stored.contains_key(&earlier) {
                 let end = start + length;
                 self.open(&budget, key.clone(), Span { start, end }, now_ms);
             }
@@ -78,22 +59,29 @@ impl State {
     }
 
     /// Opens the present cell of rolling windows that earlier cells still count in, so that their
-    /// spend is seen though no call comes.
+    /// spend is seen though no call comes. What is left in stock there is given back.
     pub fn roll(&mut self, unix_ms: i64, now_ms: u64) {
-        let is_earlier = |account: &&Account| {
+        let is_earlier = |account: &Account| {
             let is_rolling = account.budget.cell_ms().is_some();
             is_rolling
                 && account.cell.end <= unix_ms
                 && account.budget.counts_until(account.cell) > unix_ms
         };
-        let earlier = self.accounts.values().filter(is_earlier);
-        let earlier: HashMap<(Arc<str>, Vec<String>), Arc<Budget>> = earlier
+        let earlier = self.accounts.values().filter(|account| is_earlier(account));
+        let counting =
+            earlier.filter(|account| !account.is_unspent() || self.is_used_elsewhere(account));
+        let keys: HashMap<(Arc<str>, Arc<str>), (Vec<String>, Arc<Budget>)> = counting
             .map(|account| {
-                let place = (Arc::clone(&account.at.budget), account.key.clone());
-                (place, Arc::clone(&account.budget))
+                let place = (Arc::clone(&account.at.budget), Arc::clone(&account.at.key));
+                (place, (account.key.clone(), Arc::clone(&account.budget)))
             })
             .collect();
-        for ((_, key), budget) in earlier {
+        for account in self.accounts.values_mut() {
+            if is_earlier(account) {
+                account.give_back();
+            }
+        }
+        for (key, budget) in keys.into_values() {
             if let Some(cell) = budget.cell_at(unix_ms) {
                 let at = self.open(&budget, key, cell, now_ms).at.clone();
                 self.judge(&at);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use tollmesh_budget::lease::{Cell, Marker, Reply, Report};
+use tollmesh_budget::lease::{Cell, Elsewhere, Marker, Reply, Report};
 
-use super::{Answer, Ask, CellKey, Store, StoreError};
+use super::{Answer, Ask, CellKey, Look, Store, StoreError};
 use crate::clock;
 
 /// A store for one node.
@@ -47,6 +47,23 @@ impl Store for MemoryStore {
             .map(|ask| Ok(shelf.sync(now_ms, &self.instance, ask)));
         let replies = replies.collect();
         Box::pin(std::future::ready(replies))
+    }
+
+    fn look<'a>(
+        &'a self,
+        looks: &'a [Look],
+    ) -> Answer<'a, Vec<Result<Vec<Elsewhere>, StoreError>>> {
+        let now_ms = clock::now().as_unix_ms().max(0).unsigned_abs();
+        let shelf = self.shelf();
+        let elsewhere = |cell: &CellKey| {
+            let cell = shelf.cells.get(cell);
+            let found = cell.map(|(cell, _)| cell.elsewhere(now_ms, &self.instance));
+            found.unwrap_or_default()
+        };
+        let found = looks.iter();
+        let found = found.map(|look| Ok(look.cells.iter().map(elsewhere).collect()));
+        let found: Vec<_> = found.collect();
+        Box::pin(std::future::ready(found))
     }
 
     fn is_shared(&self) -> bool {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use tollmesh_budget::lease::{Reply, Report, Terms};
+use tollmesh_budget::lease::{Elsewhere, Reply, Report, Terms};
 
 pub use memory::MemoryStore;
 pub use redis::{Place, RedisStore};
@@ -32,6 +32,13 @@ pub struct Ask {
     pub terms: Terms,
     /// The report.
     pub report: Report,
+}
+
+/// Cells of one budget that a node looks at, and has nothing to report of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The cells.
+    pub cells: Vec<CellKey>,
 }
 
 /// Why the store has no answer.
@@ -85,6 +92,11 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Store: fmt::Debug + Send + Sync {
     /// Answers each report, in their order. One that fails may have been taken all the same.
     fn sync<'a>(&'a self, asks: &'a [Ask]) -> Answer<'a, Vec<Result<Reply, StoreError>>>;
+
+    /// Answers what the cells of each look have for all nodes but this one, in their order. Never asked
+    /// of a store that nobody shares.
+    fn look<'a>(&'a self, looks: &'a [Look])
+    -> Answer<'a, Vec<Result<Vec<Elsewhere>, StoreError>>>;
 
     /// Makes these budgets known, so that their cells need not wait when they are first used, and
     /// looks whether the store is one of ours. To be called at the start, and when budgets change.

@@ -24,6 +24,9 @@ pub enum Column {
     Model,
     /// The model asked for.
     ModelRequested,
+    /// The model that budgets judge a call by: the one that a budget put, else the one that was asked
+    /// for, else the one that served.
+    ModelJudged,
     /// The service tier.
     ServiceTier,
     /// Kubernetes namespace.
@@ -86,12 +89,13 @@ pub struct Span {
 
 impl Column {
     /// Every column, in the order in which they are documented.
-    pub const ALL: [Column; 25] = [
+    pub const ALL: [Column; 26] = [
         Column::Provider,
         Column::Api,
         Column::Host,
         Column::Model,
         Column::ModelRequested,
+        Column::ModelJudged,
         Column::ServiceTier,
         Column::Namespace,
         Column::Workload,
@@ -122,6 +126,7 @@ impl Column {
             Column::Host => "host",
             Column::Model => "model",
             Column::ModelRequested => "model_requested",
+            Column::ModelJudged => "model_judged",
             Column::ServiceTier => "service_tier",
             Column::Namespace => "namespace",
             Column::Workload => "workload",

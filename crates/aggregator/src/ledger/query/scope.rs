@@ -266,6 +266,9 @@ impl Place {
             Column::Host => Place::Models("m.host"),
             Column::Model => Place::Models("coalesce(m.model, m.model_requested)"),
             Column::ModelRequested => Place::Models("m.model_requested"),
+            Column::ModelJudged => {
+                Place::Models("coalesce(m.body ->> 6, m.model_requested, m.model)")
+            }
             Column::ServiceTier => Place::Models("m.service_tier"),
             Column::Namespace => Place::Sources("s.namespace"),
             Column::Workload => Place::Sources("s.workload"),

@@ -8,11 +8,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
-use redis::{Cmd, FromRedisValue, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind, Value};
 use tokio::sync::Mutex;
-use tollmesh_budget::lease::Reply;
+use tollmesh_budget::lease::{Elsewhere, Reply};
 
-use super::{Answer, Ask, CellKey, Store, StoreError};
+use super::{Answer, Ask, CellKey, Look, Store, StoreError};
 use keys::Keys;
 use place::Link;
 pub use place::{PREFIX_DEFAULT, Place};
@@ -26,6 +26,7 @@ pub struct RedisStore {
     place: Place,
     instance: String,
     script: Script,
+    looking: Script,
     /// What the script takes for now; 0 for the server's clock.
     now_ms: AtomicU64,
     link: Mutex<Option<Link>>,
@@ -38,6 +39,7 @@ impl RedisStore {
             place,
             instance,
             script: Script::shipped(),
+            looking: Script::looking(),
             now_ms: AtomicU64::new(0),
             link: Mutex::default(),
         }
@@ -79,6 +81,27 @@ impl RedisStore {
         })
     }
 
+    /// Looks at cells in the name of any node.
+    pub async fn look_as(&self, instance: &str, look: &Look) -> Result<Vec<Elsewhere>, StoreError> {
+        let mut link = self.link().await?;
+        let cells = look.cells.iter();
+        let cells = cells.map(|cell| Keys::of(self.place.key_prefix(), cell).cell);
+        let cells: Vec<String> = cells.collect();
+        let now_ms = self.now_ms.load(Ordering::Relaxed);
+        let (by_name, by_text) = self.looking.looks(&cells, instance, now_ms);
+        let answer = match link.ask(&by_name).await {
+            Err(error) if script::is_forgotten(&error) => self.send(&mut link, &by_text).await?,
+            Err(error) => return Err(self.give_up(&error).await),
+            Ok(answer) => answer,
+        };
+        let numbers = Vec::<u64>::from_redis_value(answer.clone()).ok();
+        let found = numbers.and_then(|numbers| script::elsewhere_in(&numbers, cells.len()));
+        found.ok_or_else(|| StoreError::Nonsense {
+            store: self.place.to_string(),
+            what: format!("{answer:?}"),
+        })
+    }
+
     async fn send(&self, link: &mut Link, cmd: &Cmd) -> Result<Value, StoreError> {
         match link.ask(cmd).await {
             Ok(value) => Ok(value),
@@ -86,9 +109,15 @@ impl RedisStore {
         }
     }
 
-    /// A connection that failed is not used again: passwords may have changed, servers moved.
+    /// A connection that failed is not used again: passwords may have changed, servers moved. Nor is
+    /// one to a server that has become a replica: its name may lead to the new master by now.
     async fn give_up(&self, error: &redis::RedisError) -> StoreError {
-        if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+        let is_replica = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        );
+        let is_broken = error.is_io_error() || error.is_connection_dropped();
+        if is_replica || is_broken || error.is_unrecoverable_error() {
             *self.link.lock().await = None;
         }
         self.place.failed(error)
@@ -111,8 +140,10 @@ impl RedisStore {
         let mut link = self.place.connect().await?;
         self.check_format(&mut link).await?;
         if let Link::Server(_) = link {
-            let loaded = link.ask(&self.script.load()).await;
-            loaded.map_err(|error| self.place.failed(&error))?;
+            for script in [&self.script, &self.looking] {
+                let loaded = link.ask(&script.load()).await;
+                loaded.map_err(|error| self.place.failed(&error))?;
+            }
         }
         *kept = Some(link.clone());
         Ok(link)
@@ -161,6 +192,14 @@ impl Store for RedisStore {
         // All are written before the first answer is awaited: one connection takes them as one batch.
         let replies = asks.iter().map(|ask| self.sync_as(&self.instance, ask));
         Box::pin(join_all(replies))
+    }
+
+    fn look<'a>(
+        &'a self,
+        looks: &'a [Look],
+    ) -> Answer<'a, Vec<Result<Vec<Elsewhere>, StoreError>>> {
+        let found = looks.iter().map(|look| self.look_as(&self.instance, look));
+        Box::pin(join_all(found))
     }
 
     fn register<'a>(&'a self, budgets: &'a [String]) -> Answer<'a, Result<(), StoreError>> {

@@ -1,8 +1,8 @@
-//! The script that takes a report in one step, its arguments and its answer.
+//! The scripts that take a report in one step and look at cells, their arguments and their answers.
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 use sha1::{Digest, Sha1};
-use tollmesh_budget::lease::{Reply, YOUNG_SHARE};
+use tollmesh_budget::lease::{Elsewhere, Reply, YOUNG_SHARE};
 
 use super::super::Ask;
 use super::keys::Keys;
@@ -21,6 +21,11 @@ impl Script {
     /// The one that ships.
     pub fn shipped() -> Script {
         Script::new(include_str!("sync.lua").to_owned())
+    }
+
+    /// The one that looks at cells without reporting.
+    pub fn looking() -> Script {
+        Script::new(include_str!("elsewhere.lua").to_owned())
     }
 
     /// Any other, which a test may want.
@@ -42,6 +47,17 @@ impl Script {
         let by_name = self.call("EVALSHA", &self.sha1, keys, instance, ask, now_ms);
         let by_text = self.call("EVAL", &self.source, keys, instance, ask, now_ms);
         (by_name, by_text)
+    }
+
+    /// The same of [`Script::looking`], for cells of one budget.
+    pub fn looks(&self, cells: &[String], instance: &str, now_ms: u64) -> (Cmd, Cmd) {
+        let look = |verb: &str, script: &str| {
+            let mut cmd = redis::cmd(verb);
+            cmd.arg(script).arg(cells.len()).arg(cells);
+            cmd.arg(instance).arg(now_ms);
+            cmd
+        };
+        (look("EVALSHA", &self.sha1), look("EVAL", &self.source))
     }
 
     fn call(
@@ -95,6 +111,18 @@ impl Script {
 /// Whether a server has forgotten the script, as it does when it starts anew.
 pub fn is_forgotten(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// The answer to a look at so many cells.
+pub fn elsewhere_in(answer: &[u64], n_cells: usize) -> Option<Vec<Elsewhere>> {
+    let (cells, rest) = answer.as_chunks::<3>();
+    let is_whole = rest.is_empty() && cells.len() == n_cells;
+    let elsewhere = |&[spent, allocated, wait_ms]: &[u64; 3]| Elsewhere {
+        spent,
+        allocated,
+        wait_ms,
+    };
+    is_whole.then(|| cells.iter().map(elsewhere).collect())
 }
 
 /// The script's answer.
