@@ -3,7 +3,10 @@
 use std::fs;
 use std::process::Command;
 
+use rustix::process::Signal;
 use tollmesh_tests::artifacts::{self, Artifacts};
+use tollmesh_tests::process::Running;
+use tollmesh_tests::{fact, http};
 
 #[test]
 fn the_demo_prints_what_the_readme_shows() {
@@ -32,4 +35,33 @@ fn the_demo_prints_what_the_readme_shows() {
             "README.md has not: {row}"
         );
     }
+}
+
+#[test]
+fn while_it_stays_up_its_dashboard_is_where_it_says() {
+    if Artifacts::find_or_skip().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    let mut demo = Running::start("demo", demo, &dir.path().join("log")).expect("it starts");
+    let address = fact::eventually("the dashboard's address", || {
+        let said = demo.log();
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("dashboard http://"));
+        line.and_then(|address| address.trim_end_matches('/').parse().ok())
+            .ok_or(said)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let page = runtime
+        .expect("a runtime")
+        .block_on(http::get(address, "/"));
+    let page = page.expect("an answer");
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("<title>"), "{}", page.text());
+    let status = demo.end_by(Signal::INT, fact::PATIENCE).expect("it ends");
+    assert!(status.success(), "{status} {}", demo.log());
 }

@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum Task {
     /// See it work: Envoy with the filter, the aggregator, traffic of three services
     ///
-    /// Prints what each team spent on each model and where /metrics and the API listen, and stays
+    /// Prints what each team spent on each model and where dashboard, /metrics and API are, and stays
     /// up until Ctrl-C. Needs no provider account: the providers are played by a server on
     /// loopback, `--live` excepted.
     Demo(Demo),

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::{Files, Outcome};
 use crate::alerts::Receivers;
 use crate::budgets::store;
-use crate::config::{Config, Listen, Problem, budgets};
+use crate::config::{self, Config, DEFAULT_FILE, Listen, Problem, budgets};
 use crate::forward::Place;
 use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
@@ -57,11 +57,12 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut findings = Findings::default();
     let mut pricing = arguments.pricing.clone();
     let (mut overrides, mut budgets, mut labels) = (None, None, Vec::new());
-    let config = Config::load(files.config.as_deref(), files.state_dir.as_deref());
-    findings.n_files += usize::from(files.config.is_some());
+    let file = config::in_use(files.config.as_deref(), Path::new(DEFAULT_FILE));
+    let config = Config::load(file, files.state_dir.as_deref());
+    findings.n_files += usize::from(file.is_some());
     match config {
         Ok(config) => {
-            if let Some(file) = &files.config {
+            if let Some(file) = file {
                 findings.consider(&config, file);
             }
             if arguments.ledger {

@@ -89,9 +89,7 @@ pub struct Metrics {
 impl Config {
     /// Reads that file, or else [`DEFAULT_FILE`] where it exists, or else takes the defaults.
     pub fn load(file: Option<&Path>, state_dir: Option<&Path>) -> Result<Config, Problems> {
-        let default = Path::new(DEFAULT_FILE);
-        let file = file.or_else(|| default.exists().then_some(default));
-        let Some(file) = file else {
+        let Some(file) = in_use(file, Path::new(DEFAULT_FILE)) else {
             return Config::parse("tollmesh.toml", "", state_dir);
         };
         let name = file.display().to_string();
@@ -120,6 +118,11 @@ impl Config {
             (_, problems) => Err(Problems(problems)),
         }
     }
+}
+
+/// The file that holds: the one that is named, or else `default` where it exists.
+pub fn in_use<'f>(named: Option<&'f Path>, default: &'f Path) -> Option<&'f Path> {
+    named.or_else(|| default.exists().then_some(default))
 }
 
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {

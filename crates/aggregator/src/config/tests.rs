@@ -301,6 +301,16 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
+fn the_named_file_holds_else_the_default_where_it_exists() {
+    let dir = tempfile::tempdir().unwrap();
+    let (named, default) = (Path::new("/named.toml"), dir.path().join("t.toml"));
+    assert_eq!(in_use(None, &default), None);
+    std::fs::write(&default, "").unwrap();
+    assert_eq!(in_use(None, &default), Some(&*default));
+    assert_eq!(in_use(Some(named), &default), Some(named));
+}
+
+#[test]
 fn a_missing_file_says_what_to_do() {
     let error = Config::load(Some(Path::new("/nowhere/t.toml")), None).unwrap_err();
     assert_eq!(

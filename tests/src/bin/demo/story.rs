@@ -306,6 +306,7 @@ pub fn print_report(mesh: &Mesh) -> anyhow::Result<()> {
 /// Stays up, with a call now and then, until Ctrl-C.
 fn stay_up(mesh: &Mesh) -> anyhow::Result<()> {
     let operator = mesh.operator();
+    println!("dashboard http://{operator}/");
     println!("metrics   http://{operator}/metrics");
     println!("spend     http://{operator}/api/v1/spend?by=team,model");
     println!("requests  http://{operator}/api/v1/requests?sort=cost&limit=10");
