@@ -1167,7 +1167,8 @@ fn bedrocks_paths_name_models_and_profiles() {
     assert_eq!(
         agent,
         Detection::Unreadable {
-            provider: "aws-bedrock"
+            provider: "aws-bedrock",
+            sibling: Api::BedrockConverse,
         }
     );
 }
