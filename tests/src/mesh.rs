@@ -63,6 +63,7 @@ pub struct MeshBuilder {
     has_faults: bool,
     small_disk: Option<&'static str>,
     hot_restart: Option<HotRestart>,
+    drain_seconds: Option<u32>,
     on_unix_socket: bool,
     calls_real_providers: bool,
     provider_at: Option<SocketAddr>,
@@ -105,6 +106,7 @@ impl Mesh {
             has_faults: false,
             small_disk: None,
             hot_restart: None,
+            drain_seconds: None,
             on_unix_socket: false,
             calls_real_providers: false,
             provider_at: None,
@@ -485,6 +487,12 @@ impl MeshBuilder {
         self
     }
 
+    /// What is replaced ([`Mesh::replug`]) is gone after that many seconds.
+    pub fn drains_for(mut self, seconds: u32) -> MeshBuilder {
+        self.drain_seconds = Some(seconds);
+        self
+    }
+
     /// As [`Mesh::start`].
     pub fn start(self) -> Option<Mesh> {
         let artifacts = Artifacts::find_or_skip()?;
@@ -552,6 +560,7 @@ impl MeshBuilder {
                 // One machine has one clock.
                 environment: environment.clone(),
                 hot_restart: self.hot_restart,
+                drain_seconds: self.drain_seconds,
                 ..Launch::new(&artifacts.envoy, config, self.n_workers, folder)
             };
             Envoy::start(launch, handle)

@@ -5,7 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tollmesh_usage::{
-    Detection, Edits, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner, detect,
+    Api, Detection, Edits, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner,
+    detect,
 };
 
 const ANTHROPIC: &str = "api.anthropic.com /v1/messages";
