@@ -25,7 +25,8 @@ pub struct Looked<T> {
 pub struct LookedAt {
     /// Hours that were looked at.
     pub hours: u64,
-    /// Hours of the span that have calls.
+    /// Hours of the span that have calls, or had some while older ones were still kept: what an hour
+    /// is known by goes with the oldest rows.
     pub of_hours: u64,
     /// The answer is of all calls from here on; `None` where hours were not looked at in the order
     /// of time.
