@@ -243,4 +243,24 @@ mod tests {
             assert!(steps < STEPS_MAX, "{question}: {steps}");
         }
     }
+
+    /// Neither are calls without a price looked for among all.
+    #[test]
+    fn calls_without_a_price_have_an_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path());
+        let query = SpendQuery {
+            by: vec![Dimension::parse("status")],
+            span: Span {
+                from: Some(Timestamp::from_unix_ms(0)),
+                to: None,
+            },
+            filters: vec![Filter::new("cost_status", "unpriced")],
+            ..SpendQuery::default()
+        };
+        let steps = steps(ledger.reader(), |reader| {
+            assert_eq!(reader.spend(&query).unwrap(), []);
+        });
+        assert!(steps < 20, "{steps}");
+    }
 }
