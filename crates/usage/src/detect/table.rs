@@ -441,6 +441,14 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::Cloudflare, Family::OpenAi],
         takes_include_usage: false,
     },
+    // https://developers.cloudflare.com/ai-gateway/usage/chat-completion/: by the model's name, its
+    // provider's too; see also `relay`.
+    Service {
+        provider: "cloudflare-ai-gateway",
+        hosts: &["gateway.ai.cloudflare.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
     // https://docs.ai21.com/reference/jamba-1-6-api-ref
     Service {
         provider: "ai21",
@@ -582,6 +590,8 @@ pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
 pub(super) const CLOUDFLARE_PATHS: &[PathRule] = &[
     post("/client/v4/accounts/*/ai/run/*/*/{model}", Api::OpenAiChat),
     post("/client/v4/accounts/*/ai/run/*/{model}", Api::OpenAiChat),
+    // Behind the AI gateway (https://developers.cloudflare.com/ai-gateway/usage/providers/workersai/).
+    post("/@cf/*/{model}", Api::OpenAiChat),
 ];
 
 /// Providers whose hosts serve much that has nothing to do with models: what is not recognised
