@@ -265,7 +265,11 @@ impl Reader {
                 outcome
             }
             Dialect::Gemini(state) => state.settle(&counts, self.api, &mut usage, &mut billed),
-            Dialect::Interactions(_) => interactions::settle(&counts, &mut usage),
+            Dialect::Interactions(_) => {
+                let outcome = interactions::settle(&counts, &mut usage);
+                billed = interactions::without_grounding(&counts, &usage);
+                outcome
+            }
             Dialect::Bedrock(state) => {
                 let outcome = state.settle(&counts, &mut usage);
                 billed = anthropic::uncharged(&self.findings, &usage);
@@ -317,6 +321,7 @@ fn set_units(counts: &Counts, usage: &mut Usage) {
     for (count, unit) in [
         (Count::WebSearches, Unit::WebSearches),
         (Count::WebFetches, Unit::WebFetches),
+        (Count::MapsQueries, Unit::MapsQueries),
         (Count::SearchUnits, Unit::SearchUnits),
         (Count::Images, Unit::Images),
         (Count::Characters, Unit::Characters),
