@@ -693,6 +693,13 @@ mod tests {
                 "siliconflow",
             ),
             (
+                "model-abc.api.baseten.co",
+                "/environments/production/sync/v1/chat/completions",
+                Api::OpenAiChat,
+                "baseten",
+            ),
+            ("api.reka.ai", "/v1/chat", Api::OpenAiChat, "reka"),
+            (
                 "api.mistral.ai",
                 "/v1/agents/completions",
                 Api::OpenAiChat,

@@ -228,7 +228,7 @@ pub(super) fn without_grounding(counts: &Counts, usage: &Usage) -> Option<Usage>
     is_grounded(counts).then(|| {
         let mut charged = usage.clone();
         charged.set(Bucket::Input, input.saturating_sub(tool_use));
-        super::set_units(counts, &mut charged);
+        super::settle::set_units(counts, &mut charged);
         charged
     })
 }
