@@ -64,6 +64,8 @@ apis! {
     OpenAiAssistantsRun = "openai.assistants.run",
     /// Batches, which are made by `POST /v1/batches` and polled.
     OpenAiBatches = "openai.batches",
+    /// Chat completions that are asked for by `POST /async/chat/completions` and polled
+    OpenAiAsyncChat = "openai.chat.async",
     /// Videos, which are made by `POST /v1/videos` and polled.
     OpenAiVideos = "openai.videos",
     /// `POST /v1/messages`
@@ -154,6 +156,7 @@ impl Api {
             Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::OpenAiVideos
+                | Api::OpenAiAsyncChat
                 | Api::AnthropicBatches
                 | Api::GeminiBatches
         )
@@ -167,6 +170,7 @@ impl Api {
                 | Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::OpenAiVideos
+                | Api::OpenAiAsyncChat
                 | Api::AnthropicBatchResults
                 | Api::GeminiBatches
                 | Api::GeminiInteractionsRetrieve

@@ -179,6 +179,7 @@ impl Reader {
             (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
             (Dialect::OpenAi(_), Api::OpenAiBatches) => &openai::BATCH_SCHEMA,
             (Dialect::OpenAi(_), Api::OpenAiVideos) => &openai::VIDEO_SCHEMA,
+            (Dialect::OpenAi(_), Api::OpenAiAsyncChat) => &openai::ASYNC_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -268,6 +269,7 @@ fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
         | Api::OpenAiAssistantsRun
         | Api::OpenAiBatches
         | Api::OpenAiVideos
+        | Api::OpenAiAsyncChat
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate

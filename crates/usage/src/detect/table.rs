@@ -816,6 +816,11 @@ pub(super) const BEDROCK_PATHS: &[PathRule] = &[
 
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
+    // https://docs.perplexity.ai/api-reference/async-chat-completions-post,
+    // https://docs.bigmodel.cn/api-reference (asynchronous chat completions)
+    post("**/async/chat/completions", Api::OpenAiAsyncChat),
+    get("**/async/chat/completions/{response}", Api::OpenAiAsyncChat),
+    get("**/async-result/{response}", Api::OpenAiAsyncChat),
     post("**/chat/completions", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
@@ -883,6 +888,7 @@ pub(super) const STARTS: &[&str] = &[
     "**/v1/batches",
     "**/openai/batches",
     "/v1/batch/jobs",
+    "**/async/chat/completions",
     "**/v1/videos",
     "**/v1/videos/generations",
     "**/v1/videos/*/remix",

@@ -24,7 +24,7 @@ use crate::json::number::count_of;
 use crate::scan::Trouble;
 use breakdown::Breakdown;
 use repeats::Repeats;
-pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA, VIDEO_SCHEMA};
+pub(super) use schema::{ASYNC_SCHEMA, BATCH_SCHEMA, RUN_SCHEMA, SCHEMA, VIDEO_SCHEMA};
 use settle::{settle, with_citations};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.

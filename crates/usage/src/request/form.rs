@@ -74,6 +74,7 @@ impl Form {
             | Api::OpenAiRealtime
             | Api::OpenAiBatches
             | Api::OpenAiVideos
+            | Api::OpenAiAsyncChat
             | Api::MistralOcr
             | Api::MistralConversations
             | Api::DashScopeGenerate
