@@ -748,16 +748,6 @@ fn invoked_models_have_bodies_of_their_own() {
             )
         },
         Row::messages(
-            format!("{BEDROCK}/amazon.titan-text-express-v1/invoke-with-response-stream"),
-            &[(
-                "chunk",
-                json!({"outputText": "Input blocked", "index": 0.0, "totalOutputTextTokenCount": 3.0,
-                "inputTextTokenCount": 6.0, "amazon-bedrock-guardrailAction": "INTERVENED"}),
-            )],
-            json!({"model": "amazon.titan-text-express-v1", "complete": true,
-                "usage": {"input": 6, "output": 3}}),
-        ),
-        Row::messages(
             format!("{BEDROCK}/moonshot.kimi-k2-thinking/invoke-with-response-stream"),
             &[
                 (

@@ -982,3 +982,34 @@ fn chat_completions_that_are_polled_complete_the_call_that_asked() {
         ),
     ]);
 }
+
+/// Anthropic's cache counts lie beside its input, also where others pass them on so.
+#[test]
+fn cache_counts_that_cannot_lie_in_the_input_lie_beside_it() {
+    let usage = |usage: &str, wanted: Value| {
+        row(
+            "https://platform.claude.com/docs/en/build-with-claude/prompt-caching",
+            "acme.cloud.databricks.com",
+            "/serving-endpoints/chat/completions",
+            format!(r#"{{"model":"claude","choices":[],"usage":{usage}}}"#),
+            json!({"usage": wanted, "trouble": null}),
+        )
+    };
+    check(vec![
+        usage(
+            r#"{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12,"cache_read_input_tokens":1418,
+            "cache_creation_input_tokens":30}"#,
+            json!({"input": 7, "cache_read": 1418, "cache_write": 30, "output": 5}),
+        ),
+        usage(
+            r#"{"prompt_tokens":100,"completion_tokens":5,"total_tokens":165,"cache_read_input_tokens":60,
+            "cache_creation_input_tokens":0}"#,
+            json!({"input": 100, "cache_read": 60, "output": 5}),
+        ),
+        usage(
+            r#"{"prompt_tokens":100,"completion_tokens":5,"total_tokens":105,"cache_read_input_tokens":60,
+            "cache_creation_input_tokens":0}"#,
+            json!({"input": 40, "cache_read": 60, "output": 5}),
+        ),
+    ]);
+}

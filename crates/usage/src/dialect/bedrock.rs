@@ -256,9 +256,6 @@ pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
     ("response", Node::object(&[("finish_reason", FINISH)])),
     ("usage", ANY_USAGE),
     ("amazon-bedrock-invocationMetrics", METRICS),
-    // https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-use-invoke-model.html: a stream
-    // that a guardrail ends has no metrics.
-    ("amazon-bedrock-guardrailAction", Node::leaf(Field::Status)),
 ]);
 
 /// What headers and metrics said, beneath what the body says.
@@ -268,7 +265,6 @@ pub(super) struct State {
     stated: Counts,
     outer: Counts,
     has_metrics: bool,
-    is_blocked: bool,
     is_one_hour: bool,
     detail: Counts,
     /// The result at hand: how many the document had before it, and what it says of itself.
@@ -322,10 +318,6 @@ impl State {
             }
             Field::ModalityTokens => self.detail.read(Count::CacheWrite1h, value),
             Field::Reason => take_text(&mut self.result_finish, value),
-            Field::Status => {
-                self.is_blocked |= value == Value::Text("INTERVENED");
-                Ok(())
-            }
             Field::Index => {
                 self.index = match value {
                     Value::Number(text) => count_of(text).unwrap_or(self.index),
@@ -409,7 +401,6 @@ impl State {
         self.n_results = 0;
         let is_counted = self.has_metrics || (is_converse && findings.has_usage);
         findings.is_terminated |= is_counted && findings.finish_reason.is_some();
-        findings.is_terminated |= self.is_blocked && findings.has_usage;
     }
 
     pub(super) fn settle(&self, counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {

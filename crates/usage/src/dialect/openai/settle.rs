@@ -82,7 +82,26 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     if quirks.cached_is_additional && cached > input {
         whole = whole.saturating_add(cached);
     }
-    Some(whole)
+    Some(whole.saturating_add(beside_input(counts, input)))
+}
+
+/// Anthropic's cache counts lie beside its input, and some that pass its usage on leave them there
+/// (<https://platform.claude.com/docs/en/build-with-claude/prompt-caching>): it shows where one is
+/// larger than the whole that it had to lie in, or where the total has them on top.
+fn beside_input(counts: &Counts, input: u64) -> u64 {
+    let parts = [Count::CacheReadTwin, Count::CacheCreation];
+    let parts = parts.map(|count| counts.get(count).unwrap_or(0));
+    let sum = parts
+        .iter()
+        .fold(0, |sum: u64, part| sum.saturating_add(*part));
+    let output = counts.get(Count::Output).unwrap_or(0);
+    let on_top = input.saturating_add(output).saturating_add(sum);
+    let is_on_top = counts.get(Count::Total) == Some(on_top);
+    let is_larger = parts.iter().any(|part| *part > input);
+    match is_on_top || is_larger {
+        true => sum,
+        false => 0,
+    }
 }
 
 /// Whether the answer is one of those whose parts are charged apart.
