@@ -142,7 +142,8 @@ pub struct Event {
     pub stream: bool,
     /// Disjoint counts.
     pub usage: Usage,
-    /// What the provider charges, where that differs from what it processed.
+    /// What the provider charges, where that differs from what it processed; empty where
+    /// `extra_usage` has all of it, by model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billed_usage: Option<Usage>,
     /// `reported`, `estimated` or `absent`.
