@@ -4,14 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
+<<<<<<< HEAD
 use tollmesh_wire::event::{EventBatch, EventsReply, Node, Rejected};
 use tollmesh_wire::{Event, WireError};
+=======
+use hyper::body::Bytes;
+use tollmesh_wire::Event;
+use tollmesh_wire::event::{EventBatch, EventsReply, FORGOTTEN, Node, Rejected};
+>>>>>>> main
 
 use super::bodies::Held;
 use super::{BadEvent, Ingest, busy, read};
 use crate::charge::Bill;
 use crate::clock;
-use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded};
+use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded, Refusal};
 use crate::prices::Tables;
 use crate::problem::Problem;
 
@@ -148,7 +154,11 @@ impl Prepared {
             reason: reason.clone(),
             body: json.to_owned(),
         });
-        self.rejected.push(Rejected { event_id, reason });
+        self.rejected.push(Rejected {
+            event_id,
+            reason,
+            code: None,
+        });
     }
 }
 
@@ -162,6 +172,7 @@ fn refusals<'a>(appended: &'a Appended, ids: &'a [String]) -> impl Iterator<Item
     appended.refused().map(|(n, why)| Rejected {
         event_id: ids.get(n).cloned(),
         reason: why.to_string(),
+        code: matches!(why, Refusal::Forgotten { .. }).then(|| FORGOTTEN.to_owned()),
     })
 }
 

@@ -10,7 +10,10 @@ mod folded;
 mod forgotten;
 mod gathered;
 mod highest;
+mod hours;
+mod lines;
 mod looked;
+mod owners;
 mod parts;
 mod past;
 pub mod postgres;
@@ -23,6 +26,7 @@ mod rolled;
 pub(super) mod scope;
 mod spend;
 mod tally;
+pub(super) mod terms;
 mod told;
 
 pub use audit::{Audit, Finding};
