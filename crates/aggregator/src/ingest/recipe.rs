@@ -4,14 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
-<<<<<<< HEAD
-use tollmesh_wire::event::{EventBatch, EventsReply, Node, Rejected};
-use tollmesh_wire::{Event, WireError};
-=======
-use hyper::body::Bytes;
-use tollmesh_wire::Event;
 use tollmesh_wire::event::{EventBatch, EventsReply, FORGOTTEN, Node, Rejected};
->>>>>>> main
+use tollmesh_wire::{Event, WireError};
 
 use super::bodies::Held;
 use super::{BadEvent, Ingest, busy, read};
