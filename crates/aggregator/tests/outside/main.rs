@@ -7,6 +7,8 @@ mod process;
 mod budgets;
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
+/// Many who want much at once.
+mod crowd;
 /// Who is refused on the operator side.
 mod guard;
 /// Recovery from access logs.
