@@ -101,6 +101,9 @@ impl Shared {
     fn decide(&self, request: &ReservationRequest, last: Last) -> Option<Decision> {
         let unix_ms = clock::now().as_unix_ms();
         let now_ms = clock::since_boot_ms();
+        if let Some(denied) = self.refused_by_cached(request, unix_ms) {
+            return Some(Decision::Deny(denied));
+        }
         let wanted = self.wanted(request, unix_ms, now_ms);
         if wanted.is_empty() {
             return Some(ALLOWED);
