@@ -261,6 +261,19 @@ impl Usage {
         self.units.insert(unit, amount);
     }
 
+    /// Adds what another usage has; saturates.
+    pub(crate) fn add(&mut self, other: &Usage) {
+        for (bucket, n) in other.tokens() {
+            let known = self.get(bucket).unwrap_or(0);
+            self.set(bucket, known.saturating_add(n));
+        }
+        for (unit, quantity) in other.units() {
+            let known = self.unit(unit).unwrap_or_default().as_thousandths();
+            let whole = known.saturating_add(quantity.as_thousandths());
+            self.set_unit(unit, Quantity::thousandths(whole));
+        }
+    }
+
     /// The reported buckets with their tokens, in [`Bucket::ALL`]'s order.
     pub fn tokens(&self) -> impl Iterator<Item = (Bucket, u64)> + '_ {
         Bucket::ALL

@@ -25,6 +25,12 @@ pub(crate) enum Count {
     CacheReadImage,
     ImageInput,
     ToolUseInput,
+    /// What was read for the model and is quoted by it.
+    CitationInput,
+    /// What a model that asks others in the caller's place read and wrote with them.
+    OrchestrationInput,
+    OrchestrationCacheRead,
+    OrchestrationOutput,
     Output,
     /// The same under the second of its two names.
     OutputTwin,
@@ -48,9 +54,17 @@ pub(crate) enum Count {
 const N_COUNTS: usize = Count::Pages as usize + 1;
 
 /// Counts by kind; a count that was not reported is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     values: [Option<u64>; N_COUNTS],
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts {
+            values: [None; N_COUNTS],
+        }
+    }
 }
 
 impl Counts {
@@ -91,6 +105,26 @@ impl Counts {
         ] {
             if let Some(n) = self.get(count).max(self.get(twin)) {
                 self.set(count, n);
+            }
+        }
+    }
+
+    /// Adds what a model spent on asking others: it is charged at the same rates and lies beside
+    /// input and output (observed: `total_tokens` is the sum of all four), unless the total says
+    /// otherwise. Its cached part lies in its input.
+    pub(crate) fn add_orchestration(&mut self) {
+        let whole = self.get(Count::Input).zip(self.get(Count::Output));
+        let total = whole.map(|(input, output)| input.saturating_add(output));
+        if total.is_some() && total == self.get(Count::Total) {
+            return;
+        }
+        for (count, part) in [
+            (Count::Input, Count::OrchestrationInput),
+            (Count::CacheRead, Count::OrchestrationCacheRead),
+            (Count::Output, Count::OrchestrationOutput),
+        ] {
+            if let Some(n) = self.get(part).filter(|n| *n > 0) {
+                self.add(count, n);
             }
         }
     }

@@ -63,6 +63,8 @@ apis! {
     OpenAiAssistantsRun = "openai.assistants.run",
     /// Batches, which are made by `POST /v1/batches` and polled.
     OpenAiBatches = "openai.batches",
+    /// Videos, which are made by `POST /v1/videos` and polled.
+    OpenAiVideos = "openai.videos",
     /// `POST /v1/messages`
     AnthropicMessages = "anthropic.messages",
     /// `POST /v1/complete`
@@ -150,6 +152,7 @@ impl Api {
             self,
             Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
+                | Api::OpenAiVideos
                 | Api::AnthropicBatches
                 | Api::GeminiBatches
         )
@@ -162,6 +165,7 @@ impl Api {
             Api::OpenAiResponsesRetrieve
                 | Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
+                | Api::OpenAiVideos
                 | Api::AnthropicBatchResults
                 | Api::GeminiBatches
                 | Api::GeminiInteractionsRetrieve
@@ -670,6 +674,30 @@ mod tests {
                 Api::Rerank,
                 "siliconflow",
             ),
+            (
+                "api.mistral.ai",
+                "/v1/agents/completions",
+                Api::OpenAiChat,
+                "mistral",
+            ),
+            (
+                "r.services.ai.azure.com",
+                "/providers/mistral/azure/ocr?api-version=1",
+                Api::MistralOcr,
+                "azure",
+            ),
+            (
+                "dashscope.aliyuncs.com",
+                "/compatible-api/v1/reranks",
+                Api::Rerank,
+                "alibaba",
+            ),
+            (
+                "ark.cn-beijing.volces.com",
+                "/api/v3/embeddings/multimodal",
+                Api::OpenAiEmbeddings,
+                "volcengine",
+            ),
         ] {
             let expected = (api, provider.to_owned(), None);
             assert_eq!(metered(host, path, "POST"), Some(expected), "{host}{path}");
@@ -706,6 +734,29 @@ mod tests {
                 "/v1/realtime/calls",
                 "POST",
                 unreadable.clone(),
+            ),
+            // https://developers.openai.com/api/reference/resources/realtime/translation-server-events:
+            // no event tells usage.
+            (
+                "api.openai.com",
+                "/v1/realtime/translations?model=gpt-realtime-translate",
+                WEBSOCKET,
+                unreadable.clone(),
+            ),
+            // The length that is told is that of the whole, and what was added to it is charged.
+            (
+                "api.openai.com",
+                "/v1/videos/extensions",
+                "POST",
+                unreadable.clone(),
+            ),
+            // https://ai.google.dev/gemini-api/docs/video: neither answer nor operation tells a
+            // length.
+            (
+                "generativelanguage.googleapis.com",
+                "/v1beta/models/veo-3.1-generate-preview:predictLongRunning",
+                "POST",
+                Detection::Unreadable { provider: "google" },
             ),
             ("api.openai.com", "/v1/else", WEBSOCKET, unreadable),
             ("api.openai.com", "/v1/realtime", "GET", Detection::NotOurs),
@@ -769,6 +820,9 @@ mod tests {
         for (path, method, is_retrieval) in [
             ("/v1/threads/t/runs?include[]=x", "POST", false),
             ("/v1/threads/runs", "POST", false),
+            ("/v1/videos", "POST", false),
+            ("/v1/videos/video_1/remix", "POST", false),
+            ("/v1/videos/video_1", "GET", true),
             ("/v1/threads/t/runs/r", "GET", true),
             ("/v1/threads/t/runs/r/submit_tool_outputs", "POST", true),
             ("/v1/responses/r", "GET", true),
@@ -795,6 +849,23 @@ mod tests {
             };
             let got = target.pricing_context.get("data_residency");
             assert_eq!(got.map(String::as_str), residency, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_the_mainland_tells_its_region() {
+        for (host, region) in [
+            ("open.bigmodel.cn", Some("cn")),
+            ("api.z.ai", None),
+            ("api.moonshot.cn:443", Some("cn")),
+            ("api.moonshot.ai", None),
+            ("dashscope-intl.aliyuncs.com", None),
+        ] {
+            let Detection::Metered(target) = detect(host, "/v1/chat/completions", "POST") else {
+                panic!("{host} is not metered");
+            };
+            let got = target.pricing_context.get("region");
+            assert_eq!(got.map(String::as_str), region, "{host}");
         }
     }
 

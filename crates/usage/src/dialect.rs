@@ -48,7 +48,7 @@ pub(crate) enum Field {
     IsThought,
     /// How long the audio is.
     AudioSeconds,
-    /// How long the audio is, as a usage object tells it.
+    /// How long the audio or video is that is charged.
     BilledSeconds,
     /// How many characters the provider charges.
     BilledCharacters,
@@ -129,7 +129,6 @@ enum Dialect {
 pub(crate) struct Reader {
     dialect: Dialect,
     api: Api,
-    quirks: Quirks,
     pub(crate) findings: Findings,
     /// Where the tool call at hand began.
     call_at: u64,
@@ -146,7 +145,6 @@ impl Reader {
         Reader {
             dialect: dialect_of(target, quirks),
             api: target.api,
-            quirks,
             findings,
             call_at: 0,
             outline: Vec::new(),
@@ -180,6 +178,7 @@ impl Reader {
         match (&self.dialect, self.api) {
             (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
             (Dialect::OpenAi(_), Api::OpenAiBatches) => &openai::BATCH_SCHEMA,
+            (Dialect::OpenAi(_), Api::OpenAiVideos) => &openai::VIDEO_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -251,8 +250,13 @@ impl Reader {
         let counts = std::mem::take(&mut self.findings.counts);
         let mut usage = Usage::new();
         let mut billed = None;
-        let outcome = match &self.dialect {
-            Dialect::OpenAi(_) => openai::settle(&counts, self.api, self.quirks, &mut usage),
+        let outcome = match &mut self.dialect {
+            Dialect::OpenAi(state) => {
+                let findings = &mut self.findings;
+                let (outcome, parts) = state.settle(findings, &counts, self.api, &mut usage);
+                billed = parts;
+                outcome
+            }
             Dialect::Responses(_) => responses::settle(&counts, &mut usage),
             Dialect::Realtime(_) => realtime::settle(&counts, &mut usage),
             Dialect::Anthropic(_) => {
@@ -293,10 +297,17 @@ impl Reader {
         let findings = &mut self.findings;
         let seconds = findings.billed_seconds.take();
         if let Some(text) = seconds.or(findings.audio_seconds.take()) {
+            let unit = match self.api {
+                Api::OpenAiVideos => Unit::VideoSeconds,
+                _ => Unit::AudioSeconds,
+            };
             match Quantity::parse(&text) {
-                Some(seconds) => usage.set_unit(Unit::AudioSeconds, seconds),
+                Some(seconds) => usage.set_unit(unit, seconds),
                 None => self.findings.trouble(Trouble::BadCount),
             }
+        }
+        if let Dialect::OpenAi(state) = &self.dialect {
+            billed = billed.or_else(|| state.with_citations(&counts, &usage));
         }
         (usage, billed)
     }
@@ -327,6 +338,7 @@ fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
         | Api::OpenAiModerations
         | Api::OpenAiAssistantsRun
         | Api::OpenAiBatches
+        | Api::OpenAiVideos
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate

@@ -277,6 +277,7 @@ fn is_charged_by_units(api: Api) -> bool {
         Api::OpenAiImages
             | Api::OpenAiAudio
             | Api::OpenAiModerations
+            | Api::OpenAiVideos
             | Api::MistralOcr
             | Api::CohereAudio
             | Api::CohereRerank

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bucket::{Quantity, Usage};
+use crate::bucket::Usage;
 use crate::counts::{Count, Counts};
 use crate::json::Value;
 use crate::json::number::decimal_of;
@@ -32,7 +32,7 @@ pub(crate) struct Findings {
     pub(crate) has_usage: bool,
     /// How long the audio is.
     pub(crate) audio_seconds: Option<String>,
-    /// How much of it is charged; holds where both are told.
+    /// How much of it, or of a video, is charged; holds where both are told.
     pub(crate) billed_seconds: Option<String>,
     /// Entries of the answer's `data[]`: images, vectors.
     pub(crate) n_items: u64,
@@ -226,22 +226,10 @@ impl Findings {
             .iter_mut()
             .find(|known| known.kind == extra.kind && known.model == extra.model);
         match known {
-            Some(known) => add(&mut known.usage, &extra.usage),
+            Some(known) => known.usage.add(&extra.usage),
             None if has_room => self.extra.push(extra),
             None => self.trouble(Trouble::TooLong),
         }
-    }
-}
-
-fn add(sum: &mut Usage, usage: &Usage) {
-    for (bucket, n) in usage.tokens() {
-        let known = sum.get(bucket).unwrap_or(0);
-        sum.set(bucket, known.saturating_add(n));
-    }
-    for (unit, quantity) in usage.units() {
-        let known = sum.unit(unit).unwrap_or_default().as_thousandths();
-        let whole = known.saturating_add(quantity.as_thousandths());
-        sum.set_unit(unit, Quantity::thousandths(whole));
     }
 }
 

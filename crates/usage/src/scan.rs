@@ -88,14 +88,14 @@ impl Trouble {
 }
 
 /// Usage nested in a call and charged apart from it (Anthropic's `iterations[]`, advisor models,
-/// lines of a batch result).
+/// models behind a compound one, lines of a batch result).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtraUsage {
     /// What it is, in the provider's word (`compaction`, `advisor_message`, …).
     pub kind: String,
     /// The model whose rates apply; `None` means the call's own.
     pub model: Option<String>,
-    /// The counts, not contained in the call's usage.
+    /// The counts, not contained in what is charged of the call's usage.
     pub usage: Usage,
 }
 
@@ -108,7 +108,8 @@ pub struct Scan {
     pub response_id: Option<String>,
     /// Disjoint counts.
     pub usage: Usage,
-    /// What the provider charges, where it says that this differs from what it processed.
+    /// What the provider charges, where it says that this differs from what it processed. Empty
+    /// where `extra_usage` has all of it, by model.
     pub billed_usage: Option<Usage>,
     /// Where `usage` comes from.
     pub usage_source: UsageSource,

@@ -688,6 +688,50 @@ fn invoked_models_have_bodies_of_their_own() {
                 "finish_reason": "tool_calls", "tool_calls": 1, "complete": true}),
         ),
         Row::json(
+            format!("{BEDROCK}/qwen.qwen3-coder-480b-a35b-v1%3A0/invoke"),
+            json!({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 90, "completion_tokens": 6, "total_tokens": 96,
+                "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
+                "completion_tokens_details": {"reasoning_tokens": 4}}}),
+            json!({"model": "qwen.qwen3-coder-480b-a35b-v1:0", "finish_reason": "stop",
+                "usage": {"input": 26, "cache_read": 64, "output": 2, "reasoning": 4}}),
+        ),
+        // The headers tell net input beside the cache, the body the whole.
+        Row {
+            headers: &[
+                "application/json",
+                "x-amzn-bedrock-input-token-count: 26",
+                "x-amzn-bedrock-output-token-count: 6",
+                "x-amzn-bedrock-cache-read-input-token-count: 64",
+            ],
+            ..Row::json(
+                format!("{BEDROCK}/openai.gpt-oss-120b-1%3A0/invoke"),
+                json!({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason":
+                    "stop"}], "usage": {"prompt_tokens": 90, "completion_tokens": 6}}),
+                json!({"model": "openai.gpt-oss-120b-1:0", "finish_reason": "stop",
+                    "usage": {"input": 26, "cache_read": 64, "output": 6}}),
+            )
+        },
+        Row::messages(
+            format!("{BEDROCK}/moonshot.kimi-k2-thinking/invoke-with-response-stream"),
+            &[
+                (
+                    "chunk",
+                    json!({"choices": [{"index": 0, "delta": {"content": "a"},
+                    "finish_reason": "stop"}]}),
+                ),
+                (
+                    "chunk",
+                    json!({"choices": [], "usage": {"prompt_tokens": 90,
+                    "completion_tokens": 6, "prompt_tokens_details": {"cached_tokens": 64}},
+                    "amazon-bedrock-invocationMetrics": {"inputTokenCount": 90,
+                    "outputTokenCount": 6}}),
+                ),
+            ],
+            json!({"model": "moonshot.kimi-k2-thinking", "finish_reason": "stop", "complete": true,
+                "usage": {"input": 26, "cache_read": 64, "output": 6}}),
+        ),
+        Row::json(
             format!("{BEDROCK}/amazon.titan-image-generator-v2%3A0/invoke"),
             json!({"images": [image, image, null], "error": null}),
             json!({"model": "amazon.titan-image-generator-v2:0", "usage": {"images": 2},

@@ -41,7 +41,11 @@ fn events(documents: &[&str]) -> String {
 
 impl Row {
     fn target(&self) -> Target {
-        match detect(self.host, self.path, "POST") {
+        let method = match self.path.starts_with("/v1/videos/") {
+            true => "GET",
+            false => "POST",
+        };
+        match detect(self.host, self.path, method) {
             Detection::Metered(target) => target,
             Detection::NotOurs => detect_as(Family::OpenAi, "own", self.path, "POST").unwrap(),
             unreadable @ Detection::Unreadable { .. } => panic!("{}: {unreadable:?}", self.source),
@@ -83,9 +87,11 @@ impl Row {
             "finish_reason": scan.finish_reason,
             "tool_calls": scan.tool_calls,
             "service_tier": scan.service_tier,
+            "response_id": scan.response_id,
             "cost": scan.provider_cost_usd,
             "context": scan.pricing_context,
             "trouble": scan.trouble.map(|trouble| trouble.name()),
+            "billed": scan.billed_usage,
         });
         let wanted = self.wanted.as_object().unwrap();
         let fields = wanted.keys().map(|key| (key.clone(), all[key].clone()));
@@ -276,6 +282,7 @@ fn reasoning_lies_where_the_total_says() {
             "num_search_queries":28,"reasoning_tokens":95305,"cost":{"input_tokens_cost":0.0,
             "reasoning_tokens_cost":0.286,"total_cost":0.523}}}"#,
             json!({"usage": {"input": 33, "output": 7163, "reasoning": 95305, "web_searches": 28},
+                "billed": {"input": 20049, "output": 7163, "reasoning": 95305, "web_searches": 28},
                 "cost": "0.523", "trouble": null}),
         ),
         row(
@@ -283,8 +290,8 @@ fn reasoning_lies_where_the_total_says() {
             "api.perplexity.ai",
             "/chat/completions",
             r#"{"model":"sonar-reasoning-pro","choices":[],"usage":{"prompt_tokens":33,"completion_tokens":60,
-            "total_tokens":93,"reasoning_tokens":40,"search_context_size":"high"}}"#,
-            json!({"usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null,
+            "total_tokens":93,"citation_tokens":7,"reasoning_tokens":40,"search_context_size":"high"}}"#,
+            json!({"billed": null, "usage": {"input": 33, "output": 20, "reasoning": 40}, "trouble": null,
                 "context": {"search_context_size": "high"}}),
         ),
     ]);
@@ -406,7 +413,7 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
             "connector_tokens":7112,"connectors":{"web_search":1}},"outputs":[{"type":"tool.execution","name":"web_search"},
             {"type":"message.output","model":"mistral-medium-2505","content":[{"type":"text","text":"a"}]}]}"#,
             json!({"api": "mistral.conversations", "model": "mistral-medium-2505",
-                "usage": {"input": 188, "output": 55, "web_searches": 1}, "trouble": null}),
+                "usage": {"input": 7300, "output": 55, "web_searches": 1}, "trouble": null}),
         ),
         row(
             "https://docs.mistral.ai/api/#tag/beta.conversations",
@@ -773,4 +780,144 @@ fn events_that_are_called_text_are_read_where_they_were_asked_for() {
         scanner.push(body.as_bytes());
         assert_eq!(scanner.finish().usage.output_total(), n_output);
     }
+}
+
+/// A compound system is charged at the rates of the models that it asks.
+#[test]
+fn models_behind_a_compound_one_are_charged_apart() {
+    let used = |input: u64, output: u64, reasoning: u64| {
+        json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
+            "queue_time": 0.2, "completion_tokens_details": {"reasoning_tokens": reasoning}})
+    };
+    let models = json!({"models": [
+        {"model": "llama-3.3-70b-versatile", "usage": used(138, 4, 0)},
+        {"model": "openai/gpt-oss-120b", "usage": used(2873, 161, 39)},
+        {"model": "llama-3.3-70b-versatile", "usage": used(2285, 222, 0)}]});
+    let whole = used(5296, 387, 39);
+    let answer = json!({"id": "c", "model": "groq/compound", "service_tier": "on_demand",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "a"}}],
+        "usage_breakdown": models, "usage": whole, "x_groq": {"id": "r"}});
+    let last = |models: &Value| {
+        let chunk = json!({"id": "c", "model": "groq/compound",
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+            "x_groq": {"id": "r", "usage": whole, "usage_breakdown": models}});
+        events(&[&chunk.to_string(), "[DONE]"])
+    };
+    let repeated = json!({"models": [{"model": "llama-3.3-70b-versatile", "usage": whole},
+        {"model": "openai/gpt-oss-120b", "usage": whole}]});
+    let usage = json!({"input": 5296, "output": 348, "reasoning": 39});
+    let parts = json!([
+        {"kind": "usage_breakdown", "model": "llama-3.3-70b-versatile",
+            "usage": {"input": 2423, "output": 226, "reasoning": 0}},
+        {"kind": "usage_breakdown", "model": "openai/gpt-oss-120b",
+            "usage": {"input": 2873, "output": 122, "reasoning": 39}}]);
+    let apart = json!({"model": "groq/compound", "usage": usage, "billed": {},
+        "extra_usage": parts, "trouble": null});
+    let unknown = json!({"model": "groq/compound", "usage": usage, "billed": null,
+        "extra_usage": [], "trouble": "inconsistent"});
+    let none = json!({"usage": usage, "billed": null, "extra_usage": [], "trouble": null});
+    let source = "https://console.groq.com/docs/compound/systems/compound";
+    let groq = |body: String, wanted: Value| {
+        let path = "/openai/v1/chat/completions";
+        row(source, "api.groq.com", path, body, wanted)
+    };
+    check(vec![
+        groq(answer.to_string(), apart.clone()),
+        groq(last(&models), apart),
+        groq(last(&repeated), unknown),
+        groq(last(&json!({"models": null})), none.clone()),
+        groq(last(&Value::Null), none),
+    ]);
+}
+
+/// What a model spent on asking others is charged as input and output, beside what is called so.
+#[test]
+fn tokens_of_orchestration_are_charged_too() {
+    let source = "https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/";
+    let sum = json!({"usage": {"input": 145, "cache_read": 15, "output": 95, "reasoning": 10},
+        "provider": "sakana", "trouble": null});
+    let told = |path, body: &str, wanted: &Value| {
+        let body = format!(r#"{{"id":"r","model":"fugu-ultra","status":"completed",{body}}}"#);
+        row(source, "api.sakana.ai", path, body, wanted.clone())
+    };
+    check(vec![
+        told(
+            "/v1/responses",
+            r#""output":[],"usage":{"input_tokens":120,"input_tokens_details":{"cached_tokens":5,"orchestration_input_tokens":40,
+            "orchestration_input_cached_tokens":10},"output_tokens":80,"output_tokens_details":{"reasoning_tokens":10,
+            "orchestration_output_tokens":25},"total_tokens":265}"#,
+            &sum,
+        ),
+        told(
+            "/v1/chat/completions",
+            r#""choices":[],"usage":{"prompt_tokens":120,"prompt_tokens_details":{"cached_tokens":5,"orchestration_input_tokens":40,
+            "orchestration_input_cached_tokens":10},"completion_tokens":80,"completion_tokens_details":{"reasoning_tokens":10,
+            "orchestration_output_tokens":25},"total_tokens":265}"#,
+            &sum,
+        ),
+        told(
+            "/v1/responses",
+            r#""output":[],"usage":{"input_tokens":160,"input_tokens_details":{"cached_tokens":15,"orchestration_input_tokens":40},
+            "output_tokens":105,"output_tokens_details":{"reasoning_tokens":10,"orchestration_output_tokens":25},
+            "total_tokens":265}"#,
+            &sum,
+        ),
+    ]);
+}
+
+/// A video is charged by its length, once it is made.
+#[test]
+fn videos_are_charged_when_they_are_made() {
+    let openai = "https://platform.openai.com/docs/api-reference/videos/object";
+    let xai = "https://docs.x.ai/docs/guides/video-generations";
+    let video = |status: &str| {
+        format!(
+            r#"{{"id":"video_1","object":"video","model":"sora-2","status":"{status}","progress":0,
+            "created_at":1,"seconds":"8","size":"1280x720","error":null}}"#
+        )
+    };
+    let path = "/v1/videos/video_1";
+    let none = json!({"api": "openai.videos", "response_id": "video_1", "usage": {},
+        "usage_source": "absent", "billable": false, "trouble": null});
+    check(vec![
+        row(
+            openai,
+            "api.openai.com",
+            "/v1/videos",
+            video("queued"),
+            none.clone(),
+        ),
+        row(
+            openai,
+            "api.openai.com",
+            path,
+            video("in_progress"),
+            none.clone(),
+        ),
+        row(
+            openai,
+            "api.openai.com",
+            path,
+            video("completed"),
+            json!({"model": "sora-2", "response_id": "video_1", "usage": {"video_seconds": 8},
+                "usage_source": "reported", "finish_reason": "completed", "trouble": null}),
+        ),
+        row(openai, "api.openai.com", path, video("failed"), none),
+        row(
+            xai,
+            "api.x.ai",
+            "/v1/videos/r1",
+            r#"{"status":"done","video":{"url":"https://x/y.mp4","duration":6,"respect_moderation":true},
+            "model":"grok-imagine-video","usage":{"cost_in_usd_ticks":3000000000}}"#,
+            json!({"model": "grok-imagine-video", "response_id": "r1", "cost": "0.3000000000",
+                "usage": {"video_seconds": 6}, "usage_source": "reported"}),
+        ),
+        row(
+            xai,
+            "api.x.ai",
+            "/v1/videos/r1",
+            r#"{"status":"pending","progress":40}"#,
+            json!({"response_id": "r1", "usage": {}, "usage_source": "absent"}),
+        ),
+    ]);
 }

@@ -2,6 +2,7 @@
 //! those that pass other budgets once more.
 
 use tollmesh_budget::Limit;
+use tollmesh_usage::Usage;
 use tollmesh_wire::Event;
 
 use super::worst::{self, Worst};
@@ -14,8 +15,11 @@ pub fn amount(limit: &Limit, event: &Event, pico: impl FnOnce() -> i128) -> i128
     match limit {
         Limit::Requests(_) => 1,
         Limit::Tokens(_) => {
+            // What is charged by its parts alone is their sum.
+            let is_sum = event.billed_usage.as_ref().is_some_and(Usage::is_empty);
+            let own = (!is_sum).then_some(&event.usage);
             let extra = event.extra_usage.iter().map(|extra| &extra.usage);
-            let usages = extra.chain([&event.usage]);
+            let usages = extra.chain(own);
             let tokens = usages.flat_map(|usage| usage.tokens());
             tokens.map(|(_, n)| i128::from(n)).sum()
         }

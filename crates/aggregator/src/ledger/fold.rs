@@ -209,9 +209,10 @@ mod tests {
     use crate::ledger::entry::{CostRecord, Entry};
     use crate::ledger::query::{Dimension, Reader, Span, SpendQuery};
     use crate::ledger::queue::Batch;
+    use crate::ledger::recording::Measuring;
     use crate::ledger::rollup::HOUR_MS;
+    use crate::ledger::store::Store;
     use crate::ledger::totals::{Increments, NoMeter};
-    use crate::ledger::transaction::{Measuring, Store};
 
     #[test]
     fn days_and_months_begin_at_midnight_utc() {

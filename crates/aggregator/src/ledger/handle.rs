@@ -20,10 +20,10 @@ use crate::ledger::reduce::Reduction;
 use crate::ledger::regroup::{self, Due};
 use crate::ledger::reprice::{Changes, Repricing};
 use crate::ledger::rollup::HOUR_MS;
+use crate::ledger::store::Store;
 use crate::ledger::sweep::SWEEP_IDS_MAX;
 use crate::ledger::thin::Sums;
 use crate::ledger::totals::{Meter, NoMeter, Totals};
-use crate::ledger::transaction::Store;
 use crate::ledger::writer::{self, Shared};
 
 /// The ledger's file in its directory.

@@ -12,7 +12,7 @@ use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::outbox::Note;
 use crate::ledger::outcomes::{CallOutcome, Told};
 use crate::ledger::reprice::{Place, Repricing, Step};
-use crate::ledger::transaction::Store;
+use crate::ledger::store::Store;
 use crate::ledger::writer::Writer;
 
 /// Events that one transaction takes. More would not commit faster, and the first batch in it

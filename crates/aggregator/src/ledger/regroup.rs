@@ -313,8 +313,9 @@ mod tests {
     use crate::ledger::prune::Pruning;
     use crate::ledger::query::{Dimension, Reader, SpendQuery};
     use crate::ledger::queue::Batch;
+    use crate::ledger::recording::Measuring;
+    use crate::ledger::store::Store;
     use crate::ledger::totals::{Increments, NoMeter};
-    use crate::ledger::transaction::{Measuring, Store};
     use crate::money::PicoUsd;
 
     /// 2026-11-30T22:00Z.

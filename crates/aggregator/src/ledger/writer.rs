@@ -16,13 +16,13 @@ use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
-use crate::ledger::outbox::Note;
 use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
+use crate::ledger::recording::Measuring;
 use crate::ledger::reprice::{Place, Repricing};
 use crate::ledger::schema;
+use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
-use crate::ledger::transaction::{Measuring, Store};
 
 /// How often an ailing ledger is tried while nobody appends, so that readiness comes back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Writer {
                 Some(After::Chore(chore)) => chore(&mut self),
                 Some(After::Note(note, answer)) => {
                     // Whoever asked may have gone.
-                    let _ = answer.send(self.note(&note));
+                    let _ = answer.send(self.step(|store| store.note(&note)));
                 }
                 Some(After::Reprice(repricing, place, answer)) => {
                     let _ = answer.send(self.reprice(&repricing, place));
@@ -206,16 +206,6 @@ impl Writer {
             n_rows: rows - rows_before,
         });
         Ok(appended)
-    }
-
-    /// One step of forwarding.
-    fn note(&mut self, note: &Note) -> Result<(), AppendError> {
-        let taken = self.take_store().and_then(|mut store| {
-            store.note(note)?;
-            self.store = Some(store);
-            Ok(())
-        });
-        taken.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
     /// One step of repricing.

@@ -14,8 +14,12 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`.
+    /// The region that an AWS host names: `bedrock-runtime.{region}.amazonaws.com`; `cn` for the
+    /// hosts at which providers in mainland China serve it, by a price list of their own.
     pub(super) fn region<'a>(&self, host: &'a str) -> Option<&'a str> {
+        if MAINLAND_HOSTS.contains(&host) {
+            return Some("cn");
+        }
         let is_aws = matches!(
             self.provider,
             "aws-bedrock" | "bedrock-mantle" | "claude-aws"
@@ -332,6 +336,13 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::Writer, Family::OpenAi],
         takes_include_usage: true,
     },
+    // https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/
+    Service {
+        provider: "sakana",
+        hosts: &["api.sakana.ai"],
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
+    },
     // https://docs.voyageai.com/reference/embeddings-api
     Service {
         provider: "voyage",
@@ -517,6 +528,20 @@ pub(super) const SERVICES: &[Service] = &[
     },
 ];
 
+/// Hosts of providers that have another one, and another price list, for the rest of the world:
+/// <https://docs.bigmodel.cn> and <https://docs.z.ai>, <https://platform.moonshot.cn/docs> and
+/// <https://platform.moonshot.ai/docs>, <https://docs.siliconflow.cn> and
+/// <https://docs.siliconflow.com>, <https://platform.minimaxi.com/docs> and
+/// <https://platform.minimax.io/docs>, <https://help.aliyun.com/zh/model-studio> and
+/// <https://www.alibabacloud.com/help/model-studio>.
+const MAINLAND_HOSTS: &[&str] = &[
+    "open.bigmodel.cn",
+    "api.moonshot.cn",
+    "api.siliconflow.cn",
+    "api.minimaxi.com",
+    "dashscope.aliyuncs.com",
+];
+
 /// Azure names the deployment in the path
 /// (<https://learn.microsoft.com/azure/ai-foundry/openai/reference>); what model that is only the
 /// answer tells.
@@ -542,6 +567,8 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
         Api::OpenAiAudio,
     ),
     post("**/deployments/{model}/audio/speech", Api::OpenAiAudio),
+    // https://learn.microsoft.com/azure/ai-foundry/foundry-models/how-to/use-foundry-models-mistral
+    post("**/providers/mistral/azure/ocr", Api::MistralOcr),
 ];
 
 /// An endpoint answers in the shape of what it serves, chat or vectors
@@ -564,6 +591,9 @@ pub(super) const SHARED_HOSTS: &[&str] = &["snowflake", "databricks", "chatgpt",
 /// <https://docs.mistral.ai/api/#tag/ocr>, `…#tag/beta.conversations`
 pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     post("/v1/ocr", Api::MistralOcr),
+    // `…#tag/agents`, `…#tag/fim`: both answer chat completions.
+    post("/v1/agents/completions", Api::OpenAiChat),
+    post("/v1/fim/completions", Api::OpenAiChat),
     post("/v1/conversations", Api::MistralConversations),
     post("/v1/conversations/*", Api::MistralConversations),
     post("/v1/conversations/*/restart", Api::MistralConversations),
@@ -585,6 +615,8 @@ pub(super) const DASHSCOPE_PATHS: &[PathRule] = &[
     ),
     post("/api/v1/services/embeddings/*/*", Api::OpenAiEmbeddings),
     post("/api/v1/services/rerank/*/*", Api::Rerank),
+    // https://www.alibabacloud.com/help/model-studio/text-rerank-api
+    post("**/compatible-api/v1/reranks", Api::Rerank),
 ];
 
 /// <https://dev.writer.com/api-reference/completion-api/chat-completion>
@@ -729,6 +761,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.voyageai.com/reference/multimodal-embeddings-api, …/contextualized-embeddings-api
     post("**/multimodalembeddings", Api::OpenAiEmbeddings),
     post("**/contextualizedembeddings", Api::OpenAiEmbeddings),
+    // https://www.volcengine.com/docs/82379/1523520
+    post("**/embeddings/multimodal", Api::OpenAiEmbeddings),
     // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
     post("**/cortex/inference:complete", Api::OpenAiChat),
     post("**/responses", Api::OpenAiResponses),
@@ -761,6 +795,11 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         "**/threads/*/runs/*/submit_tool_outputs",
         Api::OpenAiAssistantsRun,
     ),
+    // https://platform.openai.com/docs/api-reference/videos, https://docs.x.ai/docs/guides/video-generations
+    post("**/v1/videos", Api::OpenAiVideos),
+    post("**/v1/videos/generations", Api::OpenAiVideos),
+    post("**/v1/videos/*/remix", Api::OpenAiVideos),
+    get("**/v1/videos/{response}", Api::OpenAiVideos),
     // https://platform.openai.com/docs/api-reference/batch/object: what a batch used stands in it
     // once it has ended. Not every host that has batches says so.
     post("**/v1/batches", Api::OpenAiBatches),
@@ -771,7 +810,7 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/openai/batches/*/cancel", Api::OpenAiBatches),
 ];
 
-/// Which of these start a run or a batch and are no look at an earlier one. Their answers come before
+/// Which of these start a run, a batch or a video and are no look at an earlier one. Their answers come before
 /// there is usage, unless they are streams (<https://platform.openai.com/docs/api-reference/runs>).
 pub(super) const STARTS: &[&str] = &[
     "**/threads/runs",
@@ -779,6 +818,9 @@ pub(super) const STARTS: &[&str] = &[
     "**/v1/batches",
     "**/openai/batches",
     "/v1/batch/jobs",
+    "**/v1/videos",
+    "**/v1/videos/generations",
+    "**/v1/videos/*/remix",
     "**/*/{model}:batchGenerateContent",
 ];
 
@@ -945,6 +987,10 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/batches/{model}:cancel",
     // https://docs.cohere.com/reference/tokenize, …/detokenize
     "/v1/tokenize",
+    // https://www.volcengine.com/docs/82379/1528728
+    "/api/v3/tokenization",
+    // https://ai.google.dev/gemini-api/docs/file-search: a store is free, what is put in it is not.
+    "**/fileSearchStores",
     "/v1/detokenize",
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-tokenization
     "/ml/*/text/tokenization",

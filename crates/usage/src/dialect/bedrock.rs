@@ -126,7 +126,8 @@ const ANY_USAGE: Node<Field> = Node::object(&[
     ("inference_geo", Node::leaf(Field::Context("inference_geo"))),
     ("speed", Node::leaf(Field::Context("speed"))),
     ("iterations", anthropic::ITERATIONS),
-    ("prompt_tokens", count(Count::Input)),
+    ("prompt_tokens", count(Count::InputTwin)),
+    ("prompt_tokens_details", CHAT_INPUT_DETAILS),
     ("completion_tokens", count(Count::Output)),
     (
         "completion_tokens_details",
@@ -134,6 +135,14 @@ const ANY_USAGE: Node<Field> = Node::object(&[
     ),
 ])
 .named(Field::Usage);
+
+/// Parts of `prompt_tokens`, which is gross as at OpenAI
+/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html>: the body is
+/// a chat completion of OpenAI's).
+const CHAT_INPUT_DETAILS: Node<Field> = Node::object(&[
+    ("cached_tokens", count(Count::CacheRead)),
+    ("cache_write_tokens", count(Count::CacheWrite)),
+]);
 
 const METRICS: Node<Field> = Node::object(&[
     ("inputTokenCount", count(Count::Input)),
@@ -222,6 +231,9 @@ pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
     ("metadata", Node::object(&[("usage", ANY_USAGE)])),
     // Titan
     ("inputTextTokenCount", count(Count::Input)),
+    // Nova's embeddings
+    // (https://docs.aws.amazon.com/nova/latest/userguide/embeddings-schema.html)
+    ("inputTokenCount", count(Count::Input)),
     ("totalOutputTextTokenCount", count(Count::Output)),
     ("outputText", TEXT),
     ("completionReason", FINISH),
@@ -389,12 +401,24 @@ impl State {
     pub(super) fn settle(&self, counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {
         let mut all = self.stated.clone();
         all.overlay(counts);
-        let cached = [Count::CacheRead, Count::CacheWrite].map(|count| all.get(count).unwrap_or(0));
-        let n_cached = cached.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
-        // Input that is less than that has none of it in it.
-        let net = all.get(Count::Input).and_then(|n| n.checked_sub(n_cached));
-        if let Some(net) = net.filter(|_| self.is_input_gross) {
-            all.set(Count::Input, net);
+        let cached = [Count::CacheRead, Count::CacheWrite];
+        let n_cached = cached.map(|count| all.get(count).unwrap_or(0));
+        let n_cached = n_cached
+            .iter()
+            .fold(0, |sum: u64, n| sum.saturating_add(*n));
+        let chat = counts.get(Count::InputTwin);
+        // What a header says of the cache lies in a chat completion's input where the sum says so.
+        let stated = self.stated.get(Count::Input);
+        let is_sum = stated.map(|net| net.saturating_add(n_cached)) == chat;
+        let tells_cache = cached.iter().any(|count| counts.get(*count).is_some());
+        let is_gross = match chat {
+            Some(_) => tells_cache || is_sum,
+            None => self.is_input_gross,
+        };
+        if let Some(input) = chat.or(all.get(Count::Input)) {
+            // Input that is less than that has none of it in it.
+            let net = input.checked_sub(n_cached).filter(|_| is_gross);
+            all.set(Count::Input, net.unwrap_or(input));
         }
         anthropic::settle(&all, usage)
     }

@@ -8,6 +8,7 @@
 //! `…/audio/speech-audio-done-event`. Details lie within their totals unless [`super::quirks`] says
 //! otherwise.
 
+mod breakdown;
 mod schema;
 
 use super::Field;
@@ -19,7 +20,8 @@ use crate::findings::{Findings, take_text};
 use crate::json::Value;
 use crate::json::number::count_of;
 use crate::scan::Trouble;
-pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA};
+use breakdown::Breakdown;
+pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA, VIDEO_SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
 const CALLS_MAX: usize = 128;
@@ -54,6 +56,8 @@ pub(super) struct State {
     run_id: Option<String>,
     /// The document at hand is a step, a message or a thread, whose counts lie in the run's.
     is_aside: bool,
+    /// What models behind the one that was asked used of the whole, where that is told.
+    breakdown: Option<Box<Breakdown>>,
 }
 
 /// What the event at hand is, of those that say so and end a stream which has no `[DONE]`.
@@ -143,6 +147,8 @@ impl State {
                 self.pieces.clear();
             }
             Field::Envelope => findings.takes_tool_calls(),
+            Field::Iterations => self.breakdown = None,
+            Field::Iteration => self.breakdown.get_or_insert_default().open(findings),
             Field::Call | Field::CallPiece | Field::LegacyCall => {
                 self.call_index = 0;
                 self.call_id = 0;
@@ -156,9 +162,11 @@ impl State {
             Field::Usage if self.is_aside => findings.staged = Counts::default(),
             Field::Usage => {
                 findings.staged.unite();
+                findings.staged.add_orchestration();
                 findings.replace_usage();
             }
             Field::BatchResult => self.end_result(findings),
+            Field::Iteration => self.end_part(findings),
             Field::LegacyCall if self.call_id == 0 => {}
             Field::Call | Field::LegacyCall if !self.lists_pieces => {
                 findings.has_content = true;
@@ -199,11 +207,43 @@ impl State {
             self.settle_run_id(findings);
             self.is_aside = false;
         }
-        if api == Api::OpenAiBatches {
-            settle_batch(findings);
+        match api {
+            Api::OpenAiBatches => settle_batch(findings),
+            Api::OpenAiVideos => settle_video(findings),
+            _ => {}
         }
         findings.is_terminated |=
             findings.finish_reason.is_some() && findings.has_usage && !findings.is_error;
+    }
+
+    /// The whole, and where it is charged by parts, those instead of it.
+    pub(super) fn settle(
+        &mut self,
+        findings: &mut Findings,
+        counts: &Counts,
+        api: Api,
+        usage: &mut Usage,
+    ) -> (Result<(), Trouble>, Option<Usage>) {
+        let outcome = settle(counts, api, self.quirks, usage);
+        let parts = self.breakdown.take();
+        let charged = parts.and_then(|parts| parts.charge(findings, usage));
+        (outcome, charged)
+    }
+
+    /// What is charged, where that is more than the counts have.
+    pub(super) fn with_citations(&self, counts: &Counts, usage: &Usage) -> Option<Usage> {
+        with_citations(counts, self.quirks, usage)
+    }
+
+    /// A model behind the one that was asked used that much of the whole.
+    fn end_part(&mut self, findings: &mut Findings) {
+        let model = self.result_model.take();
+        let parts = self.breakdown.get_or_insert_default();
+        let counts = parts.close(findings);
+        let mut usage = Usage::new();
+        let outcome = settle(&counts, Api::OpenAiChat, self.quirks, &mut usage);
+        findings.note(outcome);
+        parts.add(model, usage);
     }
 
     /// The request of a batch was answered by a chat completion.
@@ -276,6 +316,20 @@ fn settle_batch(findings: &mut Findings) {
         findings.has_usage = false;
     }
     findings.service_tier = Some("batch".to_owned());
+}
+
+/// A video is charged once it is made, by its length; a host that tells none tells what it charges
+/// (<https://platform.openai.com/docs/guides/video-generation>,
+/// <https://openrouter.ai/docs/guides/overview/multimodal/video-generation>).
+fn settle_video(findings: &mut Findings) {
+    let status = findings.finish_reason.as_deref();
+    if matches!(status, Some("completed" | "done")) {
+        findings.has_usage |= findings.cost.is_some();
+    } else {
+        findings.billed_seconds = None;
+        findings.cost = None;
+        findings.has_usage = false;
+    }
 }
 
 fn index_of(value: Value<'_>) -> u64 {
@@ -362,7 +416,10 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     let input = counts.get(Count::Input).or(total)?;
     let audio = counts.get(Count::AudioInput).unwrap_or(0);
     let cached = counts.cache_read().unwrap_or(0);
-    let mut whole = input;
+    // https://docs.mistral.ai/agents/connectors/websearch: what tools gave the model to read lies
+    // beside `prompt_tokens`; `total_tokens` is the sum of all three.
+    let tool_use = counts.get(Count::ToolUseInput).unwrap_or(0);
+    let mut whole = input.saturating_add(tool_use);
     if quirks.audio_is_additional {
         whole = whole.saturating_add(audio);
     }
@@ -372,8 +429,28 @@ fn input_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     Some(whole)
 }
 
+/// Whether the answer is one of those whose parts are charged apart.
+fn is_research(counts: &Counts, quirks: Quirks) -> bool {
+    quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some()
+}
+
+/// What is charged where that is more than what is called input: what a research model quotes, at
+/// the rate of input (<https://docs.perplexity.ai/docs/getting-started/pricing>, "citation tokens";
+/// observed that `cost.total_cost` has it).
+fn with_citations(counts: &Counts, quirks: Quirks, usage: &Usage) -> Option<Usage> {
+    let citations = counts.get(Count::CitationInput).filter(|n| *n > 0)?;
+    let input = usage.get(Bucket::Input)?;
+    is_research(counts, quirks).then(|| {
+        let mut charged = usage.clone();
+        charged.set(Bucket::Input, input.saturating_add(citations));
+        charged
+    })
+}
+
 fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
+    let tool_use = counts.get(Count::ToolUseInput).unwrap_or(0);
     let input = counts.get(Count::Input);
+    let input = input.map(|n| n.saturating_add(tool_use));
     let Some(output) = counts.get(Count::Output) else {
         // Embeddings and ranks are no tokens, and say so by leaving the count out.
         return input_of(counts, api, quirks)
@@ -382,8 +459,7 @@ fn output_of(counts: &Counts, api: Api, quirks: Quirks) -> Option<u64> {
     };
     let reasoning = counts.get(Count::Reasoning).unwrap_or(0);
     let with_reasoning = output.saturating_add(reasoning);
-    let is_beside_searches =
-        quirks.reasoning_beside_searches && counts.get(Count::WebSearches).is_some();
+    let is_beside_searches = is_research(counts, quirks);
     let total = counts.get(Count::Total).zip(input);
     match total.map(|(total, input)| total.saturating_sub(input)) {
         // Where the total has it on top, it is on top: also for hosts that pass on what another

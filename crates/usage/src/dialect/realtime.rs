@@ -44,6 +44,10 @@ const USAGE: Node<Field> = Node::object(&[
     ("input_tokens_details", INPUT_DETAILS),
     ("output_tokens_details", OUTPUT_DETAILS),
     ("seconds", Node::leaf(Field::BilledSeconds)),
+    // https://docs.mistral.ai/capabilities/audio_transcription/realtime_transcription
+    ("prompt_tokens", count(Count::Input)),
+    ("completion_tokens", count(Count::Output)),
+    ("prompt_audio_seconds", Node::leaf(Field::BilledSeconds)),
 ])
 .named(Field::Usage);
 
@@ -80,6 +84,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("delta", Node::text(Field::Content)),
     ("response", RESPONSE),
     ("session", SESSION),
+    ("model", Node::leaf(Field::Model)),
     ("usage", USAGE),
 ]);
 
@@ -128,6 +133,11 @@ impl State {
             "conversation.item.input_audio_transcription.completed" if findings.has_usage => {
                 findings.is_terminated = true;
                 Turn::Transcribed
+            }
+            // Mistral's sessions transcribe and do nothing else.
+            "transcription.done" => {
+                findings.is_terminated = true;
+                Turn::Ended
             }
             "response.created" => Turn::Begins,
             kind if kind.starts_with("response.") => Turn::GoesOn,

@@ -35,6 +35,15 @@ const USAGE: Node<Field> = Node::object(&[
             ("cache_read_input_tokens", count(Count::CacheReadTwin)),
             ("cache_creation_input_tokens", count(Count::CacheCreation)),
             ("audio_tokens", count(Count::AudioInput)),
+            // https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/ (Sakana)
+            (
+                "orchestration_input_tokens",
+                count(Count::OrchestrationInput),
+            ),
+            (
+                "orchestration_input_cached_tokens",
+                count(Count::OrchestrationCacheRead),
+            ),
         ]),
     ),
     (
@@ -42,6 +51,10 @@ const USAGE: Node<Field> = Node::object(&[
         Node::object(&[
             ("reasoning_tokens", count(Count::Reasoning)),
             ("audio_tokens", count(Count::AudioOutput)),
+            (
+                "orchestration_output_tokens",
+                count(Count::OrchestrationOutput),
+            ),
         ]),
     ),
     (
@@ -233,7 +246,10 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         let (kind, action) = (self.item_kind.as_deref(), self.item_action.as_deref());
         match field {
-            Field::Usage => findings.replace_usage(),
+            Field::Usage => {
+                findings.staged.add_orchestration();
+                findings.replace_usage();
+            }
             Field::ToolUsage => {
                 self.tool_usage = image_usage(&std::mem::take(&mut findings.staged))
             }

@@ -183,6 +183,35 @@ fn transcriptions_are_answers_of_their_own_model() {
     assert_eq!(seconds.scan.usage_source, UsageSource::Reported);
 }
 
+/// <https://docs.mistral.ai/capabilities/audio_transcription/realtime_transcription>
+#[test]
+fn a_session_that_only_transcribes_tells_its_usage_at_its_end() {
+    let path = "/v1/audio/transcriptions/realtime?model=voxtral-mini-transcribe-realtime-2602";
+    let detected = detect("api.mistral.ai", path, WEBSOCKET);
+    let Detection::Metered(target) = detected else {
+        panic!("{detected:?}");
+    };
+    let created = Server(
+        r#"{"type":"session.created","session":{"request_id":"q","model":"voxtral-mini-realtime",
+        "audio_format":{"encoding":"pcm_s16le","sample_rate":16000}}}"#,
+    );
+    let piece = Server(r#"{"type":"transcription.text.delta","text":"I see"}"#);
+    let done = Server(
+        r#"{"type":"transcription.done","model":"voxtral-mini-realtime","text":"I see","language":null,
+        "usage":{"prompt_audio_seconds":11,"prompt_tokens":4,"completion_tokens":35,
+        "total_tokens":39}}"#,
+    );
+    let answers = answers(&target, &[created, piece, done], 5);
+    let [answer] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(buckets(answer), [(Bucket::Input, 4), (Bucket::Output, 35)]);
+    let seconds = answer.scan.usage.unit(Unit::AudioSeconds);
+    assert_eq!(seconds.map(|n| n.to_string()).as_deref(), Some("11"));
+    assert_eq!(answer.scan.model.as_deref(), Some("voxtral-mini-realtime"));
+    assert_eq!(answer.scan.trouble, None);
+}
+
 #[test]
 fn responses_in_progress_are_told_apart() {
     let second = Server(r#"{"type":"response.created","response":{"id":"r2"}}"#);

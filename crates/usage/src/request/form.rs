@@ -71,6 +71,7 @@ impl Form {
             | Api::OpenAiCountTokens
             | Api::OpenAiRealtime
             | Api::OpenAiBatches
+            | Api::OpenAiVideos
             | Api::MistralOcr
             | Api::MistralConversations
             | Api::DashScopeGenerate

@@ -20,7 +20,23 @@ const INPUT_DETAILS: Node<Field> = Node::object(&[
     // https://www.alibabacloud.com/help/en/model-studio/context-cache
     ("cache_creation_input_tokens", count(Count::CacheCreation)),
     ("cache_creation", WRITES_BY_AGE),
+    ORCHESTRATION_INPUT,
+    ORCHESTRATION_CACHED,
 ]);
+
+/// Names of Sakana's (<https://wavespeed.ai/blog/posts/fugu-ultra-api-guide/>).
+const ORCHESTRATION_INPUT: (&str, Node<Field>) = (
+    "orchestration_input_tokens",
+    count(Count::OrchestrationInput),
+);
+const ORCHESTRATION_CACHED: (&str, Node<Field>) = (
+    "orchestration_input_cached_tokens",
+    count(Count::OrchestrationCacheRead),
+);
+const ORCHESTRATION_OUTPUT: (&str, Node<Field>) = (
+    "orchestration_output_tokens",
+    count(Count::OrchestrationOutput),
+);
 
 /// Cache writes by how long they are kept, as gateways to Anthropic's models pass them on.
 const WRITES_BY_AGE: Node<Field> =
@@ -30,6 +46,7 @@ const OUTPUT_DETAILS: Node<Field> = Node::object(&[
     ("reasoning_tokens", count(Count::Reasoning)),
     ("audio_tokens", count(Count::AudioOutput)),
     ("image_tokens", count(Count::ImageOutput)),
+    ORCHESTRATION_OUTPUT,
 ]);
 
 const SERVER_TOOLS: Node<Field> =
@@ -51,12 +68,15 @@ const INPUT_DETAILS_TWIN: Node<Field> = Node::object(&[
     ("cache_write_tokens", count(Count::CacheWrite)),
     ("audio_tokens", count(Count::AudioInput)),
     ("image_tokens", count(Count::ImageInput)),
+    ORCHESTRATION_INPUT,
+    ORCHESTRATION_CACHED,
 ]);
 
 const OUTPUT_DETAILS_TWIN: Node<Field> = Node::object(&[
     ("reasoning_tokens", count(Count::ReasoningTwin)),
     ("audio_tokens", count(Count::AudioOutput)),
     ("image_tokens", count(Count::ImageOutput)),
+    ORCHESTRATION_OUTPUT,
 ]);
 
 /// What Qwen searched (<https://www.alibabacloud.com/help/model-studio/web-search>).
@@ -104,6 +124,7 @@ const USAGE: Node<Field> = Node::object(&[
     ("estimated_cost", Node::leaf(Field::Cost)),
     // https://docs.perplexity.ai/docs/getting-started/pricing (Sonar Deep Research)
     ("num_search_queries", count(Count::WebSearches)),
+    ("citation_tokens", count(Count::CitationInput)),
     // The same page: the fee of a request goes by it.
     (
         "search_context_size",
@@ -114,6 +135,7 @@ const USAGE: Node<Field> = Node::object(&[
     // https://www.alibabacloud.com/help/model-studio/qwen-tts, https://docs.mistral.ai/api/#tag/audio.speech
     ("characters", count(Count::Characters)),
     ("connectors", CONNECTORS),
+    ("connector_tokens", count(Count::ToolUseInput)),
     ("plugins", PLUGINS),
     // https://www.alibabacloud.com/help/model-studio/qwen-image-api
     ("image_count", count(Count::Images)),
@@ -121,6 +143,26 @@ const USAGE: Node<Field> = Node::object(&[
     ("server_tool_use_details", SERVER_TOOLS),
 ])
 .named(Field::Usage);
+
+/// What each model behind a compound one used
+/// (<https://github.com/groq/groq-python/blob/main/src/groq/types/chat/chat_completion.py>,
+/// `UsageBreakdown`).
+const BREAKDOWN: Node<Field> =
+    Node::object(&[("models", Node::array(&MODEL_USAGE).named(Field::Iterations))]);
+const MODEL_USAGE: Node<Field> = Node::object(&[
+    ("model", Node::leaf(Field::IterationModel)),
+    (
+        "usage",
+        Node::object(&[
+            ("prompt_tokens", count(Count::Input)),
+            ("completion_tokens", count(Count::Output)),
+            ("total_tokens", count(Count::Total)),
+            ("prompt_tokens_details", INPUT_DETAILS),
+            ("completion_tokens_details", OUTPUT_DETAILS),
+        ]),
+    ),
+])
+.named(Field::Iteration);
 
 const THOUGHT: Node<Field> = Node::text(Field::Thought);
 const CALL_TEXT: Node<Field> = Node::text(Field::CallText);
@@ -247,7 +289,11 @@ pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     // https://cloud.ibm.com/apidocs/watsonx-ai#text-chat
     ("model_id", Node::leaf(Field::Model)),
     ("meta", META),
-    ("x_groq", Node::object(&[("usage", USAGE)])),
+    ("usage_breakdown", BREAKDOWN),
+    (
+        "x_groq",
+        Node::object(&[("usage", USAGE), ("usage_breakdown", BREAKDOWN)]),
+    ),
     ("error", Node::object(&[]).named(Field::Error)),
     // https://github.com/vllm-project/vllm/blob/v0.8.5/vllm/entrypoints/openai/protocol.py
     // (`ErrorResponse`): what goes wrong within a stream has no key `error`.
@@ -293,6 +339,33 @@ pub(in crate::dialect) static BATCH_SCHEMA: Node<Field> = Node::object(&[
     ("status", Node::leaf(Field::Status)),
     ("usage", USAGE),
     ("outputs", Node::array(&RESULT_ENTRY)),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
+/// <https://platform.openai.com/docs/api-reference/videos/object> (`seconds`),
+/// <https://docs.x.ai/docs/guides/video-generations> (`request_id`, `video.duration`).
+pub(in crate::dialect) static VIDEO_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("request_id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("status", Node::leaf(Field::Status)),
+    ("seconds", Node::leaf(Field::BilledSeconds)),
+    (
+        "video",
+        Node::object(&[("duration", Node::leaf(Field::BilledSeconds))]),
+    ),
+    // https://docs.together.ai/docs/videos-overview
+    (
+        "outputs",
+        Node::object(&[("cost", Node::leaf(Field::Cost))]),
+    ),
+    (
+        "usage",
+        Node::object(&[
+            ("cost", Node::leaf(Field::Cost)),
+            ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
+        ]),
+    ),
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
