@@ -20,6 +20,7 @@ mod resets;
 mod room;
 mod show;
 mod state;
+mod steady;
 pub mod store;
 mod sync;
 mod table;

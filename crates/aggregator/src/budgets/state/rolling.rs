@@ -25,6 +25,22 @@ impl State {
         earlier.fold(account.budget.hard_units, u64::saturating_sub)
     }
 
+    /// What went ahead without a lease in the earlier parts of the window that ends with that cell.
+    pub fn unleased_before(&self, at: &SpendKey) -> u64 {
+        let Some(account) = self.accounts.get(at) else {
+            return 0;
+        };
+        let starts = account.budget.cells_before(account.cell.start);
+        let earlier = starts.filter_map(|window_ms| {
+            let at = SpendKey {
+                window_ms,
+                ..at.clone()
+            };
+            self.accounts.get(&at)
+        });
+        earlier.fold(0, |sum, earlier| sum.saturating_add(earlier.unleased))
+    }
+
     /// Opens the earlier parts of a rolling window that the ledger knows of.
     pub fn open_before(&mut self, at: &SpendKey, now_ms: u64) {
         let Some(account) = self.accounts.get(at) else {
