@@ -79,6 +79,7 @@ mod tests {
         cap_put: None,
         n_choices: None,
         has_tools: false,
+        has_router_tools: false,
         n_spoken: None,
         service_tier: None,
         app_includes_usage: false,

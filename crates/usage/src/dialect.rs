@@ -228,6 +228,17 @@ impl Reader {
         }
     }
 
+    /// The body has ended, perhaps within a document: what that brought is told apart as far as it
+    /// can be.
+    pub(crate) fn cut(&mut self) {
+        let findings = &mut self.findings;
+        match &mut self.dialect {
+            Dialect::Responses(state) => state.cut(findings),
+            Dialect::OpenAi(state) => state.cut(findings),
+            _ => {}
+        }
+    }
+
     /// From here on, remembers where values stand that mean nothing.
     pub(crate) fn start_outline(&mut self) {
         self.outline.clear();
@@ -464,6 +475,7 @@ impl Visitor<Field> for Reader {
         if field == Field::Call && matches!(self.dialect, Dialect::Gemini(_) | Dialect::Plain(_)) {
             let n_bytes = at.saturating_sub(self.call_at);
             findings.relayed.add(TextKind::Call, n_bytes);
+            findings.relayed.end_part();
         }
         if field == Field::Error {
             if !is_empty {

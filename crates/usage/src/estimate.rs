@@ -2,9 +2,10 @@
 //!
 //! A stream that is cut, or an answer that reports nothing, still costs money. What the provider
 //! did state is kept; what is missing is what tokens the relayed text should have ([`defaults`]),
-//! times how the model's earlier answers compared with that ([`ratio`]). A placeholder that a first event states (Anthropic's `message_start`)
-//! is no report. Reasoning that never passed by is not guessed: the [`Basis`] says that it may
-//! be missing.
+//! times how the model's earlier answers compared with that ([`ratio`]). A placeholder that a first
+//! event states (Anthropic's `message_start`) is no report. What never passed by, reasoning or what
+//! the model wrote to a router's own tools, is not guessed: the [`Basis`] says that it may be
+//! missing.
 
 mod defaults;
 mod line;
@@ -14,6 +15,7 @@ use std::fmt;
 
 use crate::bucket::{Bucket, Unit, Usage};
 use crate::detect::Api;
+use crate::relayed::Relayed;
 use crate::request::RequestFacts;
 use crate::scan::{Scan, UsageSource};
 use defaults::Defaults;
@@ -43,6 +45,9 @@ pub struct Basis {
     pub request_bytes: bool,
     /// The model may have reasoned, unseen; that is billed and not in the estimate.
     pub unseen_reasoning: bool,
+    /// The host may have run tools of its own between turns of the model; what the model wrote to
+    /// call them is billed, not relayed, and not in the estimate.
+    pub unseen_turns: bool,
 }
 
 impl fmt::Display for Basis {
@@ -54,6 +59,7 @@ impl fmt::Display for Basis {
             (self.body_bytes, "body_bytes"),
             (self.request_bytes, "request_bytes"),
             (self.unseen_reasoning, "unseen_reasoning"),
+            (self.unseen_turns, "unseen_turns"),
         ];
         let named = parts.into_iter().filter(|(is_part, _)| *is_part);
         for (i, (_, name)) in named.enumerate() {
@@ -99,7 +105,10 @@ impl Calibration {
         if let Some(n_tokens) = scan.usage.input_total().filter(|_| n_request > 0) {
             self.input.learn(Defaults::input_milli(n_request), n_tokens);
         }
-        self.learn_output(scan, defaults(scan, call));
+        // What was written to call the host's tools is in the count, and not in the text.
+        if !call.request.has_router_tools {
+            self.learn_output(scan, defaults(scan, call));
+        }
     }
 
     fn learn_output(&mut self, scan: &Scan, defaults: &Defaults) {
@@ -156,7 +165,11 @@ impl Calibration {
     fn complete_output(&self, scan: &mut Scan, call: &Call<'_>, is_cut: bool, basis: &mut Basis) {
         let relayed = scan.relayed;
         let defaults = defaults(scan, call);
-        let n_calls = n_calls(scan);
+        let n_calls = match (call.api, n_calls(scan)) {
+            // The call whose event was cut is not counted, though its name was relayed.
+            (Api::OpenAiChat, 0) if relayed.call_bytes > 0 => 1,
+            (_, n_calls) => n_calls,
+        };
         let usage = &mut scan.usage;
         let is_reasoning_told = usage.get(Bucket::Reasoning).is_some();
         // A later report may have taken back what an earlier one stated.
@@ -200,10 +213,17 @@ impl Calibration {
             }
             basis.relayed_text = true;
         }
-        let is_asked = call.request.asks_reasoning && relayed.thought_bytes == 0;
-        let is_summary = relayed.thought_bytes > 0 && defaults.summarises_thoughts();
-        let may_hide = relayed.hides_reasoning || self.hides_reasoning || is_asked || is_summary;
-        basis.unseen_reasoning = may_hide && !is_reasoning_told;
+        basis.unseen_reasoning = !is_reasoning_told && self.may_hide(&relayed, call, defaults);
+        basis.unseen_turns = call.request.has_router_tools;
+    }
+
+    /// Whether the model may have reasoned beyond what was relayed.
+    fn may_hide(&self, relayed: &Relayed, call: &Call<'_>, defaults: &Defaults) -> bool {
+        let may_be_whole = match relayed.thought_bytes {
+            0 => !call.request.asks_reasoning && !defaults.always_reasons(),
+            _ => !defaults.summarises_thoughts(),
+        };
+        relayed.hides_reasoning || self.hides_reasoning || !may_be_whole
     }
 
     fn tokens(&self, expected_milli: u64) -> u64 {

@@ -11,6 +11,11 @@ pub(crate) enum TextKind {
     Thought,
 }
 
+impl TextKind {
+    /// All kinds.
+    pub(crate) const ALL: [TextKind; 3] = [TextKind::Answer, TextKind::Call, TextKind::Thought];
+}
+
 /// Bytes of one answer that were relayed, JSON escapes counted as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
@@ -29,6 +34,9 @@ pub struct Relayed {
     /// [`Relayed::text_bytes`] when the provider last stated an output count; `None` where it
     /// stated none.
     pub reported_at: Option<u64>,
+    /// [`Relayed::text_bytes`] when a part of the answer, or one of its tool calls, was last said
+    /// to be whole; `None` where none was.
+    pub part_ended_at: Option<u64>,
     /// Whether what the provider stated last is about the whole answer.
     pub is_report_final: bool,
     /// Whether the answer shows signs of reasoning that is not relayed, or not wholly.
@@ -48,6 +56,21 @@ impl Relayed {
     /// What the caller is meant to use: the answer and its tool calls.
     pub fn spoken_bytes(&self) -> u64 {
         self.answer_bytes.saturating_add(self.call_bytes)
+    }
+
+    /// Whether the last part that has text is whole.
+    pub fn is_between_parts(&self) -> bool {
+        self.part_ended_at == Some(self.text_bytes())
+    }
+
+    /// A part of the answer, or a tool call, is whole.
+    pub(crate) fn end_part(&mut self) {
+        self.part_ended_at = Some(self.text_bytes());
+    }
+
+    /// Bytes of each kind of text, in the order of [`TextKind::ALL`].
+    pub(crate) fn by_kind(&self) -> [u64; 3] {
+        [self.answer_bytes, self.call_bytes, self.thought_bytes]
     }
 
     pub(crate) fn add(&mut self, kind: TextKind, n_bytes: u64) {

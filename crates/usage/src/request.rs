@@ -55,6 +55,9 @@ pub struct RequestFacts {
     pub n_choices: Option<u64>,
     /// Whether tools are offered: the provider's own may cost more than tokens.
     pub has_tools: bool,
+    /// Whether tools are offered that a router runs between turns of the model
+    /// (<https://openrouter.ai/docs/guides/features/server-tools>).
+    pub has_router_tools: bool,
     /// Characters that the app wants to have spoken.
     pub n_spoken: Option<u64>,
     /// The service tier that the app asked for.

@@ -147,6 +147,7 @@ impl UsageScanner {
         let outcome = self.decoder.finish(|bytes| framing.push(bytes, reader));
         self.reader.findings.note(outcome);
         self.framing.finish(&mut self.reader);
+        self.reader.cut();
         let complete = self.complete();
         let relayed = self.relayed(complete);
         self.reader.scan(Known {

@@ -2,10 +2,21 @@
 //!
 //! Every recorded stream that reports its usage, where recordings lie beside the project, is cut
 //! at ten places. What is estimated then is held against the reported output in proportion to the
-//! text that had been relayed. What the estimate knows of the model are the recording's other
-//! exchanges with it, as a worker would have seen them: the stream itself is left out. The figures
-//! in `estimate/defaults.rs` were fitted on the streams whose id begins with an even hexadecimal
-//! digit; the others are held out, and the bounds are asserted of them alone and of all together.
+//! text that had been relayed: by its bytes, JSON escapes as written, calls' names and arguments
+//! among them; reasoning only where no count tells it apart. Tokens are whole, and one that a cut
+//! has begun to relay was generated: the proportion is rounded up. (What it would be unrounded is
+//! printed beside it.) Where the report had come before the cut there is nothing to estimate, and
+//! nothing is compared.
+//!
+//! An estimate that names something unseen says of itself that it is too low, and by an amount that
+//! nobody knows. It is measured apart, and so that nothing hides there: every such cut is compared
+//! and printed, by API too; the bounds are asserted of all estimates that name nothing unseen,
+//! however little text they had; and no reasoning that was billed unseen may go unnamed.
+//!
+//! What the estimate knows of the model are the recording's other exchanges with it, as a worker
+//! would have seen them: the stream itself is left out. The figures in `estimate/defaults.rs` were
+//! fitted on the streams whose id begins with an even hexadecimal digit; the others are held out,
+//! and the bounds are asserted of them alone and of all together.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,7 +26,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use tollmesh_usage::estimate::{Calibration, Call};
+use tollmesh_usage::estimate::{Basis, Calibration, Call};
 use tollmesh_usage::{
     Bucket, Detection, Family, RequestBody, RequestFacts, ResponseHead, Scan, Target, UsageScanner,
     UsageSource, detect, detect_as,
@@ -24,9 +35,8 @@ use tollmesh_usage::{
 /// Where each stream is cut, in thousandths of its bytes.
 const CUTS: [usize; 10] = [50, 150, 250, 350, 450, 550, 650, 750, 850, 950];
 
-/// The least text, in bytes, of which a percentage says something: eight tokens. Cuts with less
-/// are counted apart, and with the tokens by which they are off.
-const COMPARED_BYTES_MIN: u64 = 32;
+/// Eight tokens: cuts with less text are printed apart too.
+const LITTLE_BYTES: u64 = 32;
 
 /// The largest median of the relative error.
 const MEDIAN_MAX: f64 = 0.25;
@@ -34,9 +44,9 @@ const MEDIAN_MAX: f64 = 0.25;
 /// How far off, upwards or downwards, 95 of 100 estimates may be.
 const RATIO_MAX: f64 = 2.0;
 
-/// The share of all cuts, however little text they have, that is within [`RATIO_MAX`] or off by no
-/// more than [`FEW_TOKENS`]: what is measured, with little room to grow worse.
-const ALL_WITHIN_MIN: f64 = 0.87;
+/// The share of all cuts, whatever their estimates name, that is within [`RATIO_MAX`]: what is
+/// measured, with little room to grow worse.
+const ALL_WITHIN_MIN: f64 = 0.92;
 
 /// A difference that costs nothing to speak of.
 const FEW_TOKENS: f64 = 2.0;
@@ -167,14 +177,6 @@ impl Recording {
         is_hidden && self.whole.usage.get(Bucket::Reasoning).unwrap_or(0) > 0
     }
 
-    /// Whether its own report tells of tools that the router ran between the model's turns: their
-    /// output is billed and never relayed
-    /// (<https://openrouter.ai/docs/guides/features/server-tools>, `server_tool_use_details`).
-    fn has_unseen_turns(&self) -> bool {
-        let name = b"\"server_tool_use_details\":{";
-        self.body.windows(name.len()).any(|window| window == name)
-    }
-
     /// What a cut relayed and what was estimated of it; `None` where nothing was relayed, or where
     /// the report does not tell relayed output from reasoning that was not.
     fn compare(&self, cut: &Scan) -> Option<Compared> {
@@ -187,22 +189,25 @@ impl Recording {
             false => (whole.text_bytes(), seen.text_bytes()),
         };
         let is_told = self.whole.usage.get(Bucket::Reasoning).is_some();
-        let is_summary = whole.thought_bytes > 0
-            && cut
-                .estimate_basis
-                .is_some_and(|basis| basis.unseen_reasoning);
+        let basis = cut.estimate_basis?;
+        let is_summary = whole.thought_bytes > 0 && basis.unseen_reasoning;
         if now == 0 || ((whole.hides_reasoning || is_summary) && !is_told) {
             return None;
         }
-        let truth = tokens(&self.whole, Bucket::Output) * now as f64 / all as f64;
+        let n_tokens = self.whole.usage.get(Bucket::Output).unwrap_or(0);
+        let share = n_tokens as f64 * now as f64 / all as f64;
+        let truth = (n_tokens * now).div_ceil(all) as f64;
         let mut estimated = tokens(cut, Bucket::Output);
         if !is_split {
             estimated += tokens(cut, Bucket::Reasoning);
         }
         Some(Compared {
             n_bytes: now,
+            share,
             truth,
             estimated,
+            basis,
+            is_reasoning_told: cut.usage.get(Bucket::Reasoning).is_some(),
         })
     }
 }
@@ -210,8 +215,23 @@ impl Recording {
 /// One cut: the tokens of the text it relayed, by proportion, and those estimated.
 struct Compared {
     n_bytes: u64,
+    share: f64,
+    /// The share in whole tokens.
     truth: f64,
     estimated: f64,
+    basis: Basis,
+    is_reasoning_told: bool,
+}
+
+impl Compared {
+    fn names_unseen(&self) -> bool {
+        self.basis.unseen_reasoning || self.basis.unseen_turns
+    }
+}
+
+/// The larger over the smaller.
+fn ratio_of(a: f64, b: f64) -> f64 {
+    (a / b).max(b / a)
 }
 
 fn headers(json: &Value) -> Vec<(String, String)> {
@@ -239,6 +259,8 @@ struct Errors {
     relative: Vec<f64>,
     /// The larger over the smaller.
     ratios: Vec<f64>,
+    /// The same against the share that is not rounded.
+    unrounded: Vec<f64>,
     /// The difference.
     tokens: Vec<f64>,
 }
@@ -247,8 +269,8 @@ impl Errors {
     fn add(&mut self, cut: &Compared) {
         let difference = (cut.estimated - cut.truth).abs();
         self.relative.push(difference / cut.truth);
-        let ratio = cut.estimated / cut.truth;
-        self.ratios.push(ratio.max(1.0 / ratio));
+        self.ratios.push(ratio_of(cut.estimated, cut.truth));
+        self.unrounded.push(ratio_of(cut.estimated, cut.share));
         self.tokens.push(difference);
     }
 
@@ -269,10 +291,11 @@ impl Errors {
 
     fn print(&self, name: &str) {
         println!(
-            "{name:31} {:5}  {:6.2}  {:9.2}  {:9.1} %  {:16.1} %",
+            "{name:40} {:5}  {:6.2}  {:9.2}  {:9.2}  {:9.1} %  {:16.1} %",
             self.ratios.len(),
             self.median(),
             self.p95_ratio(),
+            percentile(&self.unrounded, 95),
             self.within(RATIO_MAX, 0.0) * 100.0,
             self.within(RATIO_MAX, FEW_TOKENS) * 100.0,
         );
@@ -306,29 +329,40 @@ fn taught_by_others(recordings: &[Recording], i: usize) -> Calibration {
     calibration
 }
 
+/// Every estimate.
+const ALL: &str = "= all";
+
+/// Estimates that claim to be whole.
+const NOTHING: &str = "= naming nothing unseen";
+
+/// Those of them of streams that no figure was fitted on.
+const HELD_OUT: &str = "= naming nothing unseen, held out";
+
 /// The groups to which a cut of this recording counts.
 fn groups(recording: &Recording, cut: &Compared) -> Vec<String> {
-    let mut groups = vec![match cut.n_bytes >= COMPARED_BYTES_MIN {
-        true => "= 32 bytes and more".to_owned(),
-        false => "= less text".to_owned(),
-    }];
-    groups.push("= all".to_owned());
-    if !recording.has_unseen_reasoning() {
-        groups.push("= all without unseen reasoning".to_owned());
-    }
-    if cut.n_bytes < COMPARED_BYTES_MIN {
+    let api = recording.target.api.name();
+    let family = family(&recording.model);
+    let mut groups = vec![ALL.to_owned()];
+    if cut.names_unseen() {
+        groups.push(match cut.basis.unseen_turns {
+            true => "= naming turns unseen".to_owned(),
+            false => "= naming reasoning unseen".to_owned(),
+        });
+        groups.push(format!("{api}, something unseen"));
+        groups.push(format!("~ {family}, something unseen"));
         return groups;
     }
+    groups.push(NOTHING.to_owned());
     groups.push(match recording.is_held_out() {
-        true => "= .. held out".to_owned(),
-        false => "= .. fitted on".to_owned(),
+        true => HELD_OUT.to_owned(),
+        false => format!("{NOTHING}, fitted on"),
     });
-    groups.push(match recording.has_unseen_turns() {
-        true => "= .. with unseen turns".to_owned(),
-        false => "= .. without unseen turns".to_owned(),
+    groups.push(match cut.n_bytes < LITTLE_BYTES {
+        true => format!("{NOTHING}, below {LITTLE_BYTES} bytes"),
+        false => format!("{NOTHING}, {LITTLE_BYTES} bytes and more"),
     });
-    groups.push(recording.target.api.name().to_owned());
-    groups.push(format!("~ {}", family(&recording.model)));
+    groups.push(api.to_owned());
+    groups.push(format!("~ {family}"));
     groups
 }
 
@@ -436,25 +470,33 @@ fn cut_streams_are_estimated_close_to_what_was_relayed() {
         return;
     };
     let mut errors: BTreeMap<String, Errors> = BTreeMap::new();
+    let mut silent = Vec::new();
     cut_all(&recordings, |recording, cut| {
+        if recording.has_unseen_reasoning() && !cut.is_reasoning_told && !cut.names_unseen() {
+            silent.push(recording.id.clone());
+        }
         for group in groups(recording, cut) {
             errors.entry(group).or_default().add(cut);
         }
     });
     println!(
-        "{:31}  cuts  median  p95 ratio  within 2 x  ... or by {FEW_TOKENS} tokens",
+        "{:40}  cuts  median  p95 ratio  unrounded  within 2 x  ... or by {FEW_TOKENS} tokens",
         ""
     );
     for (group, errors) in &errors {
         errors.print(group);
     }
-    for group in ["= .. held out", "= 32 bytes and more"] {
+    assert!(
+        silent.is_empty(),
+        "reasoning unseen and unnamed: {silent:?}"
+    );
+    for group in [NOTHING, HELD_OUT] {
         let (median, ratio) = (errors[group].median(), errors[group].p95_ratio());
         assert!(median <= MEDIAN_MAX, "{group}: median error {median}");
         assert!(ratio <= RATIO_MAX, "{group}: 95th percentile {ratio}");
     }
-    let all = &errors["= all"];
+    let all = &errors[ALL];
     assert!(all.median() <= MEDIAN_MAX, "{}", all.median());
-    let within = all.within(RATIO_MAX, FEW_TOKENS);
+    let within = all.within(RATIO_MAX, 0.0);
     assert!(within >= ALL_WITHIN_MIN, "{within} of all cuts");
 }

@@ -400,7 +400,7 @@ fn what_a_cut_stream_reported_is_kept_and_its_placeholder_is_not() {
     let (event, _) = play.end(CLIENT_GONE);
     assert_eq!(
         event["usage"],
-        json!({"input": 2000, "cache_read": 500, "output": 50})
+        json!({"input": 2000, "cache_read": 500, "output": 55})
     );
     assert_eq!(event["usage_source"], "estimated");
     assert_eq!(event["estimate_basis"], "relayed_text");

@@ -306,7 +306,12 @@ impl State {
                 findings.takes_tool_calls();
                 Ok(())
             }
-            Field::Finish => take_text(&mut findings.finish_reason, value),
+            Field::Finish => {
+                if value != Value::Null {
+                    findings.relayed.end_part();
+                }
+                take_text(&mut findings.finish_reason, value)
+            }
             Field::Modality => {
                 self.is_one_hour = value == Value::Text("1h");
                 Ok(())

@@ -54,6 +54,10 @@ const STEP: Node<Field> = Node::object(&[
 ])
 .named(Field::Block);
 
+/// A step that begins in a stream; its text comes as deltas.
+const STREAMED_STEP: Node<Field> =
+    Node::object(&[("type", Node::leaf(Field::BlockKind))]).named(Field::Part);
+
 const STEPS: Node<Field> = Node::array(&STEP).named(Field::Envelope);
 
 const INTERACTION: Node<Field> = Node::object(&[
@@ -72,6 +76,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("event_type", Node::leaf(Field::Kind)),
     ("interaction", INTERACTION),
     ("delta", PART),
+    ("step", STREAMED_STEP),
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("status", Node::leaf(Field::Status)),
@@ -119,7 +124,7 @@ impl State {
                 findings.tool_calls = Some(0);
                 findings.is_eventful = true;
             }
-            Field::Block => self.step_kind = None,
+            Field::Block | Field::Part => self.step_kind = None,
             Field::Iteration => {
                 self.tool_kind = None;
                 self.tool_count = Counts::default();
@@ -136,6 +141,11 @@ impl State {
     pub(super) fn close(&mut self, findings: &mut Findings, field: Field) {
         match field {
             Field::Usage => findings.replace_usage(),
+            // https://ai.google.dev/gemini-api/docs/thinking: what is relayed is a summary at most.
+            Field::Block | Field::Part if self.step_kind.as_deref() == Some("thought") => {
+                findings.is_eventful = true;
+                findings.relayed.hides_reasoning = true;
+            }
             Field::Block if self.step_kind.as_deref() == Some("function_call") => {
                 findings.has_content = true;
                 findings.tool_call();

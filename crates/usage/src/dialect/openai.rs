@@ -9,6 +9,7 @@
 //! otherwise.
 
 mod breakdown;
+mod repeats;
 mod schema;
 
 use super::Field;
@@ -21,6 +22,7 @@ use crate::json::Value;
 use crate::json::number::count_of;
 use crate::scan::Trouble;
 use breakdown::Breakdown;
+use repeats::Repeats;
 pub(super) use schema::{BATCH_SCHEMA, RUN_SCHEMA, SCHEMA, VIDEO_SCHEMA};
 
 /// The most streamed tool calls that are told apart; more are counted as too long.
@@ -48,6 +50,7 @@ pub(super) struct State {
     n_listed_max: u32,
     /// Messages are pieces of one, as deltas are elsewhere.
     lists_pieces: bool,
+    repeats: Repeats,
     quirks: Quirks,
     /// The model that answered the request of a batch that is being read.
     result_model: Option<String>,
@@ -145,8 +148,12 @@ impl State {
                 self.choice_index = 0;
                 self.choice_finish = None;
                 self.pieces.clear();
+                self.repeats.begin();
             }
-            Field::Envelope => findings.takes_tool_calls(),
+            Field::Envelope | Field::Block => {
+                findings.takes_tool_calls();
+                self.repeats.open(&findings.relayed);
+            }
             Field::Iterations => self.breakdown = None,
             Field::Iteration => self.breakdown.get_or_insert_default().open(findings),
             Field::Call | Field::CallPiece | Field::LegacyCall => {
@@ -179,6 +186,8 @@ impl State {
                     self.pieces.push((self.call_index, self.call_id));
                 }
             }
+            Field::Envelope => self.repeats.end_delta(&findings.relayed),
+            Field::Block => self.repeats.end_message(&findings.relayed),
             Field::Choice => self.end_choice(findings),
             Field::Image => findings.n_items += 1,
             _ => {}
@@ -273,7 +282,16 @@ impl State {
         }
     }
 
+    /// The body has ended, perhaps within a choice.
+    pub(super) fn cut(&mut self, findings: &mut Findings) {
+        self.repeats.drop_message(findings);
+    }
+
     fn end_choice(&mut self, findings: &mut Findings) {
+        self.repeats.drop_message(findings);
+        if self.choice_finish.is_some() {
+            findings.relayed.end_part();
+        }
         if let (0, Some(finish)) = (self.choice_index, self.choice_finish.take()) {
             findings.finish_reason = Some(finish);
         }

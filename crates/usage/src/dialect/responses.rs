@@ -9,14 +9,16 @@
 //! in `tool_usage.image_gen` (observed; its model in the echoed `tools[]`), beside the number of
 //! searches that are charged (`tool_usage.web_search.num_requests`).
 
+mod text;
+
 use super::Field;
 use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, split};
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Node, Value};
-use crate::relayed::TextKind;
 use crate::scan::{ExtraUsage, Trouble};
+use text::Text;
 
 const fn count(count: Count) -> Node<Field> {
     Node::leaf(Field::Count(count))
@@ -113,6 +115,14 @@ const TOOL: Node<Field> = Node::object(&[("model", Node::leaf(Field::IterationMo
 const ITEM: Node<Field> =
     Node::object(&[("type", Node::leaf(Field::BlockKind)), ("action", ACTION)]);
 
+/// An output item that a stream adds or has done; no delta brings the name of what it calls.
+const STREAMED_ITEM: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::BlockKind)),
+    ("action", ACTION),
+    ("name", Node::text(Field::CallText)),
+])
+.named(Field::Call);
+
 const ACTION: Node<Field> = Node::object(&[("type", Node::leaf(Field::BlockAction))]);
 
 /// An item of a response that was not streamed.
@@ -155,7 +165,7 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("response", RESPONSE),
     // What it is a piece of, the event's type says.
     ("delta", Node::text(Field::Content)),
-    ("item", ITEM.named(Field::Call)),
+    ("item", STREAMED_ITEM),
     ("id", Node::leaf(Field::ResponseId)),
     ("model", Node::leaf(Field::Model)),
     ("status", Node::leaf(Field::Status)),
@@ -205,6 +215,9 @@ pub(super) struct State {
     /// Of the stream's `response.output_item.done` events.
     done: Items,
     item: Items,
+    text: Text,
+    /// A call was added that is not done.
+    is_calling: bool,
     /// Searches that the response itself says were made.
     searches_told: u64,
     tool_model: Option<String>,
@@ -238,6 +251,9 @@ impl State {
             Field::Block | Field::Call => {
                 self.item_kind = None;
                 self.item_action = None;
+                if field == Field::Call {
+                    self.text.open_item(findings);
+                }
             }
             _ => {}
         }
@@ -263,6 +279,7 @@ impl State {
                 findings.relayed.hides_reasoning |= kind == Some("reasoning");
                 self.item = Items::default();
                 self.item.add(kind, action);
+                self.text.close_item(kind);
             }
             Field::Envelope => findings.takes_tool_calls(),
             _ => {}
@@ -273,13 +290,11 @@ impl State {
     pub(super) fn document(&mut self, findings: &mut Findings) {
         let item = std::mem::take(&mut self.item);
         let kind = self.kind.take();
-        if let Some(kind) = &kind
-            && findings.n_document_text > 0
-        {
-            reassign(findings, kind);
-        }
+        self.text.settle(findings, kind.as_deref());
         match kind.as_deref() {
+            Some("response.output_item.added") => self.is_calling = item.calls > 0,
             Some("response.output_item.done") => {
+                self.is_calling = false;
                 self.done.calls += item.calls;
                 self.done.web_searches += item.web_searches;
                 self.done.file_searches += item.file_searches;
@@ -287,8 +302,9 @@ impl State {
             Some("error") => findings.error(),
             _ => {}
         }
-        if findings.tool_calls.is_some() || self.done.calls > 0 {
-            findings.tool_calls = Some(self.listed.calls.max(self.done.calls));
+        let n_begun = self.done.calls + u32::from(self.is_calling);
+        if findings.tool_calls.is_some() || n_begun > 0 {
+            findings.tool_calls = Some(self.listed.calls.max(n_begun));
         }
         let listed = self.listed.web_searches.max(self.done.web_searches);
         findings.n_web_searches = listed.max(self.searches_told);
@@ -296,6 +312,12 @@ impl State {
         if let Some(status) = self.status.take() {
             self.end_response(findings, &status);
         }
+    }
+
+    /// The body has ended, perhaps within a document.
+    pub(super) fn cut(&mut self, findings: &mut Findings) {
+        let kind = self.kind.take();
+        self.text.cut(findings, kind.as_deref());
     }
 
     /// The last response object holds, as it does for the usage.
@@ -339,27 +361,6 @@ fn image_usage(counts: &Counts) -> Option<Usage> {
     );
     let output = split(&mut usage, whole, Bucket::ImageOutput, &[text]);
     (is_used && input.and(output).is_ok()).then_some(usage)
-}
-
-/// The kind of a delta's text, by the type of its event.
-fn reassign(findings: &mut Findings, kind: &str) {
-    match kind {
-        "response.output_text.delta" | "response.refusal.delta" => {}
-        "response.reasoning_text.delta" => findings.reassign(Some(TextKind::Thought)),
-        "response.reasoning_summary_text.delta" => {
-            findings.reassign(Some(TextKind::Thought));
-            findings.relayed.hides_reasoning = true;
-        }
-        "response.function_call_arguments.delta"
-        | "response.custom_tool_call_input.delta"
-        | "response.mcp_call_arguments.delta"
-        | "response.code_interpreter_call_code.delta" => {
-            findings.reassign(Some(TextKind::Call));
-        }
-        // Sound and images, as base64; transcripts of the sound.
-        _ if kind.ends_with(".delta") => findings.reassign(None),
-        _ => {}
-    }
 }
 
 pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> {

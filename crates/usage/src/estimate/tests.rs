@@ -1,7 +1,6 @@
 //! What is estimated, from what, and what is left alone.
 
 use super::*;
-use crate::relayed::Relayed;
 
 const REQUEST: &str = r#"{"model":"m","stream":true,"messages":[{"content":"hello there"}]}"#;
 
@@ -69,7 +68,7 @@ fn only_what_is_missing_is_estimated() {
             "a placeholder",
             Api::AnthropicMessages,
             cut(450, tokens(2000, 1), Some(0)),
-            tokens(2000, 121),
+            tokens(2000, 135),
             "relayed_text",
         ),
         (
@@ -323,9 +322,9 @@ fn short_pieces_are_tokens_and_long_ones_are_not() {
         ("long words", chat, "gpt-4o", 800, 100, 100),
         ("dense text", chat, "gpt-4o", 100, 100, 100),
         ("several tokens each", chat, "gpt-4o", 800, 40, 200),
-        ("too few to tell", chat, "gpt-4o", 56, 7, 14),
-        ("Claude", chat, "anthropic/claude-4", 760, 100, 203),
-        ("Claude's bytes", Api::AnthropicMessages, "", 760, 10, 203),
+        ("too few to tell", chat, "gpt-4o", 24, 3, 6),
+        ("Claude", chat, "anthropic/claude-4", 760, 100, 226),
+        ("Claude's bytes", Api::AnthropicMessages, "", 760, 10, 226),
         ("Gemini", Api::GeminiStreamGenerate, "", 460, 60, 100),
     ] {
         let got = estimated(api, model, n_bytes, n_pieces);
@@ -343,11 +342,13 @@ fn a_call_that_was_cut_has_its_share_of_the_overhead() {
         completed(Api::OpenAiChat, &scan).0.get(Bucket::Output)
     };
     for (n_bytes, n_calls, is_whole, n_tokens) in [
-        (20, 1, false, 5 + 5),
+        (15, 1, false, 4 + 5),
         (20, 1, true, 5 + 10),
         (40, 1, false, 10 + 10),
         (400, 1, false, 100 + 10),
         (80, 2, false, 20 + 20),
+        // The first is whole, the second taken to be half.
+        (30, 2, false, 8 + 10 + 5),
     ] {
         let got = estimated(n_bytes, n_calls, is_whole);
         assert_eq!(got, Some(n_tokens), "{n_bytes} bytes of {n_calls}");

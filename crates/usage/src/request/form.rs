@@ -26,6 +26,8 @@ pub(super) enum Field {
     Tier,
     /// The tools that the model may use.
     Tools,
+    /// The type of one of them.
+    ToolKind,
     /// How many answers are asked for.
     Choices,
     /// How much, or whether, the model shall reason.
@@ -105,6 +107,10 @@ impl Form {
 const MODEL: (&str, Node<Field>) = ("model", Node::leaf(Field::Model));
 const STREAM: (&str, Node<Field>) = ("stream", Node::leaf(Field::Stream));
 const TOOLS: (&str, Node<Field>) = ("tools", Node::leaf(Field::Tools));
+const TYPED_TOOLS: (&str, Node<Field>) = (
+    "tools",
+    Node::array(&Node::object(&[("type", Node::leaf(Field::ToolKind))])).named(Field::Tools),
+);
 const N: (&str, Node<Field>) = ("n", Node::leaf(Field::Choices));
 /// <https://platform.openai.com/docs/api-reference/chat/create>
 const EFFORT: (&str, Node<Field>) = ("reasoning_effort", Node::leaf(Field::Reasoning));
@@ -182,7 +188,7 @@ static COMPATIBLE_CHAT_BODY: Node<Field> = Node::object(&[
     MODEL,
     STREAM,
     TIER,
-    TOOLS,
+    TYPED_TOOLS,
     N,
     EFFORT,
     REASONING,
@@ -406,8 +412,11 @@ static INTERACTIONS: Form = Form {
         TOOLS,
         (
             "generation_config",
-            Node::object(&[("max_output_tokens", Node::leaf(Field::Limit))])
-                .named(Field::LimitParent),
+            Node::object(&[
+                ("max_output_tokens", Node::leaf(Field::Limit)),
+                ("thinking_level", Node::leaf(Field::Reasoning)),
+            ])
+            .named(Field::LimitParent),
         ),
     ])
     .named(Field::Root),

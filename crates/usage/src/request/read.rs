@@ -133,6 +133,7 @@ impl Wishes {
             | Field::Stream
             | Field::Tier
             | Field::Tools
+            | Field::ToolKind
             | Field::Choices
             | Field::Reasoning
             | Field::ReasoningKind
@@ -155,6 +156,7 @@ impl Visitor<Field> for Reader<'_> {
             Field::Stream => self.facts.streams = self.is_stream(value),
             Field::Tier => self.facts.service_tier = text_of(value),
             Field::Tools => self.facts.has_tools = false,
+            Field::ToolKind => self.facts.has_router_tools |= is_router_tool(value),
             Field::Choices => self.facts.n_choices = count_in(value),
             Field::Reasoning => self.facts.asks_reasoning = asks(value),
             Field::ReasoningKind => self.facts.asks_reasoning &= asks(value),
@@ -171,6 +173,7 @@ impl Visitor<Field> for Reader<'_> {
         }
         match field {
             Field::StreamOptions => self.progress.option = None,
+            Field::Tools => self.facts.has_router_tools = false,
             Field::Reasoning => self.facts.asks_reasoning = true,
             Field::LimitParent => {
                 self.progress.has_limit_parent = true;
@@ -406,6 +409,11 @@ fn asks(value: Value<'_>) -> bool {
         value,
         Value::Null | Value::Bool(false) | Value::Number("0") | Value::Text("none" | "disabled")
     )
+}
+
+/// OpenRouter's own tools are named so (`openrouter:web_search`).
+fn is_router_tool(value: Value<'_>) -> bool {
+    matches!(value, Value::Text(kind) if kind.starts_with("openrouter:"))
 }
 
 fn count_in(value: Value<'_>) -> Option<u64> {

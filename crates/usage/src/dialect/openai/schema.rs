@@ -201,20 +201,28 @@ const CALL_PIECE: Node<Field> = Node::object(&[
 ])
 .named(Field::CallPiece);
 
+/// What routers relay of reasoning that is encrypted
+/// (<https://openrouter.ai/docs/use-cases/reasoning-tokens>, `reasoning.encrypted`); the text of
+/// other details stands in `reasoning` too.
+const REASONING_DETAILS: Node<Field> =
+    Node::array(&Node::object(&[("data", Node::text(Field::HiddenThought))]));
+
 const MESSAGE: Node<Field> = Node::object(&[
     ("content", TEXT_OR_PARTS),
     ("reasoning_content", THOUGHT),
     ("reasoning", THOUGHT),
+    ("reasoning_details", REASONING_DETAILS),
     ("refusal", TEXT),
     ("tool_calls", Node::array(&CALL)),
     ("function_call", LEGACY_CALL),
 ])
-.named(Field::Envelope);
+.named(Field::Block);
 
 const DELTA: Node<Field> = Node::object(&[
     ("content", TEXT_OR_PARTS),
     ("reasoning_content", THOUGHT),
     ("reasoning", THOUGHT),
+    ("reasoning_details", REASONING_DETAILS),
     ("refusal", TEXT),
     ("tool_calls", Node::array(&CALL_PIECE)),
     ("function_call", CALL_PIECE),
