@@ -221,8 +221,10 @@ mod tests {
         let policies = Budgets::new(parse("budgets.toml", text).unwrap());
         let budget = Arc::clone(&policies.all[0]);
         let day = budget.cell_at(1_800_000_000_000).unwrap();
-        let mut state = State::default();
-        state.policies = Arc::new(policies);
+        let mut state = State {
+            policies: Arc::new(policies),
+            ..State::default()
+        };
         let at = state.open(&budget, Vec::new(), day, 1).at.clone();
         let charge = Charge {
             at: at.clone(),

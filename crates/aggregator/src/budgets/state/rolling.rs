@@ -86,18 +86,18 @@ impl State {
         let earlier = self.accounts.values().filter(|account| is_earlier(account));
         let counting =
             earlier.filter(|account| !account.is_unspent() || self.is_used_elsewhere(account));
-        let keys: HashMap<(Arc<str>, Arc<str>), (Vec<String>, Arc<Budget>)> = counting
-            .map(|account| {
-                let place = (Arc::clone(&account.at.budget), Arc::clone(&account.at.key));
-                (place, (account.key.clone(), Arc::clone(&account.budget)))
-            })
-            .collect();
+        // One of each key.
+        let counting = counting.map(|account| ((&account.at.budget, &account.at.key), account));
+        let counting: HashMap<_, &Account> = counting.collect();
+        let keys = counting.into_values();
+        let keys = keys.map(|account| (account.key.clone(), Arc::clone(&account.budget)));
+        let keys: Vec<(Vec<String>, Arc<Budget>)> = keys.collect();
         for account in self.accounts.values_mut() {
             if is_earlier(account) {
                 account.give_back();
             }
         }
-        for (key, budget) in keys.into_values() {
+        for (key, budget) in keys {
             if let Some(cell) = budget.cell_at(unix_ms) {
                 let at = self.open(&budget, key, cell, now_ms).at.clone();
                 self.judge(&at);
