@@ -1,11 +1,11 @@
-//! How far the time of day is believed where something is forgotten by it: a clock may jump ahead, and
-//! back again when somebody sets it right.
+//! How far the time of day is believed where something is forgotten by it: a clock may jump ahead,
+//! and back again when somebody sets it right.
 
-/// How far ahead of the time that has passed the clock may be, milliseconds. It is set by more where a
-/// machine starts without one.
+/// How far ahead of the time that has passed the clock may be, milliseconds. It is set by more
+/// where a machine starts without one.
 const LEAP_MS: i64 = 3_600_000;
-/// How long one that jumped further is not believed, milliseconds: a day, in which somebody may set it
-/// right.
+/// How long one that jumped further is not believed, milliseconds: a day, in which somebody may
+/// set it right.
 const DOUBT_MS: u64 = 86_400_000;
 
 /// The time of day as it was last believed.
@@ -24,8 +24,8 @@ impl Steady {
         }
     }
 
-    /// The time of day, or what it should be by the time that has passed, where the clock says that it
-    /// is later by too much.
+    /// The time of day, or what it should be by the time that has passed, where the clock says
+    /// that it is later by too much.
     pub fn believed(&mut self, unix_ms: i64, since_boot_ms: u64) -> i64 {
         let passed_ms = since_boot_ms.saturating_sub(self.since_boot_ms);
         let expected_ms = self.unix_ms.saturating_add_unsigned(passed_ms);

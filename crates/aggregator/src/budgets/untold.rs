@@ -1,6 +1,7 @@
-//! Keys that filters are not told of, though a cached budget refuses their calls: those that share the
-//! account of all keys beyond the first, and those for which the table has no room. While there are any,
-//! calls that the budget concerns are asked about, as with strict budgets; nothing is held for them.
+//! Keys that filters are not told of, though a cached budget refuses their calls: those that share
+//! the account of all keys beyond the first, and those for which the table has no room. While
+//! there are any, calls that the budget concerns are asked about, as with strict budgets; nothing
+//! is held for them.
 
 use std::collections::HashSet;
 
@@ -31,8 +32,8 @@ fn reached(budget: &Budget, tier: usize) -> impl Iterator<Item = &Tier> {
     budget.policy.tiers.iter().take(tier.saturating_add(1))
 }
 
-/// The cached budgets that have such keys, by their place in the file. `told` are the keys that filters
-/// are told of.
+/// The cached budgets that have such keys, by their place in the file. `told` are the keys that
+/// filters are told of.
 pub fn asking<'a>(
     policies: &Policies,
     refused: impl Iterator<Item = (usize, &'a Account)>,
