@@ -54,7 +54,7 @@ apis! {
     OpenAiCountTokens = "openai.count_tokens",
     /// Sessions at `wss:…/v1/realtime`
     OpenAiRealtime = "openai.realtime",
-    /// Mistral's `POST /v1/ocr`
+    /// Mistral's `POST /v1/ocr`, and what others offer to read documents
     MistralOcr = "mistral.ocr",
     /// Mistral's `POST /v1/conversations` and what follows one
     MistralConversations = "mistral.conversations",
@@ -746,6 +746,21 @@ mod tests {
             ),
             ("api.openai.com", "/v1/models", "GET", Detection::NotOurs),
             ("api.openai.com", "/v1/files", "POST", Detection::NotOurs),
+            ("api.mistral.ai", "/v1/agents", "POST", Detection::NotOurs),
+            (
+                "api.anthropic.com",
+                "/v1/environments?beta=true",
+                "POST",
+                Detection::NotOurs,
+            ),
+            (
+                "api.anthropic.com",
+                "/v1/sessions/s/events?beta=true",
+                "POST",
+                Detection::Unreadable {
+                    provider: "anthropic",
+                },
+            ),
             (
                 "api.openai.com",
                 "/v1/chat/completions",

@@ -824,6 +824,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
+    // https://console.upstage.ai/api/document-digitization/document-parsing
+    post("**/v1/document-digitization", Api::MistralOcr),
     // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
@@ -1038,6 +1040,14 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/managed-agents/overview, https://docs.mistral.ai/api/#tag/beta.agents:
+    // what an agent is; what it does is charged by its sessions or conversations.
+    "**/v1/agents",
+    "**/v1/agents/*",
+    "**/v1/environments",
+    "**/v1/environments/*",
+    "**/v1/vaults",
+    "**/v1/memory_stores",
     // https://platform.claude.com/docs/en/api/skills-api
     "**/v1/skills",
     "**/v1/skills/*/versions",
