@@ -42,6 +42,12 @@ impl Service {
         (self.provider == "openai" && is_region).then_some(prefix)
     }
 
+    /// An API that it offers.
+    pub(super) fn sibling(&self) -> Api {
+        let mut rules = self.families.iter().flat_map(|family| family.paths());
+        rules.next().map_or(Api::OpenAiChat, |rule| rule.api)
+    }
+
     pub(super) fn serves(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| match_host(pattern, host))
     }
