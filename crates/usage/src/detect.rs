@@ -860,6 +860,7 @@ mod tests {
                 "POST",
                 Detection::Unreadable {
                     provider: "anthropic",
+                    sibling: Api::AnthropicMessages,
                 },
             ),
             (
@@ -1039,7 +1040,10 @@ mod tests {
             assert!(!target.may_include_usage);
         }
         let unknown = "/v1/account/gateway/openai/telepathy";
-        let unreadable = Detection::Unreadable { provider: "openai" };
+        let unreadable = Detection::Unreadable {
+            provider: "openai",
+            sibling: Api::OpenAiChat,
+        };
         assert_eq!(detect(host, unknown, "POST"), unreadable);
     }
 

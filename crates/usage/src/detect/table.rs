@@ -42,10 +42,12 @@ impl Service {
         (self.provider == "openai" && is_region).then_some(prefix)
     }
 
-    /// An API that it offers.
+    /// An API that it offers, and that answers at once.
     pub(super) fn sibling(&self) -> Api {
-        let mut rules = self.families.iter().flat_map(|family| family.paths());
-        rules.next().map_or(Api::OpenAiChat, |rule| rule.api)
+        let rules = self.families.iter().flat_map(|family| family.paths());
+        let mut apis = rules.map(|rule| rule.api);
+        apis.find(|api| !api.is_told_later())
+            .unwrap_or(Api::OpenAiChat)
     }
 
     pub(super) fn serves(&self, host: &str) -> bool {
