@@ -55,9 +55,9 @@ fn recognised(config: &PluginConfig, headers: &Headers<'_>) -> Verdict {
         true => verdict(WEBSOCKET),
         false => verdict(pseudo(":method")),
     };
-    // Google's servers go by it (https://google.aip.dev/127 has the paths, and
-    // https://cloud.google.com/apis/docs/system-parameters the header), others do not: what either
-    // would serve is metered.
+    // Google's servers go by it
+    // (https://googleapis.dev/java/google-api-client/latest/com/google/api/client/googleapis/package-use.html),
+    // others do not: what either would serve is metered.
     match (found, headers.text("x-http-method-override")) {
         (metered @ Verdict::Metered { .. }, _) => metered,
         (found, None) => found,
