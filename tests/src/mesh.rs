@@ -133,12 +133,13 @@ impl Mesh {
 
     /// An app that says nothing about itself.
     pub fn anonymous(&self) -> Client {
+        self.anonymous_at(self.envoy.listener())
+    }
+
+    /// The same, of somebody who calls that address and is led here from there.
+    pub fn anonymous_at(&self, address: SocketAddr) -> Client {
         let provider = Arc::clone(&self.provider);
-        Client::new(
-            self.runtime.handle().clone(),
-            self.envoy.listener(),
-            provider,
-        )
+        Client::new(self.runtime.handle().clone(), address, provider)
     }
 
     /// The provider.

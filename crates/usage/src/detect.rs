@@ -1,6 +1,7 @@
 //! What a request is, by host, path and method alone.
 
 mod pattern;
+mod relay;
 mod table;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,8 @@ apis! {
     OpenAiAssistantsRun = "openai.assistants.run",
     /// Batches, which are made by `POST /v1/batches` and polled.
     OpenAiBatches = "openai.batches",
+    /// Chat completions that are asked for by `POST /async/chat/completions` and polled
+    OpenAiAsyncChat = "openai.chat.async",
     /// Videos, which are made by `POST /v1/videos` and polled.
     OpenAiVideos = "openai.videos",
     /// `POST /v1/messages`
@@ -154,6 +157,7 @@ impl Api {
             Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::OpenAiVideos
+                | Api::OpenAiAsyncChat
                 | Api::AnthropicBatches
                 | Api::GeminiBatches
         )
@@ -167,6 +171,7 @@ impl Api {
                 | Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::OpenAiVideos
+                | Api::OpenAiAsyncChat
                 | Api::AnthropicBatchResults
                 | Api::GeminiBatches
                 | Api::GeminiInteractionsRetrieve
@@ -348,13 +353,30 @@ pub enum Detection {
 pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let authority = host;
     let host = pattern::bare_host(host);
-    let Some(service) = SERVICES.iter().find(|service| service.serves(&host)) else {
-        return compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered);
-    };
+    if let Some((provider, path)) = relay::passed_on(&host, path)
+        && let Some(service) = SERVICES.iter().find(|known| known.provider == provider)
+    {
+        return match of_service(service, &host, path, method) {
+            // The gateway answers equal requests out of its cache: nothing is added to them.
+            Detection::Metered(target) => Detection::Metered(Target {
+                may_include_usage: false,
+                ..target
+            }),
+            other => other,
+        };
+    }
+    match SERVICES.iter().find(|service| service.serves(&host)) {
+        Some(service) => of_service(service, &host, path, method),
+        None => compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered),
+    }
+}
+
+/// What a request to a service of the table is.
+fn of_service(service: &Service, host: &str, path: &str, method: &str) -> Detection {
     if let Some(mut target) = offered(service, path, method) {
         for (name, value) in [
-            ("region", service.region(&host)),
-            ("data_residency", service.data_residency(&host)),
+            ("region", service.region(host)),
+            ("data_residency", service.data_residency(host)),
         ] {
             if let Some(value) = value {
                 let (name, value) = (name.to_owned(), value.to_owned());
@@ -773,6 +795,13 @@ mod tests {
                 "siliconflow",
             ),
             (
+                "model-abc.api.baseten.co",
+                "/environments/production/sync/v1/chat/completions",
+                Api::OpenAiChat,
+                "baseten",
+            ),
+            ("api.reka.ai", "/v1/chat", Api::OpenAiChat, "reka"),
+            (
                 "api.mistral.ai",
                 "/v1/agents/completions",
                 Api::OpenAiChat,
@@ -954,6 +983,49 @@ mod tests {
             let got = target.pricing_context.get("data_residency");
             assert_eq!(got.map(String::as_str), residency, "{host}");
         }
+    }
+
+    #[test]
+    fn a_gateway_tells_in_its_path_who_gets_the_call() {
+        let host = "gateway.ai.cloudflare.com";
+        for (path, api, provider, model) in [
+            ("openai/responses", Api::OpenAiResponses, "openai", None),
+            (
+                "anthropic/v1/messages",
+                Api::AnthropicMessages,
+                "anthropic",
+                None,
+            ),
+            (
+                "google-ai-studio/v1beta/models/g-1:generateContent",
+                Api::GeminiGenerate,
+                "google",
+                Some("g-1"),
+            ),
+            (
+                "workers-ai/@cf/meta/llama-3.1-8b-instruct",
+                Api::OpenAiChat,
+                "cloudflare",
+                Some("llama-3.1-8b-instruct"),
+            ),
+            (
+                "compat/chat/completions",
+                Api::OpenAiChat,
+                "cloudflare-ai-gateway",
+                None,
+            ),
+        ] {
+            let path = format!("/v1/account/gateway/{path}?x=1");
+            let expected = (api, provider.to_owned(), model.map(str::to_owned));
+            assert_eq!(metered(host, &path, "POST"), Some(expected), "{path}");
+            let Detection::Metered(target) = detect(host, &path, "POST") else {
+                panic!("{path} is not metered");
+            };
+            assert!(!target.may_include_usage);
+        }
+        let unknown = "/v1/account/gateway/openai/telepathy";
+        let unreadable = Detection::Unreadable { provider: "openai" };
+        assert_eq!(detect(host, unknown, "POST"), unreadable);
     }
 
     #[test]

@@ -274,9 +274,11 @@ mod tests {
             );
             let policies = Policies::new(parse("budgets.toml", &text).unwrap());
             let budget = Arc::clone(&policies.all[0]);
-            let mut state = State::default();
-            state.policies = Arc::new(policies);
-            state.is_shared = true;
+            let state = State {
+                policies: Arc::new(policies),
+                is_shared: true,
+                ..State::default()
+            };
             Node {
                 name,
                 state,

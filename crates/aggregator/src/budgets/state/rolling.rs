@@ -70,7 +70,7 @@ impl State {
         let earlier = self.accounts.values().filter(|account| is_earlier(account));
         let counting =
             earlier.filter(|account| !account.is_unspent() || self.is_used_elsewhere(account));
-        let keys: HashMap<(Arc<str>, Arc<str>), (Vec<String>, Arc<Budget>)> = counting
+        let keys: HashMap<_, (Vec<String>, Arc<Budget>)> = counting
             .map(|account| {
                 let place = (Arc::clone(&account.at.budget), Arc::clone(&account.at.key));
                 (place, (account.key.clone(), Arc::clone(&account.budget)))
