@@ -1024,7 +1024,10 @@ mod tests {
             assert!(!target.may_include_usage);
         }
         let unknown = "/v1/account/gateway/openai/telepathy";
-        let unreadable = Detection::Unreadable { provider: "openai" };
+        let unreadable = Detection::Unreadable {
+            provider: "openai",
+            sibling: Api::OpenAiChat,
+        };
         assert_eq!(detect(host, unknown, "POST"), unreadable);
     }
 
