@@ -835,7 +835,7 @@ mod tests {
     fn what_is_not_metered_is_told_apart() {
         let unreadable = Detection::Unreadable {
             provider: "openai",
-            sibling: Api::OpenAiChat,
+            sibling: Family::OpenAi.paths()[0].api,
         };
         for (host, path, method, expected) in [
             ("example.com", "/v1/files", "POST", Detection::NotOurs),
@@ -888,7 +888,7 @@ mod tests {
                 "POST",
                 Detection::Unreadable {
                     provider: "google",
-                    sibling: Api::GeminiGenerate,
+                    sibling: Family::Gemini.paths()[0].api,
                 },
             ),
             ("api.openai.com", "/v1/else", WEBSOCKET, unreadable),
@@ -1026,7 +1026,7 @@ mod tests {
         let unknown = "/v1/account/gateway/openai/telepathy";
         let unreadable = Detection::Unreadable {
             provider: "openai",
-            sibling: Api::OpenAiChat,
+            sibling: Family::OpenAi.paths()[0].api,
         };
         assert_eq!(detect(host, unknown, "POST"), unreadable);
     }
