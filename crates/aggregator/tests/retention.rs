@@ -193,6 +193,37 @@ fn a_session_for_each_call_fills_no_volume_and_empties_no_ledger() {
     assert_eq!(findings(&ledger), [""; 0]);
 }
 
+/// What is written to a log.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_many_hours_lose_at_one_look_is_one_line_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let n = fill(&ledger, 0, 0..12, 600);
+    let bytes_max = ledger.reader().file_size().unwrap().bytes / 3;
+    let (mut keeper, _) = keeper(&ledger, retention(90, bytes_max));
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), || look(&mut keeper, 12 * HOUR_MS));
+    assert!(n - ledger.health().rows as usize > 2 * 600, "many hours go");
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines = text.lines().filter(|line| line.contains(OTHER));
+    assert_eq!(lines.count(), 1, "{text}");
+}
+
 #[test]
 fn few_values_stay_in_the_sums_of_deleted_calls_and_named_tags_up_to_a_bound() {
     let dir = tempfile::tempdir().unwrap();

@@ -36,6 +36,8 @@ pub struct Budget {
     pub matches: Match,
     /// Keys whose every value has the limit for itself.
     pub per: Vec<String>,
+    /// The ledger's name of the account that keys without an own one share.
+    pub others: Arc<str>,
     /// The least spend that has reached each tier, in the store's units.
     pub tier_units: Vec<u64>,
     /// What may be spent and held at most, in the store's units.
@@ -71,6 +73,7 @@ impl Budget {
             id: id(&policy).into(),
             matches: Match::new(policy.matches.clone()),
             per: policy.per.iter().cloned().collect(),
+            others: super::state::others(policy.per.len()),
             tier_units: shares.map(|at| policy.limit.units_up(at)).collect(),
             hard_units: policy.limit.units(policy.hard_share()),
             spared: Match::new(spared),
