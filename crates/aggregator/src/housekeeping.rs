@@ -11,7 +11,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::clock;
 use crate::ledger::query::FileSize;
-use crate::ledger::{AppendError, Ledger, Pruned, Pruning, QueryError, Reader, aside};
+use crate::ledger::{AppendError, HOUR_MS, Ledger, Pruned, Pruning, QueryError, Reader, aside};
 use crate::metrics::Metrics;
 use crate::otlp::Signal;
 pub use belief::{CLOCK_DOUBTS_MAX, CLOCK_LEAP_MS};
@@ -20,9 +20,6 @@ pub use room::PENDING_PERCENT;
 /// How often the ledger is looked at. The first look comes that long after the start: what filters
 /// send again because an answer was lost is taken before its rows could be deleted.
 const EVERY: Duration = Duration::from_secs(60);
-
-/// Milliseconds in an hour: calls are deleted by whole ones.
-const HOUR_MS: i64 = 3_600_000;
 
 /// An hour is folded this long after its end: what comes later is folded at once, which costs more.
 const GRACE_MS: i64 = 10 * 60_000;

@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use tollmesh_budget::{Action, Enforce, Limit, Policy, Window};
 use tollmesh_wire::{Match, Subject};
 
+use crate::ledger::HOUR_MS;
+
 /// Hexadecimal digits by which two versions of one budget are told apart.
 const DIGEST_CHARS: usize = 8;
 /// Sub-windows of a rolling window: what is spent leaves the window in steps of one part in so many.
 const ROLLING_CELLS: i64 = 96;
-/// Milliseconds in an hour.
-const HOUR_MS: i64 = 3_600_000;
 
 /// A stretch of time, in milliseconds since 1970: from `start` on, before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -115,6 +117,25 @@ impl Reader {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Open>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Reader {
+    /// Counts what SQLite does for the questions from here on, by so many steps of its own; they
+    /// must come one after another.
+    pub fn count_steps(&self, by: i32) -> Result<Arc<AtomicU64>, QueryError> {
+        let mut open = self.connect()?;
+        let n = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&n);
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        open.connection.progress_handler(by, Some(count))?;
+        self.close();
+        self.keep(open);
+        Ok(n)
     }
 }
 
