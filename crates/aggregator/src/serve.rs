@@ -34,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
 /// What telling alerts gets after SIGTERM; what is left is told in the next life.
 const TELL_TIME_MAX: Duration = Duration::from_secs(1);
+/// What threads that read files get at the end.
+const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A token is a line; more is a wrong file.
@@ -71,12 +73,15 @@ struct Forwarding {
 /// Serves until SIGTERM or SIGINT. An error means that it never was ready.
 pub fn run(config: Config, format: LogFormat) -> anyhow::Result<()> {
     log_to_stderr(format);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(serve(config))
+        .context("cannot start the runtime")?;
+    let served = runtime.block_on(serve(config));
+    // A thread that waits for a file system that hangs must not hold up the end.
+    runtime.shutdown_timeout(THREADS_TIME_MAX);
+    served
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -114,7 +119,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
     // Not before: the ledger makes the folder.
-    prices.keep();
+    let kept = Arc::clone(&prices);
+    tokio::task::spawn_blocking(move || kept.keep()).await?;
     let mut telling = None;
     if budgets.are_configured() {
         budgets

@@ -38,10 +38,12 @@ mod recording;
 pub mod reduce;
 mod regroup;
 pub mod reprice;
+mod rescue;
 mod rollup;
 mod row;
 mod row_count;
 mod schema;
+mod site;
 mod store;
 mod stored;
 mod sweep;
@@ -54,7 +56,7 @@ pub use budgets::{Charger, Charges};
 pub use entry::{
     Appended, CostLine, CostRecord, Entry, FORGOTTEN, Original, Quarantined, Recorded, Refusal,
 };
-pub use error::{AppendError, LedgerError, QueryError};
+pub use error::{AppendError, LedgerError, Missed, QueryError};
 pub use handle::{Health, Ledger, LedgerOptions, Regrouped};
 pub use outcomes::{CallOutcome, Subject, Told};
 pub use prune::{Pruned, Pruning};

@@ -20,7 +20,9 @@ use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
 use crate::ledger::reprice::{Place, Repricing};
+use crate::ledger::rescue::{self, Rescue};
 use crate::ledger::schema;
+use crate::ledger::site::Site;
 use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
 
@@ -38,21 +40,24 @@ pub struct Shared {
     pub suspected: Arc<AtomicBool>,
     rows: AtomicU64,
     set_aside: AtomicU64,
+    moved: AtomicU64,
 }
 
 /// Opens the ledger and starts the thread.
-pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError> {
+pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), LedgerError> {
     let lock = lock::take(&options.dir)?;
     let shared = Arc::new(Shared::default());
     let path = options.dir.join(LEDGER_FILE);
+    let reader = Reader::new(path.clone(), Arc::clone(&shared.suspected));
     let mut writer = Writer {
-        reader: Reader::new(path.clone(), Arc::clone(&shared.suspected)),
+        reader: reader.clone(),
         path,
         store: None,
         meter: options.meter,
         charger: options.charger,
         shared: Arc::clone(&shared),
-        _lock: lock,
+        lock,
+        rescue: Rescue::default(),
     };
     writer.store = Some(writer.first_store()?);
     let (queue, receiver, events) = queue::bounded(options.queue_events_max);
@@ -60,7 +65,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         .name("ledger".into())
         .spawn(move || writer.run(&receiver, &events))
         .map_err(LedgerError::Thread)?;
-    Ok((queue, shared))
+    Ok((queue, shared, reader))
 }
 
 /// What runs on the thread.
@@ -72,7 +77,8 @@ pub struct Writer {
     meter: Box<dyn Meter>,
     charger: Box<dyn Charger>,
     shared: Arc<Shared>,
-    _lock: Lock,
+    lock: Lock,
+    rescue: Rescue,
 }
 
 // === impl Shared ===
@@ -86,6 +92,11 @@ impl Shared {
     /// Damaged files that were set aside since the process began.
     pub fn set_aside(&self) -> u64 {
         self.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// How often the files were not where they were written, since the process began.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 }
 
@@ -265,9 +276,11 @@ impl Writer {
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it
     /// speaks of a transaction that never was, and the next use opens the file afresh.
     fn take_store(&mut self) -> Result<Store, LedgerError> {
+        self.look()?;
         if let Some(store) = self.store.take() {
             return Ok(store);
         }
+        self.rescue.settle(&self.path)?;
         let mut store = Store::open(&self.path)?;
         if self.ails() {
             store.write_out()?;
@@ -279,7 +292,62 @@ impl Writer {
             self.charger.opened(spends);
         }
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
+        self.reader.follow(store.site().cloned());
         Ok(store)
+    }
+
+    /// Finds out whether what is open is still what stands at the ledger's path, and the lock with
+    /// it. Where it is not, nothing is acknowledged until all that is open is where it is found.
+    fn look(&mut self) -> Result<(), LedgerError> {
+        let held = self.lock.hold();
+        let Some(store) = &self.store else {
+            return held;
+        };
+        let Ok(found) = Site::at(&self.path) else {
+            // It cannot be known; the lock's own error would say why.
+            return held;
+        };
+        let Some(missed) = rescue::missed(store, found.as_ref()) else {
+            if held.is_err() {
+                self.let_go();
+            }
+            return held;
+        };
+        if !self.ails() {
+            self.shared.moved.fetch_add(1, Ordering::Relaxed);
+        }
+        // Said before it is mended, which takes as long as the ledger takes to be copied.
+        drop(self.ail(rescue::moved(&self.path, missed)));
+        self.save(found.as_ref(), held.is_ok())?;
+        held
+    }
+
+    /// Brings what is open to where it is found, and lets go of it.
+    fn save(&mut self, found: Option<&Site>, is_ours: bool) -> Result<(), LedgerError> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        match self.rescue.save(&self.path, store, found, is_ours) {
+            Err(error) if schema::is_damage(&error) => {
+                tracing::error!(error = %chain(&error), "what is open cannot be copied whole");
+            }
+            // What is open stays open: nothing else has what it has.
+            Err(error) => {
+                if !matches!(error, LedgerError::Moved { .. }) {
+                    tracing::error!(error = %chain(&error), "what is open cannot be saved yet");
+                }
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
+        self.let_go();
+        Ok(())
+    }
+
+    fn let_go(&mut self) {
+        self.store = None;
+        self.reader.close();
+        self.reader.follow(None);
     }
 
     /// The store at the start. A damaged file must not keep the process from starting.
@@ -311,8 +379,13 @@ impl Writer {
         write(&self.shared.failing).is_some()
     }
 
-    /// Tries an ailing ledger with a write that changes nothing else.
+    /// Looks whether the ledger is still where it was, and tries an ailing one with a write that
+    /// changes nothing else.
     fn probe(&mut self) {
+        if let Err(error) = self.look() {
+            drop(self.ail(error));
+            return;
+        }
         if !self.ails() {
             return;
         }
@@ -332,6 +405,9 @@ impl Writer {
     /// Notes a failure. A damaged file is set aside, so that the next use begins a new one; its
     /// counters go on from what is known.
     fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
+        if self.store.is_none() {
+            self.reader.follow(None);
+        }
         if schema::is_damage(&error) {
             match aside::set_aside(&self.path) {
                 Ok(path) => {
@@ -382,6 +458,9 @@ impl Writer {
     }
 
     fn end(&mut self) {
+        if let Err(error) = self.look() {
+            tracing::error!(error = %chain(&error), "the ledger is not where it was written");
+        }
         if let Some(store) = self.store.take() {
             store.close();
         }

@@ -60,6 +60,21 @@ pub enum StoreError {
         /// Its own words.
         what: String,
     },
+    /// It knows who we are, and does not let us do what we have to.
+    #[error(
+        "{store}: its access list forbids what budgets need: {what}; allow the user of redis.url \
+         {commands} on keys {keys}"
+    )]
+    Forbidden {
+        /// The store, without its password.
+        store: String,
+        /// Its own words, which name the command or the key.
+        what: String,
+        /// What is to be allowed, as `ACL SETUSER` takes it.
+        commands: &'static str,
+        /// On which keys, as `ACL SETUSER` takes them.
+        keys: String,
+    },
     /// It holds what another version of Tollmesh wrote.
     #[error(
         "{store}: key {key:?} says format {found:?}, and this version speaks {expected:?}; \

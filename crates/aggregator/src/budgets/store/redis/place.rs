@@ -18,6 +18,9 @@ use super::super::StoreError;
 const RESPONSE_TIME_MAX: Duration = Duration::from_millis(500);
 /// A server that answers, answers sooner; with TLS it takes three ways there and back.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
+/// What budgets ask of a server, its scripts included; a cluster's client asks for its slots, too.
+const COMMANDS: &str = "+@connection +cluster +eval +evalsha +script|load +time +get +set +pexpire \
+                        +pexpireat +hget +hmget +hset +hdel +zadd +zrange +zrem";
 /// Names keys unless `redis.prefix` does.
 pub const PREFIX_DEFAULT: &str = "tm";
 
@@ -163,8 +166,18 @@ impl Place {
     pub fn failed(&self, error: &redis::RedisError) -> StoreError {
         let what = error.to_string();
         let store = self.to_string();
+        // "NOPERM: User x has no permissions to run the 'evalsha' command", or to access a key.
+        // <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>
+        if error.code() == Some("NOPERM") {
+            return StoreError::Forbidden {
+                store,
+                what,
+                commands: COMMANDS,
+                keys: format!("~{}*", self.prefix),
+            };
+        }
         let is_refused = error.kind() == redis::ErrorKind::AuthenticationFailed
-            || matches!(error.code(), Some("NOPERM" | "WRONGPASS" | "NOAUTH"));
+            || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"));
         match is_refused {
             true => StoreError::Refused { store, what },
             false => StoreError::Unavailable { store, what },
