@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tollmesh_aggregator::ledger::query::SpendQuery;
 use tollmesh_aggregator::ledger::{
     AppendError, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions, Meter, Missed,
-    Occasion, Reader,
+    Occasion,
 };
 use tollmesh_aggregator::money::PicoUsd;
 use tollmesh_usage::{Bucket, Usage};

@@ -313,11 +313,12 @@ impl Writer {
             }
             return held;
         };
-        if !self.ails() {
-            self.shared.moved.fetch_add(1, Ordering::Relaxed);
-        }
+        let is_news = !self.ails();
         // Said before it is mended, which takes as long as the ledger takes to be copied.
         drop(self.ail(rescue::moved(&self.path, missed)));
+        self.shared
+            .moved
+            .fetch_add(u64::from(is_news), Ordering::Relaxed);
         self.save(found.as_ref(), held.is_ok())?;
         held
     }

@@ -63,16 +63,14 @@ pub enum StoreError {
     /// It knows who we are, and does not let us do what we have to.
     #[error(
         "{store}: its access list forbids what budgets need: {what}; allow the user of redis.url \
-         {commands} on keys {keys}"
+         what `ACL SETUSER` in k8s/README.md says, on keys ~{keys}"
     )]
     Forbidden {
         /// The store, without its password.
         store: String,
         /// Its own words, which name the command or the key.
         what: String,
-        /// What is to be allowed, as `ACL SETUSER` takes it.
-        commands: &'static str,
-        /// On which keys, as `ACL SETUSER` takes them.
+        /// The keys that it has to have.
         keys: String,
     },
     /// It holds what another version of Tollmesh wrote.

@@ -18,9 +18,6 @@ use super::super::StoreError;
 const RESPONSE_TIME_MAX: Duration = Duration::from_millis(500);
 /// A server that answers, answers sooner; with TLS it takes three ways there and back.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
-/// What budgets ask of a server, its scripts included; a cluster's client asks for its slots, too.
-const COMMANDS: &str = "+@connection +cluster +eval +evalsha +script|load +time +get +set +pexpire \
-                        +pexpireat +hget +hmget +hset +hdel +zadd +zrange +zrem";
 /// Names keys unless `redis.prefix` does.
 pub const PREFIX_DEFAULT: &str = "tm";
 
@@ -172,8 +169,7 @@ impl Place {
             return StoreError::Forbidden {
                 store,
                 what,
-                commands: COMMANDS,
-                keys: format!("~{}*", self.prefix),
+                keys: format!("{}:*", self.prefix),
             };
         }
         let is_refused = error.kind() == redis::ErrorKind::AuthenticationFailed
