@@ -42,6 +42,9 @@ pub struct Launch {
     pub environment: Vec<(&'static str, OsString)>,
     /// Whether and as which of several Envoys it takes part in hot restarts.
     pub hot_restart: Option<HotRestart>,
+    /// Seconds in which listeners that are replaced close their connections, and go; as shipped
+    /// (600) where nothing is said.
+    pub drain_seconds: Option<u32>,
 }
 
 /// The place of an Envoy in a row of hot restarts.
@@ -192,6 +195,7 @@ impl Launch {
             dir: dir.to_path_buf(),
             environment: Vec::new(),
             hot_restart: None,
+            drain_seconds: None,
         }
     }
 
@@ -222,7 +226,13 @@ impl Launch {
             .args(["--file-flush-interval-msec", "200"])
             .args(["--concurrency", &self.n_workers.to_string()]);
         match self.hot_restart {
-            None => command.arg("--disable-hot-restart"),
+            None => {
+                command.arg("--disable-hot-restart");
+                if let Some(seconds) = self.drain_seconds {
+                    command.args(["--drain-time-s", &seconds.to_string()]);
+                }
+                &mut command
+            }
             Some(place) => command
                 .args(["--base-id", &place.base_id.to_string()])
                 .args(["--restart-epoch", &place.epoch.to_string()])

@@ -1,5 +1,6 @@
 //! The whole street: a provider, a real Envoy with the filter, and a real aggregator.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::aggregator::{Aggregator, BUDGETS, STATE_DIR};
 use crate::artifacts::{self, Artifacts};
 use crate::chaos::Chaos;
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::envoy::{Envoy, HotRestart, Launch};
 use crate::envoy_config::{self, Ingest, Places};
 use crate::fact;
@@ -44,6 +45,7 @@ pub struct Mesh {
     faults: Option<Faults>,
     provider: Arc<Provider>,
     operator: SocketAddr,
+    n_workers: usize,
     runtime: Runtime,
     small_disk: Option<SmallDisk>,
     dir: TempDir,
@@ -63,6 +65,7 @@ pub struct MeshBuilder {
     has_faults: bool,
     small_disk: Option<&'static str>,
     hot_restart: Option<HotRestart>,
+    drain_seconds: Option<u32>,
     on_unix_socket: bool,
     calls_real_providers: bool,
     provider_at: Option<SocketAddr>,
@@ -105,6 +108,7 @@ impl Mesh {
             has_faults: false,
             small_disk: None,
             hot_restart: None,
+            drain_seconds: None,
             on_unix_socket: false,
             calls_real_providers: false,
             provider_at: None,
@@ -129,12 +133,13 @@ impl Mesh {
 
     /// An app that says nothing about itself.
     pub fn anonymous(&self) -> Client {
+        self.anonymous_at(self.envoy.listener())
+    }
+
+    /// The same, of somebody who calls that address and is led here from there.
+    pub fn anonymous_at(&self, address: SocketAddr) -> Client {
         let provider = Arc::clone(&self.provider);
-        Client::new(
-            self.runtime.handle().clone(),
-            self.envoy.listener(),
-            provider,
-        )
+        Client::new(self.runtime.handle().clone(), address, provider)
     }
 
     /// The provider.
@@ -302,6 +307,34 @@ impl Mesh {
             n if n > n_before => Ok(()),
             _ => Err(self.envoy.process().log_tail()),
         });
+    }
+
+    /// Calls until each worker has given an answer by what is in force, which `call` returns. Each takes
+    /// a table over at its own tick, connections go to any of them, and each names its events after
+    /// itself.
+    #[track_caller]
+    pub fn every_worker_knows(&self, what: &str, mut call: impl FnMut() -> Option<Answer>) {
+        let mut request_ids = BTreeSet::new();
+        fact::eventually(&format!("every worker knows {what}"), || {
+            request_ids.extend(call().map(|answer| answer.request_id));
+            let event_ids = self.event_ids(&request_ids)?;
+            let workers = event_ids.iter().filter_map(|id| id.split_once('-'));
+            let workers: BTreeSet<&str> = workers.map(|(worker, _)| worker).collect();
+            let is_each = workers.len() == self.n_workers;
+            is_each.then_some(()).ok_or(format!("{workers:?}"))
+        });
+    }
+
+    /// The ids of the events of these calls that whoever Envoy speaks to has got.
+    fn event_ids(&self, request_ids: &BTreeSet<String>) -> Result<Vec<String>, String> {
+        let texts = |value: &Value| value["event_id"].as_str().map(str::to_string);
+        if let Some(judge) = &self.judge {
+            let events = request_ids.iter().flat_map(|id| judge.events(id));
+            return Ok(events.filter_map(|event| texts(&event)).collect());
+        }
+        let rows = self.ledger().by_request_id()?;
+        let rows = request_ids.iter().filter_map(|id| rows.get(id)).flatten();
+        Ok(rows.filter_map(|row| texts(&row.0)).collect())
     }
 
     /// The directory with the configurations, the logs and the ledger.
@@ -485,6 +518,12 @@ impl MeshBuilder {
         self
     }
 
+    /// What is replaced ([`Mesh::replug`]) is gone after that many seconds.
+    pub fn drains_for(mut self, seconds: u32) -> MeshBuilder {
+        self.drain_seconds = Some(seconds);
+        self
+    }
+
     /// As [`Mesh::start`].
     pub fn start(self) -> Option<Mesh> {
         let artifacts = Artifacts::find_or_skip()?;
@@ -552,6 +591,7 @@ impl MeshBuilder {
                 // One machine has one clock.
                 environment: environment.clone(),
                 hot_restart: self.hot_restart,
+                drain_seconds: self.drain_seconds,
                 ..Launch::new(&artifacts.envoy, config, self.n_workers, folder)
             };
             Envoy::start(launch, handle)
@@ -583,6 +623,7 @@ impl MeshBuilder {
             faults,
             provider,
             operator,
+            n_workers: self.n_workers,
             runtime,
             small_disk,
             dir,

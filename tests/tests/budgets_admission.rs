@@ -1,6 +1,5 @@
 //! Calls that wait for their reservation: no size limit, and no provider has one too early.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,29 +28,11 @@ fn mesh() -> Option<Mesh> {
     let patient = json!({ "admission": { "timeout_ms": 20_000 } });
     let mesh = Mesh::built().workers(N_WORKERS).judged_by(budgets());
     let mesh = mesh.plugin(patient).start()?;
-    every_worker_knows(&mesh, "the budgets", || {
+    mesh.every_worker_knows("the budgets", || {
         let answer = mesh.client("spent").call(&chat(10));
         (answer.status == Some(429)).then_some(answer)
     });
     Some(mesh)
-}
-
-/// Calls until each worker has given an answer by the table that is in force. Each takes it over at
-/// its own tick, connections go to any of them, and each names its events after itself.
-fn every_worker_knows(mesh: &Mesh, what: &str, mut call: impl FnMut() -> Option<Answer>) {
-    let mut answers = Vec::new();
-    eventually(&format!("every worker knows {what}"), || {
-        answers.extend(call());
-        let events = answers
-            .iter()
-            .flat_map(|answer| mesh.judge().events(&answer.request_id));
-        let workers: BTreeSet<String> = events
-            .filter_map(|event| Some(event["event_id"].as_str()?.split_once('-')?.0.to_owned()))
-            .collect();
-        (workers.len() == N_WORKERS)
-            .then_some(())
-            .ok_or(format!("{workers:?}"))
-    });
 }
 
 /// A call whose body has that many bytes of text in it.
@@ -179,7 +160,7 @@ fn a_body_that_is_spliced_waits_as_it_will_be() {
           "tiers": [{ "at": "50%", "do": "cap_output", "max_tokens": 7 },
                     { "at": "60%", "do": "downgrade", "models": { "gpt-4o": "gpt-4o-mini" } }],
           "reached": [{ "tier": 1, "reset_at": "2099-01-01T00:00:00Z" }] }]));
-    every_worker_knows(&mesh, "the new budgets", || {
+    mesh.every_worker_knows("the new budgets", || {
         let answer = mesh.client("red").call(&chat(10));
         answer
             .header("x-tollmesh-budget")
@@ -273,11 +254,9 @@ fn an_aggregator_that_is_silent_or_broken_is_done_without() {
     let Some(mesh) = built.start() else {
         return;
     };
-    let mut in_a_row = 0;
-    eventually("every worker knows the budgets", || {
-        let passes = mesh.client("open").call(&chat(10)).status == Some(200);
-        in_a_row = if passes { in_a_row + 1 } else { 0 };
-        (in_a_row >= 8).then_some(()).ok_or(in_a_row.to_string())
+    mesh.every_worker_knows("the budgets", || {
+        let answer = mesh.client("open").call(&chat(10));
+        (answer.status == Some(200)).then_some(answer)
     });
     let mut n_capped = 0;
     for sentence in [Sentence::Wait, Sentence::Broken] {

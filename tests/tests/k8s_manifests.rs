@@ -53,10 +53,10 @@ fn rendered() -> Option<&'static BTreeMap<String, Vec<Object>>> {
     RENDERED.get_or_init(render).as_ref()
 }
 
-/// Every folder below `k8s/overlays` that kustomize builds.
+/// Every folder below `k8s/overlays` and `k8s/ingress` that kustomize builds.
 fn overlays() -> Vec<String> {
     let mut found = Vec::new();
-    let mut folders = vec![k8s("overlays")];
+    let mut folders = vec![k8s("overlays"), k8s("ingress")];
     while let Some(folder) = folders.pop() {
         if folder.join("kustomization.yaml").is_file() {
             let path = folder.strip_prefix(k8s("")).expect("it lies there");
@@ -66,7 +66,7 @@ fn overlays() -> Vec<String> {
         let paths = entries.map(|entry| entry.expect("an entry").path());
         folders.extend(paths.filter(|path| path.is_dir()));
     }
-    assert!(found.len() >= 9, "{found:?}");
+    assert!(found.len() >= 13, "{found:?}");
     found.sort();
     found
 }

@@ -8,6 +8,9 @@ use tollmesh_tests::chaos::Fault;
 use tollmesh_tests::fact::{self, eventually};
 use tollmesh_tests::{Books, Ended, Mesh};
 
+/// Calls whose events wait when the configuration is replaced.
+const N_WAITING: usize = 300;
+
 /// Kills in the test of kills.
 const N_KILLS: u64 = 50;
 /// Calls for each kill, at most: of all of them together, a kilobyte each, no filter's queue is full.
@@ -213,4 +216,37 @@ fn what_was_in_flight_at_the_kill_is_metered_too() {
     let books = Books::default();
     books.enter(answer, used);
     books.are_kept_by(&mesh);
+}
+
+/// As an upgrade does that rolls the aggregator and the proxies' configuration in one go.
+#[test]
+fn what_waits_for_the_aggregator_outlives_a_change_of_the_configuration() {
+    let built = Mesh::built().replugged().drains_for(1);
+    let Some(mesh) = built.start() else { return };
+    let books = Books::default();
+    mesh.aggregator().kill();
+    books.call(&mesh, N_WAITING);
+    let mut n_tries = 0;
+    mesh.replug(|mut plugin| {
+        plugin["tags"]["defaults"] = serde_json::json!({ "region": "eu" });
+        plugin
+    });
+    eventually("the old filter chains are gone", || {
+        let n = mesh.envoy().stats_with("total_filter_chains_draining");
+        match n.iter().all(|(_, n)| *n == 0) {
+            true if !n.is_empty() => Ok(n_tries = mesh.counted("batches_resent")),
+            _ => Err(format!("{n:?}")),
+        }
+    });
+    // More tries than one that hurries would have.
+    eventually("who has to go keeps trying", || {
+        match mesh.counted("batches_resent") - n_tries {
+            n if n >= 4 => Ok(()),
+            n => Err(format!("{n} tries")),
+        }
+    });
+    books.call(&mesh, 5);
+    mesh.aggregator().restart().expect("it starts again");
+    books.are_kept_by(&mesh);
+    mesh.has_not_trapped();
 }

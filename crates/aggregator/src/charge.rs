@@ -229,6 +229,16 @@ mod tests {
                 "exact 10",
             ),
             (
+                "usage that is charged by its parts",
+                Event {
+                    model: Some("nonesuch".into()),
+                    billed_usage: Some(Usage::new()),
+                    extra_usage: vec![nested(Some("large")), nested(Some("small"))],
+                    ..call()
+                },
+                "exact 11",
+            ),
+            (
                 "nested usage of a model without a price",
                 Event {
                     extra_usage: vec![nested(Some("nonesuch"))],

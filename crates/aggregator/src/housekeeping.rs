@@ -11,7 +11,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::clock;
 use crate::ledger::query::FileSize;
-use crate::ledger::{AppendError, Ledger, Pruned, Pruning, QueryError, Reader, aside};
+use crate::ledger::{AppendError, HOUR_MS, Ledger, Pruned, Pruning, QueryError, Reader, aside};
 use crate::metrics::Metrics;
 use crate::otlp::Signal;
 pub use belief::{CLOCK_DOUBTS_MAX, CLOCK_LEAP_MS};
@@ -20,9 +20,6 @@ pub use room::PENDING_PERCENT;
 /// How often the ledger is looked at. The first look comes that long after the start: what filters
 /// send again because an answer was lost is taken before its rows could be deleted.
 const EVERY: Duration = Duration::from_secs(60);
-
-/// Milliseconds in an hour: calls are deleted by whole ones.
-const HOUR_MS: i64 = 3_600_000;
 
 /// An hour is folded this long after its end: what comes later is folded at once, which costs more.
 const GRACE_MS: i64 = 10 * 60_000;
@@ -65,6 +62,17 @@ pub struct Keeper {
     doubts: bool,
     /// Why the bound is not held, as the log says.
     over: Option<room::Because>,
+    /// What was reduced at this look.
+    tidied: Tidied,
+}
+
+/// What became of sums of deleted calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tidied {
+    /// Days whose sums were regrouped.
+    days: u64,
+    /// What nothing referred to any more.
+    n_swept: u64,
 }
 
 /// Why rows are deleted.
@@ -111,6 +119,7 @@ impl Keeper {
             exported: Vec::new(),
             doubts: false,
             over: None,
+            tidied: Tidied::default(),
         }
     }
 
@@ -142,6 +151,21 @@ impl Keeper {
 
     /// One look at the ledger.
     pub async fn look_after(&mut self, now: Timestamp) -> Result<(), Trouble> {
+        let done = self.reduce(now).await;
+        // Once a look, whatever the number of steps: a tag that each call has alone fills every hour.
+        let Tidied { days, n_swept } = std::mem::take(&mut self.tidied);
+        if days > 0 {
+            tracing::info!(
+                days,
+                n_swept,
+                "tags, models or pods of deleted calls were too many for sums, and became __other__"
+            );
+        }
+        done?;
+        self.measure().await
+    }
+
+    async fn reduce(&mut self, now: Timestamp) -> Result<(), Trouble> {
         let now_ms = now.as_unix_ms();
         let ended = Timestamp::from_unix_ms(now_ms - GRACE_MS);
         self.ledger.fold(ended).await?;
@@ -152,7 +176,7 @@ impl Keeper {
         if let Some(bytes_max) = self.retention.bytes_max {
             self.make_room(bytes_max, now_ms).await?;
         }
-        self.measure().await
+        Ok(())
     }
 
     async fn delete_by_age(&self, now_ms: i64) -> Result<(), Trouble> {
@@ -195,17 +219,13 @@ impl Keeper {
     }
 
     /// Reduces the sums of hours whose calls are gone, and deletes what nothing refers to then.
-    async fn tidy(&self) -> Result<(), Trouble> {
+    async fn tidy(&mut self) -> Result<(), Trouble> {
         let regrouped = self.ledger.regroup(&(self.named)()).await?;
         if regrouped.days == 0 {
             return Ok(());
         }
-        let n_swept = self.ledger.sweep().await?;
-        tracing::info!(
-            days = regrouped.days,
-            n_swept,
-            "tags, models or pods of deleted calls were too many for sums, and became __other__"
-        );
+        self.tidied.days += regrouped.days;
+        self.tidied.n_swept += self.ledger.sweep().await?;
         Ok(())
     }
 

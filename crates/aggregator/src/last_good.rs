@@ -3,8 +3,8 @@
 //! A process that runs keeps what it has when a file turns bad. One that starts has nothing: a slip in
 //! a ConfigMap would do no harm until pods roll, and then stop them all.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -35,7 +35,7 @@ impl LastGood {
             return;
         }
         let new = self.path.with_extension("new");
-        let kept = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path));
+        let kept = write_durably(&new, &text).and_then(|()| fs::rename(&new, &self.path));
         if let Err(error) = kept {
             tracing::warn!(%error, %path, "what is good of the configured files cannot be kept");
         }
@@ -58,6 +58,13 @@ impl LastGood {
             )
             .ok()
     }
+}
+
+/// A rename may reach the disk before what it renames: after a power loss the file would be empty.
+fn write_durably(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

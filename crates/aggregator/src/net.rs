@@ -54,7 +54,7 @@ pub enum BindError {
         listen: Listen,
     },
     /// Anything else.
-    #[error("cannot listen on {listen}")]
+    #[error("cannot listen on {listen}{}", remedy(source.kind()))]
     Failed {
         /// The address.
         listen: Listen,
@@ -62,6 +62,15 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; make its folder, or mount the volume that is to be there",
+        io::ErrorKind::PermissionDenied => "; let this user write its folder, or choose another",
+        io::ErrorKind::AddrNotAvailable => "; choose an address of this machine",
+        _ => "",
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

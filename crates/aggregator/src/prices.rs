@@ -32,11 +32,11 @@ const READERS_MAX: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PricesError {
     /// A configured path cannot be read.
-    #[error("{path}: cannot be read: {why}; correct the path or the file's permissions")]
+    #[error("{path}: cannot be read: {why}")]
     Unreadable {
         /// The path.
         path: String,
-        /// The operating system's words.
+        /// The operating system's words, and the remedy.
         why: String,
     },
     /// The files are no valid tables.
@@ -369,9 +369,13 @@ fn read_named(file: &Path) -> Result<(String, String), PricesError> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> PricesError {
+    let why = match error.kind() {
+        std::io::ErrorKind::InvalidData => "it is no UTF-8 text; save it as such".to_owned(),
+        _ => format!("{error}; correct the path or the file's permissions"),
+    };
     PricesError::Unreadable {
         path: path.display().to_string(),
-        why: error.to_string(),
+        why,
     }
 }
 
@@ -436,7 +440,9 @@ mod tests {
             refused,
             Look::Refused(PricesError::Unreadable {
                 path: path.to_string(),
-                why: "No such file or directory (os error 2)".to_owned(),
+                why: "No such file or directory (os error 2); correct the path or the file's \
+                      permissions"
+                    .to_owned(),
             })
         );
         std::fs::remove_file(dir.path().join("away/own.toml")).unwrap();

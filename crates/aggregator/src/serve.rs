@@ -408,7 +408,11 @@ impl StopSignals {
 /// The token in that file: one line of printable ASCII.
 pub fn read_token(file: &Path) -> anyhow::Result<String> {
     let place = || format!("operator.token_file: {}", file.display());
-    let text = std::fs::read_to_string(file).with_context(place)?;
+    let text = std::fs::read_to_string(file)
+        .context(
+            "cannot be read; put the token there (`openssl rand -hex 32`), or correct the path",
+        )
+        .with_context(place)?;
     let token = text.trim();
     let is_printable = token.bytes().all(|b| b.is_ascii_graphic());
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX || !is_printable {

@@ -629,6 +629,49 @@ fn an_impatient_list_of_calls_leads_on_to_all_of_them() {
     assert_eq!((at.hours, at.of_hours, at.from), (1, 12, None));
 }
 
+#[test]
+fn what_sums_say_of_hours_takes_patience_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    twelve_hours(&ledger);
+    let reader = ledger.reader();
+    for sort in Sort::ALL {
+        let query = RequestsQuery {
+            filters: vec![Filter::new("session_id", "none's")],
+            sort,
+            limit: 5,
+            ..RequestsQuery::default()
+        };
+        // Half of the time goes into what sums say, and there is none.
+        let impatient = Patience::of(Duration::ZERO);
+        let looked = reader.requests_within(&query, impatient).unwrap();
+        let at = looked.at.unwrap();
+        assert_eq!((at.hours, at.of_hours), (1, 12), "{sort:?}");
+        let looked = reader.requests_within(&query, Patience::ENDLESS).unwrap();
+        assert_eq!(
+            (looked.answer.items.len(), looked.at),
+            (0, None),
+            "{sort:?}"
+        );
+    }
+    let mut query = RequestsQuery {
+        filters: vec![Filter::new("session_id", "s")],
+        limit: 5,
+        ..RequestsQuery::default()
+    };
+    let mut n_seen = 0;
+    loop {
+        let impatient = Patience::of(Duration::ZERO);
+        let page = reader.requests_within(&query, impatient).unwrap().answer;
+        n_seen += page.items.len();
+        query.cursor = match page.next_cursor {
+            Some(cursor) => Some(cursor),
+            None => break,
+        };
+    }
+    assert_eq!(n_seen, 36);
+}
+
 /// A call whose amounts are often those of others.
 fn any_call() -> impl Strategy<Value = Entry> {
     let what = (0..8_i64, 0..50_i64, 0..3_usize, 0..3_usize);

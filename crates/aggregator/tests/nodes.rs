@@ -556,6 +556,60 @@ fn what_is_reckoned_anew_is_what_was_charged() {
 }
 
 #[test]
+fn a_cached_budget_refuses_keys_that_filters_cannot_be_told_of() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = "[[budget]]\nname = \"each\"\nper = [\"user\"]\nlimit = \"100 tokens\"\n\
+             window = \"month\"\nenforce = \"cached\"\non_unavailable = \"closed\"\n\
+             tiers = [{ at = \"100%\", do = \"deny\", except = { team = \"ops\" } }]\n";
+        let node = Node::start(dir.path().join("a").as_path(), limit, &Shared::default()).await;
+        let of = |user: &str, tokens| {
+            let mut event = call(user, tokens);
+            event.tags.insert("user".to_owned(), user.to_owned());
+            ingest::priced(event, &node.prices.tables())
+        };
+        let first: Vec<Entry> = (0..10_000).map(|n| of(&format!("u{n}"), 1)).collect();
+        node.ledger.append(first, Vec::new()).await.unwrap();
+        let asked = async |user: &str, team: &str| {
+            let tags = [("user", user), ("team", team)];
+            let request = ReservationRequest {
+                v: 1,
+                event_id: format!("{user} {team}"),
+                provider: "acme".to_owned(),
+                tags: tags.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+                ..ReservationRequest::default()
+            };
+            reason(&node.budgets.reserve(&request).await).to_owned()
+        };
+        let told = || {
+            let table = node.budgets.table();
+            let entry = table.budgets.first().cloned().unwrap();
+            (entry.enforce, entry.on_unavailable)
+        };
+        use tollmesh_wire::decision::{Enforcement, Unavailable};
+        let late = vec![of("late 1", 60)];
+        node.ledger.append(late, Vec::new()).await.unwrap();
+        assert_eq!(told(), (Enforcement::Cached, Unavailable::Closed));
+        assert_eq!(asked("late 2", "eng").await, "allowed");
+        let late = vec![of("late 3", 40)];
+        node.ledger.append(late, Vec::new()).await.unwrap();
+        until("calls are asked about", || {
+            told() == (Enforcement::Strict, Unavailable::Open)
+        })
+        .await;
+        for (user, team, said) in [
+            ("late 1", "eng", "budget_exceeded"),
+            ("never seen", "eng", "budget_exceeded"),
+            ("never seen", "ops", "allowed"),
+            ("u77", "eng", "allowed"),
+        ] {
+            assert_eq!(asked(user, team).await, said, "{user}");
+        }
+        node.stop().await;
+    });
+}
+
+#[test]
 fn a_model_that_a_budget_put_is_the_one_that_rows_are_reckoned_by() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

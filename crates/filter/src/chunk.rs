@@ -34,8 +34,9 @@ pub struct Chunk<B> {
     buffer: B,
     size: usize,
     n_read: usize,
-    /// Whether slices go round.
+    /// Whether slices go round, and how many bytes have left the front.
     is_turned: bool,
+    n_turned: usize,
 }
 
 impl<B: Buffer> Chunk<B> {
@@ -46,6 +47,7 @@ impl<B: Buffer> Chunk<B> {
             size,
             n_read: 0,
             is_turned: may_change && size > SLICE_BYTES_MAX,
+            n_turned: 0,
         }
     }
 
@@ -66,9 +68,10 @@ impl<B: Buffer> Chunk<B> {
     }
 
     /// Lets the slice taken last go on: as it was, or changed.
-    pub fn pass(&self, slice: &[u8], changed: Option<&[u8]>) -> Result<(), B::Refused> {
+    pub fn pass(&mut self, slice: &[u8], changed: Option<&[u8]>) -> Result<(), B::Refused> {
         if self.is_turned {
             self.buffer.drop_front(slice.len())?;
+            self.n_turned += slice.len();
             return self.buffer.append(changed.unwrap_or(slice));
         }
         match changed {
@@ -76,12 +79,23 @@ impl<B: Buffer> Chunk<B> {
             None => Ok(()),
         }
     }
+
+    /// Lets all the rest go on as it is, where the host has refused a slice: what has not gone round
+    /// stands before what has, and would leave so. Nothing is left to be taken then.
+    pub fn pass_rest(&mut self) -> Result<(), B::Refused> {
+        self.n_read = self.size;
+        while self.is_turned && self.n_turned < self.size {
+            let size = (self.size - self.n_turned).min(SLICE_BYTES_MAX);
+            let slice = self.buffer.part(0, size)?;
+            self.pass(&slice, None)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::convert::Infallible;
 
     use super::*;
 
@@ -91,34 +105,46 @@ mod tests {
         bytes: RefCell<Vec<u8>>,
         n_largest: RefCell<usize>,
         n_calls: RefCell<usize>,
+        /// That call is refused.
+        refused: Option<usize>,
+    }
+
+    impl Held {
+        fn called(&self) -> Result<(), ()> {
+            *self.n_calls.borrow_mut() += 1;
+            match self.refused == Some(*self.n_calls.borrow()) {
+                true => Err(()),
+                false => Ok(()),
+            }
+        }
     }
 
     impl Buffer for &Held {
-        type Refused = Infallible;
+        type Refused = ();
 
-        fn part(&self, from: usize, size_max: usize) -> Result<Vec<u8>, Infallible> {
+        fn part(&self, from: usize, size_max: usize) -> Result<Vec<u8>, ()> {
+            self.called()?;
             let bytes = self.bytes.borrow();
             let part = bytes[from..bytes.len().min(from + size_max)].to_vec();
             let n_largest = part.len().max(*self.n_largest.borrow());
             self.n_largest.replace(n_largest);
-            *self.n_calls.borrow_mut() += 1;
             Ok(part)
         }
 
-        fn replace(&self, bytes: &[u8]) -> Result<(), Infallible> {
-            *self.n_calls.borrow_mut() += 1;
+        fn replace(&self, bytes: &[u8]) -> Result<(), ()> {
+            self.called()?;
             self.bytes.replace(bytes.to_vec());
             Ok(())
         }
 
-        fn drop_front(&self, size: usize) -> Result<(), Infallible> {
-            *self.n_calls.borrow_mut() += 1;
+        fn drop_front(&self, size: usize) -> Result<(), ()> {
+            self.called()?;
             self.bytes.borrow_mut().drain(..size);
             Ok(())
         }
 
-        fn append(&self, bytes: &[u8]) -> Result<(), Infallible> {
-            *self.n_calls.borrow_mut() += 1;
+        fn append(&self, bytes: &[u8]) -> Result<(), ()> {
+            self.called()?;
             self.bytes.borrow_mut().extend_from_slice(bytes);
             Ok(())
         }
@@ -147,6 +173,33 @@ mod tests {
         }
         assert!(seen == bytes(n_bytes), "{n_bytes}");
         held
+    }
+
+    #[test]
+    fn what_the_host_refuses_once_leaves_the_rest_in_order() {
+        const SIZE: usize = 3 * SLICE_BYTES_MAX + 17;
+        // Each slice is copied, taken off the front, and put at the back.
+        for refused in 1..=12 {
+            let held = Held {
+                bytes: RefCell::new(bytes(SIZE)),
+                refused: Some(refused),
+                ..Held::default()
+            };
+            let mut chunk = Chunk::new(&held, SIZE, true);
+            while !chunk.is_read() {
+                let passed = chunk.take().and_then(|slice| chunk.pass(&slice, None));
+                if passed.is_err() {
+                    chunk.pass_rest().expect("once");
+                }
+            }
+            let mut expected = bytes(SIZE);
+            if refused % 3 == 0 {
+                // It had left the front.
+                let from = (refused / 3 - 1) * SLICE_BYTES_MAX;
+                expected.drain(from..SIZE.min(from + SLICE_BYTES_MAX));
+            }
+            assert!(*held.bytes.borrow() == expected, "{refused}");
+        }
     }
 
     const SIZES: [usize; 8] = [

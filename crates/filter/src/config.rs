@@ -1,6 +1,8 @@
 //! What the plugin configuration means for a request: which calls are metered, and as what.
 
-use tollmesh_usage::detect::{Detection, Family, Target, detect, detect_as};
+use tollmesh_usage::detect::{
+    Api, Detection, Family, Target, bare_host, detect, detect_as, normal_path,
+};
 use tollmesh_wire::PluginConfig;
 use tollmesh_wire::plugin::{ApiRule, Role};
 
@@ -15,7 +17,12 @@ pub enum Verdict {
         is_gateway: bool,
     },
     /// A provider's traffic that cannot be read.
-    Unreadable,
+    Unreadable {
+        /// The provider.
+        provider: String,
+        /// An API of that host: what its errors look like.
+        sibling: Api,
+    },
     /// Nothing of ours.
     NotOurs,
 }
@@ -34,7 +41,12 @@ pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str)
         Detection::Metered(target) => Verdict::Metered { target, is_gateway },
         // What the gateway cannot read either, it counts.
         Detection::Unreadable { .. } if is_gateway => Verdict::NotOurs,
-        Detection::Unreadable { .. } => Verdict::Unreadable,
+        Detection::Unreadable { provider, sibling } => Verdict::Unreadable {
+            provider: rule
+                .and_then(|rule| rule.provider.clone())
+                .unwrap_or_else(|| provider.to_owned()),
+            sibling,
+        },
         Detection::NotOurs => Verdict::NotOurs,
     }
 }
@@ -44,12 +56,12 @@ fn rule<'a>(rules: &'a [ApiRule], authority: &str, path: &str) -> Option<&'a Api
     if rules.is_empty() {
         return None;
     }
-    let host = without_port(authority).to_ascii_lowercase();
-    let bare_path = path.split('?').next().unwrap_or_default();
+    let host = bare_host(authority);
+    let path = normal_path(path);
     rules.iter().find(|rule| {
         // A rule that names a port means that port, any other means them all.
         let is_host = matches(&rule.host, &host) || rule.host.eq_ignore_ascii_case(authority);
-        is_host && matches(&rule.path, bare_path)
+        is_host && matches(&rule.path, &path)
     })
 }
 
@@ -77,14 +89,6 @@ fn own(rule: &ApiRule, path: &str, method: &str) -> Detection {
             Detection::Metered(target)
         }
         None => Detection::NotOurs,
-    }
-}
-
-/// The authority without its port; an IPv6 address keeps its brackets.
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
     }
 }
 
@@ -133,14 +137,6 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
         }
-    }
-
-    #[test]
-    fn ports_are_not_part_of_a_host() {
-        assert_eq!(without_port("api.openai.com:443"), "api.openai.com");
-        assert_eq!(without_port("api.openai.com"), "api.openai.com");
-        assert_eq!(without_port("[::1]:80"), "[::1]");
-        assert_eq!(without_port("[::1]"), "[::1]");
     }
 
     fn config(apis: &str) -> PluginConfig {
@@ -199,7 +195,22 @@ mod tests {
                 "anthropic.messages anthropic include_usage=false gateway=true",
             ),
             ("api.anthropic.com", "/v1/telepathy", "NotOurs"),
-            ("api.mistral.ai", "/v1/telepathy", "Unreadable"),
+            (
+                "api.mistral.ai",
+                "/v1/telepathy",
+                "Unreadable { provider: \"mistral\", sibling: MistralOcr }",
+            ),
+            // However a path is written, a rule is about what servers take it for.
+            (
+                "a.LLM.internal.:8000",
+                "/us/%2e%2e/eu//v1/chat/completions;x",
+                "openai.chat vllm include_usage=false gateway=false",
+            ),
+            (
+                "api.openai.com",
+                "/v1/embeddings/../chat/completions",
+                "openai.chat openai include_usage=true gateway=false",
+            ),
             (
                 "api.x.ai",
                 "/v1/chat/completions",

@@ -1,9 +1,13 @@
 //! Events on their way to the aggregator: bounded in bytes, sent in batches, kept until
 //! acknowledged.
 
+mod line;
+
 use std::collections::VecDeque;
 
 use tollmesh_wire::{EventsReply, Node, VERSION};
+
+use self::line::Line;
 
 /// The most bytes of events that wait in one worker. At some 700 bytes an event that is about
 /// 12,000 calls, minutes of a busy worker; the oldest beyond it are lost and counted as
@@ -24,22 +28,21 @@ const PATIENCE_MS_MAX: u32 = 10_000;
 
 /// What a batch begins with; it ends with the node, which may change between two attempts.
 const OPENING: &[u8] = b"{\"v\":1,\"events\":[";
-/// An idle queue keeps no more memory than this, bytes.
-const IDLE_BYTES_MAX: usize = 256 * 1024;
 
 // The opening says the version in letters, so that a batch is put together and not formatted.
 const _: () = assert!(VERSION == 1);
 
 /// The events of one worker that the aggregator has not acknowledged.
-///
-/// They lie one behind the other in one buffer: a busy worker has thousands of them, and as many
-/// allocations would cost each call more than its event is worth.
 #[derive(Debug)]
 pub struct Queue {
     waiting: Line,
     batch: Batch,
     n_batch_events_max: usize,
     n_dropped: u64,
+    /// How many of the dropped the aggregator knows of, and how many it was told with the batch on
+    /// the way.
+    n_dropped_known: u64,
+    n_dropped_told: u64,
     backoff: Backoff,
 }
 
@@ -65,7 +68,10 @@ pub enum Answer {
     /// The batch will never be taken as it is.
     Refused,
     /// The batch is too large to be taken in one.
-    TooLarge,
+    TooLarge {
+        /// Whether the aggregator itself says so, and no proxy before it.
+        is_final: bool,
+    },
     /// It cannot be taken now.
     Away {
         /// When to come back, milliseconds, if the answer said.
@@ -73,20 +79,17 @@ pub enum Answer {
     },
 }
 
-/// Events as text, in the order in which they came.
-#[derive(Debug, Default)]
-struct Line {
-    text: VecDeque<u8>,
-    /// The bytes of each event.
-    lengths: VecDeque<usize>,
-}
-
-/// Events sent and not yet acknowledged; they are sent again until they are.
+/// Events taken out of the line and not yet acknowledged; they are sent until they are.
 #[derive(Debug, Default)]
 struct Batch {
-    /// [`OPENING`] and the events, with commas between them.
+    /// The events, with commas between them.
     text: Vec<u8>,
-    lengths: Vec<usize>,
+    /// The bytes of each that is left.
+    lengths: VecDeque<usize>,
+    /// Where the first that is left begins.
+    start: usize,
+    /// How many of them, from the first, are sent at a time.
+    n_due: usize,
     is_on_the_way: bool,
 }
 
@@ -105,6 +108,8 @@ impl Queue {
             batch: Batch::default(),
             n_batch_events_max: BATCH_EVENTS_MAX,
             n_dropped: 0,
+            n_dropped_known: 0,
+            n_dropped_told: 0,
             backoff: Backoff {
                 n_failures: 0,
                 not_before_ms: 0,
@@ -116,13 +121,16 @@ impl Queue {
     /// Adds an event, as JSON; how many had to go for it. The batch on the way stays, since it
     /// may be in the ledger already.
     pub fn push(&mut self, event: &str) -> u64 {
-        self.waiting.push(event.as_bytes());
+        let n_bytes_max = QUEUE_BYTES_MAX.saturating_sub(self.batch.text.len());
         let mut n_dropped = 0;
-        while self.waiting.text.len() + self.batch.text.len() > QUEUE_BYTES_MAX {
-            if !self.waiting.drop_first() {
-                break;
-            }
+        if event.len() > n_bytes_max {
             n_dropped += 1;
+        } else {
+            // Before the event is there, so that its room is that of those that go.
+            while self.waiting.n_bytes() + event.len() > n_bytes_max {
+                n_dropped += u64::from(self.waiting.drop_first());
+            }
+            self.waiting.push(event.as_bytes());
         }
         self.n_dropped += n_dropped;
         n_dropped
@@ -139,7 +147,9 @@ impl Queue {
         if self.batch.lengths.is_empty() {
             return None;
         }
+        self.batch.n_due = self.batch.lengths.len().min(self.n_batch_events_max);
         self.batch.is_on_the_way = true;
+        self.n_dropped_told = self.n_dropped;
         Some(self.batch.body(node, self.n_dropped))
     }
 
@@ -154,10 +164,11 @@ impl Queue {
     /// Takes the answer to the batch on the way.
     pub fn settle(&mut self, answer: &Answer, now_ms: i64) -> Settled {
         self.batch.is_on_the_way = false;
-        let n_events = self.batch.lengths.len() as u64;
+        let n_events = self.batch.n_due as u64;
         match answer {
             Answer::Acknowledged { n_rejected } => {
                 let n_rejected = (*n_rejected).min(n_events);
+                self.n_dropped_known = self.n_dropped_told;
                 self.finish_batch();
                 Settled {
                     n_sent: n_events - n_rejected,
@@ -165,118 +176,91 @@ impl Queue {
                     resends: false,
                 }
             }
-            Answer::TooLarge if n_events > 1 => {
-                self.n_batch_events_max = (self.batch.lengths.len() / 2).max(1);
-                let batch = std::mem::take(&mut self.batch);
-                self.waiting.put_back(&batch);
+            Answer::TooLarge { .. } if n_events > 1 => {
+                self.n_batch_events_max = (self.batch.n_due / 2).max(1);
                 Settled {
                     resends: true,
                     ..Settled::default()
                 }
             }
-            Answer::Refused | Answer::TooLarge => {
+            Answer::Refused | Answer::TooLarge { is_final: true } => {
                 self.finish_batch();
                 Settled {
                     n_rejected: n_events,
                     ..Settled::default()
                 }
             }
-            Answer::Away { retry_after_ms } => {
-                self.backoff.fail(now_ms, *retry_after_ms);
-                Settled {
-                    resends: n_events > 0,
-                    ..Settled::default()
-                }
-            }
+            Answer::TooLarge { is_final: false } => self.put_off(None, now_ms),
+            Answer::Away { retry_after_ms } => self.put_off(*retry_after_ms, now_ms),
+        }
+    }
+
+    fn put_off(&mut self, retry_after_ms: Option<u64>, now_ms: i64) -> Settled {
+        self.backoff.fail(now_ms, retry_after_ms);
+        Settled {
+            resends: !self.batch.lengths.is_empty(),
+            ..Settled::default()
         }
     }
 
     /// Whether nothing waits and nothing is on the way.
     pub fn is_empty(&self) -> bool {
-        self.waiting.lengths.is_empty() && self.batch.lengths.is_empty()
+        self.waiting.is_empty() && self.batch.lengths.is_empty()
     }
 
     /// Gives everything up; how many events that were.
     pub fn abandon(&mut self) -> u64 {
-        let n = (self.waiting.lengths.len() + self.batch.lengths.len()) as u64;
+        let n = (self.waiting.n_events() + self.batch.lengths.len()) as u64;
         self.waiting = Line::default();
         self.batch = Batch::default();
         self.n_dropped += n;
         n
     }
 
-    /// Lets the next batch go without a pause; for the end, when there is no later.
+    /// Takes over what another queue had dropped and could not tell.
+    pub fn inherit(&mut self, n_dropped: u64) {
+        self.n_dropped = self.n_dropped.saturating_add(n_dropped);
+    }
+
+    /// How many were dropped, by what is known here without the aggregator knowing.
+    pub fn n_dropped_untold(&self) -> u64 {
+        self.n_dropped.saturating_sub(self.n_dropped_known)
+    }
+
+    /// Lets the next batch go without a pause.
     pub fn hurry(&mut self) {
         self.backoff.not_before_ms = 0;
     }
 
     fn finish_batch(&mut self) {
-        self.batch = Batch::default();
+        self.batch.finish();
         self.n_batch_events_max = (self.n_batch_events_max * 2).min(BATCH_EVENTS_MAX);
         self.backoff.n_failures = 0;
         self.backoff.not_before_ms = 0;
     }
 }
 
-impl Line {
-    fn push(&mut self, event: &[u8]) {
-        self.text.extend(event);
-        self.lengths.push_back(event.len());
-    }
-
-    /// Whether there was a first.
-    fn drop_first(&mut self) -> bool {
-        let first = self.lengths.pop_front();
-        self.text.drain(..first.unwrap_or(0));
-        first.is_some()
-    }
-
-    /// Puts a batch before all others again.
-    fn put_back(&mut self, batch: &Batch) {
-        let mut whole = Line::default();
-        let mut at = OPENING.len();
-        for length in &batch.lengths {
-            whole.push(batch.text.get(at..at + length).unwrap_or_default());
-            at += length + 1;
-        }
-        whole.text.append(&mut self.text);
-        whole.lengths.append(&mut self.lengths);
-        *self = whole;
-    }
-}
-
 impl Batch {
     /// Takes over what one batch may hold, one event at least.
     fn fill(&mut self, waiting: &mut Line, n_events_max: usize) {
-        let (mut n_events, mut n_bytes) = (0, 0);
-        for length in &waiting.lengths {
-            let is_full = n_bytes + length > BATCH_BYTES_MAX || n_events >= n_events_max;
-            if is_full && n_events > 0 {
-                break;
-            }
-            n_events += 1;
-            n_bytes += length;
-        }
-        self.text.clear();
-        self.text.reserve_exact(OPENING.len() + n_bytes + n_events);
-        self.text.extend_from_slice(OPENING);
-        let (mut front, mut back) = waiting.text.as_slices();
-        for length in waiting.lengths.drain(..n_events) {
+        let (n_events, n_bytes) = waiting.first(n_events_max, BATCH_BYTES_MAX);
+        *self = Batch::default();
+        self.text.reserve_exact(n_bytes + n_events);
+        for _ in 0..n_events {
             if !self.lengths.is_empty() {
                 self.text.push(b',');
             }
-            // As slices: out of a ring's iterator they would come byte by byte.
-            let n_front = length.min(front.len());
-            for (part, n) in [(&mut front, n_front), (&mut back, length - n_front)] {
-                let (event, rest) = part.split_at_checked(n).unwrap_or_default();
-                self.text.extend_from_slice(event);
-                *part = rest;
-            }
-            self.lengths.push(length);
+            let length = waiting.take_first(&mut self.text);
+            self.lengths.push_back(length);
         }
-        waiting.text.drain(..n_bytes);
-        if waiting.text.is_empty() {
-            waiting.text.shrink_to(IDLE_BYTES_MAX);
+    }
+
+    /// Drops the events that were due.
+    fn finish(&mut self) {
+        let done = self.lengths.drain(..self.n_due.min(self.lengths.len()));
+        self.start += done.map(|length| length + 1).sum::<usize>();
+        if self.lengths.is_empty() {
+            *self = Batch::default();
         }
     }
 
@@ -286,8 +270,13 @@ impl Batch {
             ..node.clone()
         };
         let node = serde_json::to_string(&node).unwrap_or_else(|_| "{}".to_owned());
-        let mut body = Vec::with_capacity(self.text.len() + node.len() + 16);
-        body.extend_from_slice(&self.text);
+        let due = self.lengths.iter().take(self.n_due);
+        let end = self.start + due.map(|length| length + 1).sum::<usize>();
+        let due = self.text.get(self.start..end.saturating_sub(1));
+        let due = due.unwrap_or_default();
+        let mut body = Vec::with_capacity(OPENING.len() + due.len() + node.len() + 16);
+        body.extend_from_slice(OPENING);
+        body.extend_from_slice(due);
         body.extend_from_slice(b"],\"node\":");
         body.extend_from_slice(node.as_bytes());
         body.push(b'}');
@@ -334,7 +323,9 @@ impl Answer {
                 Err(_) => Answer::Away { retry_after_ms },
             },
             Some(status @ (400 | 422)) if is_problem(status, body) => Answer::Refused,
-            Some(413) => Answer::TooLarge,
+            Some(413) => Answer::TooLarge {
+                is_final: is_problem(413, body),
+            },
             _ => Answer::Away { retry_after_ms },
         }
     }
@@ -359,6 +350,7 @@ mod tests {
     const AWAY: Answer = Answer::Away {
         retry_after_ms: None,
     };
+    const TOO_LARGE: Answer = Answer::TooLarge { is_final: true };
 
     fn events(body: Option<Vec<u8>>) -> Vec<String> {
         let batch = EventBatch::parse(&body.expect("a batch is due")).unwrap();
@@ -428,9 +420,9 @@ mod tests {
             queue.push(event);
         }
         assert_eq!(events(next(&mut queue, 0)).len(), 3);
-        assert!(queue.settle(&Answer::TooLarge, 0).resends);
+        assert!(queue.settle(&TOO_LARGE, 0).resends);
         assert_eq!(events(next(&mut queue, 0)), ["1"]);
-        assert_eq!(queue.settle(&Answer::TooLarge, 0).n_rejected, 1);
+        assert_eq!(queue.settle(&TOO_LARGE, 0).n_rejected, 1);
         assert_eq!(events(next(&mut queue, 0)), ["2", "3"]);
         assert_eq!(queue.settle(&Answer::Refused, 0).n_rejected, 2);
         assert!(queue.is_empty());
@@ -447,11 +439,81 @@ mod tests {
         assert!(batch.contains(&event(5)) && !batch.contains(&event(4)));
         assert!(batch.contains("\"dropped_total\":5"));
         assert!(batch.len() < BATCH_BYTES_MAX + 4_096);
-        let batch_bytes: usize = queue.batch.lengths.iter().sum();
-        assert!(queue.waiting.text.len() + batch_bytes <= QUEUE_BYTES_MAX);
-        let left = queue.waiting.lengths.len() + queue.batch.lengths.len();
+        let left = queue.waiting.n_events() + queue.batch.lengths.len();
         assert_eq!(queue.abandon(), left as u64);
         assert!(queue.is_empty());
+        assert_eq!(queue.n_dropped_untold(), n as u64);
+    }
+
+    #[test]
+    fn no_more_memory_is_taken_than_is_bounded() {
+        // Its bytes, and what is not full of the first block and the last.
+        let n_bytes_max = QUEUE_BYTES_MAX + 2 * line::BLOCK_BYTES;
+        let mut queue = Queue::new(1);
+        let mut n_most = 0;
+        for n in 0..60_000_usize {
+            queue.push(&"x".repeat(1 + n * 7919 % 1_500));
+            if n % 5_000 == 0 {
+                next(&mut queue, 0);
+                queue.settle(if n % 10_000 == 0 { &ACK } else { &TOO_LARGE }, 0);
+            }
+            let n_bytes = queue.waiting.capacity() + queue.batch.text.capacity();
+            n_most = n_most.max(n_bytes);
+        }
+        assert!(n_most <= n_bytes_max, "{n_most}");
+        assert!(n_most > QUEUE_BYTES_MAX / 2, "{n_most}");
+        while next(&mut queue, 0).is_some() {
+            queue.settle(&ACK, 0);
+        }
+        assert_eq!(queue.waiting.capacity() + queue.batch.text.capacity(), 0);
+    }
+
+    #[test]
+    fn an_event_that_fits_nowhere_drives_no_other_out() {
+        let mut queue = Queue::new(1);
+        queue.push("1");
+        next(&mut queue, 0).expect("is due");
+        queue.push("2");
+        assert_eq!(queue.push(&"x".repeat(QUEUE_BYTES_MAX)), 1);
+        queue.push("3");
+        queue.settle(&ACK, 0);
+        assert_eq!(events(next(&mut queue, 0)), ["2", "3"]);
+    }
+
+    #[test]
+    fn a_strangers_413_throws_nothing_away() {
+        let foreign = Answer::TooLarge { is_final: false };
+        let mut queue = Queue::new(1);
+        for event in ["1", "2", "3"] {
+            queue.push(event);
+        }
+        next(&mut queue, 0).expect("is due");
+        assert!(queue.settle(&foreign, 0).resends);
+        for now_ms in [0, 60_000, 120_000] {
+            assert_eq!(events(next(&mut queue, now_ms)), ["1"]);
+            let settled = queue.settle(&foreign, now_ms);
+            assert!(settled.resends && settled.n_rejected == 0);
+            assert!(next(&mut queue, now_ms).is_none(), "a pause");
+        }
+        assert_eq!(events(next(&mut queue, 200_000)), ["1"]);
+        queue.settle(&ACK, 200_000);
+        assert_eq!(events(next(&mut queue, 200_000)), ["2", "3"]);
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_once_a_batch_is_acknowledged() {
+        let mut queue = Queue::new(1);
+        queue.inherit(3);
+        queue.push("1");
+        let batch = events_raw(next(&mut queue, 0));
+        assert!(batch.contains("\"dropped_total\":3"), "{batch}");
+        queue.inherit(2);
+        queue.settle(&AWAY, 0);
+        assert_eq!(queue.n_dropped_untold(), 5);
+        next(&mut queue, 60_000).expect("is due");
+        queue.inherit(1);
+        queue.settle(&ACK, 60_000);
+        assert_eq!(queue.n_dropped_untold(), 1);
     }
 
     #[test]
@@ -502,7 +564,18 @@ mod tests {
             ),
             (Some(400), None, b"", AWAY),
             (Some(422), None, b"{\"error\":\"what?\"}", AWAY),
-            (Some(413), None, b"", Answer::TooLarge),
+            (
+                Some(413),
+                None,
+                b"<h1>413 Request Entity Too Large</h1>",
+                Answer::TooLarge { is_final: false },
+            ),
+            (
+                Some(413),
+                None,
+                br#"{"status":413,"title":"Payload Too Large","detail":"larger than 1 byte"}"#,
+                TOO_LARGE,
+            ),
             (
                 Some(503),
                 Some("2"),

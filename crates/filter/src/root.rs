@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel};
@@ -13,7 +14,7 @@ use crate::decisions::poll::{News, Poller, TABLE_BYTES_MAX, WAIT_MS};
 use crate::host::{self, SharedData};
 use crate::ids::EventIds;
 use crate::queue::Answer;
-use crate::session::Site;
+use crate::shared::{leave, take};
 use crate::source::NodeFacts;
 use crate::stream::Stream;
 use crate::worker::{CallAnswer, Worker, now};
@@ -24,17 +25,19 @@ const EARLY_TICKS_MAX: u32 = 200;
 /// The longest answer of the aggregator that is read, bytes: a rejection for each event of a
 /// batch.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// How many batches an instance that is being unloaded may fail to deliver before it gives the
-/// rest up, counted as `events_dropped`.
-const FAREWELL_FAILURES_MAX: u32 = 3;
+/// How long an instance that is being unloaded tries to deliver what it has, before it gives the rest
+/// up, counted as `events_dropped`. A change of the configuration may come in the middle of an
+/// upgrade, and an aggregator takes minutes to be scheduled, fetched and started at worst.
+const FAREWELL_MAX: Duration = Duration::from_secs(300);
 
 /// One plugin instance's root context.
 pub struct Root {
     worker: Rc<Worker>,
     node: Node,
     poller: Option<Poller>,
-    /// The call by which the poller asks.
+    /// The call by which the poller asks, and the one that carries a batch.
     poll: Option<u32>,
+    batch: Option<u32>,
     /// Ticks that came while no decision table was known, since the configuration.
     n_early_ticks: u32,
     farewell: Farewell,
@@ -46,7 +49,7 @@ enum Farewell {
     /// It does not.
     NotAsked,
     /// It does, and waits for what is still queued.
-    Waiting { n_failures: u32 },
+    Waiting { since: Instant },
     /// It was told that nothing is left.
     Said,
 }
@@ -59,6 +62,7 @@ impl Default for Root {
             node: Node::default(),
             poller: None,
             poll: None,
+            batch: None,
             n_early_ticks: 0,
             farewell: Farewell::NotAsked,
         }
@@ -81,8 +85,7 @@ impl Root {
             vm: ids.vm().to_owned(),
         };
         let cluster = &config.aggregator.cluster;
-        let is_other = self.worker.aggregator.borrow().as_ref() != Some(&config.aggregator);
-        if is_other {
+        if self.worker.aggregator.borrow().as_ref() != Some(&config.aggregator) {
             self.poller = Some(Poller::new(cluster, ids.vm()));
             self.poll = None;
         }
@@ -90,15 +93,9 @@ impl Root {
             .aggregator
             .replace(Some(config.aggregator.clone()));
         let source = facts.source(&config.source);
-        let mut site = Site::new(config, ids, source);
-        site.decisions = Rc::clone(&self.worker.decisions);
-        site.shared = Rc::new(SharedData);
-        if let Some(before) = before {
-            // Calls that are under way go on under the old one: both decode out of one pool.
-            site.decoders = before.decoders.clone();
-        }
+        let site = self.worker.site_of(config, ids, source);
         self.worker.site.replace(Some(Rc::new(site)));
-        // Another worker, or this one under another configuration, may have a table already.
+        // Another worker, or another instance of this one, may have a table already.
         if let Some(poller) = &self.poller {
             poller.refresh(&SharedData, &self.worker.decisions);
         }
@@ -130,8 +127,25 @@ impl Root {
             return;
         };
         let timeout_ms = self.worker.queue.borrow().patience_ms(timeout_ms);
-        if self.worker.post("/v1/events", &body, timeout_ms).is_err() {
+        self.batch = self.worker.post("/v1/events", &body, timeout_ms).ok();
+        if self.batch.is_none() {
             self.settle(&Answer::read(None, None, &[]));
+        }
+    }
+
+    /// Where instances that go leave the number of events that were dropped, and that no batch of
+    /// theirs told.
+    fn dropped_key(&self) -> Option<String> {
+        let peer = self.worker.aggregator.borrow();
+        let cluster = &peer.as_ref()?.cluster;
+        Some(format!("tollmesh/dropped/{cluster}"))
+    }
+
+    /// Takes over what other instances had dropped.
+    fn inherit(&self) {
+        if let Some(key) = self.dropped_key() {
+            let n_dropped = take(&SharedData, &key);
+            self.worker.queue.borrow_mut().inherit(n_dropped);
         }
     }
 
@@ -164,7 +178,8 @@ impl Root {
 
     fn take_decisions(&mut self, answer: &CallAnswer) {
         self.poll = None;
-        let Some(poller) = self.poller.as_mut() else {
+        let is_needed = self.farewell == Farewell::NotAsked;
+        let Some(poller) = self.poller.as_mut().filter(|_| is_needed) else {
             return;
         };
         let status = answer.status();
@@ -184,33 +199,29 @@ impl Root {
         counters.add(Counter::EventsSent, settled.n_sent);
         counters.add(Counter::EventsRejected, settled.n_rejected);
         counters.add(Counter::BatchesResent, u64::from(settled.resends));
-        if let Farewell::Waiting { n_failures } = &mut self.farewell {
-            *n_failures += u32::from(settled.resends);
-        }
     }
 
-    /// Goes on saying farewell: the next batch, or the last word.
-    fn depart(&mut self) {
-        while let Farewell::Waiting { n_failures } = self.farewell {
-            let mut queue = self.worker.queue.borrow_mut();
-            if n_failures >= FAREWELL_FAILURES_MAX || self.timeout_ms().is_none() {
-                let n = queue.abandon();
-                self.worker.counters.add(Counter::EventsDropped, n);
-            }
-            if !queue.is_empty() {
-                queue.hurry();
-                drop(queue);
-                self.send();
-                match self.farewell {
-                    // The host refused the call at once: that was an attempt, too.
-                    Farewell::Waiting { n_failures: after } if after > n_failures => continue,
-                    _ => return,
-                }
-            }
-            drop(queue);
-            self.worker.tell_counts();
-            self.farewell = Farewell::Said;
-            self.worker.check(host::tell_done());
+    /// Goes on saying farewell: the next batch, or the last word. Between attempts it pauses as at
+    /// any time; the host keeps this instance, and ticks come, until it is done.
+    fn depart(&mut self, since: Instant) {
+        if since.elapsed() >= FAREWELL_MAX || self.timeout_ms().is_none() {
+            let n = self.worker.queue.borrow_mut().abandon();
+            self.worker.counters.add(Counter::EventsDropped, n);
+        }
+        if !self.worker.queue.borrow().is_empty() {
+            return self.send();
+        }
+        self.farewell = Farewell::Said;
+        self.bequeath();
+        self.worker.check(host::tell_done());
+    }
+
+    /// Leaves to others what can be told by nobody else.
+    fn bequeath(&self) {
+        self.worker.tell_counts();
+        let n_dropped = self.worker.queue.borrow().n_dropped_untold();
+        if let Some(key) = self.dropped_key().filter(|_| n_dropped > 0) {
+            leave(&SharedData, &key, n_dropped);
         }
     }
 }
@@ -221,6 +232,10 @@ impl Context for Root {
             let answer = CallAnswer::read(size, TABLE_BYTES_MAX + 1);
             return self.take_decisions(&answer);
         }
+        if self.batch != Some(token) {
+            return;
+        }
+        self.batch = None;
         let answer = CallAnswer::read(size, ANSWER_BYTES_MAX);
         let headers = answer.headers();
         let retry_after = headers.text("retry-after");
@@ -228,18 +243,24 @@ impl Context for Root {
         self.settle(&answer);
         match self.farewell {
             Farewell::NotAsked => self.send(),
-            Farewell::Waiting { .. } => self.depart(),
+            Farewell::Waiting { since } => self.depart(since),
             Farewell::Said => {}
         }
     }
 
     fn on_done(&mut self) -> bool {
-        self.worker.tell_counts();
-        let is_empty = self.worker.queue.borrow().is_empty();
-        if is_empty || self.farewell != Farewell::NotAsked {
+        if self.farewell != Farewell::NotAsked {
             return true;
         }
-        self.farewell = Farewell::Waiting { n_failures: 0 };
+        let is_empty = self.worker.queue.borrow().is_empty();
+        if is_empty {
+            self.farewell = Farewell::Said;
+            self.bequeath();
+            return true;
+        }
+        self.worker.tell_counts();
+        let since = Instant::now();
+        self.farewell = Farewell::Waiting { since };
         self.worker.queue.borrow_mut().hurry();
         self.send();
         false
@@ -271,12 +292,15 @@ impl RootContext for Root {
         }
         match self.farewell {
             Farewell::NotAsked => {
+                if is_full {
+                    self.inherit();
+                }
                 self.send();
                 if is_full || self.worker.decisions.version().is_none() {
                     self.follow_decisions();
                 }
             }
-            Farewell::Waiting { .. } => self.depart(),
+            Farewell::Waiting { since } => self.depart(since),
             Farewell::Said => {}
         }
     }

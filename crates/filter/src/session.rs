@@ -4,7 +4,6 @@
 //! no phase ever holds traffic back, the bounded tail of [`EventCutter`] aside.
 
 mod admission;
-mod bound;
 mod call;
 mod live;
 mod outcome;
@@ -27,7 +26,6 @@ use crate::ids::EventIds;
 use crate::shared::{Private, Shared};
 use crate::tags::impostors;
 
-pub use bound::Bound;
 use call::Call;
 use live::Conversation;
 
@@ -36,13 +34,13 @@ use live::Conversation;
 pub struct Site {
     /// What the operator configured.
     pub config: PluginConfig,
-    /// Names for events; the same for all that one plugin instance is ever configured as.
+    /// Names for events.
     pub ids: Rc<EventIds>,
     /// The caller, where the peer proves nothing else.
     pub source: Source,
-    /// What earlier answers taught about each model's tokens.
-    pub calibrations: Calibrations,
-    /// The memory of this worker's decoders.
+    /// What earlier answers taught about each model's tokens; one for all that a VM is configured as.
+    pub calibrations: Rc<Calibrations>,
+    /// The memory of this VM's decoders, whatever it is configured as.
     pub decoders: DecoderPool,
     /// What the aggregator has decided about budgets.
     pub decisions: Rc<Decisions>,
@@ -57,7 +55,7 @@ impl Site {
             config,
             ids: ids.into(),
             source,
-            calibrations: Calibrations::default(),
+            calibrations: Rc::default(),
             decoders: DecoderPool::default(),
             decisions: Rc::default(),
             shared: Rc::new(Private::default()),
@@ -200,6 +198,8 @@ enum Phase {
     Relaying(Box<Relay>),
     /// We answered in the provider's place.
     Denied(Box<Call>),
+    /// The same, to what is no call that can be read: no event comes of it.
+    TurnedAway,
     /// The event was given.
     Closed,
 }
@@ -225,22 +225,26 @@ impl Session {
     pub fn reads_bodies(&self) -> bool {
         match &self.phase {
             Phase::Requesting(_) | Phase::Answering(_) | Phase::Talking(_) => true,
-            Phase::Relaying(_) => self.may_edit_bodies(),
-            Phase::Fresh | Phase::Unmetered | Phase::Denied(_) | Phase::Closed => false,
+            Phase::Relaying(_) => self.may_edit_request() || self.may_edit_response(),
+            Phase::Fresh
+            | Phase::Unmetered
+            | Phase::Denied(_)
+            | Phase::TurnedAway
+            | Phase::Closed => false,
         }
     }
 
-    /// Whether a step may have something sent in a chunk's place.
-    pub fn may_edit_bodies(&self) -> bool {
+    /// Whether a step may have something sent in the place of a chunk of the request.
+    pub fn may_edit_request(&self) -> bool {
+        self.call().is_some_and(|call| call.body.may_change()) && !self.is_refused()
+    }
+
+    /// Whether a step may have something sent in the place of a chunk of the response.
+    pub fn may_edit_response(&self) -> bool {
         match &self.phase {
-            Phase::Requesting(call) => call.body.may_change(),
-            Phase::Answering(answer) => answer.cutter.is_some() || answer.call.body.may_change(),
-            Phase::Relaying(relay) => relay.cutter.is_some() || relay.call.body.may_change(),
-            Phase::Talking(_)
-            | Phase::Fresh
-            | Phase::Unmetered
-            | Phase::Denied(_)
-            | Phase::Closed => false,
+            Phase::Answering(answer) => answer.cutter.is_some(),
+            Phase::Relaying(relay) => relay.cutter.is_some(),
+            _ => false,
         }
     }
 
@@ -259,7 +263,7 @@ impl Session {
 
     /// Whether the request was refused, so that nothing more of it passes.
     pub fn is_refused(&self) -> bool {
-        matches!(self.phase, Phase::Denied(_))
+        matches!(self.phase, Phase::Denied(_) | Phase::TurnedAway)
     }
 
     fn call(&self) -> Option<&Call> {
@@ -267,13 +271,18 @@ impl Session {
             Phase::Requesting(call) | Phase::Denied(call) => Some(call),
             Phase::Answering(answer) => Some(&answer.call),
             Phase::Relaying(relay) => Some(&relay.call),
-            Phase::Fresh | Phase::Unmetered | Phase::Talking(_) | Phase::Closed => None,
+            Phase::Fresh
+            | Phase::Unmetered
+            | Phase::Talking(_)
+            | Phase::TurnedAway
+            | Phase::Closed => None,
         }
     }
 
     /// Whether the call will give an event, so that an [`Ending`] is worth asking the host for.
     pub fn is_metered(&self) -> bool {
-        !matches!(self.phase, Phase::Fresh | Phase::Unmetered | Phase::Closed)
+        let is_known = !matches!(self.phase, Phase::Fresh | Phase::Unmetered);
+        is_known && !matches!(self.phase, Phase::TurnedAway | Phase::Closed)
     }
 
     /// Whether the call has become a WebSocket connection that is read, so that
@@ -332,9 +341,10 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
                 ends,
             },
         ) => request::head(site, headers, peer, ends, now),
-        (Phase::Fresh | Phase::Unmetered | Phase::Closed, Input::End(_)) => {
+        (Phase::Fresh | Phase::Unmetered | Phase::TurnedAway | Phase::Closed, Input::End(_)) => {
             (Phase::Closed, Effects::default())
         }
+        (Phase::TurnedAway, _) => (Phase::TurnedAway, Effects::default()),
         (Phase::Unmetered, _) => (Phase::Unmetered, Effects::default()),
         // The aggregator was slower than the call's end.
         (Phase::Closed, Input::Admission(_)) => (Phase::Closed, Effects::default()),
@@ -426,7 +436,8 @@ fn request_step(site: &Site, call: &mut Call, input: Input<'_>, now: Timestamp) 
         Input::RequestBody { chunk, ends } => {
             effects = request::body(site, call, chunk, ends, now);
         }
-        Input::RequestTrailers => admission::at_end(site, call, now, &mut effects),
+        Input::RequestTrailers if call.is_past_end() => {}
+        Input::RequestTrailers => effects = request::body(site, call, &[], true, now),
         Input::Admission(answer) => admission::answered(site, call, answer, now, &mut effects),
         _ => effects.counts.push((Counter::Faults, 1)),
     }

@@ -48,6 +48,24 @@ pub fn pace(shared: &dyn Shared, key: &str, per_second: u32, now_ms: i64) -> boo
     })
 }
 
+/// Leaves a number there for whoever takes it; it is added to what is there.
+pub fn leave(shared: &dyn Shared, key: &str, n: u64) {
+    let n = i64::try_from(n).unwrap_or(i64::MAX);
+    change(shared, key, |left| {
+        Some(left.unwrap_or(0).saturating_add(n))
+    });
+}
+
+/// Takes what was left there.
+pub fn take(shared: &dyn Shared, key: &str) -> u64 {
+    let taken = Cell::new(0);
+    let is_taken = change(shared, key, |left| {
+        taken.set(u64::try_from(left?).unwrap_or(0));
+        (taken.get() > 0).then_some(0)
+    });
+    if is_taken { taken.get() } else { 0 }
+}
+
 /// Changes a number, unless `next` says that it must stay; whether it was changed.
 fn change(shared: &dyn Shared, key: &str, next: impl Fn(Option<i64>) -> Option<i64>) -> bool {
     for _ in 0..TRIES_MAX {
@@ -113,6 +131,19 @@ mod tests {
         assert!(spend(&shared, "k", 0, 10));
         assert!(!spend(&shared, "k", u64::MAX, u64::MAX));
         assert!(spend(&shared, "other", 1, 1));
+    }
+
+    #[test]
+    fn what_is_left_is_taken_once() {
+        let shared = Private::default();
+        assert_eq!(take(&shared, "k"), 0);
+        leave(&shared, "k", 3);
+        leave(&shared, "k", 4);
+        assert_eq!(take(&shared, "other"), 0);
+        assert_eq!(take(&shared, "k"), 7);
+        assert_eq!(take(&shared, "k"), 0);
+        leave(&shared, "k", 1);
+        assert_eq!(take(&shared, "k"), 1);
     }
 
     /// Another worker is faster at each first try.

@@ -6,12 +6,12 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 use tollmesh_wire::Timestamp;
 
-use crate::chunk::Chunk;
+use crate::chunk::{Buffer, Chunk};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::{Headers, serialise};
 use crate::host::{self, BodyBuffer};
-use crate::session::{Bound, Denial, Effects, Ending, Input, Session};
+use crate::session::{Denial, Effects, Ending, Input, Session, Site};
 use crate::worker::{CallAnswer, StreamClock, Worker};
 
 /// The longest decision that is read, bytes: names, a limit, a reason.
@@ -20,34 +20,37 @@ const DECISION_BYTES_MAX: usize = 64 * 1024;
 /// The host's side of one [`Session`].
 pub struct Stream {
     worker: Rc<Worker>,
-    call: Bound,
+    session: Session,
+    /// What its call goes by to its end; absent where the configuration could not be used, so that
+    /// nothing is looked at.
+    site: Option<Rc<Site>>,
     clock: StreamClock,
 }
 
 impl Stream {
     /// A stream of which nothing is known yet.
     pub fn new(worker: Rc<Worker>) -> Stream {
+        let site = worker.site.borrow().clone();
         Stream {
             worker,
-            call: Bound::default(),
+            session: Session::default(),
+            site,
             clock: StreamClock::default(),
         }
     }
 
     fn step(&mut self, input: Input<'_>) -> Effects {
-        let now = match self.session().needs_time(&input) {
+        let Some(site) = &self.site else {
+            return Effects::default();
+        };
+        let now = match self.session.needs_time(&input) {
             true => self.clock.now(),
             false => Timestamp::default(),
         };
-        let is_connection = self.session().is_upgraded();
-        let present = self.worker.site.borrow().clone();
-        let mut effects = self.call.step(present.as_ref(), input, now);
+        let is_connection = self.session.is_upgraded();
+        let mut effects = self.session.step(site, input, now);
         self.worker.keep(&mut effects, is_connection);
         effects
-    }
-
-    fn session(&self) -> &Session {
-        self.call.session()
     }
 
     fn headers(&self, map: MapType) -> Option<Vec<u8>> {
@@ -83,7 +86,7 @@ impl Stream {
 
     /// The answer comes to this context, while it lives.
     fn ask(&self, question: &str) -> Result<u32, host::Refused> {
-        let site = self.call.site();
+        let site = self.site.as_ref();
         let timeout_ms = site.map_or(0, |site| site.config.admission.timeout_ms);
         let question = question.as_bytes();
         self.worker.post("/v1/reservations", question, timeout_ms)
@@ -93,23 +96,27 @@ impl Stream {
     fn body(
         &mut self,
         buffer: BufferType,
+        may_edit: bool,
         size: usize,
         ends: bool,
         input: impl for<'a> Fn(&'a [u8], bool) -> Input<'a>,
     ) -> Action {
-        if !self.session().reads_bodies() {
+        if !self.session.reads_bodies() {
             return Action::Continue;
         }
-        let mut chunk = Chunk::new(BodyBuffer(buffer), size, self.session().may_edit_bodies());
+        let mut chunk = Chunk::new(BodyBuffer(buffer), size, may_edit);
         let mut action = Action::Continue;
         loop {
             let Ok(slice) = chunk.take() else {
                 self.worker.counters.count(Counter::Faults);
+                self.worker.check(chunk.pass_rest());
                 return action;
             };
             let effects = self.step(input(&slice, ends && chunk.is_read()));
-            let passed = chunk.pass(&slice, effects.body.as_deref());
-            self.worker.check(passed);
+            if let Err(refused) = chunk.pass(&slice, effects.body.as_deref()) {
+                self.worker.check(Err(refused));
+                self.worker.check(chunk.pass_rest());
+            }
             if self.pass(effects) == Action::Pause {
                 action = Action::Pause;
             }
@@ -121,10 +128,10 @@ impl Stream {
 
     /// What becomes of a request of which everything was seen, or of which nothing may pass.
     fn settled(&self) -> Option<Action> {
-        if self.session().holds_request() || self.session().is_refused() {
+        if self.session.holds_request() || self.session.is_refused() {
             return Some(Action::Pause);
         }
-        self.session().is_past_request().then_some(Action::Continue)
+        self.session.is_past_request().then_some(Action::Continue)
     }
 
     fn edit(&self, map: MapType, edits: &[HeaderEdit]) {
@@ -141,7 +148,7 @@ impl Stream {
         let number = |path| host::property(path).ok().and_then(little_endian);
         let principal = principal();
         let attempts = number("upstream\0request_attempt_count").unwrap_or(0);
-        let response_flags = match self.session().ended_well() {
+        let response_flags = match self.session.ended_well() {
             true => 0,
             false => number("response\0flags").unwrap_or(0),
         };
@@ -195,9 +202,8 @@ impl HttpContext for Stream {
         let Some(serialised) = self.headers(MapType::HttpRequestHeaders) else {
             return Action::Continue;
         };
-        let site = self.worker.site.borrow();
-        let asks_who_calls = site.as_ref().is_some_and(|site| site.asks_who_calls());
-        drop(site);
+        let site = self.site.as_ref();
+        let asks_who_calls = site.is_some_and(|site| site.asks_who_calls());
         let peer = asks_who_calls.then(principal).flatten();
         let input = Input::RequestHead {
             headers: &Headers::parse(&serialised),
@@ -212,9 +218,9 @@ impl HttpContext for Stream {
             return action;
         }
         let buffer = BufferType::HttpRequestBody;
-        self.body(buffer, size, ends, |chunk, ends| Input::RequestBody {
-            chunk,
-            ends,
+        let may_edit = self.session.may_edit_request();
+        self.body(buffer, may_edit, size, ends, |chunk, ends| {
+            Input::RequestBody { chunk, ends }
         })
     }
 
@@ -222,15 +228,19 @@ impl HttpContext for Stream {
         if let Some(action) = self.settled() {
             return action;
         }
-        if !self.session().reads_bodies() {
+        if !self.session.reads_bodies() {
             return Action::Continue;
         }
         let effects = self.step(Input::RequestTrailers);
+        if let Some(withheld) = effects.body.as_deref().filter(|bytes| !bytes.is_empty()) {
+            let body = BodyBuffer(BufferType::HttpRequestBody);
+            self.worker.check(body.append(withheld));
+        }
         self.pass(effects)
     }
 
     fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
-        if !self.session().is_metered() {
+        if !self.session.is_metered() {
             return Action::Continue;
         }
         let Some(serialised) = self.headers(MapType::HttpResponseHeaders) else {
@@ -241,7 +251,7 @@ impl HttpContext for Stream {
             ends,
         };
         let action = self.head(MapType::HttpResponseHeaders, input);
-        if self.session().is_upgraded() {
+        if self.session.is_upgraded() {
             self.with_ending(|stream, known| stream.step(Input::Upgraded(known)));
         }
         action
@@ -249,21 +259,21 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, size: usize, ends: bool) -> Action {
         let buffer = BufferType::HttpResponseBody;
-        self.body(buffer, size, ends, |chunk, ends| Input::ResponseBody {
-            chunk,
-            ends,
+        let may_edit = self.session.may_edit_response();
+        self.body(buffer, may_edit, size, ends, |chunk, ends| {
+            Input::ResponseBody { chunk, ends }
         })
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        if self.session().is_metered() {
+        if self.session.is_metered() {
             self.step(Input::ResponseTrailers);
         }
         Action::Continue
     }
 
     fn on_log(&mut self) {
-        if !self.session().is_metered() {
+        if !self.session.is_metered() {
             return;
         }
         self.with_ending(|stream, ending| stream.step(Input::End(ending)));

@@ -5,13 +5,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proxy_wasm::types::{BufferType, MapType};
-use tollmesh_wire::Timestamp;
+use tollmesh_usage::DecoderPool;
 use tollmesh_wire::plugin::AggregatorPeer;
+use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
+use crate::calibration::Calibrations;
 use crate::counters::{Counter, Counters};
 use crate::decisions::Decisions;
 use crate::headers::Headers;
-use crate::host;
+use crate::host::{self, SharedData};
+use crate::ids::EventIds;
 use crate::queue::Queue;
 use crate::record::append;
 use crate::session::{Effects, Site};
@@ -28,7 +31,15 @@ const HURRIED_TICK_MS: u32 = 5;
 /// How many hurried ticks there are for one that does what every tick does.
 const TICKS_A_TURN: u32 = TICK_MS / HURRIED_TICK_MS;
 
-/// One plugin instance in one VM.
+thread_local! {
+    /// What all plugin instances of one VM have, which has one thread. Another configuration is
+    /// another instance, and what calls have taught is true under any.
+    static LASTING: (Rc<Calibrations>, DecoderPool) = Default::default();
+}
+
+/// One plugin instance in one VM. The host knows instances by their configurations: it makes a new
+/// one for another configuration, while calls that are under way end in theirs, and configures one
+/// again where a second listener has the same.
 #[derive(Debug)]
 pub struct Worker {
     /// What calls that begin need; `None` where the configuration cannot be used, so that nothing is
@@ -40,7 +51,7 @@ pub struct Worker {
     pub counters: Counters,
     /// Where events and questions go; `None` until the configuration said it.
     pub aggregator: RefCell<Option<AggregatorPeer>>,
-    /// What the aggregator has decided, kept over changes of the configuration.
+    /// What the aggregator has decided.
     pub decisions: Rc<Decisions>,
     is_hurried: Cell<bool>,
     n_hurried_ticks: Cell<u32>,
@@ -61,6 +72,19 @@ impl Worker {
             n_hurried_ticks: Cell::new(0),
             metric_ids: RefCell::new(Vec::new()),
             has_told_faults: Cell::new(false),
+        }
+    }
+
+    /// The site of calls under that configuration, with what they share with those under others.
+    pub fn site_of(&self, config: PluginConfig, ids: Rc<EventIds>, source: Source) -> Site {
+        let (calibrations, decoders) =
+            LASTING.with(|(calibrations, pool)| (Rc::clone(calibrations), pool.clone()));
+        Site {
+            calibrations,
+            decoders,
+            decisions: Rc::clone(&self.decisions),
+            shared: Rc::new(SharedData),
+            ..Site::new(config, ids, source)
         }
     }
 

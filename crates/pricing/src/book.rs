@@ -281,7 +281,7 @@ impl Book {
         Some(Problem {
             file: own.first()?.name.clone(),
             place: "file".to_owned(),
-            what: format!("the name \"{alias}\" is also one of provider {other}"),
+            what: format!("the name \"{alias}\" is also one of provider {other}; remove it here"),
         })
     }
 }

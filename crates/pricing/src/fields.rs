@@ -41,6 +41,11 @@ impl<'a> Report<'a> {
         self.file
     }
 
+    /// How many mistakes were found so far.
+    pub(crate) fn count(&self) -> usize {
+        self.problems.len()
+    }
+
     pub(crate) fn into_problems(self) -> Vec<Problem> {
         self.problems
     }
@@ -70,6 +75,16 @@ impl Fields {
     /// The keys that nobody took, whatever they are called.
     pub(crate) fn into_rest(self) -> Table {
         self.table
+    }
+
+    /// Whether the key is there and was not taken yet.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Whether every key was taken.
+    pub(crate) fn is_done(&self) -> bool {
+        self.table.is_empty()
     }
 
     /// Refuses the keys that are left.
@@ -112,7 +127,7 @@ impl Fields {
     }
 
     pub(crate) fn required(&mut self, key: &'static str, report: &mut Report<'_>) -> String {
-        if !self.table.contains_key(key) {
+        if !self.has(key) {
             report.add(&self.place, format!("`{key}` is missing"));
         }
         self.text(key, report).unwrap_or_default()
@@ -185,15 +200,15 @@ impl Fields {
         }
     }
 
-    /// All keys that are left and that `is_rate` knows, with their money; `names` is what to say
-    /// of them where a key is unknown.
+    /// All keys that are left and that `is_rate` knows, with their money; `names` are all such
+    /// keys, told where a key is unknown.
     pub(crate) fn rates<K>(
         &mut self,
-        names: &'static str,
+        names: &[&'static str],
         is_rate: impl Fn(&str) -> Option<K>,
         report: &mut Report<'_>,
     ) -> Vec<(K, Rate)> {
-        self.known.push(names);
+        self.known.extend(names);
         let mut rates = Vec::new();
         for (name, value) in std::mem::take(&mut self.table) {
             let Some(key) = is_rate(&name) else {

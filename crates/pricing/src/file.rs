@@ -12,7 +12,7 @@ use crate::book::{Problem, SourceFile};
 use crate::condition::Condition;
 use crate::fields::{Fields, Report};
 use crate::header::{self, Header};
-use crate::names::Glob;
+use crate::names::{Glob, SNAP};
 use crate::row::{self, Row, read_source};
 use crate::table::{self, Span};
 
@@ -102,15 +102,16 @@ fn read_model(table: Table, number: usize, header: &Header, report: &mut Report<
     let place = id.map_or(format!("model {number}"), |id| format!("model {id}"));
     let mut fields = Fields::new(table, &place);
     let id = fields.required("id", report);
-    let mut matches = fields.texts("match", report);
-    if matches.is_empty() {
-        matches.push(id.clone());
-    }
+    let matches = read_names(&mut fields, &id, report);
     let has_audio = fields.flag("audio", false, report);
     let note = fields.text("note", report);
+    let mistakes = report.count();
     let tables = fields.tables("rate", report);
-    if tables.is_empty() {
-        report.add(&place, "no `rate` row");
+    if tables.is_empty() && report.count() == mistakes {
+        report.add(
+            &place,
+            "no `rate` row; give one for each tier and context range",
+        );
     }
     let rows = (1..).zip(tables).map(|(n, table)| {
         let fields = Fields::new(table, format!("{place} row {n}"));
@@ -125,6 +126,29 @@ fn read_model(table: Table, number: usize, header: &Header, report: &mut Report<
         rows,
         note,
     }
+}
+
+/// The names that mean the model; its id where none is given.
+fn read_names(fields: &mut Fields, id: &str, report: &mut Report<'_>) -> Vec<String> {
+    if !fields.has("match") {
+        return vec![id.to_owned()];
+    }
+    let mistakes = report.count();
+    let names = fields.texts("match", report);
+    if names.is_empty() && report.count() == mistakes {
+        let what = "`match` names nothing; leave it out where the id is the only name";
+        report.add(fields.place(), what);
+    }
+    for name in &names {
+        if name.is_empty() {
+            report.add(fields.place(), "`match` has an empty name; remove it");
+        }
+        if name.replace(SNAP, "").contains(['{', '}']) {
+            let what = format!("`match` \"{name}\": {SNAP} is all that may stand in braces");
+            report.add(fields.place(), what);
+        }
+    }
+    names
 }
 
 fn read_modifier(

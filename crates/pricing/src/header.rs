@@ -29,6 +29,8 @@ pub(crate) struct Header {
     pub(crate) not_inherited: Vec<Glob>,
     /// Whether the model asked for is charged, and not the one that the response names.
     pub(crate) bills_requested: bool,
+    /// Regions whose price list is another one, and not here.
+    pub(crate) unlisted_regions: Vec<Glob>,
     /// What may stand behind a model's name without changing its price.
     pub(crate) suffixes: Vec<String>,
     /// Names that stand for a choice among models, of which the one that served is charged.
@@ -83,7 +85,8 @@ impl Header {
 
 /// Reads what stands before the models.
 pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Header {
-    if fields.integer("schema", report) != Some(SCHEMA) {
+    let mistakes = report.count();
+    if fields.integer("schema", report) != Some(SCHEMA) && report.count() == mistakes {
         report.add("file", format!("`schema` must be {SCHEMA}"));
     }
     let currency = fields.text("currency", report);
@@ -98,8 +101,9 @@ pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Header {
         aliases: lower(fields.texts("aliases", report)),
         inherits: lower(fields.texts("inherits", report)),
         bills_requested: read_bill_by(fields, report),
+        unlisted_regions: globs(fields.texts("unlisted_regions", report)),
         tier_facts: fields.texts("tier_facts", report),
-        prefixes: globs(fields.texts("prefixes", report)),
+        prefixes: read_prefixes(fields, report),
         suffixes: lower(fields.texts("suffixes", report)),
         routers: globs(fields.texts("routers", report)),
         ..Header::default()
@@ -137,6 +141,16 @@ fn globs(texts: Vec<String>) -> Vec<Glob> {
     texts.iter().map(|t| Glob::new(t)).collect()
 }
 
+/// What may stand before a model's name, up to its last slash.
+fn read_prefixes(fields: &mut Fields, report: &mut Report<'_>) -> Vec<Glob> {
+    let prefixes = fields.texts("prefixes", report);
+    for prefix in prefixes.iter().filter(|p| !p.ends_with('/')) {
+        let what = format!("`prefixes`: \"{prefix}\" must end in a slash; no name fits it");
+        report.add("file", what);
+    }
+    globs(prefixes)
+}
+
 fn read_bill_by(fields: &mut Fields, report: &mut Report<'_>) -> bool {
     match fields.text("bill_by", report).as_deref() {
         None | Some("served") => false,
@@ -161,7 +175,10 @@ fn read_tiers(table: Table, report: &mut Report<'_>) -> Tiers {
         for word in words.iter().chain([&ours]) {
             let other = tiers.words.insert(word.to_lowercase(), ours.clone());
             if other.is_some_and(|o| o != ours) {
-                report.add("[tiers]", format!("\"{word}\" stands for two tiers"));
+                report.add(
+                    "[tiers]",
+                    format!("\"{word}\" stands for two tiers; keep it for one"),
+                );
             }
         }
     }
@@ -191,6 +208,7 @@ fn read_calendar(mut fields: Fields, report: &mut Report<'_>) -> Calendar {
     if days.is_none() {
         report.add(&place, "`days` must be such as \"mon-fri\" or \"sat,sun\"");
     }
+    let mistakes = report.count();
     let mut hours = Vec::new();
     for text in fields.texts("hours_utc", report) {
         match Hours::parse(&text) {
@@ -201,7 +219,7 @@ fn read_calendar(mut fields: Fields, report: &mut Report<'_>) -> Calendar {
             ),
         }
     }
-    if hours.is_empty() {
+    if hours.is_empty() && report.count() == mistakes {
         report.add(&place, "`hours_utc` is missing or empty");
     }
     let calendar = Calendar {

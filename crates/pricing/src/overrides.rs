@@ -223,8 +223,8 @@ fn read_terms(table: Table, number: usize, report: &mut Report<'_>) -> Terms {
     let when = Condition::read(when.into_rest(), &place, report);
     let times = fields.money("times", report).map(Rate::as_decimal);
     let mut rate = Fields::new(fields.table("rate", report), format!("{place} rate"));
-    let rates = rate.rates("the classes of tokens", Bucket::parse, report);
-    let units = rate.rates("the units", Unit::parse, report);
+    let rates = rate.rates(&Bucket::ALL.map(Bucket::name), Bucket::parse, report);
+    let units = rate.rates(&Unit::ALL.map(Unit::name), Unit::parse, report);
     rate.finish(report);
     if times.is_none() && rates.is_empty() && units.is_empty() {
         report.add(&place, "changes nothing; give `times`, `rate` or both");

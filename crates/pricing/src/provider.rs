@@ -24,6 +24,7 @@ pub(crate) struct Provider {
     prefixes: Vec<Glob>,
     suffixes: Vec<String>,
     routers: Vec<Glob>,
+    unlisted_regions: Vec<Glob>,
     /// The last file first; inherited models come last.
     layers: Vec<Layer>,
     /// How many of the layers are not inherited.
@@ -88,6 +89,7 @@ pub(crate) fn assemble(
         prefixes: Vec::new(),
         suffixes: Vec::new(),
         routers: Vec::new(),
+        unlisted_regions: Vec::new(),
         layers: Vec::new(),
         n_own: own.len(),
         found: Found::default(),
@@ -98,6 +100,8 @@ pub(crate) fn assemble(
         provider.prefixes.extend(file.header.prefixes.clone());
         provider.suffixes.extend(file.header.suffixes.clone());
         provider.routers.extend(file.header.routers.clone());
+        let unlisted = &file.header.unlisted_regions;
+        provider.unlisted_regions.extend(unlisted.clone());
     }
     let parents = parents(own, all, &mut problems);
     let extras = Extras::of(own, &parents);
@@ -152,6 +156,11 @@ impl Provider {
     /// Whether the name stands for a choice among models.
     pub(crate) fn routes(&self, name: &str) -> bool {
         !self.routers.is_empty() && fits(&self.routers, name)
+    }
+
+    /// Whether another price list than ours is for that region (lower case).
+    pub(crate) fn lists_elsewhere(&self, region: &str) -> bool {
+        self.unlisted_regions.iter().any(|r| r.matches(region))
     }
 
     /// The provider's name, and its aliases.
@@ -307,13 +316,17 @@ fn layer(
         for text in &model.matches {
             let claimed = layer.names.add(Pattern::new(text), index);
             if let Some(other) = claimed.and_then(|c| models.get(c)) {
-                problems.push(Problem {
-                    file: file.name.clone(),
-                    place: format!("model {}", model.id),
-                    what: format!(
+                let what = match other.id == model.id {
+                    true => "stands twice in this file; remove one".to_owned(),
+                    false => format!(
                         "`match` \"{text}\" and model {} claim the same names; make one exact",
                         other.id
                     ),
+                };
+                problems.push(Problem {
+                    file: file.name.clone(),
+                    place: format!("model {}", model.id),
+                    what,
                 });
             }
         }
@@ -379,6 +392,9 @@ fn charged_twice(file: &PriceFile, entry: &Entry) -> Option<Problem> {
     Some(Problem {
         file: file.name.clone(),
         place: format!("fee {}", fee.id),
-        what: format!("model {} is charged twice for one unit", entry.model.id),
+        what: format!(
+            "model {} is charged twice for one unit; part the fees by `models`, `when` or days",
+            entry.model.id
+        ),
     })
 }

@@ -37,8 +37,13 @@ pub(crate) fn price<'p>(
         region: region.as_deref(),
     };
     let row = table::find(&entry.model.rows, wanted).ok_or(Reason::NoRow)?;
+    let lists_elsewhere = region
+        .as_deref()
+        .is_some_and(|r| provider.lists_elsewhere(r));
     let mut bill = Bill {
-        is_assumed: is_routed(provider, call),
+        is_assumed: is_routed(provider, call)
+            || (lists_elsewhere && !row.is_regional())
+            || table::stands_in(&entry.model.rows, wanted, row),
         ..Bill::default()
     };
     let by_units = row.either && counts_its_units(row, call);
@@ -98,7 +103,8 @@ pub(crate) fn tier<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<Cow<'p
     let facts = provider.tier_facts.iter();
     let facts = facts.filter_map(|fact| call.context.get(fact).map(String::as_str));
     let mut tier = Cow::Borrowed(STANDARD);
-    for word in call.service_tier.into_iter().chain(facts) {
+    let words = call.service_tier.into_iter().chain(facts);
+    for word in words.filter(|word| !word.is_empty()) {
         let ours = provider.tiers.ours(&lower(word));
         let ours = ours.ok_or(Reason::UnknownTier)?;
         if ours == STANDARD || ours == tier {

@@ -82,6 +82,10 @@ impl Row {
             && (self.input_min..=self.input_max).contains(&input_total)
     }
 
+    fn has_no_rate(&self) -> bool {
+        self.units.is_empty() && self.rates.iter().all(Option::is_none)
+    }
+
     /// Whether the row holds for calls of one region only.
     pub(crate) fn is_regional(&self) -> bool {
         !self.regions_fit.is_empty()
@@ -115,7 +119,9 @@ pub(crate) fn read(
     let fix = fields.text("fix", report);
     let is_free = fields.flag("free", false, report);
     let either = fields.flag("either", false, report);
+    let mistakes = report.count();
     let (rates, units) = read_rates(&mut fields, report);
+    let is_misread = report.count() > mistakes || !fields.is_done();
     let mut row = Row {
         id: String::new(),
         tier: tier.unwrap_or_else(|| STANDARD.to_owned()),
@@ -137,7 +143,10 @@ pub(crate) fn read(
         fix,
     };
     row.id = format!("{}:{model}:{}", report.file(), row_hash(&row));
-    check_row(&row, is_free, &place, header, report);
+    if !(is_misread && row.has_no_rate()) {
+        check_rates(&row, is_free, &place, report);
+    }
+    check_row(&row, &place, header, report);
     fields.finish(report);
     row
 }
@@ -146,36 +155,40 @@ type Rates = [Option<Rate>; Bucket::ALL.len()];
 
 fn read_rates(fields: &mut Fields, report: &mut Report<'_>) -> (Rates, Vec<(Unit, Rate)>) {
     let mut rates = Rates::default();
-    for (bucket, rate) in fields.rates("the classes of tokens", Bucket::parse, report) {
+    for (bucket, rate) in fields.rates(&Bucket::ALL.map(Bucket::name), Bucket::parse, report) {
         if let Some(slot) = rates.get_mut(bucket as usize) {
             *slot = Some(rate);
         }
     }
-    (rates, fields.rates("the units", Unit::parse, report))
+    let units = fields.rates(&Unit::ALL.map(Unit::name), Unit::parse, report);
+    (rates, units)
 }
 
-fn check_row(row: &Row, is_free: bool, place: &str, header: &Header, report: &mut Report<'_>) {
-    let rates = || {
-        row.rates
-            .iter()
-            .flatten()
-            .chain(row.units.iter().map(|(_, r)| r))
-    };
-    if rates().next().is_none() {
+/// What the rates must be together.
+fn check_rates(row: &Row, is_free: bool, place: &str, report: &mut Report<'_>) {
+    let units = row.units.iter().map(|(_, rate)| rate);
+    let mut rates = row.rates.iter().flatten().chain(units);
+    if row.has_no_rate() {
         report.add(place, "no rate at all; give at least one class or unit");
-    } else if rates().all(|r| r.is_zero()) != is_free {
+    } else if rates.all(|r| r.is_zero()) != is_free {
         let what = "a row that charges nothing must say `free = true`, and no other row may";
         report.add(place, what);
     }
     if row.either && (row.units.is_empty() || row.rates.iter().all(Option::is_none)) {
         report.add(place, "`either` needs a rate for a unit and one for tokens");
     }
+}
+
+fn check_row(row: &Row, place: &str, header: &Header, report: &mut Report<'_>) {
     if row.from_ms >= row.until_ms {
         report.add(place, "`until` is not after `from`");
     }
     if !header.tiers.is_known(&row.tier) {
         let known = header.tiers.known().join(", ");
-        let what = format!("unknown tier \"{}\"; [tiers] has {known}", row.tier);
+        let what = format!(
+            "unknown tier \"{}\"; [tiers] has {known}: add it there, with the provider's words",
+            row.tier
+        );
         report.add(place, what);
     }
 }
@@ -204,13 +217,11 @@ pub(crate) fn read_source(
         let what = format!("`src` \"{source}\" is neither in [source] nor an https address");
         report.add(fields.place(), what);
     }
-    let checked = fields.date("checked", report);
-    if checked.is_none() {
-        report.add(
-            fields.place(),
-            "`checked` is missing: the day the source was read",
-        );
+    if !fields.has("checked") {
+        let what = "`checked` is missing: the day the source was read";
+        report.add(fields.place(), what);
     }
+    let checked = fields.date("checked", report);
     (url.unwrap_or_default(), checked)
 }
 
@@ -222,7 +233,7 @@ fn read_calendar(
     let name = fields.text("at", report)?;
     let calendar = header.calendars.get(&name).cloned();
     if calendar.is_none() {
-        let what = format!("`at`: no [calendar.{name}] in this file");
+        let what = format!("`at`: no [calendar.{name}] in this file; add it, or remove `at`");
         report.add(fields.place(), what);
     }
     Some((name, calendar?))

@@ -61,6 +61,14 @@ pub(crate) fn find<'a>(rows: &'a [Row], wanted: Wanted<'_>) -> Option<&'a Row> {
     rows.iter().filter(holds).max_by_key(|row| rank(row))
 }
 
+/// Whether the region has prices of its own, of which none is for the call's tier: the row for all
+/// regions then stands in.
+pub(crate) fn stands_in(rows: &[Row], wanted: Wanted<'_>, found: &Row) -> bool {
+    let is_of_region = |row: &&Row| row.is_regional() && row.holds_in(wanted.region);
+    let is_in_force = |row: &Row| row.from_ms <= wanted.unix_ms && wanted.unix_ms < row.until_ms;
+    !found.is_regional() && rows.iter().filter(is_of_region).any(is_in_force)
+}
+
 fn rank(row: &Row) -> (bool, bool) {
     (row.is_regional(), row.at.is_some())
 }
@@ -70,7 +78,10 @@ pub(crate) fn check(rows: &[Row], place: &str, report: &mut Report<'_>) {
     for (n, row) in (1..).zip(rows) {
         for (m, other) in (1..).zip(rows).skip(n) {
             if rank(row) == rank(other) && meet(row, other) {
-                let what = format!("rows {n} and {m} overlap: both price the same calls");
+                let what = format!(
+                    "rows {n} and {m} overlap: both price the same calls; end one (`until`) where \
+                     the other begins, or part them by `tier`, `ctx`, `at` or `region`"
+                );
                 report.add(place, what);
             }
         }

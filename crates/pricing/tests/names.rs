@@ -40,6 +40,18 @@ bedrock   | arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:
 bedrock   | arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-pro-v1:0 | amazon.nova-pro-v1:0
 bedrock   | arn:aws:bedrock:us-east-1:1:application-inference-profile/x | -
 bedrock   | arn:aws:bedrock:us-east-1:1:default-prompt-router/anthropic.claude:1 | -
+bedrock   | amazon.nova-pro-v1:0:300k                           | amazon.nova-pro-v1:0
+bedrock   | amazon.nova-lite-v2:0                               | -
+bedrock   | meta.llama3-3-70b-instruct-v2:0                     | -
+bedrock   | deepseek.r1-distill                                 | -
+bedrock   | anthropic.claude-haiku-4-5                          | regional.anthropic.claude-haiku-4-5-20251001-v1:0
+moonshot  | kimi-k2.6-highspeed                                 | -
+mistral   | magistral-medium-next                               | -
+mistral   | mistral/mistral-small-2603                          | mistral-small-2603
+deepseek  | deepseek/deepseek-v4-pro                            | deepseek-v4-pro
+gemini    | gemini-exp-1206                                     | -
+gemini    | gemini-2.0-flash-exp-image-generation               | -
+gemini    | nano-banana-pro-preview                             | gemini-3-pro-image-preview
 azure     | prod-chat                                           | -
 openrouter | some/model:free                                    | *:free
 openrouter | anthropic/claude-4-opus-20250522                   | anthropic/claude-opus-4
@@ -100,6 +112,7 @@ fn words_for_tiers_are_the_providers() {
         ("groq", "openai/gpt-oss-120b", "flex", "0.15"),
         ("groq", "openai/gpt-oss-120b", "performance", "no_row"),
         ("openai", "gpt-5", "fast", "2.5"),
+        ("openai", "gpt-5", "", "1.25"),
         ("openai", "gpt-5", "scale", "no_row"),
         ("vertex", "gemini-2.5-flash", "on_demand_flex", "0.15"),
         (

@@ -57,8 +57,12 @@ fn every_mistake_names_its_place() {
             &[
                 "acme.toml: model m row 1: `input` is of type float; expected a quoted decimal: \
                  write \"2.5\"",
-                "acme.toml: model m row 1: no rate at all; give at least one class or unit",
             ],
+        ),
+        (
+            "no rate",
+            model("{ S }"),
+            &["acme.toml: model m row 1: no rate at all; give at least one class or unit"],
         ),
         (
             "bad money",
@@ -88,7 +92,6 @@ fn every_mistake_names_its_place() {
             &[
                 "acme.toml: model m row 1: `checked` is of type string; expected a date such as \
                  2026-11-15, unquoted",
-                "acme.toml: model m row 1: `checked` is missing: the day the source was read",
             ],
         ),
         (
@@ -107,7 +110,10 @@ fn every_mistake_names_its_place() {
         (
             "tier",
             model(r#"{ tier = "turbo", input = "1", S }"#),
-            &["acme.toml: model m row 1: unknown tier \"turbo\"; [tiers] has batch, standard"],
+            &[
+                "acme.toml: model m row 1: unknown tier \"turbo\"; [tiers] has batch, standard: \
+               add it there, with the provider's words",
+            ],
         ),
         (
             "context",
@@ -125,7 +131,10 @@ fn every_mistake_names_its_place() {
         (
             "overlap",
             model(r#"{ input = "1", S }, { from = 2026-01-01, input = "2", S }"#),
-            &["acme.toml: model m: rows 1 and 2 overlap: both price the same calls"],
+            &[
+                "acme.toml: model m: rows 1 and 2 overlap: both price the same calls; end one \
+               (`until`) where the other begins, or part them by `tier`, `ctx`, `at` or `region`",
+            ],
         ),
         (
             "overlap of regions",
@@ -133,7 +142,10 @@ fn every_mistake_names_its_place() {
                 r#"{ input = "1", S }, { region = "eu-*", input = "2", S },
                    { region = ["us-1", "eu-1"], input = "3", S }, { region = "ap-1", input = "4", S }"#,
             ),
-            &["acme.toml: model m: rows 2 and 3 overlap: both price the same calls"],
+            &[
+                "acme.toml: model m: rows 2 and 3 overlap: both price the same calls; end one \
+               (`until`) where the other begins, or part them by `tier`, `ctx`, `at` or `region`",
+            ],
         ),
         (
             "regions alone",
@@ -164,7 +176,10 @@ fn every_mistake_names_its_place() {
         (
             "calendar alone",
             model(r#"{ at = "peak", input = "1", S }, { at = "night", input = "1", S }"#),
-            &["acme.toml: model m row 2: `at`: no [calendar.night] in this file"],
+            &[
+                "acme.toml: model m row 2: `at`: no [calendar.night] in this file; add it, \
+               or remove `at`",
+            ],
         ),
         (
             "span",
@@ -209,6 +224,58 @@ fn a_name_belongs_to_one_model() {
     );
     let exact = one("a", r#""x-*""#) + &one("b", r#""x-y""#);
     assert_eq!(problems(&exact), [""; 0]);
+}
+
+#[test]
+fn a_name_that_no_call_can_carry_is_refused() {
+    let named = |names: &str| model(r#"{ input = "1", S }"#) + &format!("match = {names}\n");
+    for (names, want) in [
+        (
+            "[]",
+            "`match` names nothing; leave it out where the id is the only name",
+        ),
+        ("[\"m\", \"\"]", "`match` has an empty name; remove it"),
+        (
+            "[\"m{snp}\"]",
+            "`match` \"m{snp}\": {snap} is all that may stand in braces",
+        ),
+        ("7", "`match` is of type integer; expected a list of texts"),
+    ] {
+        assert_eq!(
+            problems(&named(names)),
+            [format!("acme.toml: model m: {want}")]
+        );
+    }
+    let prefixes = "schema = 1\nprovider = \"a\"\nprefixes = [\"a/\", \"a:\"]\n";
+    let found = Book::load(&[file("a.toml", prefixes)]).unwrap_err();
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        ["a.toml: file: `prefixes`: \"a:\" must end in a slash; no name fits it"]
+    );
+}
+
+#[test]
+fn one_mistake_is_told_once() {
+    for (body, want) in [
+        (model("1"), "model m: `rate` must be a list of tables"),
+        (
+            model(r#"{ inptu = "1", S }"#),
+            "model m row 1: unknown key `inptu`; known are tz, from, until, tier, ctx, at, region, \
+             src, checked, confidence, note, fix, free, either, input, cache_read, ",
+        ),
+        (
+            model(r#"{ input = "1", S }"#).repeat(2),
+            "model m: stands twice in this file; remove one",
+        ),
+    ] {
+        let found = problems(&body);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(
+            found[0].starts_with(&format!("acme.toml: {want}")),
+            "{found:#?}"
+        );
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(crate) enum Count {
     BilledImage,
     WebSearches,
     WebFetches,
+    MapsQueries,
     SearchUnits,
     Images,
     Characters,

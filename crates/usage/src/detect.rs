@@ -1,11 +1,13 @@
 //! What a request is, by host, path and method alone.
 
 mod pattern;
+mod relay;
 mod table;
 
 use std::collections::BTreeMap;
 
 use pattern::Captures;
+pub use pattern::{bare_host, normal_path};
 use table::{PathRule, SERVICES, Service};
 
 macro_rules! apis {
@@ -63,6 +65,8 @@ apis! {
     OpenAiAssistantsRun = "openai.assistants.run",
     /// Batches, which are made by `POST /v1/batches` and polled.
     OpenAiBatches = "openai.batches",
+    /// Chat completions that are asked for by `POST /async/chat/completions` and polled
+    OpenAiAsyncChat = "openai.chat.async",
     /// Videos, which are made by `POST /v1/videos` and polled.
     OpenAiVideos = "openai.videos",
     /// `POST /v1/messages`
@@ -153,6 +157,7 @@ impl Api {
             Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::OpenAiVideos
+                | Api::OpenAiAsyncChat
                 | Api::AnthropicBatches
                 | Api::GeminiBatches
         )
@@ -166,6 +171,7 @@ impl Api {
                 | Api::OpenAiAssistantsRun
                 | Api::OpenAiBatches
                 | Api::OpenAiVideos
+                | Api::OpenAiAsyncChat
                 | Api::AnthropicBatchResults
                 | Api::GeminiBatches
                 | Api::GeminiInteractionsRetrieve
@@ -249,6 +255,25 @@ impl Family {
             Family::Cloudflare => table::CLOUDFLARE_PATHS,
         }
     }
+
+    /// What a [`normal_path`] is among the family's own; `written` is the path with its query.
+    fn target(self, provider: &str, path: &str, written: &str, method: &str) -> Option<Target> {
+        self.paths().iter().find_map(|rule| {
+            let captures = pattern::match_path(rule.path, path)?;
+            let mut target = (rule.method == method)
+                .then(|| Target::from_captures(rule.api, provider, &captures))?;
+            target.is_retrieval &= !table::STARTS.contains(&rule.path);
+            if rule.api == Api::OpenAiRealtime {
+                // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's
+                // preview versions call it `deployment`.
+                let named = ["model", "deployment"]
+                    .into_iter()
+                    .find_map(|key| pattern::query_value(written, key));
+                target.path_model = named.map(pattern::percent_decoded);
+            }
+            Some(target)
+        })
+    }
 }
 
 /// A request that will be metered: everything that host, path and method say about it.
@@ -287,6 +312,12 @@ impl Target {
         }
     }
 
+    /// Whether it starts what is charged once it is done (a batch, a run, a video): its answer costs
+    /// nothing yet, and what it begins may cost much.
+    pub fn is_charged_later(&self) -> bool {
+        self.api.is_told_later() && !self.is_retrieval
+    }
+
     fn from_captures(api: Api, provider: &str, captures: &Captures<'_>) -> Target {
         let mut target = Target::new(api, provider);
         target.path_model = captures.model.map(pattern::percent_decoded);
@@ -310,6 +341,8 @@ pub enum Detection {
     Unreadable {
         /// The provider that the host belongs to.
         provider: &'static str,
+        /// An API of that host: what its errors look like.
+        sibling: Api,
     },
     /// Nothing of ours.
     NotOurs,
@@ -320,13 +353,30 @@ pub enum Detection {
 pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     let authority = host;
     let host = pattern::bare_host(host);
-    let Some(service) = SERVICES.iter().find(|service| service.serves(&host)) else {
-        return compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered);
-    };
+    if let Some((provider, path)) = relay::passed_on(&host, path)
+        && let Some(service) = SERVICES.iter().find(|known| known.provider == provider)
+    {
+        return match of_service(service, &host, path, method) {
+            // The gateway answers equal requests out of its cache: nothing is added to them.
+            Detection::Metered(target) => Detection::Metered(Target {
+                may_include_usage: false,
+                ..target
+            }),
+            other => other,
+        };
+    }
+    match SERVICES.iter().find(|service| service.serves(&host)) {
+        Some(service) => of_service(service, &host, path, method),
+        None => compatible(authority, path, method).map_or(Detection::NotOurs, Detection::Metered),
+    }
+}
+
+/// What a request to a service of the table is.
+fn of_service(service: &Service, host: &str, path: &str, method: &str) -> Detection {
     if let Some(mut target) = offered(service, path, method) {
         for (name, value) in [
-            ("region", service.region(&host)),
-            ("data_residency", service.data_residency(&host)),
+            ("region", service.region(host)),
+            ("data_residency", service.data_residency(host)),
         ] {
             if let Some(value) = value {
                 let (name, value) = (name.to_owned(), value.to_owned());
@@ -335,15 +385,17 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
         }
         return Detection::Metered(target);
     }
+    let normal = pattern::normal_path(path);
     let is_free = table::FREE_PATHS
         .iter()
-        .any(|free| pattern::match_path(free, path).is_some());
+        .any(|free| pattern::match_path(free, &normal).is_some());
     if !is_free
         && !table::SHARED_HOSTS.contains(&service.provider)
         && matches!(method, "POST" | WEBSOCKET)
     {
         return Detection::Unreadable {
             provider: service.provider,
+            sibling: service.sibling(),
         };
     }
     Detection::NotOurs
@@ -392,29 +444,28 @@ fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
 
 /// What a request is by the shape of its path, counted under the shape's own name.
 fn shaped(path: &str, method: &str) -> Option<Target> {
-    table::COMPATIBLE_PATHS.iter().find_map(|(provider, rule)| {
-        let captures = pattern::match_path(rule.path, path)?;
-        (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))
+    routed(path, |path| {
+        table::COMPATIBLE_PATHS.iter().find_map(|(provider, rule)| {
+            let captures = pattern::match_path(rule.path, path)?;
+            (rule.method == method).then(|| Target::from_captures(rule.api, provider, &captures))
+        })
     })
 }
 
 /// Decides what a request to a host of one's own is, which offers that family's endpoints under
 /// any prefix. `None` where the path is not one of them.
 pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Option<Target> {
-    family.paths().iter().find_map(|rule| {
-        let captures = pattern::match_path(rule.path, path)?;
-        let mut target = (rule.method == method)
-            .then(|| Target::from_captures(rule.api, provider, &captures))?;
-        target.is_retrieval &= !table::STARTS.contains(&rule.path);
-        if rule.api == Api::OpenAiRealtime {
-            // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's preview
-            // versions call it `deployment`.
-            let named = ["model", "deployment"]
-                .into_iter()
-                .find_map(|key| pattern::query_value(path, key));
-            target.path_model = named.map(pattern::percent_decoded);
-        }
-        Some(target)
+    routed(path, |normal| family.target(provider, normal, path, method))
+}
+
+/// What is found by the path as servers take it. Those that route by the path with all its escapes
+/// undone (<https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope>, `path`)
+/// take an escaped slash for one, others for a part of a name, which it is first.
+fn routed(path: &str, find: impl Fn(&str) -> Option<Target>) -> Option<Target> {
+    let normal = pattern::normal_path(path);
+    find(&normal).or_else(|| {
+        let open = pattern::with_open_slashes(&normal)?;
+        find(&pattern::normal_path(&open))
     })
 }
 
@@ -479,6 +530,75 @@ mod tests {
             panic!("not metered");
         };
         assert!(!target.may_include_usage);
+    }
+
+    #[test]
+    fn however_it_is_written_a_path_is_what_servers_take_it_for() {
+        for path in [
+            "/v1/chat/completion%73",
+            "/v1/chat/completions;x=1",
+            "/v1/%2e/chat//completions/",
+            "/v1/files/../chat/completions?x",
+            "/V1/Chat/Completions",
+            "/v1%2Fchat%2fcompletions",
+            "https://api.openai.com/v1/chat/completions",
+        ] {
+            for (host, provider) in [
+                ("API.openai.com.:443", "openai"),
+                ("own.internal", "openai-compatible"),
+            ] {
+                let found = metered(host, path, "POST");
+                let expected = (Api::OpenAiChat, provider.to_owned(), None);
+                assert_eq!(found, Some(expected), "{host}{path}");
+            }
+            assert!(
+                detect_as(Family::OpenAi, "own", path, "POST").is_some(),
+                "{path}"
+            );
+        }
+        let arn = "arn:aws:bedrock:eu-west-1:1:inference-profile/a.b";
+        let escaped =
+            "/model/arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Ainference-profile%2Fa%2Eb/converse";
+        let host = "bedrock-runtime.eu-west-1.amazonaws.com";
+        let model = metered(host, escaped, "POST").and_then(|(_, _, model)| model);
+        assert_eq!(model.as_deref(), Some(arn));
+    }
+
+    #[test]
+    fn what_starts_is_charged_later_and_what_looks_is_not() {
+        for (host, path, method, is_charged_later) in [
+            ("api.openai.com", "/v1/batches", "POST", true),
+            ("api.openai.com", "/v1/batches/b1", "GET", false),
+            ("api.openai.com", "/v1/threads/t/runs", "POST", true),
+            ("api.openai.com", "/v1/threads/t/runs/r", "GET", false),
+            ("api.openai.com", "/v1/videos", "POST", true),
+            (
+                "api.openai.com",
+                "/v1/responses/input_tokens",
+                "POST",
+                false,
+            ),
+            ("api.openai.com", "/v1/chat/completions", "POST", false),
+            ("api.anthropic.com", "/v1/messages/batches", "POST", true),
+            (
+                "api.anthropic.com",
+                "/v1/messages/batches/b/results",
+                "GET",
+                false,
+            ),
+            ("api.mistral.ai", "/v1/batch/jobs", "POST", true),
+            (
+                "generativelanguage.googleapis.com",
+                "/v1beta/models/m:batchGenerateContent",
+                "POST",
+                true,
+            ),
+        ] {
+            let Detection::Metered(target) = detect(host, path, method) else {
+                panic!("{path} is not metered");
+            };
+            assert_eq!(target.is_charged_later(), is_charged_later, "{path}");
+        }
     }
 
     #[test]
@@ -675,6 +795,13 @@ mod tests {
                 "siliconflow",
             ),
             (
+                "model-abc.api.baseten.co",
+                "/environments/production/sync/v1/chat/completions",
+                Api::OpenAiChat,
+                "baseten",
+            ),
+            ("api.reka.ai", "/v1/chat", Api::OpenAiChat, "reka"),
+            (
                 "api.mistral.ai",
                 "/v1/agents/completions",
                 Api::OpenAiChat,
@@ -706,7 +833,10 @@ mod tests {
 
     #[test]
     fn what_is_not_metered_is_told_apart() {
-        let unreadable = Detection::Unreadable { provider: "openai" };
+        let unreadable = Detection::Unreadable {
+            provider: "openai",
+            sibling: Api::OpenAiChat,
+        };
         for (host, path, method, expected) in [
             ("example.com", "/v1/files", "POST", Detection::NotOurs),
             (
@@ -756,7 +886,10 @@ mod tests {
                 "generativelanguage.googleapis.com",
                 "/v1beta/models/veo-3.1-generate-preview:predictLongRunning",
                 "POST",
-                Detection::Unreadable { provider: "google" },
+                Detection::Unreadable {
+                    provider: "google",
+                    sibling: Api::GeminiGenerate,
+                },
             ),
             ("api.openai.com", "/v1/else", WEBSOCKET, unreadable),
             ("api.openai.com", "/v1/realtime", "GET", Detection::NotOurs),
@@ -850,6 +983,58 @@ mod tests {
             let got = target.pricing_context.get("data_residency");
             assert_eq!(got.map(String::as_str), residency, "{host}");
         }
+    }
+
+    #[test]
+    fn a_gateway_tells_in_its_path_who_gets_the_call() {
+        let host = "gateway.ai.cloudflare.com";
+        for (path, api, provider, model) in [
+            ("openai/responses", Api::OpenAiResponses, "openai", None),
+            (
+                "anthropic/v1/messages",
+                Api::AnthropicMessages,
+                "anthropic",
+                None,
+            ),
+            (
+                "google-ai-studio/v1beta/models/g-1:generateContent",
+                Api::GeminiGenerate,
+                "google",
+                Some("g-1"),
+            ),
+            (
+                "workers-ai/@cf/meta/llama-3.1-8b-instruct",
+                Api::OpenAiChat,
+                "cloudflare",
+                Some("llama-3.1-8b-instruct"),
+            ),
+            (
+                "compat/chat/completions",
+                Api::OpenAiChat,
+                "cloudflare-ai-gateway",
+                None,
+            ),
+        ] {
+            let path = format!("/v1/account/gateway/{path}?x=1");
+            let expected = (api, provider.to_owned(), model.map(str::to_owned));
+            assert_eq!(metered(host, &path, "POST"), Some(expected), "{path}");
+            let Detection::Metered(target) = detect(host, &path, "POST") else {
+                panic!("{path} is not metered");
+            };
+            assert!(!target.may_include_usage);
+        }
+        let unknown = "/v1/account/gateway/openai/telepathy";
+        let found = detect(host, unknown, "POST");
+        assert!(
+            matches!(
+                found,
+                Detection::Unreadable {
+                    provider: "openai",
+                    ..
+                }
+            ),
+            "{found:?}"
+        );
     }
 
     #[test]

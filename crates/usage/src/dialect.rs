@@ -10,8 +10,8 @@ mod plain;
 mod quirks;
 mod realtime;
 mod responses;
+mod settle;
 
-use crate::bucket::{Quantity, Unit, Usage};
 use crate::counts::{Count, Counts};
 use crate::detect::{Api, Target};
 use crate::findings::{Findings, take_text};
@@ -179,6 +179,7 @@ impl Reader {
             (Dialect::OpenAi(_), Api::OpenAiAssistantsRun) => &openai::RUN_SCHEMA,
             (Dialect::OpenAi(_), Api::OpenAiBatches) => &openai::BATCH_SCHEMA,
             (Dialect::OpenAi(_), Api::OpenAiVideos) => &openai::VIDEO_SCHEMA,
+            (Dialect::OpenAi(_), Api::OpenAiAsyncChat) => &openai::ASYNC_SCHEMA,
             (Dialect::OpenAi(_), _) => &openai::SCHEMA,
             (Dialect::Responses(_), _) => &responses::SCHEMA,
             (Dialect::Realtime(_), _) => &realtime::SCHEMA,
@@ -255,88 +256,6 @@ impl Reader {
     pub(crate) fn give_back(&mut self, outline: Vec<(Passed, Span)>) {
         self.outline = outline;
     }
-
-    /// The counts made disjoint, and what the provider charges where that differs.
-    pub(crate) fn settle(&mut self) -> (Usage, Option<Usage>) {
-        let counts = std::mem::take(&mut self.findings.counts);
-        let mut usage = Usage::new();
-        let mut billed = None;
-        let outcome = match &mut self.dialect {
-            Dialect::OpenAi(state) => {
-                let findings = &mut self.findings;
-                let (outcome, parts) = state.settle(findings, &counts, self.api, &mut usage);
-                billed = parts;
-                outcome
-            }
-            Dialect::Responses(_) => responses::settle(&counts, &mut usage),
-            Dialect::Realtime(_) => realtime::settle(&counts, &mut usage),
-            Dialect::Anthropic(_) => {
-                let outcome = anthropic::settle(&counts, &mut usage);
-                billed = anthropic::uncharged(&self.findings, &usage);
-                outcome
-            }
-            Dialect::Gemini(state) => state.settle(&counts, self.api, &mut usage, &mut billed),
-            Dialect::Interactions(_) => interactions::settle(&counts, &mut usage),
-            Dialect::Bedrock(state) => {
-                let outcome = state.settle(&counts, &mut usage);
-                billed = anthropic::uncharged(&self.findings, &usage);
-                outcome
-            }
-            Dialect::Cohere(_) => cohere::settle(&counts, self.api, &mut usage, &mut billed),
-            Dialect::Plain(_) => {
-                plain::settle(&counts, self.api, &mut usage);
-                Ok(())
-            }
-        };
-        self.findings.note(outcome);
-        set_units(&counts, &mut usage);
-        let makes_images = matches!(
-            self.api,
-            Api::OpenAiImages | Api::BedrockInvoke | Api::GeminiPredict
-        );
-        if makes_images && self.findings.n_items > 0 {
-            usage.set_unit(Unit::Images, Quantity::whole(self.findings.n_items));
-        }
-        for (n, unit) in [
-            (self.findings.n_web_searches, Unit::WebSearches),
-            (self.findings.n_file_searches, Unit::FileSearches),
-        ] {
-            if n > 0 {
-                usage.set_unit(unit, Quantity::whole(n));
-            }
-        }
-        let findings = &mut self.findings;
-        let seconds = findings.billed_seconds.take();
-        if let Some(text) = seconds.or(findings.audio_seconds.take()) {
-            let unit = match self.api {
-                Api::OpenAiVideos => Unit::VideoSeconds,
-                _ => Unit::AudioSeconds,
-            };
-            match Quantity::parse(&text) {
-                Some(seconds) => usage.set_unit(unit, seconds),
-                None => self.findings.trouble(Trouble::BadCount),
-            }
-        }
-        if let Dialect::OpenAi(state) = &self.dialect {
-            billed = billed.or_else(|| state.with_citations(&counts, &usage));
-        }
-        (usage, billed)
-    }
-}
-
-fn set_units(counts: &Counts, usage: &mut Usage) {
-    for (count, unit) in [
-        (Count::WebSearches, Unit::WebSearches),
-        (Count::WebFetches, Unit::WebFetches),
-        (Count::SearchUnits, Unit::SearchUnits),
-        (Count::Images, Unit::Images),
-        (Count::Characters, Unit::Characters),
-        (Count::Pages, Unit::Pages),
-    ] {
-        if let Some(n) = counts.get(count) {
-            usage.set_unit(unit, Quantity::whole(n));
-        }
-    }
 }
 
 fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
@@ -350,6 +269,7 @@ fn dialect_of(target: &Target, quirks: Quirks) -> Dialect {
         | Api::OpenAiAssistantsRun
         | Api::OpenAiBatches
         | Api::OpenAiVideos
+        | Api::OpenAiAsyncChat
         | Api::MistralOcr
         | Api::MistralConversations
         | Api::DashScopeGenerate

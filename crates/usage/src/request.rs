@@ -111,23 +111,34 @@ struct Json {
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// A body for that target; `content_type` as the request's header has it. A body without the
-    /// header is taken for JSON.
+    /// A body for that target; `content_type` as the request's header has it. What says that it is
+    /// neither JSON nor a form is read as JSON all the same, since some servers do not look at the
+    /// header, and never edited.
     pub fn new(target: &Target, content_type: Option<&str>, edits: Edits) -> RequestBody {
         let form = Form::of(target.api, &target.provider);
-        let facts = RequestFacts {
-            model: target.path_model.clone(),
-            streams: form.streams,
-            ..RequestFacts::default()
-        };
         let content = match content_type {
-            Some(value) if !is_json(value) => Multipart::new(value)
-                .map(|multipart| Content::Form(Box::new(multipart)))
-                .unwrap_or(Content::Other),
+            Some(value) if !is_json(value) => match Multipart::new(value) {
+                Some(multipart) => Content::Form(Box::new(multipart)),
+                None => Content::Json(Box::new(Json::new(form, target, Edits::default()))),
+            },
             _ => Content::Json(Box::new(Json::new(form, target, edits))),
         };
+        RequestBody::made_of(content, target, form)
+    }
+
+    /// A body that is not read here: frames of a WebSocket.
+    pub fn unread(target: &Target) -> RequestBody {
+        let form = Form::of(target.api, &target.provider);
+        RequestBody::made_of(Content::Other, target, form)
+    }
+
+    fn made_of(content: Content, target: &Target, form: &Form) -> RequestBody {
         RequestBody {
-            facts,
+            facts: RequestFacts {
+                model: target.path_model.clone(),
+                streams: form.streams,
+                ..RequestFacts::default()
+            },
             media: MediaGauge::default(),
             content,
         }

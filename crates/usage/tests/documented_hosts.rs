@@ -41,7 +41,8 @@ fn events(documents: &[&str]) -> String {
 
 impl Row {
     fn target(&self) -> Target {
-        let method = match self.path.starts_with("/v1/videos/") {
+        let looks = ["/v1/videos/", "/async/chat/completions/", "/async-result/"];
+        let method = match looks.iter().any(|look| self.path.contains(look)) {
             true => "GET",
             false => "POST",
         };
@@ -918,6 +919,97 @@ fn videos_are_charged_when_they_are_made() {
             "/v1/videos/r1",
             r#"{"status":"pending","progress":40}"#,
             json!({"response_id": "r1", "usage": {}, "usage_source": "absent"}),
+        ),
+    ]);
+}
+
+/// What was asked for and is fetched later is charged where it is told.
+#[test]
+fn chat_completions_that_are_polled_complete_the_call_that_asked() {
+    let source = "https://docs.perplexity.ai/api-reference/async-chat-completions-request_id-get";
+    let ask = "/async/chat/completions";
+    let job = |status: &str, response: &str| {
+        format!(
+            r#"{{"id":"job","created_at":1,"model":"sonar-deep-research","status":"{status}","response":{response}}}"#
+        )
+    };
+    let answer = r#"{"id":"inner","model":"sonar-deep-research","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+        "usage":{"prompt_tokens":9,"completion_tokens":50,"total_tokens":59,"citation_tokens":20,"num_search_queries":3,
+        "reasoning_tokens":70,"cost":{"total_cost":0.5}}}"#;
+    let none = json!({"api": "openai.chat.async", "response_id": "job", "usage": {},
+        "usage_source": "absent", "billable": false, "trouble": null});
+    check(vec![
+        row(
+            source,
+            "api.perplexity.ai",
+            ask,
+            job("CREATED", "null"),
+            none.clone(),
+        ),
+        row(
+            source,
+            "api.perplexity.ai",
+            "/async/chat/completions/job",
+            job("IN_PROGRESS", "null"),
+            none.clone(),
+        ),
+        row(
+            source,
+            "api.perplexity.ai",
+            "/async/chat/completions/job",
+            job("COMPLETED", answer),
+            json!({"response_id": "job", "model": "sonar-deep-research", "finish_reason": "stop",
+                "usage": {"input": 9, "output": 50, "reasoning": 70, "web_searches": 3},
+                "billed": {"input": 29, "output": 50, "reasoning": 70, "web_searches": 3},
+                "usage_source": "reported", "cost": "0.5"}),
+        ),
+        row(
+            "https://docs.bigmodel.cn/api-reference",
+            "open.bigmodel.cn",
+            "/api/paas/v4/async/chat/completions",
+            r#"{"id":"job","request_id":"r","model":"glm-4.6","task_status":"PROCESSING"}"#,
+            none,
+        ),
+        row(
+            "https://docs.bigmodel.cn/api-reference",
+            "open.bigmodel.cn",
+            "/api/paas/v4/async-result/job",
+            r#"{"id":"job","request_id":"r","model":"glm-4.6","task_status":"SUCCESS",
+            "choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+            "usage":{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}}"#,
+            json!({"response_id": "job", "model": "glm-4.6", "usage": {"input": 9, "output": 5},
+                "usage_source": "reported"}),
+        ),
+    ]);
+}
+
+/// Anthropic's cache counts lie beside its input, also where others pass them on so.
+#[test]
+fn cache_counts_that_cannot_lie_in_the_input_lie_beside_it() {
+    let usage = |usage: &str, wanted: Value| {
+        row(
+            "https://platform.claude.com/docs/en/build-with-claude/prompt-caching",
+            "acme.cloud.databricks.com",
+            "/serving-endpoints/chat/completions",
+            format!(r#"{{"model":"claude","choices":[],"usage":{usage}}}"#),
+            json!({"usage": wanted, "trouble": null}),
+        )
+    };
+    check(vec![
+        usage(
+            r#"{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12,"cache_read_input_tokens":1418,
+            "cache_creation_input_tokens":30}"#,
+            json!({"input": 7, "cache_read": 1418, "cache_write": 30, "output": 5}),
+        ),
+        usage(
+            r#"{"prompt_tokens":100,"completion_tokens":5,"total_tokens":165,"cache_read_input_tokens":60,
+            "cache_creation_input_tokens":0}"#,
+            json!({"input": 100, "cache_read": 60, "output": 5}),
+        ),
+        usage(
+            r#"{"prompt_tokens":100,"completion_tokens":5,"total_tokens":105,"cache_read_input_tokens":60,
+            "cache_creation_input_tokens":0}"#,
+            json!({"input": 40, "cache_read": 60, "output": 5}),
         ),
     ]);
 }

@@ -188,6 +188,10 @@ const FOUND: &[Found] = &[
     // A field without a colon is one with an empty value: these are two lines of data.
     (checks::sse::check, b"\x07\0data\ndata: [DONE]\n\n"),
     (checks::sse::check, b"\x01\0data: {\ndata\ndata: }\n\n"),
+    (
+        checks::sse::check,
+        b"\x07\0data: {}\n\nevent: error\ndata: {\"message\":\"x\"}\n\n",
+    ),
     // A document that is cut is no model for those after it.
     (
         checks::sse::check,

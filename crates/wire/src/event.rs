@@ -142,7 +142,8 @@ pub struct Event {
     pub stream: bool,
     /// Disjoint counts.
     pub usage: Usage,
-    /// What the provider charges, where that differs from what it processed.
+    /// What the provider charges, where that differs from what it processed; empty where
+    /// `extra_usage` has all of it, by model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billed_usage: Option<Usage>,
     /// `reported`, `estimated` or `absent`.
@@ -252,6 +253,10 @@ impl EventBatch {
     }
 }
 
+/// The [code](Rejected::code) of an event of a time whose calls are deleted: whether it was counted
+/// before, nobody knows.
+pub const FORGOTTEN: &str = "forgotten";
+
 /// One event that was not taken; it will not be taken later either.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
@@ -259,6 +264,9 @@ pub struct Rejected {
     pub event_id: Option<String>,
     /// Why, in words.
     pub reason: String,
+    /// Why, for programs, where it matters to them: [`FORGOTTEN`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// The answer to `POST /v1/events`, sent only after the ledger's commit.

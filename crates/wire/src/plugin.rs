@@ -202,6 +202,12 @@ pub enum Problem {
         /// The words that are known.
         expected: Vec<&'static str>,
     },
+    /// A pattern of hosts that no host fits.
+    #[error("no host has a \"/\"; write it without scheme and path, as \"llm.internal:8000\"")]
+    Host,
+    /// A pattern of paths that no path fits.
+    #[error("no path begins so; begin it with \"/\" or \"*\"")]
+    Path,
     /// A number outside its bounds.
     #[error("expected a whole number from {min} to {max}")]
     Range {

@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::dist::PLACEHOLDER;
 
 /// The tasks of the Tollmesh repository
 ///
@@ -24,7 +27,7 @@ pub struct Cli {
 pub enum Task {
     /// See it work: Envoy with the filter, the aggregator, traffic of three services
     ///
-    /// Prints what each team spent on each model and where /metrics and the API listen, and stays
+    /// Prints what each team spent on each model and where dashboard, /metrics and API are, and stays
     /// up until Ctrl-C. Needs no provider account: the providers are played by a server on
     /// loopback, `--live` excepted.
     Demo(Demo),
@@ -82,7 +85,7 @@ pub struct Demo {
     #[arg(long, value_name = "LIST", requires = "corpus")]
     pub providers: Option<String>,
     /// Send recorded responses in pieces of this many bytes
-    #[arg(long, value_name = "BYTES", requires = "corpus")]
+    #[arg(long, value_name = "BYTES", value_parser = at_least_one::<usize>, requires = "corpus")]
     pub chunk: Option<usize>,
     #[command(flatten)]
     pub pinned: Pinned,
@@ -127,10 +130,10 @@ pub struct Test {
 #[derive(Args)]
 pub struct Bench {
     /// How often each set-up is measured; the median counts
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     pub rounds: Option<u32>,
     /// How long each measurement lasts
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = at_least_one::<u32>)]
     pub seconds: Option<u32>,
     /// Only the loads of the filter whose name contains this, and nothing of the aggregator; of
     /// "ingest" the aggregator alone, of "reserve" the admission by strict budgets
@@ -140,7 +143,7 @@ pub struct Bench {
     #[arg(long, conflicts_with = "load")]
     pub postgres: bool,
     /// Measure questions instead: to a ledger of so many calls, which takes 0.3 GB a million
-    #[arg(long, value_name = "N", conflicts_with_all = ["load", "postgres", "dashboard"])]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, conflicts_with_all = ["load", "postgres", "dashboard"])]
     pub ledger_rows: Option<u64>,
     /// Measure the dashboard instead: how fast it is drawn over a million calls
     #[arg(long, conflicts_with_all = ["load", "postgres"])]
@@ -171,10 +174,10 @@ impl Bench {
 #[derive(Args)]
 pub struct Memory {
     /// How many streams are open at a time; 2,000 where nothing is said
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
     pub streams: Option<usize>,
     /// How long the longest body is; 1,024 where nothing is said
-    #[arg(long, value_name = "MB")]
+    #[arg(long, value_name = "MB", value_parser = at_least_one::<u64>)]
     pub longest: Option<u64>,
     #[command(flatten)]
     pub pinned: Pinned,
@@ -197,13 +200,13 @@ impl Memory {
 #[derive(Args)]
 pub struct Model {
     /// Seeds of each scenario; 1,000 where nothing is said
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub seeds: Option<u64>,
     /// The first seed
     #[arg(long, value_name = "SEED")]
     pub from: Option<u64>,
-    /// Only "memory" or only "redis"
-    #[arg(long, value_name = "NAME")]
+    /// Only this store
+    #[arg(long, value_name = "NAME", value_parser = ["memory", "redis"])]
     pub store: Option<String>,
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "NAME")]
@@ -212,7 +215,7 @@ pub struct Model {
     #[arg(long)]
     pub mutants: bool,
     /// Measure instead: so many sidecars on one Redis
-    #[arg(long, value_name = "N", conflicts_with = "mutants")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<usize>, conflicts_with = "mutants")]
     pub sidecars: Option<usize>,
 }
 
@@ -237,7 +240,7 @@ impl Model {
 #[derive(Args)]
 pub struct Soak {
     /// How many requests to send; 200,000 where nothing is said
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub requests: Option<u64>,
     /// Instead, the tests of faults at full length: absences last a minute
     #[arg(long, conflicts_with = "requests")]
@@ -262,18 +265,46 @@ pub struct Fuzz {
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
     /// How long each target runs
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = at_least_one::<u32>)]
     pub seconds: u32,
     /// How many targets run at a time
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one::<u16>)]
     pub jobs: u16,
 }
 
 #[derive(Args)]
 pub struct Dist {
     /// Where the images will be pushed, for instance ghcr.io/acme/tollmesh
-    #[arg(long, value_name = "REGISTRY")]
+    #[arg(long, value_name = "REGISTRY", value_parser = registry)]
     pub registry: String,
+}
+
+/// A count; told here, before minutes of building.
+fn at_least_one<N: FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|n| *n != N::default());
+    number.ok_or_else(|| "expected a whole number from 1 on".to_owned())
+}
+
+/// A registry with a path in it, as names of images begin: neither URL, nor with tag or digest
+/// (<https://github.com/distribution/reference/blob/main/reference.go>).
+fn registry(text: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected such as ghcr.io/acme/tollmesh";
+    let text = text.trim_end_matches('/');
+    let (host, path) = text.split_once('/').unwrap_or((text, ""));
+    let is_host = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+    let is_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._/".contains(c);
+    if text.contains("://") {
+        return Err(format!("leave the scheme out; {EXPECTED}"));
+    }
+    if text == PLACEHOLDER {
+        return Err(format!("stands for none in the manifests; {EXPECTED}"));
+    }
+    if host.is_empty() || !host.chars().all(is_host) || !path.chars().all(is_path) {
+        return Err(format!(
+            "no image's name can begin so (small letters, no tag, no digest); {EXPECTED}"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 #[derive(Args)]
@@ -372,8 +403,34 @@ mod tests {
     }
 
     #[test]
+    fn registries_are_those_that_images_can_be_pushed_to() {
+        for (text, taken) in [
+            ("ghcr.io/acme/tollmesh", "ghcr.io/acme/tollmesh"),
+            ("localhost:5000/a/", "localhost:5000/a"),
+            ("registry.acme.example:443", "registry.acme.example:443"),
+        ] {
+            assert_eq!(registry(text).as_deref(), Ok(taken));
+        }
+        for text in [
+            "",
+            "/acme",
+            "https://ghcr.io/acme",
+            "ghcr.io/Acme",
+            "ghcr.io/acme:1",
+            "ghcr.io/acme@sha256:00",
+            "ghcr.io/a b",
+            PLACEHOLDER,
+        ] {
+            assert!(registry(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn contradictions_are_refused() {
-        let cases: [&[&str]; 3] = [
+        let cases: [&[&str]; 6] = [
+            &["bench", "--rounds", "0"],
+            &["model", "--store", "disk"],
+            &["dist", "--registry", "https://ghcr.io/acme"],
             &["demo", "--live", "--once"],
             &["demo", "--chunk", "1"],
             &["soak", "--faults", "--requests", "9"],

@@ -19,6 +19,7 @@ use crate::cli::Dist;
 use crate::debian;
 use crate::toolchain::{self, WASM_TARGET};
 use crate::workshop::{Workshop, remove_folder};
+pub use pins::PLACEHOLDER;
 use terms::Terms;
 
 /// The release that is built: the one of the workspace.
@@ -56,7 +57,7 @@ pub fn run(workshop: &Workshop, asked: &Dist) -> Result<ExitCode> {
         &workshop.root.join("k8s"),
         &home.join("k8s"),
         &pins::Pins {
-            registry: asked.registry.trim_end_matches('/').to_owned(),
+            registry: asked.registry.clone(),
             version: VERSION.to_owned(),
             aggregator: aggregator.digest,
             filter: filter.digest,
@@ -68,11 +69,13 @@ pub fn run(workshop: &Workshop, asked: &Dist) -> Result<ExitCode> {
 }
 
 fn told(home: &Path, asked: &Dist) -> String {
-    let (home, registry) = (home.display(), asked.registry.trim_end_matches('/'));
+    let (home, registry) = (home.display(), &asked.registry);
+    // A registry that would take the image in another form only would give it another digest.
+    let push = "skopeo copy --preserve-digests";
     format!(
         "{home}\n\n\
-         skopeo copy oci-archive:{home}/images/aggregator.tar docker://{registry}/aggregator:{VERSION}\n\
-         skopeo copy oci-archive:{home}/images/filter.tar docker://{registry}/filter:{VERSION}\n\
+         {push} oci-archive:{home}/images/aggregator.tar docker://{registry}/aggregator:{VERSION}\n\
+         {push} oci-archive:{home}/images/filter.tar docker://{registry}/filter:{VERSION}\n\
          kubectl apply -k {home}/k8s/overlays/…"
     )
 }

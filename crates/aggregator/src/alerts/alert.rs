@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use tollmesh_budget::{Action, Enforce, Guard, Limit, Policy, Tier, WindowSpan};
 use tollmesh_wire::Timestamp;
 
+use crate::ledger::HOUR_MS;
+
 /// The longest value of a key that is repeated in a text, in characters: headers claim it.
 const VALUE_CHARS_MAX: usize = 100;
 
@@ -253,7 +255,7 @@ impl TierReached {
 }
 
 /// Guards tell the same again after an hour.
-const HOUR_MS: i64 = 3_600_000;
+const TOLD_AGAIN_MS: i64 = HOUR_MS;
 
 impl GuardTripped<'_> {
     /// The same for guard, key, reason and hour, whoever notices it.
@@ -263,13 +265,13 @@ impl GuardTripped<'_> {
             &self.guard.name,
             &serde_json::to_string(&self.key).unwrap_or_default(),
             self.reason,
-            &self.unix_ms.div_euclid(HOUR_MS).to_string(),
+            &self.unix_ms.div_euclid(TOLD_AGAIN_MS).to_string(),
         ])
     }
 
     /// When nobody needs to remember any more that this was told, in milliseconds since 1970.
     pub fn forgotten_after_ms(&self) -> i64 {
-        (self.unix_ms.div_euclid(HOUR_MS) + 1) * HOUR_MS
+        (self.unix_ms.div_euclid(TOLD_AGAIN_MS) + 1) * TOLD_AGAIN_MS
     }
 
     /// The alert that tells it.

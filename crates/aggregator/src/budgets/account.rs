@@ -261,9 +261,12 @@ impl Account {
         self.is_urgent = false;
         self.is_past = is_over && self.holder.held() == 0;
         self.asked = self.waiting > 0;
-        self.waiting = 0;
+        let waiting = std::mem::take(&mut self.waiting);
         self.taken = 0;
-        let report = self.holder.report(now_ms, seq, want_more);
+        let mut report = self.holder.report(now_ms, seq, want_more);
+        if want_more > 0 {
+            report.need = report.need.saturating_add(waiting).min(report.want);
+        }
         self.wanted = report.committed.saturating_add(report.want);
         report
     }

@@ -46,3 +46,40 @@ impl super::Shared {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tollmesh_usage::Bucket;
+    use tollmesh_wire::ExtraUsage;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_counted_once_whatever_they_are_charged_as() {
+        let tokens = |n: u64| Usage::new().with(Bucket::Input, n);
+        let part = |n: u64| ExtraUsage {
+            usage: tokens(n),
+            ..ExtraUsage::default()
+        };
+        for (name, billed, parts, wanted) in [
+            ("a call", None, vec![], 50),
+            ("less is charged", Some(tokens(10)), vec![], 50),
+            ("usage beside", None, vec![part(7)], 57),
+            (
+                "charged by parts",
+                Some(Usage::new()),
+                vec![part(20), part(30)],
+                50,
+            ),
+        ] {
+            let event = Event {
+                usage: tokens(50),
+                billed_usage: billed,
+                extra_usage: parts,
+                ..Event::default()
+            };
+            let limit = Limit::Tokens(1000);
+            assert_eq!(amount(&limit, &event, || 0), wanted, "{name}");
+        }
+    }
+}

@@ -47,9 +47,18 @@ impl Bookkeeper {
             if more <= 0 {
                 continue;
             }
-            charges
-                .charges
-                .extend(self.charge(budget, &subject, &entry.event, more, 0));
+            let charge = self.charge(budget, &subject, &entry.event, more, 0);
+            if let Some(charge) = &charge
+                && !budget.per.is_empty()
+                && charge.at.key == budget.others
+            {
+                self.shared
+                    .metrics
+                    .budget_other_keys_requests_total
+                    .with_label_values(&[&budget.policy.name])
+                    .inc();
+            }
+            charges.charges.extend(charge);
         }
     }
 

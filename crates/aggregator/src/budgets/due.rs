@@ -1,7 +1,7 @@
 //! Which accounts the store is told of next.
 //!
-//! Of a rolling window, earlier parts are looked at before anything is asked for from the one that they
-//! bound: what may be given out of it is the limit less what they have taken.
+//! Of a rolling window, earlier parts are looked at before anything is asked for from the one that
+//! they bound: what may be given out of it is the limit less what they have taken.
 
 use std::collections::BTreeSet;
 

@@ -20,10 +20,12 @@ mod resets;
 mod room;
 mod show;
 mod state;
+mod steady;
 pub mod store;
 mod sync;
 mod table;
 mod tell;
+mod untold;
 mod watch;
 mod worst;
 
@@ -251,7 +253,7 @@ fn adopted(budget: &Arc<Budget>, now_ms: i64) -> Adopted {
         id: Arc::clone(&budget.id),
         measure: charger::measure(&budget.policy.limit),
         keys_max: state::KEYS_MAX,
-        others: state::others(budget),
+        others: Arc::clone(&budget.others),
         windows: past.into_iter().collect(),
     }
 }

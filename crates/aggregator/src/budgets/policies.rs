@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use tollmesh_budget::{Action, Enforce, Limit, Policy, Window};
 use tollmesh_wire::{Match, Subject};
 
+use crate::ledger::HOUR_MS;
+
 /// Hexadecimal digits by which two versions of one budget are told apart.
 const DIGEST_CHARS: usize = 8;
 /// Sub-windows of a rolling window: what is spent leaves the window in steps of one part in so many.
 const ROLLING_CELLS: i64 = 96;
-/// Milliseconds in an hour.
-const HOUR_MS: i64 = 3_600_000;
 
 /// A stretch of time, in milliseconds since 1970: from `start` on, before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Budget {
     pub matches: Match,
     /// Keys whose every value has the limit for itself.
     pub per: Vec<String>,
+    /// The ledger's name of the account that keys without an own one share.
+    pub others: Arc<str>,
     /// The least spend that has reached each tier, in the store's units.
     pub tier_units: Vec<u64>,
     /// What may be spent and held at most, in the store's units.
@@ -71,6 +73,7 @@ impl Budget {
             id: id(&policy).into(),
             matches: Match::new(policy.matches.clone()),
             per: policy.per.iter().cloned().collect(),
+            others: super::state::others(policy.per.len()),
             tier_units: shares.map(|at| policy.limit.units_up(at)).collect(),
             hard_units: policy.limit.units(policy.hard_share()),
             spared: Match::new(spared),

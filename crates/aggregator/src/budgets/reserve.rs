@@ -101,6 +101,9 @@ impl Shared {
     fn decide(&self, request: &ReservationRequest, last: Last) -> Option<Decision> {
         let unix_ms = clock::now().as_unix_ms();
         let now_ms = clock::since_boot_ms();
+        if let Some(denied) = self.refused_by_cached(request, unix_ms) {
+            return Some(Decision::Deny(denied));
+        }
         let wanted = self.wanted(request, unix_ms, now_ms);
         if wanted.is_empty() {
             return Some(ALLOWED);
@@ -198,10 +201,8 @@ fn take(
         Err(why) => why,
     };
     let is_unverifiable = matches!(why, Refusal::Expired | Refusal::NeedsGrant);
-    let Some(account) = state.accounts.get_mut(&wanted.at) else {
-        return Err(why);
-    };
-    if last == Last::Wait || !is_unverifiable || account.is_answered {
+    let account = state.accounts.get(&wanted.at);
+    if last == Last::Wait || !is_unverifiable || account.is_none_or(|a| a.is_answered) {
         return Err(why);
     }
     let most = match wanted.budget.policy.on_unavailable {
@@ -209,8 +210,13 @@ fn take(
         OnUnavailable::Open => u64::MAX,
         OnUnavailable::OpenCapped { allowance } => wanted.budget.units(allowance),
     };
+    // An allowance is for the window, whatever parts it has.
+    let earlier = state.unleased_before(&wanted.at);
+    let Some(account) = state.accounts.get_mut(&wanted.at) else {
+        return Err(why);
+    };
     let unleased = account.unleased.saturating_add(wanted.units);
-    if unleased > most {
+    if earlier.saturating_add(unleased) > most {
         return Err(why);
     }
     account.unleased = unleased;
@@ -308,5 +314,39 @@ fn denial(budget: &Budget, reason: &str) -> Denied {
         retry_after_seconds: None,
         limit: budget.policy.limit.to_string(),
         window: budget.policy.window.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policies::Policies;
+    use super::*;
+    use crate::config::budgets::parse;
+
+    #[test]
+    fn an_allowance_is_for_the_whole_window() {
+        const NOON_MS: i64 = 1_800_000_000_000;
+        const QUARTER_MS: i64 = 900_000;
+        let text = "[[budget]]\nname = \"b\"\nlimit = \"900 requests\"\n\
+                    window = \"rolling 24h\"\nenforce = \"strict\"\n\
+                    on_unavailable = \"open_capped\"\noffline_allowance = \"10 requests\"";
+        let policies = Policies::new(parse("budgets.toml", text).unwrap());
+        let budget = Arc::clone(&policies.all[0]);
+        let mut state = State::default();
+        state.policies = Arc::new(policies);
+        let mut passes = |n_parts: i64| {
+            let unix_ms = NOON_MS + n_parts * QUARTER_MS;
+            let cell = budget.cell_at(unix_ms).unwrap();
+            let wanted = Wanted {
+                budget: Arc::clone(&budget),
+                at: state.open(&budget, Vec::new(), cell, 1).at.clone(),
+                cell,
+                units: 4,
+            };
+            let id = state.next_id(unix_ms);
+            take(&mut state, id, &wanted, 1, Last::Unavailable).is_ok()
+        };
+        let passed = [0, 1, 2, 50, 95, 96, 97].map(&mut passes);
+        assert_eq!(passed, [true, true, false, false, false, true, true]);
     }
 }

@@ -102,7 +102,7 @@ impl State {
         if is_known || n_keys < KEYS_MAX {
             return (at, key);
         }
-        let key = overflow(budget);
+        let key = overflow(budget.per.len());
         (spend_key(budget, &key, cell), key)
     }
 
@@ -172,13 +172,13 @@ impl State {
 }
 
 /// The values of the account that keys without an own one share.
-fn overflow(budget: &Budget) -> Vec<String> {
-    budget.per.iter().map(|_| OVERFLOW.to_owned()).collect()
+fn overflow(n_values: usize) -> Vec<String> {
+    vec![OVERFLOW.to_owned(); n_values]
 }
 
 /// The same as the ledger has them.
-pub fn others(budget: &Budget) -> Arc<str> {
-    let values: Vec<Option<String>> = overflow(budget).into_iter().map(Some).collect();
+pub fn others(n_values: usize) -> Arc<str> {
+    let values: Vec<Option<String>> = overflow(n_values).into_iter().map(Some).collect();
     crate::ledger::budgets::key_text(&values).into()
 }
 

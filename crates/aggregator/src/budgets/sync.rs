@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tollmesh_budget::lease::{Elsewhere, Reply};
 
+use super::steady::Steady;
 use super::store::{Ask, Look, Store, StoreError};
 use super::{Budgets, Shared};
 use crate::clock;
+use crate::housekeeping::CLOCK_LEAP_MS;
 use crate::ledger::Ledger;
 use crate::ledger::budgets::{Grant, SpendKey, Step};
 
@@ -67,6 +69,18 @@ struct Questions {
     is_more: bool,
 }
 
+/// The clock as it is believed at the start: where it is far ahead of when the ledger was last served
+/// by one that was believed, that one.
+async fn steady_since(ledger: &Ledger) -> Steady {
+    let unix_ms = clock::now().as_unix_ms();
+    let reader = ledger.reader().clone();
+    let known = tokio::task::spawn_blocking(move || reader.believed_clock()).await;
+    let known = known.ok().and_then(Result::ok).flatten();
+    let known_ms = known.map(|known| known.at.as_unix_ms());
+    let far_behind = known_ms.filter(|known_ms| unix_ms.saturating_sub(*known_ms) > CLOCK_LEAP_MS);
+    Steady::new(far_behind.unwrap_or(unix_ms), clock::since_boot_ms())
+}
+
 impl Budgets {
     /// Talks to the store and keeps the table up to date. Never returns.
     pub async fn keep(self) {
@@ -107,13 +121,15 @@ impl Budgets {
 impl Shared {
     async fn keep_beats(&self, store: &dyn Store, ledger: &Ledger) {
         let mut swept_ms = 0;
+        let mut steady = steady_since(ledger).await;
         loop {
             let woken = self.wake.notified();
             let _ = tokio::time::timeout(LOOK_EVERY, woken).await;
             let now_ms = clock::since_boot_ms();
             if now_ms.saturating_sub(swept_ms) >= SWEEP_EVERY_MS {
                 swept_ms = now_ms;
-                self.sweep(ledger, now_ms).await;
+                let unix_ms = steady.believed(clock::now().as_unix_ms(), now_ms);
+                self.sweep(ledger, unix_ms, now_ms).await;
             }
             self.beat(store, ledger).await;
             self.publish();
@@ -314,21 +330,22 @@ impl Shared {
     }
 
     /// Ends what is over.
-    async fn sweep(&self, ledger: &Ledger, now_ms: u64) {
-        let unix_ms = clock::now().as_unix_ms();
+    async fn sweep(&self, ledger: &Ledger, believed_ms: i64, now_ms: u64) {
         {
             let mut state = self.state();
             let n_expired = state.expire(now_ms);
             if n_expired > 0 {
                 tracing::warn!(n_expired, "reservations ended that no event has settled");
             }
-            state.forget(unix_ms, KEPT_MS);
-            state.roll(unix_ms, now_ms);
+            state.forget(believed_ms, KEPT_MS);
+            state.roll(clock::now().as_unix_ms(), now_ms);
             // A window that ended takes its tier with it.
             state.is_table_old = true;
         }
         // What cannot be deleted now is in the next sweep.
-        let _ = ledger.budgets(Step::Forget(unix_ms - LEDGER_KEPT_MS)).await;
+        let _ = ledger
+            .budgets(Step::Forget(believed_ms - LEDGER_KEPT_MS))
+            .await;
     }
 
     /// Makes budgets known to the store whenever there are others. Beside the beats: what has failed

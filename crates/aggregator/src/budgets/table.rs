@@ -11,7 +11,7 @@ use super::policies::Budget;
 use super::room::{self, Weight};
 use super::state::State;
 use super::worst::Rates;
-use super::{Budgets, Shared};
+use super::{Budgets, Shared, untold};
 use crate::clock;
 
 /// Keys above a tier that one table names, over all budgets: some 100 bytes each, in every worker of
@@ -100,8 +100,23 @@ impl Shared {
             let tier = account.tier.filter(|_| account.cell.holds(unix_ms))?;
             Some((place, weight(&account.budget, tier), account))
         });
-        let (told, n_untold) = room::shared(reached, KEYS_REACHED_MAX);
+        let refused = reached.clone().filter(|(_, _, account)| {
+            account
+                .tier
+                .is_some_and(|n| untold::refuses(&account.budget, n))
+        });
+        let (told, n_untold) = room::shared(reached.clone(), KEYS_REACHED_MAX);
         self.metrics.budget_keys_untold_total.inc_by(n_untold);
+        let known = told
+            .iter()
+            .map(|(place, account)| (*place, account.key.as_slice()));
+        let refused = refused.map(|(place, _, account)| (place, account));
+        for place in untold::asking(&state.policies, refused, &known.collect()) {
+            if let Some(entry) = entries.get_mut(place) {
+                entry.enforce = decision::Enforcement::Strict;
+                entry.on_unavailable = Unavailable::Open;
+            }
+        }
         for (place, account) in told {
             let (Some(entry), Some(tier)) = (entries.get_mut(place), account.tier) else {
                 continue;

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::{Files, Outcome};
 use crate::alerts::Receivers;
 use crate::budgets::store;
-use crate::config::{Config, Listen, Problem, budgets};
+use crate::config::{self, Config, DEFAULT_FILE, Listen, Problem, budgets};
 use crate::forward::Place;
 use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
@@ -41,6 +41,9 @@ pub struct Arguments {
     ledger: bool,
 }
 
+/// Tokens below this length can be tried one by one: 16 hexadecimal digits are 64 bits.
+const TOKEN_BYTES_GUESSED: usize = 16;
+
 /// What was found.
 #[derive(Default)]
 struct Findings {
@@ -54,11 +57,12 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut findings = Findings::default();
     let mut pricing = arguments.pricing.clone();
     let (mut overrides, mut budgets, mut labels) = (None, None, Vec::new());
-    let config = Config::load(files.config.as_deref(), files.state_dir.as_deref());
-    findings.n_files += usize::from(files.config.is_some());
+    let file = config::in_use(files.config.as_deref(), Path::new(DEFAULT_FILE));
+    let config = Config::load(file, files.state_dir.as_deref());
+    findings.n_files += usize::from(file.is_some());
     match config {
         Ok(config) => {
-            if let Some(file) = &files.config {
+            if let Some(file) = file {
                 findings.consider(&config, file);
             }
             if arguments.ledger {
@@ -142,10 +146,19 @@ impl Findings {
                 config.operator.listen
             ));
         }
-        if let Some(token_file) = &config.operator.token_file
-            && let Err(error) = crate::serve::read_token(token_file)
+        match config
+            .operator
+            .token_file
+            .as_deref()
+            .map(crate::serve::read_token)
         {
-            self.mistakes.push(format!("{file}: {error:#}"));
+            Some(Err(error)) => self.mistakes.push(format!("{file}: {error:#}")),
+            Some(Ok(token)) if token.len() < TOKEN_BYTES_GUESSED => self.warnings.push(format!(
+                "{file}: operator.token_file: a token of {} characters can be guessed; make one \
+                 with `openssl rand -hex 32`",
+                token.len()
+            )),
+            _ => {}
         }
         if let Some(redis) = &config.redis {
             self.consider_redis(redis, &file);
@@ -246,7 +259,7 @@ impl Findings {
         if let Err(error) = &bytes {
             let name = file.display();
             self.mistakes
-                .push(format!("{name}: cannot be read: {error}"));
+                .push(format!("{name}: cannot be read: {error}; check the path"));
         }
         bytes.ok()
     }

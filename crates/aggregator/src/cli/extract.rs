@@ -93,7 +93,7 @@ fn extract(exchange: &Exchange, body: &[u8], chunk: Option<NonZeroUsize>) -> Val
         Some(target) => target,
         None => match detect(&exchange.host, &exchange.path, &exchange.method) {
             Detection::Metered(target) => billed_by(target, exchange.provider.as_deref()),
-            Detection::Unreadable { provider } => return unmetered(exchange, Some(provider)),
+            Detection::Unreadable { provider, .. } => return unmetered(exchange, Some(provider)),
             Detection::NotOurs => return unmetered(exchange, exchange.provider.as_deref()),
         },
     };

@@ -119,7 +119,8 @@ fn read_all(mut import: Import<'_>, logs: &[PathBuf]) -> anyhow::Result<Tally> {
             continue;
         }
         let name = path.display().to_string();
-        let log = File::open(path).with_context(|| format!("{name}: cannot be read"))?;
+        let log =
+            File::open(path).with_context(|| format!("{name}: cannot be read; check the path"))?;
         let n_bytes = log.metadata().map(|metadata| metadata.len()).ok();
         import.read(&name, n_bytes, BufReader::with_capacity(READ_BYTES, log))?;
     }

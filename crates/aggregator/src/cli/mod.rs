@@ -54,7 +54,7 @@ use crate::config::Config;
     arg_required_else_help = true
 )]
 struct Cli {
-    /// The configuration file.
+    /// The configuration file; else /etc/tollmesh/tollmesh.toml, if there.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where ledger and lock are; overrides the file's state_dir.

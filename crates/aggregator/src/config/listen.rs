@@ -4,6 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+/// What the path of a unix socket may take: the field of `sockaddr_un` less its closing zero
+/// (`unix(7)`).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -18,16 +22,33 @@ impl Listen {
     pub fn parse(text: &str) -> Result<Listen, String> {
         const EXPECTED: &str = r#"expected "ADDRESS:PORT" or "unix:/PATH""#;
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Listen::Unix(PathBuf::from(path)))
-            } else {
-                Err(format!("{text:?} has no absolute path; {EXPECTED}"))
+            return match path.len() {
+                _ if !path.starts_with('/') => {
+                    Err(format!("{text:?} has no absolute path; {EXPECTED}"))
+                }
+                0..=SOCKET_PATH_BYTES_MAX => Ok(Listen::Unix(PathBuf::from(path))),
+                n => Err(format!(
+                    "the path has {n} bytes; a socket's has at most {SOCKET_PATH_BYTES_MAX}"
+                )),
             };
         }
         let address = text.replacen("localhost:", "127.0.0.1:", 1);
         match address.parse() {
             Ok(address) => Ok(Listen::Tcp(address)),
             Err(_) => Err(format!("unknown address {text:?}; {EXPECTED}")),
+        }
+    }
+
+    /// Whether both cannot be listened on at once.
+    pub fn collides_with(&self, other: &Listen) -> bool {
+        match (self, other) {
+            (Listen::Unix(one), Listen::Unix(other)) => one == other,
+            (Listen::Tcp(one), Listen::Tcp(other)) => {
+                let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                let is_same = one.port() == other.port() && one.port() != 0;
+                is_same && (is_any || one.ip() == other.ip())
+            }
+            _ => false,
         }
     }
 
@@ -87,6 +108,28 @@ mod tests {
             "tcp://1:1",
         ] {
             assert!(Listen::parse(text).is_err(), "{text}");
+        }
+        let socket = |n: usize| Listen::parse(&format!("unix:/{}", "a".repeat(n - 1)));
+        assert!(socket(SOCKET_PATH_BYTES_MAX).is_ok());
+        let what = "the path has 108 bytes; a socket's has at most 107";
+        assert_eq!(socket(SOCKET_PATH_BYTES_MAX + 1), Err(what.to_owned()));
+    }
+
+    #[test]
+    fn addresses_that_collide() {
+        for (one, other, collides) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("unix:/a", "unix:/a", true),
+            ("unix:/a", "unix:/b", false),
+            ("unix:/a", "127.0.0.1:1", false),
+        ] {
+            let [one, other] = [one, other].map(|text| Listen::parse(text).unwrap());
+            assert_eq!(one.collides_with(&other), collides, "{one} {other}");
         }
     }
 }

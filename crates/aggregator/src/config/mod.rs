@@ -89,9 +89,7 @@ pub struct Metrics {
 impl Config {
     /// Reads that file, or else [`DEFAULT_FILE`] where it exists, or else takes the defaults.
     pub fn load(file: Option<&Path>, state_dir: Option<&Path>) -> Result<Config, Problems> {
-        let default = Path::new(DEFAULT_FILE);
-        let file = file.or_else(|| default.exists().then_some(default));
-        let Some(file) = file else {
+        let Some(file) = in_use(file, Path::new(DEFAULT_FILE)) else {
             return Config::parse("tollmesh.toml", "", state_dir);
         };
         let name = file.display().to_string();
@@ -122,6 +120,11 @@ impl Config {
     }
 }
 
+/// The file that holds: the one that is named, or else `default` where it exists.
+pub fn in_use<'f>(named: Option<&'f Path>, default: &'f Path) -> Option<&'f Path> {
+    named.or_else(|| default.exists().then_some(default))
+}
+
 fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let written = root.parsed("state_dir", limits::absolute_path);
     let state_dir = state_dir.map(Path::to_owned).or(written);
@@ -130,7 +133,7 @@ fn read(mut root: Section<'_>, state_dir: Option<&Path>) -> Option<Config> {
     let budgets = root.parsed("budgets", limits::absolute_path);
     let drain = root.parsed("drain", limits::drain);
     let ingest = read_ingest(root.section("ingest"));
-    let operator = read_operator(root.section("operator"));
+    let operator = read_operator(root.section("operator"), &ingest);
     let metrics = read_metrics(root.section("metrics"));
     let mut retention = root.section("retention");
     let days = retention.number("days", limits::RETENTION_DAYS, "days");
@@ -172,8 +175,15 @@ fn read_ingest(mut section: Section<'_>) -> Listen {
     listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4100).into()))
 }
 
-fn read_operator(mut section: Section<'_>) -> Operator {
+fn read_operator(mut section: Section<'_>, ingest: &Listen) -> Operator {
     let listen = section.parsed("listen", Listen::parse);
+    let listen = listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4101).into()));
+    if listen.collides_with(ingest) {
+        section.refuse(
+            "listen",
+            format!("{ingest} is where ingest.listen is; give each an address of its own"),
+        );
+    }
     let token_file = section.parsed("token_file", limits::absolute_path);
     let hosts = section.texts("hosts");
     if let Some(Err(what)) = hosts.as_deref().map(limits::check_hosts) {
@@ -181,7 +191,7 @@ fn read_operator(mut section: Section<'_>) -> Operator {
     }
     section.finish();
     Operator {
-        listen: listen.unwrap_or(Listen::Tcp(([127, 0, 0, 1], 4101).into())),
+        listen,
         token_file,
         hosts: hosts.unwrap_or_default(),
     }

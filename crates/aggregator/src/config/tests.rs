@@ -133,6 +133,11 @@ fn every_mistake_has_its_message() {
              \"ADDRESS:PORT\" or \"unix:/PATH\"",
         ),
         (
+            "[ingest]\nlisten = \"0.0.0.0:4101\"",
+            "tollmesh.toml: operator.listen: 0.0.0.0:4101 is where ingest.listen is; give each an \
+             address of its own",
+        ),
+        (
             "[operator]\nlisen = \"127.0.0.1:1\"",
             "tollmesh.toml: operator.lisen: unknown key; did you mean \"listen\"? expected \
              \"listen\", \"token_file\" or \"hosts\"",
@@ -293,6 +298,16 @@ fn all_mistakes_are_told_at_once() {
         .map(|line| line.split(": ").nth(1).unwrap_or_default().to_owned())
         .collect();
     assert_eq!(keys, ["drain", "ingest.port", "postgres.url", "colour"]);
+}
+
+#[test]
+fn the_named_file_holds_else_the_default_where_it_exists() {
+    let dir = tempfile::tempdir().unwrap();
+    let (named, default) = (Path::new("/named.toml"), dir.path().join("t.toml"));
+    assert_eq!(in_use(None, &default), None);
+    std::fs::write(&default, "").unwrap();
+    assert_eq!(in_use(None, &default), Some(&*default));
+    assert_eq!(in_use(Some(named), &default), Some(named));
 }
 
 #[test]

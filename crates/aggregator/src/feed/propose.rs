@@ -287,7 +287,6 @@ impl Reviewer<'_> {
         proposal.files.insert(file.name.clone(), (diff, text));
     }
 
-    /// What is wrong with the tables after these changes to that file.
     /// Takes all that the tables still load with; halves, until those that do harm are alone.
     fn take(
         &self,
@@ -313,6 +312,7 @@ impl Reviewer<'_> {
         self.take(place, rest, taken, aside);
     }
 
+    /// What is wrong with the tables after these changes to that file.
     fn problem(&self, place: usize, changes: &[&Change]) -> Option<String> {
         let mut files = self.files.to_vec();
         files[place].text = patch::apply(&files[place].text, &edits(changes));

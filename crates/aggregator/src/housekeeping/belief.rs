@@ -6,8 +6,10 @@ use super::{HOUR_MS, Keeper, Trouble};
 use crate::ledger::Reader;
 use crate::ledger::clock::Believed;
 
-/// How far the clock may be ahead of when it was last believed. No call is deleted for its age then:
-/// a jump is one possibility, and that nobody served this ledger for so long is the other.
+/// How far the clock may be ahead of when it was last believed, at most; half of what calls are kept
+/// where that is less, so that a jump which is believed cannot reach what is new. No call is deleted
+/// for its age beyond it: a jump is one possibility, and that nobody served this ledger for so long is
+/// the other.
 pub const CLOCK_LEAP_MS: i64 = 2 * 24 * HOUR_MS;
 
 /// Looks, one a minute, after which a clock is believed that was not: a day in which somebody may set
@@ -25,7 +27,8 @@ impl Keeper {
         let known = self.ask(Reader::believed_clock).await?;
         let known = known.unwrap_or(unheard_of);
         let ahead_ms = now.as_unix_ms().saturating_sub(known.at.as_unix_ms());
-        let is_ahead = ahead_ms > CLOCK_LEAP_MS && known.doubts < CLOCK_DOUBTS_MAX;
+        let half_ms = i64::from(self.retention.days) * 12 * HOUR_MS;
+        let is_ahead = ahead_ms > CLOCK_LEAP_MS.min(half_ms) && known.doubts < CLOCK_DOUBTS_MAX;
         let ahead_seconds = if is_ahead { ahead_ms / 1_000 } else { 0 };
         self.metrics.ledger_clock_ahead_seconds.set(ahead_seconds);
         if is_ahead {

@@ -110,7 +110,7 @@ impl Keeper {
     }
 
     /// Takes what is worth least, a step of it; false where nothing may go.
-    async fn take_least(&self, cut: &mut Cut) -> Result<bool, Trouble> {
+    async fn take_least(&mut self, cut: &mut Cut) -> Result<bool, Trouble> {
         if self.ledger.thin(Sums::Hours).await? > 0 {
             cut.is_to_be_swept = true;
             return Ok(true);
@@ -133,7 +133,7 @@ impl Keeper {
     }
 
     /// Deletes the oldest hour of calls, but none that another store is yet to have.
-    async fn delete_oldest(&self, cut: &mut Cut) -> Result<bool, Trouble> {
+    async fn delete_oldest(&mut self, cut: &mut Cut) -> Result<bool, Trouble> {
         let before = self.size().await?.used_bytes();
         let spares_pending = self.ledger.forwards();
         let pruned = self.delete_hour(spares_pending, cut.last_end_ms).await?;
@@ -166,7 +166,7 @@ impl Keeper {
 
     /// Calls that another store is yet to have wait in what is beyond the bound; where that is full,
     /// the oldest go.
-    async fn delete_pending(&self, bytes_max: u64, last_end_ms: i64) -> Result<(), Trouble> {
+    async fn delete_pending(&mut self, bytes_max: u64, last_end_ms: i64) -> Result<(), Trouble> {
         let room = bytes_max / 100 * PENDING_PERCENT;
         let mut size = self.size().await?;
         if size.bytes <= bytes_max.saturating_add(room) {

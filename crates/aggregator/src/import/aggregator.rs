@@ -9,12 +9,11 @@ use hyper::{Request, StatusCode, header};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tollmesh_wire::VERSION;
-use tollmesh_wire::event::{EventBatch, EventsReply, Node};
+use tollmesh_wire::event::{EventBatch, EventsReply, FORGOTTEN, Node};
 
 use super::{Found, Taken, Taker};
 use crate::client;
 use crate::config::Listen;
-use crate::ledger::FORGOTTEN;
 
 /// How long one answer may take; a commit takes milliseconds.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -74,7 +73,7 @@ impl Taker for Aggregator {
         let (forgotten, refused): (Vec<_>, Vec<_>) = reply
             .rejected
             .into_iter()
-            .partition(|rejected| rejected.reason.starts_with(FORGOTTEN));
+            .partition(|rejected| rejected.code.as_deref() == Some(FORGOTTEN));
         let refused = refused.into_iter().map(|rejected| {
             let is_it = |found: &&Found| Some(&found.event.event_id) == rejected.event_id.as_ref();
             let place = batch.iter().find(is_it);

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use tollmesh_wire::Event;
-use tollmesh_wire::event::{EventBatch, EventsReply, Node, Rejected};
+use tollmesh_wire::event::{EventBatch, EventsReply, FORGOTTEN, Node, Rejected};
 
 use super::{Ingest, busy, read};
 use crate::charge::Bill;
 use crate::clock;
-use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded};
+use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded, Refusal};
 use crate::prices::Tables;
 use crate::problem::Problem;
 
@@ -130,7 +130,11 @@ impl Prepared {
             reason: reason.clone(),
             body: json.to_owned(),
         });
-        self.rejected.push(Rejected { event_id, reason });
+        self.rejected.push(Rejected {
+            event_id,
+            reason,
+            code: None,
+        });
     }
 }
 
@@ -144,6 +148,7 @@ fn refusals<'a>(appended: &'a Appended, ids: &'a [String]) -> impl Iterator<Item
     appended.refused().map(|(n, why)| Rejected {
         event_id: ids.get(n).cloned(),
         reason: why.to_string(),
+        code: matches!(why, Refusal::Forgotten { .. }).then(|| FORGOTTEN.to_owned()),
     })
 }
 

@@ -124,7 +124,8 @@ pub trait Charger: Send + 'static {
     fn known(&mut self) -> Known;
 
     /// What an event of the past is charged to the budget of that id, which may be one that is not
-    /// adopted yet.
+    /// adopted yet. It may stand for several without a price, of one provider and one hour, with the
+    /// tokens of all: what these are charged must be what each of them is charged, added up.
     fn past(&mut self, budget: &str, entry: &Entry) -> i128;
 
     /// Accounts whose windows end no later are of no interest any more; in milliseconds since 1970.

@@ -116,9 +116,6 @@ pub enum Recorded {
     Refused(Refusal),
 }
 
-/// What begins the words for [`Refusal::Forgotten`], so that an importer knows them.
-pub const FORGOTTEN: &str = "forgotten: calls are kept since ";
-
 /// Why the ledger takes an entry never.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -146,7 +143,9 @@ pub enum Refusal {
         max: u64,
     },
     /// Rows of its time were deleted: it may have been counted before. It is in no quarantine.
-    #[error("{FORGOTTEN}{before}; whether it was counted before, nobody knows")]
+    #[error(
+        "forgotten: calls are kept since {before}; whether it was counted before, nobody knows"
+    )]
     Forgotten {
         /// Since when calls are kept.
         before: Timestamp,

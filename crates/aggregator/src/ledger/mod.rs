@@ -53,14 +53,13 @@ mod wide;
 mod writer;
 
 pub use budgets::{Charger, Charges};
-pub use entry::{
-    Appended, CostLine, CostRecord, Entry, FORGOTTEN, Original, Quarantined, Recorded, Refusal,
-};
+pub use entry::{Appended, CostLine, CostRecord, Entry, Original, Quarantined, Recorded, Refusal};
 pub use error::{AppendError, LedgerError, Missed, QueryError};
 pub use handle::{Health, Ledger, LedgerOptions, Regrouped};
 pub use outcomes::{CallOutcome, Subject, Told};
 pub use prune::{Pruned, Pruning};
 pub use query::Reader;
 pub use reprice::{Changes, Repricing};
+pub use rollup::HOUR_MS;
 pub use thin::Sums;
 pub use totals::{Increments, Meter, Occasion, Totals};

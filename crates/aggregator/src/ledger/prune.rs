@@ -1,14 +1,17 @@
 //! Retention: rows of old hours go, in steps between which the writer does its other work.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tollmesh_wire::Timestamp;
+use tollmesh_wire::{Event, Timestamp};
 
+use crate::clock;
 use crate::ledger::peaks;
 use crate::ledger::rollup::HOUR_MS;
 use crate::ledger::{exported, outbox};
 
 /// The key in `meta` under which the end of the newest deleted hour stands, in milliseconds.
-pub const FORGOTTEN_BEFORE_MS: &str = "forgotten_before_ms";
+const FORGOTTEN_BEFORE_MS: &str = "forgotten_before_ms";
+/// The key in `meta` of when rows were deleted last, in milliseconds.
+const FORGOTTEN_AT_MS: &str = "forgotten_at_ms";
 
 /// Rows that one step deletes: some ten milliseconds of work.
 pub const PRUNE_ROWS_MAX: i64 = 2_000;
@@ -48,14 +51,20 @@ pub fn delete_some(connection: &Connection, pruning: Pruning) -> rusqlite::Resul
     };
     let mut delete = connection.prepare_cached("DELETE FROM events WHERE id = ?1")?;
     let mut pruned = Pruned::default();
-    for (id, is_pending, is_untold) in &rows {
+    for Old {
+        id,
+        is_pending,
+        is_untold,
+        ..
+    } in &rows
+    {
         delete.execute([id])?;
         pruned.rows += 1;
         pruned.not_forwarded += u64::from(*is_pending);
         pruned.not_exported += u64::from(*is_untold);
     }
-    if !rows.is_empty() {
-        note(connection, hour_ms)?;
+    if let Some(newest) = rows.last() {
+        note(connection, newest.time_ms)?;
         peaks::forget(connection)?;
     }
     // With the last rows only: this looks at all late usage that there is.
@@ -77,13 +86,22 @@ fn forget_what_they_left(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The numbers of the oldest rows before that hour; whether each is pending, and whether a receiver
-/// of telemetry is yet to be told of it.
+/// A row that is to go.
+struct Old {
+    id: i64,
+    time_ms: i64,
+    /// Whether another store is yet to have it.
+    is_pending: bool,
+    /// Whether a receiver of telemetry is yet to be told of it.
+    is_untold: bool,
+}
+
+/// The oldest rows before that hour, the oldest first.
 fn oldest(
     connection: &Connection,
     hour_ms: i64,
     spares_pending: bool,
-) -> rusqlite::Result<Vec<(i64, bool, bool)>> {
+) -> rusqlite::Result<Vec<Old>> {
     let not_pending = outbox::not_pending();
     let spared = match spares_pending {
         true => format!("AND {not_pending}"),
@@ -92,32 +110,71 @@ fn oldest(
     let told = exported::TOLD;
     connection
         .prepare_cached(&format!(
-            "SELECT id, NOT ({not_pending}), NOT ({told}) FROM events
+            "SELECT id, time_ms, NOT ({not_pending}), NOT ({told}) FROM events
              WHERE time_ms < ?1 {spared} ORDER BY time_ms LIMIT ?2"
         ))?
         .query_map(params![hour_ms, PRUNE_ROWS_MAX], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            Ok(Old {
+                id: row.get(0)?,
+                time_ms: row.get(1)?,
+                is_pending: row.get(2)?,
+                is_untold: row.get(3)?,
+            })
         })?
         .collect()
 }
 
-/// Before which instant, in milliseconds, rows were deleted; `None` where none were.
-pub fn forgotten_before_ms(connection: &Connection) -> rusqlite::Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([FORGOTTEN_BEFORE_MS], |row| row.get(0))
-        .optional()
+/// Which calls had rows that were deleted, though their sums are kept: an event of theirs that comes
+/// again, or is found in another record, would be counted a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The end of the newest hour of which rows were deleted, in milliseconds since 1970.
+    pub before_ms: i64,
+    /// When that was done last; `None` in files of before that was noted.
+    pub at_ms: Option<i64>,
 }
 
-/// Notes that rows before that hour were deleted, though their sums are kept: an event of theirs
-/// that comes again, or is found in another record, would be counted a second time.
-fn note(connection: &Connection, hour_ms: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO meta (key, value) VALUES (?1, ?2)
-             ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
-        )?
-        .execute(params![FORGOTTEN_BEFORE_MS, hour_ms])?;
+impl Forgotten {
+    /// What was deleted; `None` where nothing was.
+    pub fn read(connection: &Connection) -> rusqlite::Result<Option<Forgotten>> {
+        let value = |key: &str| -> rusqlite::Result<Option<i64>> {
+            connection
+                .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))
+                .optional()
+        };
+        let at_ms = value(FORGOTTEN_AT_MS)?;
+        Ok(value(FORGOTTEN_BEFORE_MS)?.map(|before_ms| Forgotten { before_ms, at_ms }))
+    }
+
+    /// Rows that began before then were deleted. The last hour's always stay: a clock that was ahead
+    /// when rows were deleted must not have every event refused until it is right.
+    pub fn before(self, now: Timestamp) -> Timestamp {
+        let kept_from_ms = now.as_unix_ms().saturating_sub(HOUR_MS);
+        Timestamp::from_unix_ms(self.before_ms.min(kept_from_ms))
+    }
+
+    /// Whether a row of that event may have been deleted; one that ended since can have had none.
+    pub fn may_include(self, event: &Event, now: Timestamp) -> bool {
+        let lasted_ms = i64::try_from(event.duration_ms).unwrap_or(i64::MAX);
+        let ended_ms = event.time.as_unix_ms().saturating_add(lasted_ms);
+        event.time < self.before(now) && self.at_ms.is_none_or(|at_ms| ended_ms <= at_ms)
+    }
+}
+
+/// Notes that rows of the hour of that instant, and before, were deleted now.
+fn note(connection: &Connection, newest_ms: i64) -> rusqlite::Result<()> {
+    let hour_end_ms = newest_ms - newest_ms.rem_euclid(HOUR_MS) + HOUR_MS;
+    let mut raise = connection.prepare_cached(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+    )?;
+    raise.execute(params![FORGOTTEN_BEFORE_MS, hour_end_ms])?;
+    let mut put = connection.prepare_cached(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET value = excluded.value",
+    )?;
+    put.execute(params![FORGOTTEN_AT_MS, clock::now().as_unix_ms()])?;
     Ok(())
 }
 

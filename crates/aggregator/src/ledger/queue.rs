@@ -40,15 +40,7 @@ pub struct Batch {
 /// What the writer is asked for.
 pub enum Message {
     Append(Batch, oneshot::Sender<Answer>),
-    Chore(Chore),
-    Note(Note, oneshot::Sender<Result<(), AppendError>>),
-    Reprice(Repricing, Option<Place>, oneshot::Sender<Repriced>),
-    Tell(Vec<CallOutcome>, oneshot::Sender<Stepped<Vec<Told>>>),
-    Fold(i64, oneshot::Sender<Stepped<bool>>),
-    Begin(oneshot::Sender<Stepped<Identity>>),
-    Adopt(Vec<Adopted>, oneshot::Sender<Stepped<()>>),
-    Budgets(BudgetStep, oneshot::Sender<Stepped<()>>),
-    Close(oneshot::Sender<()>),
+    Then(After),
 }
 
 /// The bounded way to the writer.
@@ -130,7 +122,7 @@ impl Queue {
             let _ = answer.send(writer.step(step));
         });
         self.sender
-            .send(Message::Chore(chore))
+            .send(Message::Then(After::Chore(chore)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -142,7 +134,7 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Note(note, answer))
+            .send(Message::Then(After::Note(note, answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -155,7 +147,7 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Repriced>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Reprice(repricing, after, answer))
+            .send(Message::Then(After::Reprice(repricing, after, answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -167,7 +159,7 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Stepped<Vec<Told>>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Tell(outcomes, answer))
+            .send(Message::Then(After::Tell(outcomes, answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -177,7 +169,7 @@ impl Queue {
     pub fn fold(&self, before_hour: i64) -> Result<oneshot::Receiver<Stepped<bool>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Fold(before_hour, answer))
+            .send(Message::Then(After::Fold(before_hour, answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -186,7 +178,7 @@ impl Queue {
     pub fn begin(&self) -> Result<oneshot::Receiver<Stepped<Identity>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Begin(answer))
+            .send(Message::Then(After::Begin(answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -198,7 +190,7 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Stepped<()>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Adopt(budgets, answer))
+            .send(Message::Then(After::Adopt(budgets, answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -207,7 +199,7 @@ impl Queue {
     pub fn budgets(&self, step: BudgetStep) -> Result<oneshot::Receiver<Stepped<()>>, AppendError> {
         let (answer, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Budgets(step, answer))
+            .send(Message::Then(After::Budgets(step, answer)))
             .map_err(|_| AppendError::Closed)?;
         Ok(receiver)
     }
@@ -221,7 +213,7 @@ impl Queue {
     pub fn close(&self) -> Option<oneshot::Receiver<()>> {
         let (done, receiver) = oneshot::channel();
         self.sender
-            .send(Message::Close(done))
+            .send(Message::Then(After::Close(done)))
             .ok()
             .map(|()| receiver)
     }
@@ -242,40 +234,8 @@ impl Group {
                     group.batches.push(batch);
                     group.answers.push(answer);
                 }
-                Message::Chore(chore) => {
-                    group.after = Some(After::Chore(chore));
-                    return group;
-                }
-                Message::Note(note, answer) => {
-                    group.after = Some(After::Note(note, answer));
-                    return group;
-                }
-                Message::Reprice(repricing, place, answer) => {
-                    group.after = Some(After::Reprice(repricing, place, answer));
-                    return group;
-                }
-                Message::Tell(outcomes, answer) => {
-                    group.after = Some(After::Tell(outcomes, answer));
-                    return group;
-                }
-                Message::Fold(before_hour, answer) => {
-                    group.after = Some(After::Fold(before_hour, answer));
-                    return group;
-                }
-                Message::Begin(answer) => {
-                    group.after = Some(After::Begin(answer));
-                    return group;
-                }
-                Message::Adopt(budgets, answer) => {
-                    group.after = Some(After::Adopt(budgets, answer));
-                    return group;
-                }
-                Message::Budgets(step, answer) => {
-                    group.after = Some(After::Budgets(step, answer));
-                    return group;
-                }
-                Message::Close(done) => {
-                    group.after = Some(After::Close(done));
+                Message::Then(after) => {
+                    group.after = Some(after);
                     return group;
                 }
             }

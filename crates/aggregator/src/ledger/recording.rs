@@ -6,11 +6,13 @@ use rusqlite::{CachedStatement, Connection};
 use tollmesh_wire::event::Kind;
 use tollmesh_wire::{Event, Timestamp};
 
+use crate::clock;
 use crate::ledger::budgets::{self, Charger, Charges, Settled};
 use crate::ledger::checked::Checked;
 use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{Appended, Entry, Recorded, Refusal};
 use crate::ledger::late::{self, Found};
+use crate::ledger::prune::Forgotten;
 use crate::ledger::queue::Batch;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row_count::RowCount;
@@ -39,8 +41,8 @@ pub struct Memory {
     pub numbers: counters::Numbers,
     /// How many rows there are.
     pub count: RowCount,
-    /// Before when rows were deleted, in milliseconds since 1970.
-    pub forgotten_before_ms: Option<i64>,
+    /// Which rows were deleted.
+    pub forgotten: Option<Forgotten>,
 }
 
 /// One transaction at work.
@@ -48,6 +50,7 @@ pub struct Recording<'t, 'm> {
     connection: &'t Connection,
     insert: CachedStatement<'t>,
     memory: &'t mut Memory,
+    now: Timestamp,
     rollup: Rollup,
     measuring: Measuring<'m>,
 }
@@ -67,6 +70,7 @@ impl<'t, 'm> Recording<'t, 'm> {
             connection,
             insert: connection.prepare_cached(&INSERT)?,
             memory,
+            now: clock::now(),
             rollup: Rollup::default(),
             measuring,
         })
@@ -133,14 +137,14 @@ impl<'t, 'm> Recording<'t, 'm> {
         Ok(Recorded::Accepted)
     }
 
-    /// What becomes of an event of before the time that rows are kept of. Whether it was counted,
-    /// and its row deleted, nobody knows, so that it is not counted (again).
+    /// What becomes of an event whose row may have been deleted. Whether it was counted, nobody knows,
+    /// so that it is not counted (again).
     fn forgotten(&self, checked: &Checked<'_>) -> rusqlite::Result<Option<Recorded>> {
         let event = checked.event();
-        let Some(before) = self.memory.forgotten_before_ms else {
+        let Some(forgotten) = self.memory.forgotten else {
             return Ok(None);
         };
-        if event.time.as_unix_ms() >= before {
+        if !forgotten.may_include(event, self.now) {
             return Ok(None);
         }
         let is_here = self
@@ -150,7 +154,7 @@ impl<'t, 'm> Recording<'t, 'm> {
         Ok(Some(match is_here {
             true => Recorded::Duplicate,
             false => Recorded::Refused(Refusal::Forgotten {
-                before: Timestamp::from_unix_ms(before),
+                before: forgotten.before(self.now),
             }),
         }))
     }

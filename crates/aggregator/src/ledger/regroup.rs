@@ -12,7 +12,7 @@ use tollmesh_wire::{Event, Source};
 
 use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::fold::{self, Folded};
-use crate::ledger::prune;
+use crate::ledger::prune::Forgotten;
 use crate::ledger::reduce::{Census, OTHER, Reduction, SUM_LINES_MAX, Stays, Tags};
 use crate::ledger::rollup::{self, HOUR_MS, Key, Rollup, Sums};
 
@@ -54,14 +54,14 @@ pub fn note(connection: &Connection, hour: i64) -> rusqlite::Result<()> {
 
 /// The next hours that are to be regrouped: folded ones of one day whose calls are all deleted.
 pub fn due(connection: &Connection) -> rusqlite::Result<Option<Due>> {
-    let Some(forgotten_ms) = prune::forgotten_before_ms(connection)? else {
+    let Some(forgotten) = Forgotten::read(connection)? else {
         return Ok(None);
     };
     let oldest_ms: Option<i64> = connection
         .prepare_cached("SELECT min(time_ms) FROM events")?
         .query_row([], |row| row.get(0))?;
     let hour_of = |ms: i64| ms.div_euclid(HOUR_MS);
-    let end = hour_of(forgotten_ms)
+    let end = hour_of(forgotten.before_ms)
         .min(Folded::read(connection)?.hour)
         .min(oldest_ms.map_or(i64::MAX, hour_of));
     let first: Option<i64> = connection

@@ -16,7 +16,8 @@ use crate::ledger::codes::Coded;
 use crate::ledger::dictionary::Dictionaries;
 use crate::ledger::entry::{CostRecord, Entry};
 use crate::ledger::lines;
-use crate::ledger::query::scope::{Dialect, Scope, Table};
+use crate::ledger::query::scope::{Scope, Table};
+use crate::ledger::query::terms::Terms;
 use crate::ledger::query::{Filter, Span};
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row;
@@ -145,7 +146,7 @@ fn last_of_step(
     repricing: &Repricing,
     after: Option<Place>,
 ) -> rusqlite::Result<Option<Place>> {
-    let scope = scope(repricing, after, &[]);
+    let scope = scope(connection, repricing, after, &[])?;
     let sql = format!(
         "SELECT time_ms, id FROM (SELECT t.time_ms, t.id {} ORDER BY t.time_ms, t.id LIMIT \
          {REPRICE_ROWS_MAX}) ORDER BY time_ms DESC, id DESC LIMIT 1",
@@ -168,7 +169,8 @@ fn rows(
     after: Option<Place>,
     until: Place,
 ) -> rusqlite::Result<Vec<Stored>> {
-    let mut scope = scope(repricing, after, &repricing.filters).without_relayed(&repricing.filters);
+    let filters = &repricing.filters;
+    let mut scope = scope(connection, repricing, after, filters)?.without_relayed(filters);
     scope.add_condition("(t.time_ms, t.id) <= (?, ?)", until.values());
     let sql = format!(
         "WITH step AS (SELECT t.id AS id {})
@@ -183,13 +185,19 @@ fn rows(
         .collect()
 }
 
-fn scope(repricing: &Repricing, after: Option<Place>, filters: &[Filter]) -> Scope {
-    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, repricing.span, filters);
+fn scope(
+    connection: &Connection,
+    repricing: &Repricing,
+    after: Option<Place>,
+    filters: &[Filter],
+) -> rusqlite::Result<Scope> {
+    let terms = Terms::of_parts(connection, filters)?;
+    let mut scope = Scope::of_terms(Table::Events, repricing.span, &terms);
     scope.add_condition("t.id <= ?", [repricing.last_row.into()]);
     if let Some(place) = after {
         scope.add_condition("(t.time_ms, t.id) > (?, ?)", place.values());
     }
-    scope
+    Ok(scope)
 }
 
 /// Gives a row its new price; says whether it could.

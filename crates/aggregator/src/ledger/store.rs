@@ -13,7 +13,7 @@ use crate::ledger::entry::Appended;
 use crate::ledger::error::LedgerError;
 use crate::ledger::outbox::{self, Note};
 use crate::ledger::outcomes::{self, CallOutcome, Told};
-use crate::ledger::prune::{self, Pruned, Pruning};
+use crate::ledger::prune::{self, Forgotten, Pruned, Pruning};
 use crate::ledger::queue::Batch;
 use crate::ledger::recording::{Measuring, Memory, Recording};
 use crate::ledger::reduce::Reduction;
@@ -47,8 +47,8 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, LedgerError> {
         let connection = schema::open_writable(path)?;
         let known = RowCount::read(&connection)
-            .and_then(|count| Ok((count, prune::forgotten_before_ms(&connection)?)));
-        let (count, forgotten_before_ms) = known.map_err(schema::failed(path, "cannot be read"))?;
+            .and_then(|count| Ok((count, Forgotten::read(&connection)?)));
+        let (count, forgotten) = known.map_err(schema::failed(path, "cannot be read"))?;
         Ok(Store {
             site: Site::at(path).ok().flatten(),
             path: path.to_owned(),
@@ -57,7 +57,7 @@ impl Store {
                 dictionaries: Dictionaries::default(),
                 numbers: Numbers::default(),
                 count,
-                forgotten_before_ms,
+                forgotten,
             },
         })
     }
@@ -146,7 +146,7 @@ impl Store {
             outcomes::forget_some(connection, pruning.before, pruning.spares_pending)?;
             memory.count.rows -= pruned.rows.cast_signed();
             memory.count.write(connection)?;
-            memory.forgotten_before_ms = prune::forgotten_before_ms(connection)?;
+            memory.forgotten = Forgotten::read(connection)?;
             Ok(pruned)
         })
     }

@@ -109,14 +109,22 @@ fn unreferenced(
 
 /// Deletes these entries, unless they were handed out since the sweep began; says how many. Within
 /// a transaction.
+///
+/// The newest entry stays: SQLite numbers the next one after it, and a number that comes again would
+/// mean something else to whoever remembers it, as the forwarding of rows does.
 pub fn delete(
     connection: &Connection,
     dictionaries: &mut Dictionaries,
     dictionary: Dictionary,
     ids: &[i64],
 ) -> rusqlite::Result<u64> {
-    let free = dictionaries.give_up(dictionary, ids);
-    let sql = format!("DELETE FROM {} WHERE id = ?1", dictionary.table());
+    let table = dictionary.table();
+    let newest: Option<i64> = connection
+        .prepare_cached(&format!("SELECT max(id) FROM {table}"))?
+        .query_row([], |row| row.get(0))?;
+    let old = ids.iter().copied().filter(|id| Some(*id) != newest);
+    let free = dictionaries.give_up(dictionary, &old.collect::<Vec<_>>());
+    let sql = format!("DELETE FROM {table} WHERE id = ?1");
     let mut entry = connection.prepare_cached(&sql)?;
     let mut tags = connection.prepare_cached("DELETE FROM tags WHERE tag_set = ?1")?;
     for id in &free {
@@ -126,4 +134,38 @@ pub fn delete(
         }
     }
     Ok(free.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_comes_twice() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(concat!(
+                include_str!("schema.sql"),
+                "PRAGMA foreign_keys = OFF;"
+            ))
+            .unwrap();
+        let mut all = Dictionaries::default();
+        let add = |all: &mut Dictionaries, session: &str| {
+            let tags = [("session".to_owned(), session.to_owned())].into();
+            all.tag_set(&connection, &tags).unwrap()
+        };
+        let first: Vec<i64> = ["a", "b", "c"].map(|session| add(&mut all, session)).into();
+        for sweep in 0..2 {
+            all.begin_sweep();
+            let found = unreferenced(&connection, Dictionary::TagSets, 0).unwrap();
+            let n_swept = delete(&connection, &mut all, Dictionary::TagSets, &found.free).unwrap();
+            all.end_sweep();
+            assert_eq!(n_swept, [2, 0][sweep]);
+        }
+        for session in ["d", "e", "a"] {
+            let id = add(&mut all, session);
+            assert!(!first.contains(&id), "{session} has {id} of {first:?}");
+        }
+        assert_eq!(add(&mut all, "c"), first[2], "the newest has stayed");
+    }
 }

@@ -22,9 +22,6 @@ pub enum Sums {
 }
 
 impl Sums {
-    /// Every one, in that order.
-    pub const ALL: [Sums; 4] = [Sums::Hours, Sums::TagsAndPods, Sums::Pods, Sums::Days];
-
     /// Their table.
     pub const fn table(self) -> &'static str {
         match self {

@@ -140,6 +140,8 @@ metrics! {
         pub budget_store_up: IntGauge,
         /// Whether the newest budgets' file is in force; 0 where it is bad and the old one stays.
         pub budget_reload_successful: IntGauge,
+        /// Calls charged to the account that keys beyond a budget's first 10,000 share.
+        pub budget_other_keys_requests_total: IntCounterVec ["budget"],
         /// Keys above a tier that found no room in the table for filters.
         pub budget_keys_untold_total: IntCounter,
         /// Attempts to tell a receiver of an alert, by outcome: taken, failed (it is tried again), or

@@ -198,6 +198,30 @@ fn check_tells_every_mistake_in_every_file() {
     );
 }
 
+#[test]
+fn check_looks_at_the_operators_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display().to_string();
+    let (config, token) = (dir.path().join("t.toml"), dir.path().join("token"));
+    let text = format!("[ingest]\nlisten = \"unix:/run/t\"\n[operator]\ntoken_file = {token:?}\n");
+    std::fs::write(&config, text).unwrap();
+    let check = || {
+        let output = tollmesh(&["check", "--config", config.to_str().unwrap()], "");
+        let told = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), told.replace(&place, "DIR"))
+    };
+    let missing = "error: DIR/t.toml: operator.token_file: DIR/token: cannot be read; put the token \
+                   there (`openssl rand -hex 32`), or correct the path: No such file or directory \
+                   (os error 2)\n";
+    assert_eq!(check(), (Some(2), missing.to_owned()));
+    std::fs::write(&token, "0123456789abcde\n").unwrap();
+    let short = "warning: DIR/t.toml: operator.token_file: a token of 15 characters can be guessed; \
+                 make one with `openssl rand -hex 32`\n";
+    assert_eq!(check(), (Some(1), short.to_owned()));
+    std::fs::write(&token, "0123456789abcdef\n").unwrap();
+    assert_eq!(check(), (Some(0), "1 file checked, all well\n".to_owned()));
+}
+
 /// Every kind of mistake that a price table can have, once.
 const BAD_TABLE: &str = r#"
 schema = 1

@@ -214,6 +214,12 @@ fn a_live_ledger_is_copied_and_checked() {
     let (code, told) = run(dir.path(), &["backup", copy]);
     assert_eq!(code, Some(0), "{told}");
     assert!(told.starts_with("DIR/copy.db: 2 calls, "), "{told}");
+    let nowhere = run(
+        dir.path(),
+        &["backup", &copy.replace("copy.db", "no/copy.db")],
+    );
+    let remedy = "tollmesh: DIR/no: no such folder; make it, or mount what belongs there\n";
+    assert_eq!(nowhere, (Some(2), remedy.to_owned()));
     let again = run(dir.path(), &["backup", copy]);
     let refused = "Error: DIR/copy.db: exists; name a new file";
     assert_eq!(again.0, Some(2));

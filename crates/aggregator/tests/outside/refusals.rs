@@ -59,6 +59,29 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn addresses_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}/no/a.sock", dir.path().display());
+    for (address, message) in [
+        (
+            socket.as_str(),
+            "tollmesh: ingest.listen: cannot listen on unix:DIR/no/a.sock; make its folder, or mount \
+             the volume that is to be there: No such file or directory (os error 2)",
+        ),
+        // For documentation (RFC 5737), so of no machine.
+        (
+            "192.0.2.1:4100",
+            "tollmesh: ingest.listen: cannot listen on 192.0.2.1:4100; choose an address of this \
+             machine: Cannot assign requested address (os error 99)",
+        ),
+    ] {
+        let file = config(dir.path(), address, "127.0.0.1:0", "");
+        let refused = refusal(dir.path(), &serve(&file));
+        assert_eq!(refused, (2, message.to_owned()));
+    }
+}
+
+#[test]
 fn a_state_dir_that_is_none() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("state"), "a file").unwrap();

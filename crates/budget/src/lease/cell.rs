@@ -286,7 +286,11 @@ impl Cell {
         let share = room / (2 * self.n_holding.max(1));
         // What is on record already is the holder's, though the reply may have been lost.
         let on_record = before.granted.saturating_sub(kept);
-        let most = share.max(terms.min_slice).max(on_record).min(room);
+        let needed = member.committed.saturating_add(report.need);
+        // Where not all of it is there, the call is refused: others are not to lack what is left.
+        let needed = Some(needed.saturating_sub(kept)).filter(|needed| *needed <= room);
+        let steps = share.max(terms.min_slice).max(on_record);
+        let most = steps.max(needed.unwrap_or(0)).min(room);
         kept + (target - kept).min(most)
     }
 

@@ -222,6 +222,7 @@ impl Holder {
                 None => self.granted,
             },
             want,
+            need: bound - self.committed,
             seen: self.memory.seen,
             members: self.memory.members,
             epoch: self.memory.epoch,

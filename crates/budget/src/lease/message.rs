@@ -68,6 +68,9 @@ pub struct Report {
     pub firm: u64,
     /// What it wants to be able to spend beyond `committed`, units.
     pub want: u64,
+    /// The part of it that calls in flight hold or that calls wait for, units: where there is room for
+    /// all of it, it is given at once, and not in the steps in which stock is.
+    pub need: u64,
     /// What the last reply gave as allocated to all holders, units.
     pub seen: u64,
     /// What the last reply gave as the number of holders.

@@ -231,3 +231,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_calls_wait_for_is_given_in_one_step_and_stock_in_many() {
+    let mut store = InMemory::new(None);
+    store.sync(100_000, "first", &Report::default(), &terms());
+    let now_ms = 200_000;
+    for n in 0..50 {
+        let report = Holder::default().report(now_ms, 1, 2);
+        store.sync(now_ms, &format!("node {n}"), &report, &terms());
+    }
+    let mut asked = |seq, want, need| {
+        let report = Report {
+            need,
+            ..Holder::default().report(now_ms, seq, want)
+        };
+        store.sync(now_ms, "late", &report, &terms()).granted
+    };
+    assert_eq!(asked(1, 600, 0), 9, "a share of stock");
+    assert_eq!(asked(2, 600, 500), 500);
+    assert_eq!(asked(3, 990, 990), 500, "there is not so much");
+}

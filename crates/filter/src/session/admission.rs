@@ -22,10 +22,14 @@ use crate::decisions::{Budget, Table};
 /// When asking again may help while the aggregator is away, seconds: about as long as one takes to
 /// be started again.
 const UNAVAILABLE_RETRY_SECONDS: u64 = 5;
+
 /// What budgets do to one call that they concern, or may concern.
 pub(super) struct Budgeted {
     table: Rc<Table>,
     source: Source,
+    /// Whether the table alone judges: nothing is known of how much the call may cost, so that it
+    /// cannot be reserved, nor would what caps and downgrades put into its body be understood there.
+    is_unmeasured: bool,
     /// Places of the budgets that cannot be judged before the model is known.
     undecided: Vec<usize>,
     /// Places of the strict budgets that the call has to be reserved with.
@@ -68,20 +72,36 @@ pub(super) enum Verdict {
 }
 
 /// Judges a call by its headers: what budgets do to it, where any concerns it, and whether they
-/// refuse it.
+/// refuse it. One that `is_charged_later` starts what costs, of a size that it does not say.
 pub(super) fn at_head(
     site: &Site,
     subject: &Subject<'_>,
+    is_charged_later: bool,
     now: Timestamp,
 ) -> (Option<Box<Budgeted>>, Option<Denied>) {
     let Some(table) = site.decisions.table() else {
         return (None, site.refuses_unknown().then(unknown));
     };
-    let mut budgeted = Budgeted::new(table, subject.source);
+    let mut budgeted = Budgeted::new(table, subject.source, is_charged_later);
     let refused = budgeted.judge_known(site, subject, now);
     budgeted.find_downgrades(subject, now);
     budgeted.shut(subject);
     (budgeted.is_any().then(|| Box::new(budgeted)), refused)
+}
+
+/// Judges a call of which only the headers can be read: what is to be counted, and whether it is
+/// refused.
+pub(super) fn unread(
+    site: &Site,
+    subject: &Subject<'_>,
+    now: Timestamp,
+) -> (Vec<(Counter, u64)>, Option<Denied>) {
+    let Some(table) = site.decisions.table() else {
+        return (Vec::new(), site.refuses_unknown().then(unknown));
+    };
+    let mut budgeted = Budgeted::new(table, subject.source, true);
+    let refused = budgeted.judge_known(site, subject, now);
+    (budgeted.take_counts(), refused)
 }
 
 /// The request is whole: what follows from that.
@@ -124,10 +144,11 @@ fn unknown() -> Denied {
 }
 
 impl Budgeted {
-    fn new(table: Rc<Table>, source: &Source) -> Budgeted {
+    fn new(table: Rc<Table>, source: &Source, is_unmeasured: bool) -> Budgeted {
         Budgeted {
             table,
             source: source.clone(),
+            is_unmeasured,
             undecided: Vec::new(),
             strict: Vec::new(),
             caps: Vec::new(),
@@ -250,7 +271,7 @@ impl Budgeted {
 
 /// Answers in the provider's place.
 pub(super) fn refuse(call: &mut Call, denied: &Denied, now: Timestamp, effects: &mut Effects) {
-    let denial = refusal::over_budget(call.target.api, denied, &call.event_id, now);
+    let denial = refusal::over_budget(call.target.api, denied, Some(&call.event_id), now);
     call.status = Some(denial.status);
     effects.counts.push((Counter::DeniedRequests, 1));
     effects.denial = Some(denial);

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use tollmesh_usage::detect::WEBSOCKET;
-use tollmesh_usage::{Edits, RequestBody, Target};
+use tollmesh_usage::{Api, Edits, RequestBody, Target};
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing, SignedBy};
-use tollmesh_wire::{Denied, Source, Subject, Timestamp};
+use tollmesh_wire::{Denied, PluginConfig, Source, Subject, Timestamp};
 
 use super::admission::{self, Budgeted};
 use super::call::Call;
-use super::refusal::untagged;
+use super::refusal::{over_budget, untagged};
 use super::{Effects, Phase, Site};
 use crate::config::{Verdict, verdict};
 use crate::counters::Counter;
@@ -35,22 +35,36 @@ pub(super) fn head(
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
-    let pseudo = |name| headers.text(name).unwrap_or_default();
-    let (host, path) = (pseudo(":authority"), pseudo(":path"));
-    let method = match is_websocket(headers) {
-        true => WEBSOCKET,
-        false => pseudo(":method"),
-    };
-    match verdict(&site.config, host, path, method) {
+    match recognised(&site.config, headers) {
         Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
-        Verdict::Unreadable => unreadable(site, headers),
-        Verdict::Metered { is_gateway, .. } if is_grpc(headers) => match is_gateway {
-            true => (Phase::Unmetered, Effects::default()),
-            false => unreadable(site, headers),
-        },
+        Verdict::Unreadable { provider, sibling } => {
+            unreadable(site, headers, peer, &provider, sibling, now)
+        }
         Verdict::Metered { target, is_gateway } => {
             metered(site, headers, peer, target, is_gateway, ends, now)
         }
+    }
+}
+
+/// What the request is. Its content type has no say in that: an endpoint that is known by its path
+/// answers whatever the client calls its body.
+fn recognised(config: &PluginConfig, headers: &Headers<'_>) -> Verdict {
+    let pseudo = |name| headers.text(name).unwrap_or_default();
+    let verdict = |method: &str| verdict(config, pseudo(":authority"), pseudo(":path"), method);
+    let found = match is_websocket(headers) {
+        true => verdict(WEBSOCKET),
+        false => verdict(pseudo(":method")),
+    };
+    // Google's servers go by it (https://google.aip.dev/127 has the paths, and
+    // https://cloud.google.com/apis/docs/system-parameters the header), others do not: what either
+    // would serve is metered.
+    match (found, headers.text("x-http-method-override")) {
+        (metered @ Verdict::Metered { .. }, _) => metered,
+        (found, None) => found,
+        (found, Some(method)) => match verdict(&method.trim().to_ascii_uppercase()) {
+            Verdict::NotOurs => found,
+            put => put,
+        },
     }
 }
 
@@ -93,14 +107,12 @@ fn caller<'a>(site: &'a Site, peer: Option<&str>) -> Cow<'a, Source> {
     }
 }
 
-/// gRPC carries the APIs in a framing that is not read.
-fn is_grpc(headers: &Headers<'_>) -> bool {
-    let content_type = headers.get("content-type").unwrap_or_default();
-    content_type.starts_with(b"application/grpc")
-}
-
-/// Envoy shows HTTP/2's extended CONNECT (RFC 8441) in HTTP/1's form, too.
+/// Envoy shows HTTP/2's extended CONNECT (RFC 8441) in HTTP/1's form, too. With another method no
+/// server opens one (RFC 6455, 4.2.1), and answers as if it had not been asked.
 fn is_websocket(headers: &Headers<'_>) -> bool {
+    if !matches!(headers.text(":method"), Some("GET" | "CONNECT")) {
+        return false;
+    }
     let upgrade = headers.get("upgrade").unwrap_or_default();
     upgrade.eq_ignore_ascii_case(b"websocket")
 }
@@ -113,20 +125,38 @@ fn signature<'h>(site: &Site, headers: &Headers<'h>) -> Signature<'h> {
     }
 }
 
-/// Tags are for us, also where there is nothing to put them on.
-fn unreadable(site: &Site, headers: &Headers<'_>) -> (Phase, Effects) {
-    let caller = Source::default();
-    let tagged = tags(
-        &site.config.tags,
-        headers,
-        &signature(site, headers),
-        &caller,
-    );
-    let effects = Effects {
+/// Tags are for us, also where there is nothing to put them on; and budgets that ask for nothing that
+/// only a body says judge what we cannot read, too, since it may well cost.
+fn unreadable(
+    site: &Site,
+    headers: &Headers<'_>,
+    peer: Option<&str>,
+    provider: &str,
+    sibling: Api,
+    now: Timestamp,
+) -> (Phase, Effects) {
+    let signature = signature(site, headers);
+    let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
+    let mut effects = Effects {
         edits: tagged.edits,
-        counts: vec![(Counter::UnmeteredProviderCalls, 1)],
         ..Effects::default()
     };
+    if site.judges() {
+        let subject = Subject {
+            provider,
+            model: None,
+            tags: &tagged.tags,
+            source: &source(&site.source, peer),
+        };
+        let (counts, refused) = admission::unread(site, &subject, now);
+        effects.counts = counts;
+        if let Some(denied) = &refused {
+            effects.counts.push((Counter::DeniedRequests, 1));
+            effects.denial = Some(over_budget(sibling, denied, None, now));
+            return (Phase::TurnedAway, effects);
+        }
+    }
+    effects.counts.push((Counter::UnmeteredProviderCalls, 1));
     (Phase::Unmetered, effects)
 }
 
@@ -148,10 +178,11 @@ fn metered(
         edits: if is_gateway { Vec::new() } else { tagged.edits },
         ..Effects::default()
     };
-    let (mut budgeted, refused) = match is_gateway || !target.billable {
+    let costs = target.billable || target.is_charged_later();
+    let (mut budgeted, refused) = match costs && !is_gateway {
         // What costs nothing here is nobody's to budget here.
-        true => (None, None),
-        false => admit(site, peer, &target, &tagged.tags, now),
+        false => (None, None),
+        true => admit(site, peer, &target, &tagged.tags, now),
     };
     if let Some(budgeted) = &mut budgeted {
         let path = edited_path(headers, &target, &signature, budgeted);
@@ -164,12 +195,11 @@ fn metered(
         let edit = narrowed(headers, &signature, edits.include_usage);
         effects.edits.extend(edit);
     }
-    let content_type = match is_websocket(headers) {
+    let body = match is_websocket(headers) {
         // Frames are read in another place, and never edited.
-        true => Some("websocket"),
-        false => headers.text("content-type"),
+        true => RequestBody::unread(&target),
+        false => RequestBody::new(&target, headers.text("content-type"), edits),
     };
-    let body = RequestBody::new(&target, content_type, edits);
     if let Some(budgeted) = &mut budgeted {
         budgeted.may_edit = body.may_change();
         let length = headers.text("content-length");
@@ -241,7 +271,7 @@ fn admit(
         tags,
         source: &source(&site.source, peer),
     };
-    admission::at_head(site, &subject, now)
+    admission::at_head(site, &subject, target.is_charged_later(), now)
 }
 
 /// The path with a cheaper model in it, where a budget wants that and the path can have it.

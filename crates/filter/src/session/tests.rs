@@ -495,12 +495,14 @@ fn tags_are_left_for_the_gateway_that_counts() {
         assert_eq!(event["outcome"], "relayed");
         assert_eq!(event["tags"], json!({"team": "red"}));
 
-        let grpc = [("content-type", "application/grpc")];
+        let grpc = [
+            CHAT[0],
+            (":path", "/ai.Chat/Complete"),
+            CHAT[2],
+            ("content-type", "application/grpc"),
+        ];
         let mut play = Play::with(&format!(r#"{{"apis":[{rule}]}}"#));
-        assert_eq!(
-            play.request(&[&CHAT[..3], &grpc, &tags]),
-            Effects::default()
-        );
+        assert_eq!(play.request(&[&grpc, &tags]), Effects::default());
         assert!(!play.session.is_metered());
     }
 }
@@ -531,7 +533,7 @@ fn what_cannot_be_read_loses_its_tags_and_is_counted() {
         [host, CHAT[1], (":method", "GET"), ("upgrade", "WebSocket")],
         [
             host,
-            CHAT[1],
+            (":path", "/ai.Chat/Complete"),
             CHAT[2],
             ("content-type", "application/grpc+proto"),
         ],
@@ -541,6 +543,85 @@ fn what_cannot_be_read_loses_its_tags_and_is_counted() {
         assert_eq!(effects.edits, [remove("x-llm-tag-team")], "{head:?}");
         assert_eq!(effects.counts, [(Counter::UnmeteredProviderCalls, 1)]);
         assert!(!play.session.is_metered());
+    }
+}
+
+/// Nor what method it has, where the server goes by another.
+#[test]
+fn what_a_request_calls_itself_does_not_say_what_it_is() {
+    let (host, path) = (CHAT[0], CHAT[1]);
+    let grpc = ("content-type", "application/grpc");
+    let put = ("x-http-method-override", "post");
+    for head in [
+        [host, path, (":method", "POST"), grpc],
+        [host, path, (":method", "POST"), ("upgrade", "websocket")],
+        [
+            host,
+            path,
+            (":method", "POST"),
+            ("x-http-method-override", "GET"),
+        ],
+        [host, path, (":method", "GET"), put],
+        [host, path, (":method", "PUT"), put],
+    ] {
+        let mut play = Play::new();
+        assert_eq!(play.request(&[&head]).counts, [], "{head:?}");
+        play.request_body(PLAIN_BODY);
+        play.response(&[JSON_HEAD]);
+        play.response_body(ANSWER, true);
+        let (event, _) = play.end(0);
+        assert_eq!(event["model_requested"], "gpt-4o", "{head:?}");
+        assert_eq!(event["usage"]["output"], 5, "{head:?}");
+    }
+    let mut play = Play::new();
+    let head = [host, (":path", "/v1/models"), (":method", "GET"), put];
+    assert_eq!(
+        play.request(&[&head]).counts,
+        [(Counter::UnmeteredProviderCalls, 1)]
+    );
+}
+
+#[test]
+fn a_request_that_ends_in_trailers_is_whole() {
+    let key = r#"{"fingerprint":{"key":"000102030405060708090a0b0c0d0e0f"}}"#;
+    let fingerprint = |has_trailers: bool| {
+        let mut play = Play::with(key);
+        play.request(&[CHAT]);
+        let chunk = STREAM_BODY;
+        let ends = !has_trailers;
+        let sent = play.step(Input::RequestBody { chunk, ends }).body;
+        assert_eq!(sent.as_deref(), Some(STREAM_BODY_ASKING));
+        if has_trailers {
+            assert_eq!(play.step(Input::RequestTrailers), Effects::default());
+        }
+        play.end(0).0["fingerprint"].clone()
+    };
+    assert!(fingerprint(false).is_string());
+    assert_eq!(fingerprint(true), fingerprint(false));
+}
+
+#[test]
+fn each_direction_is_asked_for_itself_whether_it_may_change() {
+    for (request, asks, may_edit_request, may_edit_response) in [
+        (STREAM_BODY, "{}", true, true),
+        (PLAIN_BODY, "{}", true, false),
+        (PLAIN_BODY, r#"{"include_usage":"off"}"#, false, false),
+    ] {
+        let mut play = Play::with(asks);
+        play.request(&[CHAT]);
+        assert_eq!(play.session.may_edit_request(), may_edit_request);
+        assert!(!play.session.may_edit_response());
+        play.request_body(request);
+        play.response(&[if may_edit_response {
+            SSE_HEAD
+        } else {
+            JSON_HEAD
+        }]);
+        assert_eq!(play.session.may_edit_request(), may_edit_request);
+        assert_eq!(play.session.may_edit_response(), may_edit_response);
+        assert!(play.session.reads_bodies());
+        play.end(0);
+        assert!(!play.session.may_edit_request());
     }
 }
 

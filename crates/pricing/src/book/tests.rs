@@ -12,6 +12,7 @@ schema = 1
 provider = "maker"
 aliases = ["maker-api"]
 tier_facts = ["speed"]
+unlisted_regions = ["cn"]
 [tiers]
 batch = []
 fast = []
@@ -83,6 +84,8 @@ inherits = ["maker"]
 bill_by = "requested"
 prefixes = ["arn:*:profile/"]
 routers = ["arn:*:router/*"]
+[tiers]
+night = []
 [inherit]
 tiers = ["standard"]
 except = ["loc*"]
@@ -92,6 +95,7 @@ rate = [
   { input = "3.30", output = "16.50", src = "https://cloud.example", checked = 2026-11-09 },
   { region = "eu-1", input = "4", src = "https://cloud.example", checked = 2026-11-09 },
   { region = ["eu-2", "ap-*"], input = "5", src = "https://cloud.example", checked = 2026-11-09 },
+  { tier = "night", input = "2", src = "https://cloud.example", checked = 2026-11-09 },
 ]
 "#;
 
@@ -114,6 +118,8 @@ maker     | m-1                  |       | speed=standard | input=M          | e
 maker     | m-1                  | batch | speed=fast     | input=M          | unpriced no_row
 maker     | m-1                  |       | geo=us         | input=M          | exact 3.3
 maker     | deaf                 |       | geo=us         | input=M          | exact 1
+maker     | m-1                  |       | region=CN      | input=M          | assumed 3
+maker     | m-1                  |       | region=us      | input=M          | exact 3
 maker     | m-1                  |       |                | reasoning=M      | exact 15
 maker     | m-1                  |       |                | cache_write_1h=M | assumed 4
 maker     | m-1                  |       |                | cache_read=M     | assumed 3
@@ -131,6 +137,8 @@ cloud     | us.m-1               |       |                | input=M          | e
 cloud     | us.m-1               |       | region=eu-1    | input=M          | exact 4
 cloud     | us.m-1               |       | region=EU-2    | input=M          | exact 5
 cloud     | us.m-1               |       | region=us-1    | input=M          | exact 3.3
+cloud     | us.m-1               | night | region=us-1    | input=M          | exact 2
+cloud     | us.m-1               | night | region=eu-1    | input=M          | assumed 2
 cloud     | arn:1:profile/us.m-1 |       |                | input=M          | exact 3.3
 cloud     | arn:1:other/us.m-1   |       |                | input=M          | unpriced unknown_model
 cloud     | m-1                  |       | geo=us         | input=M          | exact 3

@@ -72,6 +72,8 @@ fn events(stream: &[u8]) -> Vec<Event> {
             None if is_ended => (line, &b""[..]),
             _ => continue,
         };
+        // Names of one event may be several; any of them says so.
+        event.has_error |= is_ended && name == b"event" && value.trim_ascii_start() == b"error";
         if name == b"data" {
             let value = value.strip_prefix(b" ").unwrap_or(value);
             event.data.push(value.to_vec());

@@ -42,6 +42,12 @@ impl Service {
         (self.provider == "openai" && is_region).then_some(prefix)
     }
 
+    /// An API that it offers.
+    pub(super) fn sibling(&self) -> Api {
+        let mut rules = self.families.iter().flat_map(|family| family.paths());
+        rules.next().map_or(Api::OpenAiChat, |rule| rule.api)
+    }
+
     pub(super) fn serves(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| match_host(pattern, host))
     }
@@ -75,6 +81,16 @@ const fn websocket(path: &'static str, api: Api) -> PathRule {
         method: WEBSOCKET,
         path,
         api,
+    }
+}
+
+/// A service that answers as OpenAI does, and of which no more is known.
+const fn compatible(provider: &'static str, hosts: &'static [&'static str]) -> Service {
+    Service {
+        provider,
+        hosts,
+        families: &[Family::OpenAi, Family::Anthropic],
+        takes_include_usage: false,
     }
 }
 
@@ -416,7 +432,11 @@ pub(super) const SERVICES: &[Service] = &[
     // https://cloud.tencent.com/document/product/1729/111007
     Service {
         provider: "tencent",
-        hosts: &["api.hunyuan.cloud.tencent.com"],
+        hosts: &[
+            "api.hunyuan.cloud.tencent.com",
+            // https://cloud.tencent.com/document/product/1772/115969
+            "api.lkeap.cloud.tencent.com",
+        ],
         families: &[Family::OpenAi, Family::Anthropic],
         takes_include_usage: false,
     },
@@ -439,6 +459,55 @@ pub(super) const SERVICES: &[Service] = &[
         provider: "cloudflare",
         hosts: &["api.cloudflare.com"],
         families: &[Family::Cloudflare, Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://developers.cloudflare.com/ai-gateway/usage/chat-completion/: by the model's name, its
+    // provider's too; see also `relay`.
+    Service {
+        provider: "cloudflare-ai-gateway",
+        hosts: &["gateway.ai.cloudflare.com"],
+        families: &[Family::OpenAi],
+        takes_include_usage: false,
+    },
+    // https://docs.baseten.co/development/model-apis/overview
+    compatible("baseten", &["inference.baseten.co", "*.api.baseten.co"]),
+    // https://chutes.ai/docs
+    compatible("chutes", &["llm.chutes.ai"]),
+    // https://docs.digitalocean.com/products/gradient-ai-platform
+    compatible("digitalocean", &["inference.do-ai.run"]),
+    // https://friendli.ai/docs
+    compatible("friendli", &["api.friendli.ai"]),
+    // https://docs.gmicloud.ai
+    compatible("gmicloud", &["api.gmi-serving.com"]),
+    // https://docs.inference.net
+    compatible("inference", &["api.inference.net", "inference.net"]),
+    // https://docs.lambda.ai/public-cloud/lambda-inference-api
+    compatible("lambda", &["api.lambda.ai", "api.lambdalabs.com"]),
+    // https://www.mixedbread.com/docs
+    compatible("mixedbread", &["api.mixedbread.com", "api.mixedbread.ai"]),
+    // https://modelscope.cn/docs/model-service/API-Inference/intro
+    compatible("modelscope", &["api-inference.modelscope.cn"]),
+    // https://docs.morphllm.com
+    compatible("morph", &["api.morphllm.com"]),
+    // https://nova.amazon.com/dev/documentation
+    compatible("nova", &["api.nova.amazon.com"]),
+    // https://www.ovhcloud.com/en/public-cloud/ai-endpoints
+    compatible("ovhcloud", &["*.endpoints.kepler.ai.cloud.ovh.net"]),
+    // https://docs.requesty.ai
+    compatible("requesty", &["router.requesty.ai"]),
+    // https://www.scaleway.com/en/docs/generative-apis
+    compatible("scaleway", &["api.scaleway.ai"]),
+    // https://docs.vultr.com/products/compute/serverless-inference
+    compatible("vultr", &["api.vultrinference.com"]),
+    // https://docs.wandb.ai/inference
+    compatible("wandb", &["api.inference.wandb.ai"]),
+    // https://platform.xiaomimimo.com/docs
+    compatible("xiaomi", &["*.xiaomimimo.com"]),
+    // https://docs.reka.ai/api-reference/chat/create
+    Service {
+        provider: "reka",
+        hosts: &["api.reka.ai"],
+        families: &[Family::Writer, Family::OpenAi],
         takes_include_usage: false,
     },
     // https://docs.ai21.com/reference/jamba-1-6-api-ref
@@ -479,7 +548,7 @@ pub(super) const SERVICES: &[Service] = &[
     // https://api.jina.ai/redoc
     Service {
         provider: "jina",
-        hosts: &["api.jina.ai"],
+        hosts: &["api.jina.ai", "deepsearch.jina.ai"],
         families: &[Family::OpenAi],
         takes_include_usage: false,
     },
@@ -582,6 +651,8 @@ pub(super) const DATABRICKS_PATHS: &[PathRule] = &[post(
 pub(super) const CLOUDFLARE_PATHS: &[PathRule] = &[
     post("/client/v4/accounts/*/ai/run/*/*/{model}", Api::OpenAiChat),
     post("/client/v4/accounts/*/ai/run/*/{model}", Api::OpenAiChat),
+    // Behind the AI gateway (https://developers.cloudflare.com/ai-gateway/usage/providers/workersai/).
+    post("/@cf/*/{model}", Api::OpenAiChat),
 ];
 
 /// Providers whose hosts serve much that has nothing to do with models: what is not recognised
@@ -751,6 +822,11 @@ pub(super) const BEDROCK_PATHS: &[PathRule] = &[
 
 /// <https://platform.openai.com/docs/api-reference>; compatible hosts put them under prefixes.
 pub(super) const OPENAI_PATHS: &[PathRule] = &[
+    // https://docs.perplexity.ai/api-reference/async-chat-completions-post,
+    // https://docs.bigmodel.cn/api-reference (asynchronous chat completions)
+    post("**/async/chat/completions", Api::OpenAiAsyncChat),
+    get("**/async/chat/completions/{response}", Api::OpenAiAsyncChat),
+    get("**/async-result/{response}", Api::OpenAiAsyncChat),
     post("**/chat/completions", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
@@ -818,6 +894,7 @@ pub(super) const STARTS: &[&str] = &[
     "**/v1/batches",
     "**/openai/batches",
     "/v1/batch/jobs",
+    "**/async/chat/completions",
     "**/v1/videos",
     "**/v1/videos/generations",
     "**/v1/videos/*/remix",

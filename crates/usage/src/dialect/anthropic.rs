@@ -233,7 +233,7 @@ impl State {
         findings.note(outcome);
         let model = self.iteration_model.take();
         let Some(kind) = self.iteration_kind.take() else {
-            super::set_units(&counts, &mut usage);
+            super::settle::set_units(&counts, &mut usage);
             return findings.batch_result(model, usage);
         };
         let has_room = self.attempts.len() < DECLINED_MAX;

@@ -3,9 +3,11 @@
 //! <https://ai.google.dev/api/interactions-api>: `usage.total_*_tokens` of the interaction, in a
 //! stream in `interaction.completed`; cached tokens lie within the input, thoughts and tool use
 //! are counted beside input and output.
+//! <https://ai.google.dev/gemini-api/docs/pricing>: grounding with Search or Maps is charged by the
+//! prompt or the query, and what it reads is not charged as input.
 
 use super::Field;
-use crate::bucket::{Bucket, Usage};
+use crate::bucket::{Bucket, Quantity, Unit, Usage};
 use crate::counts::{Count, Counts, split};
 use crate::findings::{Findings, take_text};
 use crate::json::{Node, Value};
@@ -103,7 +105,12 @@ impl State {
     pub(super) fn scalar(&mut self, findings: &mut Findings, field: Field, value: Value<'_>) {
         let outcome = match field {
             Field::Kind => take_text(&mut self.kind, value),
-            Field::Status => take_text(&mut findings.finish_reason, value),
+            Field::Status => {
+                if value == Value::Text("failed") {
+                    findings.error();
+                }
+                take_text(&mut findings.finish_reason, value)
+            }
             Field::BlockKind => take_text(&mut self.step_kind, value),
             Field::IterationKind => take_text(&mut self.tool_kind, value),
             Field::Query => self.tool_count.read(Count::WebSearches, value),
@@ -150,9 +157,14 @@ impl State {
                 findings.has_content = true;
                 findings.tool_call();
             }
-            Field::Iteration if self.tool_kind.as_deref() == Some("google_search") => {
+            Field::Iteration => {
+                let count = match self.tool_kind.as_deref() {
+                    Some("google_search") => Count::WebSearches,
+                    Some("google_maps") => Count::MapsQueries,
+                    _ => return,
+                };
                 if let Some(n) = self.tool_count.get(Count::WebSearches) {
-                    findings.staged.add(Count::WebSearches, n);
+                    findings.staged.add(count, n);
                 }
             }
             Field::Detail(count) => {
@@ -208,5 +220,25 @@ pub(super) fn settle(counts: &Counts, usage: &mut Usage) -> Result<(), Trouble> 
         ],
     );
     usage.set(Bucket::Reasoning, counts.get(Count::Reasoning));
+    if is_grounded(counts) {
+        usage.set_unit(Unit::GroundedPrompts, Quantity::whole(1));
+    }
     input.and(output)
+}
+
+fn is_grounded(counts: &Counts) -> bool {
+    let looked_up = [Count::WebSearches, Count::MapsQueries].map(|count| counts.get(count));
+    looked_up.into_iter().flatten().any(|n| n > 0)
+}
+
+/// What is charged where it was grounding that read; `None` where that is all that was used.
+pub(super) fn without_grounding(counts: &Counts, usage: &Usage) -> Option<Usage> {
+    let tool_use = counts.get(Count::ToolUseInput).filter(|n| *n > 0)?;
+    let input = usage.get(Bucket::Input)?;
+    is_grounded(counts).then(|| {
+        let mut charged = usage.clone();
+        charged.set(Bucket::Input, input.saturating_sub(tool_use));
+        super::settle::set_units(counts, &mut charged);
+        charged
+    })
 }

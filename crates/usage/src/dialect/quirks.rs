@@ -104,7 +104,10 @@ const QUIRKS: &[(&str, Quirks)] = &[
 impl Quirks {
     /// The quirks of that provider at that API.
     pub(crate) fn of(provider: &str, api: Api) -> Quirks {
-        let counts_so = matches!(api, Api::OpenAiChat | Api::OpenAiAudio | Api::OpenAiBatches);
+        let counts_so = matches!(
+            api,
+            Api::OpenAiChat | Api::OpenAiAsyncChat | Api::OpenAiAudio | Api::OpenAiBatches
+        );
         if !counts_so {
             return NONE;
         }

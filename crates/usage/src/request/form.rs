@@ -74,6 +74,7 @@ impl Form {
             | Api::OpenAiRealtime
             | Api::OpenAiBatches
             | Api::OpenAiVideos
+            | Api::OpenAiAsyncChat
             | Api::MistralOcr
             | Api::MistralConversations
             | Api::DashScopeGenerate
@@ -407,6 +408,8 @@ static GENERATE_BODY: Node<Field> = Node::object(&[
 static INTERACTIONS: Form = Form {
     root: &Node::object(&[
         MODEL,
+        // https://ai.google.dev/gemini-api/docs/interactions: an agent is asked in a model's place.
+        ("agent", Node::leaf(Field::Model)),
         STREAM,
         TIER,
         TOOLS,

@@ -458,6 +458,13 @@ fn facts_are_read_as_each_api_writes_them() {
 }
 
 #[test]
+fn an_agent_is_asked_in_a_models_place() {
+    let body = r#"{"agent":"deep-research-preview","input":"a","background":true}"#;
+    let (_, facts) = relay_whole(Api::GeminiInteractions, &Edits::default(), body);
+    assert_eq!(facts.model.as_deref(), Some("deep-research-preview"));
+}
+
+#[test]
 fn the_last_of_two_limits_holds() {
     for (api, body, n_tokens) in [
         (Api::OpenAiChat, r#"{"max_tokens":0,"max_tokens":{}}"#, None),

@@ -140,6 +140,12 @@ impl Reader {
         let table = self.table(path, value, KEYS)?;
         let role = self.word(&table, "role", ROLE).unwrap_or(Role::Provider);
         let path = self.text(&table, "path");
+        if path
+            .as_ref()
+            .is_some_and(|path| !path.starts_with(['/', '*']))
+        {
+            self.note(table.key("path"), Problem::Path);
+        }
         let api = self.family(&table);
         if role == Role::Provider && table.get("api").is_none() {
             let remedy = "the API family that the host speaks, as \"openai\"";
@@ -151,8 +157,12 @@ impl Reader {
             let remedy = "a host pattern, as \"llm.internal\" or \"*.llm.internal\"";
             self.note(table.key("host"), Problem::Missing { remedy });
         }
+        let host = self.text(&table, "host")?.to_ascii_lowercase();
+        if host.contains('/') {
+            self.note(table.key("host"), Problem::Host);
+        }
         Some(ApiRule {
-            host: self.text(&table, "host")?.to_ascii_lowercase(),
+            host,
             path: path.unwrap_or_else(|| "*".to_owned()),
             api,
             provider,
@@ -327,6 +337,18 @@ mod tests {
             (
                 r#""apis":[{"host":"a","api":"cobol"}]"#,
                 r#"apis[0].api: unknown value "cobol"; expected "openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "watsonx", "writer", "mistral", "dashscope" or "databricks""#,
+            ),
+            (
+                r#""apis":[{"host":"https://a/","api":"openai"}]"#,
+                r#"apis[0].host: no host has a "/"; write it without scheme and path, as "llm.internal:8000""#,
+            ),
+            (
+                r#""apis":[{"host":"a","path":"v1/*","api":"openai"}]"#,
+                r#"apis[0].path: no path begins so; begin it with "/" or "*""#,
+            ),
+            (
+                r#""include_usage":true"#,
+                r#"include_usage: unknown value "true"; expected "inject_and_strip" or "off""#,
             ),
             (
                 r#""apis":[{"host":"a"}]"#,

@@ -96,7 +96,11 @@ impl Reader {
         name: &str,
         words: &'static [(&'static str, T)],
     ) -> Option<T> {
-        let got = self.text(table, name)?;
+        let (_, value) = table.get(name)?;
+        let got = match value.as_str() {
+            Some(word) => word.to_owned(),
+            None => value.to_string(),
+        };
         let known = words.iter().find(|(word, _)| *word == got);
         if known.is_none() {
             let expected: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 /// The registry that stands in the repository's manifests.
-const PLACEHOLDER: &str = "registry.example/tollmesh";
+pub const PLACEHOLDER: &str = "registry.example/tollmesh";
 
 /// What the manifests are to name.
 pub struct Pins {

@@ -113,7 +113,11 @@ struct Made {
 pub fn tell(artifacts: &Artifacts, once: bool) -> anyhow::Result<bool> {
     println!("starting Envoy with the filter, the aggregator, and providers on loopback …");
     let mesh = Mesh::built().start_with(artifacts)?;
-    let made = mesh.runtime().block_on(send_rounds(&mesh, ROUNDS))?;
+    let mut made = vec![mesh.runtime().block_on(hang_up(&mesh))?];
+    // Before any other answer has taught the filter how many tokens a text has: so the estimate, and
+    // with it the sum, is the same each time.
+    mesh.ledger().row_of(&made[0].answer);
+    made.extend(mesh.runtime().block_on(send_rounds(&mesh, ROUNDS))?);
     let verdict = verify(&mesh, &made)?;
     print_report(&mesh)?;
     if !once {
@@ -141,16 +145,25 @@ async fn send_rounds(mesh: &Mesh, n_rounds: u64) -> anyhow::Result<Vec<Made>> {
             calls.spawn(async move { make(client, exchange, Some(usage)).await });
         }
     }
-    let habit = &HABITS[4];
-    let (exchange, _) = habit.call(0);
-    let half = usize::try_from(exchange.reply.body.n_bytes() / 2)?;
-    let impatient = app(mesh, habit).hangs_up_after(1);
-    calls.spawn(async move { make(impatient, exchange.silent_after(half), None).await });
     let mut made = Vec::new();
     while let Some(call) = calls.join_next().await {
         made.push(call??);
     }
     Ok(made)
+}
+
+/// One client reads half of an answer and goes.
+async fn hang_up(mesh: &Mesh) -> anyhow::Result<Made> {
+    let habit = &HABITS[4];
+    let (exchange, _) = habit.call(0);
+    let half = exchange.reply.body.n_bytes() / 2;
+    let impatient = app(mesh, habit).hangs_up_after(half);
+    make(
+        impatient,
+        exchange.silent_after(usize::try_from(half)?),
+        None,
+    )
+    .await
 }
 
 async fn make(client: Client, exchange: Exchange, usage: Option<Usage>) -> anyhow::Result<Made> {
@@ -293,6 +306,7 @@ pub fn print_report(mesh: &Mesh) -> anyhow::Result<()> {
 /// Stays up, with a call now and then, until Ctrl-C.
 fn stay_up(mesh: &Mesh) -> anyhow::Result<()> {
     let operator = mesh.operator();
+    println!("dashboard http://{operator}/");
     println!("metrics   http://{operator}/metrics");
     println!("spend     http://{operator}/api/v1/spend?by=team,model");
     println!("requests  http://{operator}/api/v1/requests?sort=cost&limit=10");

@@ -31,6 +31,22 @@ impl State {
         for settled in &charges.settled {
             self.settle(settled, charges, &opened, now_ms);
         }
+        self.raise(&charges.totals);
+    }
+
+    /// Raises accounts to what the ledger has: one that was opened while a clock was wrong may have
+    /// begun with nothing.
+    fn raise(&mut self, totals: &[Spend]) {
+        for total in totals {
+            let Some(account) = self.accounts.get_mut(&total.at) else {
+                continue;
+            };
+            let more = total.amount.saturating_sub(account.amount);
+            if more > 0 {
+                account.charge(None, more, 0);
+                self.judge(&total.at);
+            }
+        }
     }
 
     fn settle(
@@ -189,5 +205,53 @@ impl State {
                 *self.n_keys.entry(place).or_default() += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::policies::Policies as Budgets;
+    use super::*;
+    use crate::config::budgets::parse;
+    use crate::ledger::budgets::Charge;
+
+    #[test]
+    fn an_account_that_was_forgotten_and_opened_again_is_what_the_ledger_has() {
+        let text = "[[budget]]\nname = \"b\"\nlimit = \"9 requests\"\nwindow = \"day\"";
+        let policies = Budgets::new(parse("budgets.toml", text).unwrap());
+        let budget = Arc::clone(&policies.all[0]);
+        let day = budget.cell_at(1_800_000_000_000).unwrap();
+        let mut state = State {
+            policies: Arc::new(policies),
+            ..State::default()
+        };
+        let at = state.open(&budget, Vec::new(), day, 1).at.clone();
+        let charge = Charge {
+            at: at.clone(),
+            end_ms: day.end,
+            amount: 1,
+            denied: 0,
+        };
+        let total = Spend {
+            at: at.clone(),
+            end_ms: day.end,
+            amount: 8,
+            denied: 0,
+            granted: 0,
+            memory: String::new(),
+        };
+        let charges = Charges {
+            charges: vec![charge],
+            settled: vec![Settled {
+                event_id: "e".to_owned(),
+                reservation_id: None,
+                charges: 0..1,
+            }],
+            totals: vec![total],
+            ..Charges::default()
+        };
+        state.commit(&charges, 1);
+        let account = &state.accounts[&at];
+        assert_eq!((account.amount, account.holder.committed()), (8, 8));
     }
 }

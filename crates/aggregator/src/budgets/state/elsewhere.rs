@@ -1,9 +1,9 @@
-//! What other nodes spent in the earlier parts of rolling windows, as the store said when it was looked
-//! at.
+//! What other nodes spent in the earlier parts of rolling windows, as the store said when it was
+//! looked at.
 //!
-//! An earlier part takes no new calls, so what others may spend there does not rise once it is over; it
-//! is looked at when its successor begins, and then now and then. This node reports of the parts that it
-//! has spent from, and of no others.
+//! An earlier part takes no new calls, so what others may spend there does not rise once it is
+//! over; it is looked at when its successor begins, and then now and then. This node reports of
+//! the parts that it has spent from, and of no others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::super::store::{CellKey, Look};
 use super::State;
 use crate::ledger::budgets::SpendKey;
 
-/// How long what was looked at holds while others may still spend there, in milliseconds; and when a
-/// part has just begun, since their clocks may be behind ours.
+/// How long what was looked at holds while others may still spend there, in milliseconds; and when
+/// a part has just begun, since their clocks may be behind ours.
 const SOON_MS: u64 = 2_000;
 /// The same where only calls are left that nothing was reserved for.
 const LATER_MS: u64 = 10_000;
 /// The same of a key that nobody uses.
 const PARKED_MS: u64 = 600_000;
-/// How far apart clocks of nodes are at most, in milliseconds, so that what is spent by the one that is
-/// behind is seen soon.
+/// How far apart clocks of nodes are at most, in milliseconds, so that what is spent by the one
+/// that is behind is seen soon.
 const CLOCKS_APART_MS: i64 = 5_000;
 
 /// What was found of the keys in use.
@@ -216,7 +216,8 @@ mod tests {
             (self.unix_ms - NOON_MS).unsigned_abs() + 1_000_000
         }
 
-        /// Tells and asks all that is due, until nothing is. All questions leave before an answer comes.
+        /// Tells and asks all that is due, until nothing is. All questions leave before an answer
+        /// comes.
         fn beat(&mut self, node: &mut Node) {
             let (unix_ms, now_ms) = (self.unix_ms, self.now_ms());
             node.state.turn(unix_ms, now_ms);
@@ -274,9 +275,11 @@ mod tests {
             );
             let policies = Policies::new(parse("budgets.toml", &text).unwrap());
             let budget = Arc::clone(&policies.all[0]);
-            let mut state = State::default();
-            state.policies = Arc::new(policies);
-            state.is_shared = true;
+            let state = State {
+                policies: Arc::new(policies),
+                is_shared: true,
+                ..State::default()
+            };
             Node {
                 name,
                 state,

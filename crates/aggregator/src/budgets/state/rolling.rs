@@ -25,6 +25,22 @@ impl State {
         earlier.fold(account.budget.hard_units, u64::saturating_sub)
     }
 
+    /// What went ahead without a lease in the earlier parts of the window that ends with that cell.
+    pub fn unleased_before(&self, at: &SpendKey) -> u64 {
+        let Some(account) = self.accounts.get(at) else {
+            return 0;
+        };
+        let starts = account.budget.cells_before(account.cell.start);
+        let earlier = starts.filter_map(|window_ms| {
+            let at = SpendKey {
+                window_ms,
+                ..at.clone()
+            };
+            self.accounts.get(&at)
+        });
+        earlier.fold(0, |sum, earlier| sum.saturating_add(earlier.unleased))
+    }
+
     /// Opens the earlier parts of a rolling window that the ledger knows of.
     pub fn open_before(&mut self, at: &SpendKey, now_ms: u64) {
         let Some(account) = self.accounts.get(at) else {
@@ -70,18 +86,18 @@ impl State {
         let earlier = self.accounts.values().filter(|account| is_earlier(account));
         let counting =
             earlier.filter(|account| !account.is_unspent() || self.is_used_elsewhere(account));
-        let keys: HashMap<(Arc<str>, Arc<str>), (Vec<String>, Arc<Budget>)> = counting
-            .map(|account| {
-                let place = (Arc::clone(&account.at.budget), Arc::clone(&account.at.key));
-                (place, (account.key.clone(), Arc::clone(&account.budget)))
-            })
-            .collect();
+        // One of each key.
+        let counting = counting.map(|account| ((&account.at.budget, &account.at.key), account));
+        let counting: HashMap<_, &Account> = counting.collect();
+        let keys = counting.into_values();
+        let keys = keys.map(|account| (account.key.clone(), Arc::clone(&account.budget)));
+        let keys: Vec<(Vec<String>, Arc<Budget>)> = keys.collect();
         for account in self.accounts.values_mut() {
             if is_earlier(account) {
                 account.give_back();
             }
         }
-        for (key, budget) in keys.into_values() {
+        for (key, budget) in keys {
             if let Some(cell) = budget.cell_at(unix_ms) {
                 let at = self.open(&budget, key, cell, now_ms).at.clone();
                 self.judge(&at);

@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tollmesh_wire::{Outcome, Timestamp};
+use tollmesh_pricing::Status;
+use tollmesh_usage::{Bucket, Usage};
+use tollmesh_wire::{Event, Outcome, Timestamp};
 
 use super::{Spend, SpendKey, key_text};
-use crate::ledger::Entry;
 use crate::ledger::error::QueryError;
-use crate::ledger::query::{Reader, Span, SpendQuery, SpendRow, Unsummed};
+use crate::ledger::query::{
+    Column, Dimension, Filter, Reader, Span, SpendQuery, SpendRow, Unsummed,
+};
+use crate::ledger::rollup::HOUR_MS;
+use crate::ledger::{CostRecord, Entry};
 
-/// Parts of a time that are asked for one by one at most; a rolling window has 96.
-const WINDOWS_MAX: usize = 1_000;
+/// Parts of a time that are asked for one by one at most; a rolling window has 96, a year 366 days.
+const INTERVALS_MAX: usize = 1_000;
+
+/// Milliseconds in a day.
+const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Which number of a sum an account counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +63,11 @@ pub struct Past {
 }
 
 /// What calls of the past spent in that window, account by account. `charge` says what a call is
-/// charged to the budget.
+/// charged to the budget, or several calls without a price of one provider and time together.
 ///
 /// Sums answer for nearly all calls. Those that are charged otherwise than their sums say are looked
-/// at one by one: a call without a price is charged a ceiling, and what a call used beside its own
-/// model is in no sum of tokens. Of more keys than may have accounts of their own, those that spent
-/// the most have them.
+/// at one by one: what a call used beside its own model is in no sum. Of more keys than may have
+/// accounts of their own, those that spent the most have them.
 pub fn spent(
     reader: &Reader,
     budget: &Adopted,
@@ -68,27 +75,121 @@ pub fn spent(
     charge: &mut dyn FnMut(&Entry) -> i128,
 ) -> Result<Vec<Spend>, QueryError> {
     let mut amounts = sums(reader, budget, past)?;
-    let unsummed = match budget.measure {
-        Measure::Cost => Unsummed::Unpriced,
-        Measure::Tokens => Unsummed::Extra,
-        Measure::Requests => return Ok(accounts(budget, past, amounts)),
+    match budget.measure {
+        Measure::Cost => add_unpriced(reader, past, charge, &mut amounts)?,
+        Measure::Tokens => add_each(reader, past, Unsummed::Extra, &mut amounts, &mut |entry| {
+            let tokens = entry.event.usage.tokens();
+            let summed: i128 = tokens.map(|(_, n)| i128::from(n)).sum();
+            (charge(entry) - summed).max(0)
+        })?,
+        Measure::Requests => {}
+    }
+    Ok(accounts(budget, past, amounts))
+}
+
+/// Adds what calls without a price are charged: by the sums of their tokens, as long as there are not
+/// too many of these, and else call by call.
+fn add_unpriced(
+    reader: &Reader,
+    past: &Past,
+    charge: &mut dyn FnMut(&Entry) -> i128,
+    amounts: &mut Amounts,
+) -> Result<(), QueryError> {
+    let sums = match unpriced_sums(reader, past) {
+        Ok(sums) => sums,
+        Err(QueryError::TooManyGroups { .. }) => {
+            return add_each(reader, past, Unsummed::Unpriced, amounts, &mut |entry| {
+                charge(entry).max(0)
+            });
+        }
+        Err(error) => return Err(error),
     };
-    let SpendQuery { by, filters, .. } = &past.query;
-    reader.each_unsummed(unsummed, past.query.span, by, filters, &mut |key, entry| {
+    for sum in sums {
+        let (provider, key) = sum.key.split_first().unwrap_or((&None, &[]));
+        let (outcome, key) = key.split_last().unwrap_or((&None, &[]));
+        if outcome.as_deref().is_some_and(is_not_ours) {
+            continue;
+        }
+        let begin = sum.start.unwrap_or_default();
+        let mut usage = Usage::new();
+        for (bucket, n) in Bucket::ALL.into_iter().zip(sum.tokens) {
+            usage.set(bucket, u64::try_from(n).unwrap_or(u64::MAX));
+        }
+        let provider = provider.as_deref().unwrap_or_default();
+        let place = (past.window_of(begin), key_text(key));
+        *amounts.entry(place).or_default() += charge(&alike(provider, begin, usage)).max(0);
+    }
+    // Sums do not tell what a call used of other models, nor what it is billed for instead.
+    add_each(
+        reader,
+        past,
+        Unsummed::UnpricedBeside,
+        amounts,
+        &mut |entry| {
+            let event = &entry.event;
+            let summed = alike(&event.provider, event.time, event.usage.clone());
+            charge(entry).max(0) - charge(&summed).max(0)
+        },
+    )
+}
+
+/// The tokens of calls without a price by provider, by the window's keys and by outcome, day by day.
+/// They are of an hour at most: the rates that they are charged by may change with the next.
+fn unpriced_sums(reader: &Reader, past: &Past) -> Result<Vec<SpendRow>, QueryError> {
+    let interval_ms = past.query.interval_ms.unwrap_or(HOUR_MS);
+    let by = &past.query.by;
+    let provider = Dimension::Column(Column::Provider);
+    let unpriced = Filter::new(Column::CostStatus.name(), Status::Unpriced.name());
+    let query = SpendQuery {
+        by: [provider].into_iter().chain(by.iter().cloned()).collect(),
+        filters: [unpriced]
+            .into_iter()
+            .chain(past.query.filters.clone())
+            .collect(),
+        interval_ms: Some(common_divisor(interval_ms, HOUR_MS)),
+        span: past.query.span,
+    };
+    let mut sums = Vec::new();
+    for span in intervals(query.span, DAY_MS, past.end_ms) {
+        sums.extend(reader.spend(&SpendQuery {
+            span,
+            ..query.clone()
+        })?);
+    }
+    Ok(sums)
+}
+
+/// A call without a price of that provider, time and usage.
+fn alike(provider: &str, time: Timestamp, usage: Usage) -> Entry {
+    let event = Event {
+        provider: provider.to_owned(),
+        time,
+        usage,
+        ..Event::default()
+    };
+    let cost = CostRecord::unpriced(Arc::from(""), "a sum of calls");
+    Entry { event, cost }
+}
+
+/// Adds what each of those calls is charged beyond what sums say.
+fn add_each(
+    reader: &Reader,
+    past: &Past,
+    which: Unsummed,
+    amounts: &mut Amounts,
+    beyond: &mut dyn FnMut(&Entry) -> i128,
+) -> Result<(), QueryError> {
+    let SpendQuery {
+        by, filters, span, ..
+    } = &past.query;
+    reader.each_unsummed(which, *span, by, filters, &mut |key, entry| {
         let (outcome, key) = key.split_last().unwrap_or((&None, &[]));
         if outcome.as_deref().is_some_and(is_not_ours) {
             return;
         }
-        let at_ms = entry.event.time.as_unix_ms();
-        let start = past
-            .query
-            .interval_ms
-            .map(|length| at_ms - at_ms.rem_euclid(length));
-        let place = (start.unwrap_or(past.window_ms), key_text(key));
-        let more = charge(entry) - summed(budget.measure, entry);
-        *amounts.entry(place).or_default() += more.max(0);
-    })?;
-    Ok(accounts(budget, past, amounts))
+        let place = (past.window_of(entry.event.time), key_text(key));
+        *amounts.entry(place).or_default() += beyond(entry);
+    })
 }
 
 /// What sums say, window by window where there are too many keys to ask for all at once. A window
@@ -128,30 +229,54 @@ fn sums(reader: &Reader, budget: &Adopted, past: &Past) -> Result<Amounts, Query
 
 /// The windows of that time, one after another.
 fn windows(past: &Past) -> Vec<Span> {
-    let whole = past.query.span;
-    let (Some(length), Some(from)) = (past.query.interval_ms, whole.from) else {
-        return vec![whole];
-    };
-    let to_ms = whole.to.map_or(past.end_ms, Timestamp::as_unix_ms);
-    let mut spans = Vec::new();
-    let mut begin = from.as_unix_ms();
-    while begin < to_ms && spans.len() < WINDOWS_MAX {
-        let end = begin - begin.rem_euclid(length) + length;
-        spans.push(Span {
-            from: Some(Timestamp::from_unix_ms(begin)),
-            to: Some(Timestamp::from_unix_ms(end.min(to_ms))),
-        });
-        begin = end;
+    match past.query.interval_ms {
+        Some(length_ms) => intervals(past.query.span, length_ms, past.end_ms),
+        None => vec![past.query.span],
     }
-    spans
 }
 
-/// What sums have of a call.
-fn summed(measure: Measure, entry: &Entry) -> i128 {
-    match measure {
-        Measure::Cost => entry.cost.total.map_or(0, |total| total.as_pico().into()),
-        Measure::Requests => 1,
-        Measure::Tokens => entry.event.usage.tokens().map(|(_, n)| i128::from(n)).sum(),
+/// The intervals of a span, one after another, as far as `end_ms` where the span is open; the last
+/// has what is left.
+fn intervals(whole: Span, length_ms: i64, end_ms: i64) -> Vec<Span> {
+    let Some(from) = whole.from else {
+        return vec![whole];
+    };
+    let to_ms = whole.to.map_or(end_ms, Timestamp::as_unix_ms);
+    let mut spans = Vec::new();
+    let mut begin = from.as_unix_ms();
+    loop {
+        let end = begin - begin.rem_euclid(length_ms) + length_ms;
+        let is_last = end >= to_ms || spans.len() + 1 == INTERVALS_MAX;
+        spans.push(Span {
+            from: Some(Timestamp::from_unix_ms(begin)),
+            to: match is_last {
+                true => whole.to,
+                false => Some(Timestamp::from_unix_ms(end)),
+            },
+        });
+        if is_last {
+            return spans;
+        }
+        begin = end;
+    }
+}
+
+/// The greatest length that fits into both without a rest.
+fn common_divisor(a: i64, b: i64) -> i64 {
+    match b {
+        0 => a,
+        _ => common_divisor(b, a % b),
+    }
+}
+
+impl Past {
+    /// The first instant of the window that a call of that time counts in.
+    fn window_of(&self, at: Timestamp) -> i64 {
+        let at_ms = at.as_unix_ms();
+        match self.query.interval_ms {
+            Some(length_ms) => at_ms - at_ms.rem_euclid(length_ms),
+            None => self.window_ms,
+        }
     }
 }
 
@@ -228,7 +353,10 @@ fn is_not_ours(outcome: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tollmesh_wire::ExtraUsage;
+
     use super::*;
+    use crate::ledger::{Ledger, LedgerOptions};
 
     const OTHERS: &str = r#"["__other__"]"#;
 
@@ -243,6 +371,118 @@ mod tests {
         assert_eq!(bounded.len(), 10 * 11);
         assert_eq!(bounded[&(3, "k90".to_owned())], 90);
         assert_eq!(bounded[&(3, OTHERS.to_owned())], (0..90).sum::<i128>());
+    }
+
+    const MINUTE_MS: i64 = 60_000;
+
+    /// Most calls have no price; some of them used other models too, or are billed otherwise.
+    fn call(n: i64) -> Entry {
+        let input = Usage::new().with(Bucket::Input, 10 + n.unsigned_abs());
+        let extra = ExtraUsage {
+            model: Some("another".into()),
+            usage: Usage::new().with(Bucket::Output, 7),
+            ..ExtraUsage::default()
+        };
+        let of = |every| n % every == 0;
+        let event = Event {
+            event_id: n.to_string(),
+            time: Timestamp::from_unix_ms(n * MINUTE_MS / 3),
+            provider: if of(2) { "one" } else { "other" }.into(),
+            outcome: if of(13) {
+                Outcome::Denied
+            } else {
+                Outcome::Success
+            },
+            usage_source: "reported".into(),
+            billed_usage: of(11).then(|| Usage::new().with(Bucket::Output, 3)),
+            extra_usage: of(17).then_some(extra).into_iter().collect(),
+            usage: input.with(Bucket::Output, 3),
+            tags: [("team".to_owned(), (n % 3).to_string())].into(),
+            ..Event::default()
+        };
+        let digest = Arc::from("digest");
+        let cost = match of(5) {
+            true => CostRecord::free(digest),
+            false => CostRecord::unpriced(digest, "model"),
+        };
+        Entry { event, cost }
+    }
+
+    /// What a call is charged: rates are a provider's, and change with the hour.
+    fn charge(entry: &Entry) -> i128 {
+        if entry.cost.total.is_some() {
+            return 0;
+        }
+        let event = &entry.event;
+        let own = event.billed_usage.as_ref().unwrap_or(&event.usage);
+        let extra = event.extra_usage.iter().map(|extra| &extra.usage);
+        let usages = extra.chain([own]).flat_map(Usage::tokens);
+        let tokens: i128 = usages
+            .map(|(bucket, n)| i128::from(n) * (1 + bucket as i128))
+            .sum();
+        let rate = 1 + event.time.as_unix_ms() / HOUR_MS % 5 + event.provider.len() as i64;
+        tokens * i128::from(rate)
+    }
+
+    #[test]
+    fn calls_without_a_price_are_charged_by_their_sums() {
+        let n_calls = 2_000;
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(LedgerOptions::new(dir.path())).unwrap();
+        let calls: Vec<Entry> = (0..n_calls).map(call).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let appended = ledger.append(calls.clone(), vec![]);
+        { runtime }.build().unwrap().block_on(appended).unwrap();
+        let budget = Adopted {
+            id: "budget".into(),
+            measure: Measure::Cost,
+            keys_max: 10,
+            others: OTHERS.into(),
+            windows: vec![],
+        };
+        let from_ms = HOUR_MS + 20 * MINUTE_MS;
+        // So many calls may be looked at alone, and so many sums.
+        let n_beside = n_calls / 11 + n_calls / 17;
+        let n_hours = n_calls / 180 + 1;
+        for (interval_ms, n_sums) in [
+            (None, 6 * n_hours),
+            (Some(3 * HOUR_MS), 6 * n_hours),
+            (Some(90 * MINUTE_MS), 2 * 6 * n_hours),
+        ] {
+            let past = Past {
+                window_ms: from_ms,
+                end_ms: n_calls * MINUTE_MS,
+                counts_ms: None,
+                query: SpendQuery {
+                    by: vec![Dimension::parse("team"), Dimension::parse("outcome")],
+                    interval_ms,
+                    span: Span {
+                        from: Some(Timestamp::from_unix_ms(from_ms)),
+                        to: None,
+                    },
+                    filters: vec![],
+                },
+            };
+            let mut wanted = Amounts::new();
+            for entry in &calls {
+                let time = entry.event.time;
+                if time.as_unix_ms() < from_ms || entry.event.outcome == Outcome::Denied {
+                    continue;
+                }
+                let team = entry.event.tags.get("team");
+                let place = (past.window_of(time), key_text(&[team]));
+                *wanted.entry(place).or_default() += charge(entry);
+            }
+            let mut n_asked = 0;
+            let spends = spent(ledger.reader(), &budget, &past, &mut |entry| {
+                n_asked += 1;
+                charge(entry)
+            });
+            let found = spends.unwrap().into_iter();
+            let found = found.map(|s| ((s.at.window_ms, s.at.key.to_string()), s.amount));
+            assert_eq!(found.collect::<Amounts>(), wanted, "{interval_ms:?}");
+            assert!(n_asked <= n_sums + 2 * n_beside, "{n_asked} of {n_sums}");
+        }
     }
 
     #[test]
@@ -269,7 +509,18 @@ mod tests {
             windows(&past(Some(1_000), at(3_200))),
             [span(1_500, 2_000), span(2_000, 3_000), span(3_000, 3_200)]
         );
-        assert_eq!(windows(&past(Some(1_000), None)).len(), 4);
+        // The last has what is left.
+        let open = windows(&past(Some(1_000), None));
+        assert_eq!(
+            (open.len(), open[3]),
+            (
+                4,
+                Span {
+                    from: at(4_000),
+                    to: None
+                }
+            )
+        );
         assert_eq!(windows(&past(None, None)), [past(None, None).query.span]);
     }
 }

@@ -9,7 +9,7 @@ use crate::ledger::error::{LedgerError, QueryError};
 use crate::ledger::fold::{self, Folded};
 use crate::ledger::pages;
 use crate::ledger::peaks;
-use crate::ledger::prune;
+use crate::ledger::prune::Forgotten;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::rollup::{self, HOUR_MS};
 use crate::ledger::thin::{self, Sums};
@@ -299,8 +299,8 @@ fn folded_groups(
 }
 
 fn hour_differs(connection: &Connection, hour: i64) -> rusqlite::Result<bool> {
-    let forgotten_ms = prune::forgotten_before_ms(connection)?.unwrap_or(i64::MIN);
-    if hour * HOUR_MS < forgotten_ms {
+    let forgotten = Forgotten::read(connection)?;
+    if forgotten.is_some_and(|forgotten| hour * HOUR_MS < forgotten.before_ms) {
         // Its rows are gone, or going.
         return Ok(false);
     }

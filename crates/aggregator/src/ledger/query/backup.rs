@@ -29,6 +29,9 @@ pub enum BackupError {
     /// Nothing is ever overwritten.
     #[error("{}: exists; name a new file", .0.display())]
     Exists(PathBuf),
+    /// A folder is not made by the way: on a volume that is not mounted it would be the wrong one.
+    #[error("{}: no such folder; make it, or mount what belongs there", .0.display())]
+    NoFolder(PathBuf),
     /// The file system refused.
     #[error("{}: {doing}", path.display())]
     File {
@@ -70,6 +73,11 @@ impl Reader {
     pub fn backup(&self, to: &Path, told: &mut dyn FnMut(u64)) -> Result<BackedUp, BackupError> {
         if to.exists() {
             return Err(BackupError::Exists(to.to_owned()));
+        }
+        // Of a bare name it is the empty path, which is the folder where we are.
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(BackupError::NoFolder(folder.to_owned()));
         }
         let mut name = to.as_os_str().to_owned();
         name.push(".partial");

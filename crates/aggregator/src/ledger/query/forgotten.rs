@@ -2,8 +2,9 @@
 
 use tollmesh_wire::Timestamp;
 
+use crate::clock;
 use crate::ledger::error::QueryError;
-use crate::ledger::prune;
+use crate::ledger::prune::Forgotten;
 use crate::ledger::query::reader::Reader;
 
 impl Reader {
@@ -11,8 +12,8 @@ impl Reader {
     /// deleted none yet.
     pub fn forgotten_before(&self) -> Result<Option<Timestamp>, QueryError> {
         self.ask(|connection| {
-            let ms = prune::forgotten_before_ms(connection)?;
-            Ok(ms.map(Timestamp::from_unix_ms))
+            let forgotten = Forgotten::read(connection)?;
+            Ok(forgotten.map(|forgotten| forgotten.before(clock::now())))
         })
     }
 }

@@ -1,20 +1,23 @@
 //! Traces and sessions gathered from their rows, in two passes: the first orders all of them by the
 //! little that the order needs, the second reads everything about the few that are on the page.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 use tollmesh_usage::Bucket;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::codes;
 use crate::ledger::query::filter::Span;
-use crate::ledger::query::looked::{Hours, Lines, Looked, Patience};
+use crate::ledger::query::hours::Hours;
+use crate::ledger::query::lines::Lines;
+use crate::ledger::query::looked::{Looked, Patience};
+use crate::ledger::query::owners::Owners;
 use crate::ledger::query::rolled::{Unit, UnitRow, UnitSort, UnitsQuery};
-use crate::ledger::query::scope::{Dialect, Scope, Table};
+use crate::ledger::query::scope::{Scope, Table};
+use crate::ledger::query::terms::Terms;
 use crate::ledger::rollup::HOUR_MS;
 use crate::money::PicoSum;
 
@@ -35,27 +38,31 @@ pub fn units(
     if !has_any(connection, &query.unit)? {
         return Ok(Looked::wholly(Vec::new()));
     }
-    let lines = Lines::of(&query.filters, "1");
+    let terms = Terms::of_parts(connection, &query.filters)?;
+    let lines = Lines::of(connection, &query.filters, "1")?;
     let mut hours = Hours::of(connection, query.span)?;
     let mut order = Order::new(query);
     let mut looked = Vec::new();
+    let mut asked = None;
     // The second pass may have to read the same rows again.
     let patience = patience.half();
     while let Some((hour, span)) = hours.next(connection, patience)? {
-        let is_empty = match &lines {
-            Some(lines) => lines.most(connection, hour)?.is_none(),
-            None => false,
+        let is_empty = match (&lines, asked) {
+            (_, Some((known, is_empty))) if known == hour => is_empty,
+            (Some(lines), _) => lines.most(connection, hour)?.is_none(),
+            (None, _) => false,
         };
+        asked = Some((hour, is_empty));
         if !is_empty {
-            order.look(connection, span)?;
+            order.look(connection, scope_of(query, span, &terms))?;
             looked.push((hour, span));
         }
     }
     let chosen = order.highest(after, n_max);
-    let mut page = Chosen::new(&chosen);
+    let mut page = Chosen::new(&chosen, &order.owners);
     for (hour, span) in looked {
         if chosen.iter().any(|unit| unit.has_part_in(hour)) {
-            page.look(connection, query, &order.owners, span)?;
+            page.look(connection, query, scope_of(query, span, &terms))?;
         }
     }
     let places = chosen.into_iter().map(|unit| (unit.key, unit.id));
@@ -80,9 +87,8 @@ fn has_any(connection: &Connection, unit: &Unit) -> rusqlite::Result<bool> {
 }
 
 /// The scope of a span's rows that may be of units.
-fn scope_of(query: &UnitsQuery, span: Span) -> Scope {
-    let mut scope = Scope::new(Dialect::Sqlite, Table::Events, span, &query.filters)
-        .without_relayed(&query.filters);
+fn scope_of(query: &UnitsQuery, span: Span, terms: &Terms<'_>) -> Scope {
+    let mut scope = Scope::of_terms(Table::Events, span, terms).without_relayed(&query.filters);
     if query.unit == Unit::Trace {
         scope.add_condition("t.trace_id <> ''", []);
     }
@@ -94,48 +100,6 @@ fn column_of(unit: &Unit) -> &'static str {
     match unit {
         Unit::Trace => "t.trace_id",
         Unit::Tags(_) => "t.tag_set",
-    }
-}
-
-/// Which unit the calls of a tag set are of: the value of the first of some tags that it has.
-#[derive(Default)]
-struct Owners {
-    by_tag_set: HashMap<i64, Option<String>>,
-}
-
-impl Owners {
-    fn of(
-        &mut self,
-        connection: &Connection,
-        tags: &[String],
-        tag_set: i64,
-    ) -> rusqlite::Result<Option<&str>> {
-        if let Entry::Vacant(place) = self.by_tag_set.entry(tag_set) {
-            place.insert(Owners::find(connection, tags, tag_set)?);
-        }
-        Ok(self.known(tag_set))
-    }
-
-    fn known(&self, tag_set: i64) -> Option<&str> {
-        self.by_tag_set.get(&tag_set).and_then(Option::as_deref)
-    }
-
-    fn find(
-        connection: &Connection,
-        tags: &[String],
-        tag_set: i64,
-    ) -> rusqlite::Result<Option<String>> {
-        let mut find =
-            connection.prepare_cached("SELECT value FROM tags WHERE tag_set = ?1 AND tag = ?2")?;
-        for tag in tags {
-            let value: Option<String> = find
-                .query_row(params![tag_set, tag], |row| row.get(0))
-                .optional()?;
-            if let Some(value) = value {
-                return Ok(Some(value).filter(|value| !value.is_empty()));
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -181,9 +145,8 @@ impl<'q> Order<'q> {
         }
     }
 
-    /// Takes in the rows of a span.
-    fn look(&mut self, connection: &Connection, span: Span) -> rusqlite::Result<()> {
-        let scope = scope_of(self.query, span);
+    /// Takes in the rows of a scope.
+    fn look(&mut self, connection: &Connection, scope: Scope) -> rusqlite::Result<()> {
         let sql = format!(
             "SELECT {}, t.time_ms, {}, {} {}",
             column_of(&self.query.unit),
@@ -302,7 +265,10 @@ impl Fingerprints {
 }
 
 /// The second pass.
-struct Chosen {
+struct Chosen<'o> {
+    owners: &'o Owners,
+    /// The tag sets of the units, unless they are many.
+    tag_sets: Option<Vec<i64>>,
     by_id: HashMap<String, usize>,
     rows: Vec<UnitRow>,
     seen: Fingerprints,
@@ -323,48 +289,47 @@ const COLUMNS: [&str; 10] = [
     "duration_ms",
 ];
 
-impl Chosen {
-    fn new(chosen: &[Ranked]) -> Chosen {
+impl<'o> Chosen<'o> {
+    fn new(chosen: &[Ranked], owners: &'o Owners) -> Chosen<'o> {
         let row = |unit: &Ranked| UnitRow {
             id: unit.id.clone(),
             first: Timestamp::from_unix_ms(unit.known.first_ms),
             last: Timestamp::from_unix_ms(unit.known.last_ms),
             ..UnitRow::default()
         };
+        let by_id: HashMap<String, usize> = (0..)
+            .zip(chosen)
+            .map(|(at, unit)| (unit.id.clone(), at))
+            .collect();
         Chosen {
-            by_id: (0..)
-                .zip(chosen)
-                .map(|(at, unit)| (unit.id.clone(), at))
-                .collect(),
+            tag_sets: owners.few_of(&by_id),
+            owners,
+            by_id,
             rows: chosen.iter().map(row).collect(),
             seen: Fingerprints::default(),
             models: HashSet::new(),
         }
     }
 
-    /// Takes in the rows of a span that are of the chosen units.
+    /// Takes in the rows of a scope that are of the chosen units.
     fn look(
         &mut self,
         connection: &Connection,
         query: &UnitsQuery,
-        owners: &Owners,
-        span: Span,
+        mut scope: Scope,
     ) -> rusqlite::Result<()> {
-        let mut scope = scope_of(query, span);
-        let ids = self.rows.iter().map(|row| Value::Text(row.id.clone()));
-        let places = |n: usize| vec!["?"; n].join(", ");
-        let n_ids = self.rows.len();
-        match &query.unit {
-            Unit::Trace => scope.add_condition(format!("t.trace_id IN ({})", places(n_ids)), ids),
-            Unit::Tags(tags) => {
-                let condition = format!(
-                    "t.tag_set IN (SELECT tag_set FROM tags WHERE tag IN ({}) AND value IN ({}))",
-                    places(tags.len()),
-                    places(n_ids)
-                );
-                let tags = tags.iter().map(|tag| Value::Text(tag.clone()));
-                scope.add_condition(condition, tags.chain(ids));
+        let listed = |column: &str, n: usize| format!("{column} IN ({})", vec!["?"; n].join(", "));
+        match (&query.unit, &self.tag_sets) {
+            (Unit::Trace, _) => {
+                let ids = self.rows.iter().map(|row| Value::Text(row.id.clone()));
+                scope.add_condition(listed("t.trace_id", self.rows.len()), ids);
             }
+            (Unit::Tags(_), Some(few)) => {
+                let ids = few.iter().copied().map(Value::Integer);
+                scope.add_condition(listed("t.tag_set", few.len()), ids);
+            }
+            // Whose a row is, is known here.
+            (Unit::Tags(_), None) => {}
         }
         let columns = COLUMNS.into_iter().chain(Bucket::ALL.map(Bucket::name));
         let columns: Vec<String> = columns.map(|name| format!("t.{name}")).collect();
@@ -375,7 +340,7 @@ impl Chosen {
         while let Some(row) = rows.next()? {
             let id = match query.unit {
                 Unit::Trace => Some(row.get_ref(0)?.as_str()?),
-                Unit::Tags(_) => owners.known(row.get(0)?),
+                Unit::Tags(_) => self.owners.known(row.get(0)?),
             };
             if let Some(at) = id.and_then(|id| self.by_id.get(id)).copied() {
                 self.add(at, row)?;

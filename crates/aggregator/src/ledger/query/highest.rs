@@ -8,13 +8,17 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rusqlite::{Connection, params_from_iter};
+use tollmesh_usage::Bucket;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::peaks::Rank;
-use crate::ledger::query::filter::Span;
-use crate::ledger::query::looked::{self, Lines, Looked, LookedAt, Patience, Slices};
+use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
+use crate::ledger::query::hours::{self, Slices};
+use crate::ledger::query::lines::Lines;
+use crate::ledger::query::looked::{Looked, LookedAt, Patience};
 use crate::ledger::query::requests::{RequestsQuery, Sort, sort_key};
 use crate::ledger::query::scope::{Dialect, Scope, Table};
+use crate::ledger::query::terms::Terms;
 use crate::ledger::rollup::HOUR_MS;
 
 /// An hour, by the highest rank that a row of it may have.
@@ -34,27 +38,37 @@ pub fn ranks(
     n_max: usize,
     patience: Patience,
 ) -> rusqlite::Result<Looked<Vec<Rank>>> {
-    let mut found = Found::new(n_max);
-    if looked::is_of_one_row(&query.filters) {
-        found.look(connection, query, query.span, after)?;
-        return Ok(Looked::wholly(found.in_order()));
-    }
-    let lines = Lines::of(&query.filters, sum_of(query.sort));
-    let mut bounds = bounds(connection, query, after)?;
-    let mut hours = Looking {
+    let mut found = Found {
         query,
         after,
+        terms: Terms::of_parts(connection, &query.filters)?,
+        ranks: BinaryHeap::new(),
+        n_max,
+    };
+    if is_of_one_row(&query.filters) {
+        found.look(connection, query.span)?;
+        return Ok(Looked::wholly(found.in_order()));
+    }
+    let lines = Lines::of(connection, &query.filters, most_of(query.sort))?;
+    let mut bounds = bounds(connection, query, after)?;
+    let mut hours = Looking {
         patience,
         slices: None,
         n_looked: 0,
     };
+    // Hours are to be looked at too, even if only by their peaks.
+    let lowering = patience.half();
     let of_hours = bounds.len() as u64;
     while let Some(bound) = bounds.pop() {
         if !found.may_take(bound.most) {
             break;
         }
-        if let Some(lines) = lines.as_ref().filter(|_| !bound.is_lowered) {
-            bounds.extend(lowered(connection, lines, bound, query.sort)?);
+        let is_lowered = bound.is_lowered || lowering.is_over();
+        if let Some(lines) = lines.as_ref().filter(|_| !is_lowered) {
+            match lowered(connection, lines, bound, query.sort)? {
+                Some(bound) => bounds.push(bound),
+                None => hours.n_looked += 1,
+            }
             continue;
         }
         if let Some(from) = hours.look(connection, bound.hour, &mut found)? {
@@ -72,28 +86,35 @@ pub fn ranks(
     Ok(Looked::wholly(found.in_order()))
 }
 
+/// Whether rows are asked for by an id that has an index.
+fn is_of_one_row(filters: &[Filter]) -> bool {
+    let id = Dimension::Column(Column::EventId);
+    filters
+        .iter()
+        .any(|filter| filter.dimension == id && !filter.value.is_empty())
+}
+
 /// Looks at hours for as long as there is patience.
-struct Looking<'q> {
-    query: &'q RequestsQuery,
-    after: Option<Rank>,
+struct Looking {
     patience: Patience,
     slices: Option<Slices>,
+    /// Hours that are done with.
     n_looked: u64,
 }
 
-impl Looking<'_> {
+impl Looking {
     /// Looks at an hour; where patience was over before its end, says from when on it was looked at.
     fn look(
         &mut self,
         connection: &Connection,
         hour: i64,
-        found: &mut Found,
+        found: &mut Found<'_>,
     ) -> rusqlite::Result<Option<Timestamp>> {
-        let mut left = Some(looked::within(self.query.span, hour));
+        let mut left = Some(hours::within(found.query.span, hour));
         while let Some(span) = left {
             // One part is looked at in any case.
             if self.slices.is_some() && self.patience.is_over() {
-                return Ok(Some(span.to.unwrap_or(looked::end_of(hour))));
+                return Ok(Some(span.to.unwrap_or(hours::end_of(hour))));
             }
             let slice;
             (slice, left) = match self.patience {
@@ -103,7 +124,7 @@ impl Looking<'_> {
                     none => none.insert(Slices::of(connection, span)?).cut(span),
                 },
             };
-            found.look(connection, self.query, slice, self.after)?;
+            found.look(connection, slice)?;
         }
         self.n_looked += 1;
         Ok(None)
@@ -117,14 +138,15 @@ fn bounds(
     after: Option<Rank>,
 ) -> rusqlite::Result<BinaryHeap<Bound>> {
     let columns = match query.sort {
-        Sort::Time => "(hour + 1) * 3600000, 9223372036854775807",
-        Sort::Cost => "cost_pico, cost_row",
-        Sort::Duration => "duration_ms, duration_row",
-        Sort::Tokens => "tokens, tokens_row",
+        // Every row of an hour began before the next.
+        Sort::Time => format!("(hour + 1) * {HOUR_MS}, {}", i64::MAX),
+        Sort::Cost => "cost_pico, cost_row".to_owned(),
+        Sort::Duration => "duration_ms, duration_row".to_owned(),
+        Sort::Tokens => "tokens, tokens_row".to_owned(),
     };
     let sql = format!("SELECT {columns}, hour FROM peaks WHERE hour BETWEEN ?1 AND ?2");
     let mut peaks = connection.prepare_cached(&sql)?;
-    let bounds = peaks.query_map(looked::first_and_last(query.span), |row| {
+    let bounds = peaks.query_map(hours::first_and_last(query.span), |row| {
         Ok(Bound {
             most: (row.get(0)?, row.get(1)?),
             hour: row.get(2)?,
@@ -160,34 +182,28 @@ fn lowered(
 }
 
 /// What a line of hourly sums has that none of its rows exceeds.
-fn sum_of(sort: Sort) -> &'static str {
+fn most_of(sort: Sort) -> String {
     match sort {
-        Sort::Time => "1",
-        Sort::Cost => "t.cost_pico",
-        Sort::Duration => "t.duration_ms",
+        Sort::Time => "1".to_owned(),
+        Sort::Cost => "t.cost_pico".to_owned(),
+        Sort::Duration => "t.duration_ms".to_owned(),
         // A sum beyond integers is no integer any more, and bounds nothing.
-        Sort::Tokens => {
-            "t.input + t.cache_read + t.cache_write + t.cache_write_1h + t.audio_input
-             + t.cache_read_audio + t.image_input + t.output + t.reasoning + t.audio_output
-             + t.image_output"
-        }
+        Sort::Tokens => Bucket::ALL
+            .map(|bucket| format!("t.{}", bucket.name()))
+            .join(" + "),
     }
 }
 
 /// The highest ranks so far, at most so many; the lowest on top.
-struct Found {
+struct Found<'q> {
+    query: &'q RequestsQuery,
+    after: Option<Rank>,
+    terms: Terms<'q>,
     ranks: BinaryHeap<Reverse<Rank>>,
     n_max: usize,
 }
 
-impl Found {
-    fn new(n_max: usize) -> Found {
-        Found {
-            ranks: BinaryHeap::new(),
-            n_max,
-        }
-    }
-
+impl Found<'_> {
     /// Whether a row of that rank would be among them.
     fn may_take(&self, rank: Rank) -> bool {
         let lowest = self.ranks.peek().map(|lowest| lowest.0);
@@ -195,16 +211,10 @@ impl Found {
     }
 
     /// Takes in the highest rows of a span.
-    fn look(
-        &mut self,
-        connection: &Connection,
-        query: &RequestsQuery,
-        span: Span,
-        after: Option<Rank>,
-    ) -> rusqlite::Result<()> {
-        let key = sort_key(query.sort, Dialect::Sqlite);
-        let mut scope = Scope::new(Dialect::Sqlite, Table::Events, span, &query.filters);
-        if let Some((key_value, row)) = after {
+    fn look(&mut self, connection: &Connection, span: Span) -> rusqlite::Result<()> {
+        let key = sort_key(self.query.sort, Dialect::Sqlite);
+        let mut scope = Scope::of_terms(Table::Events, span, &self.terms);
+        if let Some((key_value, row)) = self.after {
             let values = [key_value.into(), row.into()];
             scope.add_condition(format!("({key}, t.id) < (?, ?)"), values);
         }

@@ -9,7 +9,10 @@ mod filter;
 mod forgotten;
 mod gathered;
 mod highest;
+mod hours;
+mod lines;
 mod looked;
+mod owners;
 mod parts;
 mod past;
 pub mod postgres;
@@ -22,6 +25,7 @@ mod rolled;
 pub(super) mod scope;
 mod spend;
 mod tally;
+pub(super) mod terms;
 mod told;
 
 pub use audit::{Audit, Finding};

@@ -20,6 +20,9 @@ const STEP_ROWS: usize = 2_000;
 pub enum Unsummed {
     /// Those without a price.
     Unpriced,
+    /// Those of them that used tokens beside their own model's, or are billed for others than they
+    /// used.
+    UnpricedBeside,
     /// Those that used tokens beside their own model's.
     Extra,
 }
@@ -29,6 +32,9 @@ impl Unsummed {
     const fn condition(self) -> &'static str {
         match self {
             Unsummed::Unpriced => "t.cost_pico IS NULL",
+            Unsummed::UnpricedBeside => {
+                "t.cost_pico IS NULL AND (t.extra_usage IS NOT NULL OR t.billed_usage IS NOT NULL)"
+            }
             Unsummed::Extra => "t.extra_usage IS NOT NULL",
         }
     }

@@ -30,7 +30,8 @@ pub fn spend(query: &SpendQuery) -> Vec<Statement> {
     let dimensions = query.by.iter().chain(filtered);
     let parts = parts::of_hours(query.span, query.interval_ms, dimensions);
     let statement = |part: Part| {
-        let (sql, values) = spend::statement(query, part.table, part.span, Dialect::Postgres);
+        let scope = Scope::new(Dialect::Postgres, part.table, part.span, &query.filters);
+        let (sql, values) = spend::statement(query, scope);
         Statement::new(&sql, values)
     };
     parts.into_iter().map(statement).collect()

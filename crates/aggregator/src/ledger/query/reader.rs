@@ -1,6 +1,8 @@
 //! A few read-only connections that questions take turns on.
 
 use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -133,6 +135,25 @@ impl Reader {
 /// The value under a lock; it is replaced or added to in one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+impl Reader {
+    /// Counts what SQLite does for the questions from here on, by so many steps of its own; they
+    /// must come one after another.
+    pub fn count_steps(&self, by: i32) -> Result<Arc<AtomicU64>, QueryError> {
+        let mut open = self.connect()?;
+        let n = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&n);
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        open.connection.progress_handler(by, Some(count))?;
+        self.close();
+        self.keep(open);
+        Ok(n)
+    }
 }
 
 /// Whether the file, and not the question, is what was wrong.

@@ -12,7 +12,11 @@ use crate::ledger::codes::{self, Coded};
 use crate::ledger::outcomes;
 use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
 use crate::ledger::query::parts::Part;
+use crate::ledger::query::terms::{Terms, Way};
 use crate::ledger::rollup::HOUR_MS;
+
+/// The word for calls without a price: exactly those have no cost.
+const UNPRICED: &str = Status::Unpriced.name();
 
 /// What answers a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +60,25 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// All calls in the span that meet the filters.
+    /// All calls in the span that meet the filters, by a statement that reads them all.
     pub fn new(dialect: Dialect, table: Table, span: Span, filters: &[Filter]) -> Scope {
+        let mut scope = Scope::all(dialect, table, span);
+        for filter in filters {
+            scope.add_filter(filter, Way::Listed);
+        }
+        scope
+    }
+
+    /// All calls in a part of what a question is about that meet the conditions.
+    pub fn of_terms(table: Table, span: Span, terms: &Terms<'_>) -> Scope {
+        let mut scope = Scope::all(Dialect::Sqlite, table, span);
+        for (filter, way) in terms.iter() {
+            scope.add_filter(filter, way);
+        }
+        scope
+    }
+
+    fn all(dialect: Dialect, table: Table, span: Span) -> Scope {
         let mut scope = Scope {
             dialect,
             table,
@@ -75,7 +96,6 @@ impl Scope {
         if let Some(to) = span.to {
             scope.add_time_condition("<", to);
         }
-        filters.iter().for_each(|filter| scope.add_filter(filter));
         if (dialect, table) == (Dialect::Postgres, Table::Events) {
             // The mark of a partition is no call.
             scope.add_condition("t.event_id <> ''", []);
@@ -203,39 +223,66 @@ impl Scope {
         self.add_condition(condition, [value.into()]);
     }
 
-    fn add_filter(&mut self, filter: &Filter) {
+    fn add_filter(&mut self, filter: &Filter, way: Way) {
         let text = Value::Text(filter.value.clone());
-        match &filter.dimension {
-            Dimension::Tag(tag) if filter.value.is_empty() => self.add_condition(
-                "t.tag_set NOT IN (SELECT tag_set FROM tags WHERE tag = ? AND value <> '')",
-                [Value::Text(tag.clone())],
-            ),
-            Dimension::Tag(tag) => self.add_condition(
-                "t.tag_set IN (SELECT tag_set FROM tags WHERE tag = ? AND value = ?)",
-                [Value::Text(tag.clone()), text],
-            ),
-            Dimension::Column(column) => self.add_column_filter(*column, &filter.value),
-        }
+        let (sql, values) = match &filter.dimension {
+            Dimension::Tag(tag) => {
+                let tag = Value::Text(tag.clone());
+                match filter.value.is_empty() {
+                    true => (without_tag(way), vec![tag]),
+                    false => (with_tag(way), vec![tag, text]),
+                }
+            }
+            Dimension::Column(column) => {
+                return self.add_column_filter(*column, &filter.value, way);
+            }
+        };
+        self.add_condition(sql, values);
     }
 
-    fn add_column_filter(&mut self, column: Column, word: &str) {
-        let place = Place::of(column);
-        let expression = place.expression();
+    fn add_column_filter(&mut self, column: Column, word: &str, way: Way) {
         let (test, value) = match word {
             "" => ("IS NULL", None),
             // A word that is none of a closed set's equals no call's.
             word => ("= ?", Some(column_value(column, word))),
         };
-        let sql = match place {
-            Place::Models(_) => {
-                format!("t.model_id IN (SELECT id FROM models m WHERE {expression} {test})")
-            }
-            Place::Sources(_) => {
-                format!("t.source_id IN (SELECT id FROM sources s WHERE {expression} {test})")
-            }
-            Place::Own(_) => format!("{expression} {test}"),
+        let sql = match Place::of(column) {
+            Place::Models(of) => of_id("t.model_id", "models m", "m.id", of, test, way),
+            Place::Sources(of) => of_id("t.source_id", "sources s", "s.id", of, test, way),
+            Place::Own(expression) => format!("{expression} {test}"),
         };
+        if (self.table, column, word) == (Table::Events, Column::CostStatus, UNPRICED) {
+            // The index of such rows is found by this.
+            self.add_condition("t.cost_pico IS NULL", []);
+        }
         self.add_condition(sql, value);
+    }
+}
+
+/// The condition that a line's tags have one of that value.
+fn with_tag(way: Way) -> &'static str {
+    match way {
+        Way::Listed => "t.tag_set IN (SELECT tag_set FROM tags WHERE tag = ? AND value = ?)",
+        // What is no join is asked line by line, whatever seems best to SQLite.
+        Way::OfEach => "(SELECT value FROM tags w WHERE w.tag_set = t.tag_set AND w.tag = ?) = ?",
+    }
+}
+
+/// The condition that a line's tags have none of that name.
+fn without_tag(way: Way) -> &'static str {
+    match way {
+        Way::Listed => "t.tag_set NOT IN (SELECT tag_set FROM tags WHERE tag = ? AND value <> '')",
+        Way::OfEach => {
+            "coalesce((SELECT value FROM tags w WHERE w.tag_set = t.tag_set AND w.tag = ?), '') = ''"
+        }
+    }
+}
+
+/// The condition that what a line's id stands for passes a test.
+fn of_id(id: &str, table: &str, key: &str, value: &str, test: &str, way: Way) -> String {
+    match way {
+        Way::Listed => format!("{id} IN (SELECT {key} FROM {table} WHERE {value} {test})"),
+        Way::OfEach => format!("(SELECT {value} FROM {table} WHERE {key} = {id}) {test}"),
     }
 }
 
@@ -251,15 +298,18 @@ pub const fn time_ms(dialect: Dialect) -> &'static str {
 static LABEL: LazyLock<String> = LazyLock::new(|| outcomes::label_of("t"));
 
 /// Where a column stands, as an SQL expression.
-enum Place {
+pub enum Place {
+    /// In `models m`.
     Models(&'static str),
+    /// In `sources s`.
     Sources(&'static str),
     /// In the table itself.
     Own(&'static str),
 }
 
 impl Place {
-    fn of(column: Column) -> Place {
+    /// Of that column.
+    pub fn of(column: Column) -> Place {
         match column {
             Column::Provider => Place::Models("m.provider"),
             Column::Api => Place::Models("m.api"),

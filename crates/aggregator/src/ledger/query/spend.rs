@@ -8,12 +8,14 @@ use tollmesh_wire::Timestamp;
 use crate::ledger::codes;
 use crate::ledger::error::QueryError;
 use crate::ledger::query::filter::{Dimension, Filter, Span};
-use crate::ledger::query::looked::{Hours, Looked, Patience};
+use crate::ledger::query::hours::Hours;
+use crate::ledger::query::looked::{Looked, Patience};
 use crate::ledger::query::parts;
 use crate::ledger::query::postgres::Cells;
 use crate::ledger::query::reader::Reader;
 use crate::ledger::query::scope::{Dialect, Scope, Table, word};
 use crate::ledger::query::tally;
+use crate::ledger::query::terms::Terms;
 use crate::ledger::stored::take;
 use crate::ledger::wide::Wide;
 use crate::money::PicoSum;
@@ -105,7 +107,7 @@ pub(super) fn answer(
     let mut rows = Vec::new();
     for part in parts {
         rows.extend(match part.table {
-            Table::Events => sums(connection, query, part.span)?,
+            Table::Events => sums(connection, query, Scope::of(&part, &query.filters))?,
             _ => tally::sums(connection, query, &part)?,
         });
     }
@@ -118,10 +120,12 @@ fn of_hours(
     query: &SpendQuery,
     patience: Patience,
 ) -> Result<Looked<Vec<SpendRow>>, QueryError> {
+    let terms = Terms::of_parts(connection, &query.filters)?;
     let mut hours = Hours::of(connection, query.span)?;
     let mut rows = Vec::new();
     while let Some((_, span)) = hours.next(connection, patience)? {
-        rows.extend(sums(connection, query, span)?);
+        let scope = Scope::of_terms(Table::Events, span, &terms);
+        rows.extend(sums(connection, query, scope)?);
         if rows.len() > GROUPS_MAX {
             rows = in_order(rows);
         }
@@ -176,9 +180,9 @@ impl SpendRow {
 fn sums(
     connection: &Connection,
     query: &SpendQuery,
-    span: Span,
+    scope: Scope,
 ) -> Result<Vec<SpendRow>, QueryError> {
-    let (sql, values) = statement(query, Table::Events, span, Dialect::Sqlite);
+    let (sql, values) = statement(query, scope);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(params_from_iter(values))?;
     let mut rows = Vec::new();
@@ -191,15 +195,9 @@ fn sums(
     Ok(rows)
 }
 
-/// The statement whose rows [`read_row`] reads, with its values.
-pub(super) fn statement(
-    query: &SpendQuery,
-    table: Table,
-    span: Span,
-    dialect: Dialect,
-) -> (String, Vec<Value>) {
-    let mut scope = Scope::new(dialect, table, span, &query.filters);
-    scope = scope.without_relayed(&query.filters);
+/// The statement whose rows [`read_row`] reads, of the calls in that scope, with its values.
+pub(super) fn statement(query: &SpendQuery, scope: Scope) -> (String, Vec<Value>) {
+    let mut scope = scope.without_relayed(&query.filters);
     let groups: Vec<String> = std::iter::once(match query.interval_ms {
         Some(interval_ms) => scope.interval_start(interval_ms),
         None => "CAST(NULL AS bigint)".to_owned(),

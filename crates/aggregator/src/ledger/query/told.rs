@@ -8,10 +8,12 @@ use rusqlite::{Connection, Row, params_from_iter};
 use crate::ledger::error::QueryError;
 use crate::ledger::outcomes;
 use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
-use crate::ledger::query::looked::{Hours, Looked, Patience};
+use crate::ledger::query::hours::Hours;
+use crate::ledger::query::looked::{Looked, Patience};
 use crate::ledger::query::reader::Reader;
-use crate::ledger::query::scope::{Dialect, Scope, Table, word};
+use crate::ledger::query::scope::{Scope, Table, word};
 use crate::ledger::query::spend::{self, GROUPS_MAX, SpendQuery, SpendRow};
+use crate::ledger::query::terms::Terms;
 use crate::money::PicoSum;
 
 /// Which calls.
@@ -91,8 +93,11 @@ fn sums(
     let mut hours = Hours::of(connection, query.span)?;
     let mut looked = Looked::wholly(query.span);
     if let Some(is_told) = outcomes::is_told(connection, "t")? {
+        let terms = Terms::of_parts(connection, &query.filters)?;
         while let Some((_, span)) = hours.next(connection, patience)? {
-            told.look(connection, query, &is_told, span)?;
+            let mut scope = Scope::of_terms(Table::Events, span, &terms);
+            scope.add_condition(is_told.as_str(), []);
+            told.look(connection, query, scope)?;
         }
         looked = Looked {
             answer: hours.looked_span(),
@@ -128,17 +133,14 @@ struct Told {
 }
 
 impl Told {
-    /// Takes in the rows of a span that meet that condition.
+    /// Takes in the rows of a scope.
     fn look(
         &mut self,
         connection: &Connection,
         query: &OutcomesQuery,
-        is_told: &str,
-        span: Span,
+        scope: Scope,
     ) -> Result<(), QueryError> {
-        let mut scope = Scope::new(Dialect::Sqlite, Table::Events, span, &query.filters)
-            .without_relayed(&query.filters);
-        scope.add_condition(is_told, []);
+        let mut scope = scope.without_relayed(&query.filters);
         let label = Dimension::Column(Column::OutcomeLabel);
         let dimensions = query.by.iter().chain([&label]);
         let columns: Vec<String> = dimensions.map(|by| scope.expression(by)).collect();

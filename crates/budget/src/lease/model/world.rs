@@ -11,6 +11,9 @@ const START_MS: u64 = 1_800_000_000_000;
 const COPIES_MAX: usize = 3;
 /// Steps between two copies.
 const COPY_STEPS: usize = 7;
+/// How long after a partition a node has been heard for certain, milliseconds: several beats, of which
+/// one in ten is lost.
+const HEARD_MS: u64 = 10_000;
 
 /// Plays one seed of a scenario.
 pub fn run<B: Backend>(seed: u64, n_steps: usize, scenario: &Scenario, backend: &mut B) -> Outcome {
@@ -237,7 +240,12 @@ impl<'b, B: Backend> World<'b, B> {
         }
         if self.dice.happens(scenario.partitions) {
             let cut_ms = self.dice.within(5_000, 60_000);
-            self.nodes[victim].cut_until_ms = now_ms + cut_ms;
+            let node = &mut self.nodes[victim];
+            // What is reclaimed presumes a longest partition: one after another would be longer.
+            let is_heard = now_ms >= node.cut_until_ms.saturating_add(HEARD_MS);
+            if scenario.reclaim_after_ms.is_none() || is_heard {
+                node.cut_until_ms = now_ms + cut_ms;
+            }
         }
         let n_up = self.nodes.iter().filter(|node| node.is_up).count();
         if self.dice.happens(scenario.deaths) && n_up > 1 {

@@ -21,8 +21,8 @@ struct Case<'a> {
     site: &'a Site,
     subject: &'a Subject<'a>,
     now: Timestamp,
-    /// Whether the body is on its way already, so that nothing in it can be changed.
-    is_late: bool,
+    /// Whether nothing in the body can be changed: it is on its way already, or not of that kind.
+    is_fixed: bool,
 }
 
 impl Case<'_> {
@@ -46,7 +46,7 @@ impl Budgeted {
             site,
             subject,
             now,
-            is_late: false,
+            is_fixed: self.is_unmeasured,
         };
         for (place, budget) in table.budgets().iter().enumerate() {
             match budget.concerns(subject) {
@@ -74,7 +74,7 @@ impl Budgeted {
                 return Some(denied(budget, tier, reason, case));
             }
         }
-        if budget.is_strict() && !budget.exempts(case.subject) {
+        if budget.is_strict() && !self.is_unmeasured && !budget.exempts(case.subject) {
             self.strict.push(place);
         }
         None
@@ -103,7 +103,7 @@ impl Budgeted {
                 self.apply(budget, name, None);
                 self.tell(budget, &tier.at, "do", name);
             }
-            Action::CapOutput { .. } if case.is_late => {
+            Action::CapOutput { .. } if case.is_fixed => {
                 self.leave_unmade(budget, &tier.at, name);
             }
             Action::CapOutput { max_tokens } => self.caps.push(Edit {
@@ -119,6 +119,9 @@ impl Budgeted {
 
     /// Of several budgets with a word on one model, the first counts; of several tiers the highest.
     pub(super) fn find_downgrades(&mut self, subject: &Subject<'_>, now: Timestamp) {
+        if self.is_unmeasured {
+            return;
+        }
         let table = Rc::clone(&self.table);
         let reached = table.budgets().iter().enumerate();
         for (place, budget) in reached.filter(|(_, budget)| budget.is_reached()) {
@@ -172,7 +175,7 @@ impl Budgeted {
             site,
             subject: &subject,
             now,
-            is_late: true,
+            is_fixed: true,
         };
         for place in std::mem::take(&mut self.undecided) {
             let Some(budget) = table.budgets().get(place) else {

@@ -17,9 +17,9 @@ pub const EVENT_HEADER: &str = "x-tollmesh-event";
 const RETRY_SECONDS_DEFAULT: u64 = 60;
 
 /// The refusal of a call by a budget: 429, which every official client raises as its rate-limit
-/// error. `x-should-retry` keeps those of OpenAI and Anthropic from trying again at once
+/// error. A call that cannot be read has no event. `x-should-retry` keeps those of OpenAI and Anthropic from trying again at once
 /// (<https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py>).
-pub fn over_budget(api: Api, denied: &Denied, event_id: &str, now: Timestamp) -> Denial {
+pub fn over_budget(api: Api, denied: &Denied, event_id: Option<&str>, now: Timestamp) -> Denial {
     let shape = Shape::of(api);
     let is_spent = is_spent(&denied.reason);
     let mut headers = vec![
@@ -27,8 +27,8 @@ pub fn over_budget(api: Api, denied: &Denied, event_id: &str, now: Timestamp) ->
         ("retry-after", retry_after_seconds(denied, now).to_string()),
         ("x-should-retry", "false".to_owned()),
         (BUDGET_HEADER, denial_notice(denied)),
-        (EVENT_HEADER, event_id.to_owned()),
     ];
+    headers.extend(event_id.map(|id| (EVENT_HEADER, id.to_owned())));
     if shape == Shape::Aws {
         // Clients in their standard mode try a throttled call again, and not one over its quota.
         let kind = match is_spent {
@@ -147,7 +147,7 @@ fn denial_message(denied: &Denied) -> String {
     }
 }
 
-fn denial_facts(denied: &Denied, event_id: &str) -> Value {
+fn denial_facts(denied: &Denied, event_id: Option<&str>) -> Value {
     json!({
         "budget": denied.budget, "reason": denied.reason, "limit": denied.limit,
         "window": denied.window, "reset_at": denied.reset_at, "event_id": event_id,
@@ -196,7 +196,7 @@ mod tests {
                 Some(("/code", "Throttling.AllocationQuota")),
             ),
         ] {
-            let denial = over_budget(api, &denied, "vm-1", now);
+            let denial = over_budget(api, &denied, Some("vm-1"), now);
             let body: Value = serde_json::from_str(&denial.body).expect("is JSON");
             let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
             assert_eq!(

@@ -562,78 +562,125 @@ fn a_connection_is_reserved_as_one_call() {
     }
 }
 
-/// A call whose request waits for its reservation, under a configuration of its own.
-fn waiting() -> (Bound, Play) {
-    let play = Play::budgeted(&[STRICT]);
-    let mut call = Bound::default();
-    let headers = headers(&[CHAT, RED]);
-    let now = Timestamp::from_unix_ms(play.now_ms);
-    let site = Rc::new(Play::budgeted(&[STRICT]).site);
-    let head = Input::RequestHead {
-        headers: &headers,
-        peer: None,
-        ends: false,
-    };
-    call.step(Some(&site), head, now);
-    let body = Input::RequestBody {
-        chunk: PLAIN_BODY,
-        ends: true,
-    };
-    let effects = call.step(Some(&site), body, now);
-    assert!(effects.asks.is_some() && call.session().holds_request());
-    (call, play)
+/// What starts a batch, a run or a video costs nothing itself, and what it starts may cost much.
+const STARTS: &[(&str, &str, &str)] = &[
+    ("api.openai.com", "/v1/batches", r#"{"input_file_id":"f"}"#),
+    (
+        "api.openai.com",
+        "/v1/threads/t/runs",
+        r#"{"model":"gpt-4o"}"#,
+    ),
+    ("api.openai.com", "/v1/videos", r#"{"model":"sora-2"}"#),
+    (
+        "api.anthropic.com",
+        "/v1/messages/batches",
+        r#"{"requests":[]}"#,
+    ),
+    ("api.mistral.ai", "/v1/batch/jobs", r#"{"model":"m"}"#),
+    (
+        "generativelanguage.googleapis.com",
+        "/v1beta/models/gemini-2.5-pro:batchGenerateContent",
+        r#"{"batch":{}}"#,
+    ),
+];
+
+fn posted<'a>(host: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
+    let json = ("content-type", "application/json");
+    [
+        (":authority", host),
+        (":path", path),
+        (":method", "POST"),
+        json,
+    ]
 }
 
 #[test]
-fn a_call_that_waits_is_answered_though_its_configuration_is_gone() {
-    let other = Rc::new(Play::with(r#"{"apis":[]}"#).site);
-    for present in [None, Some(&other)] {
-        for (answer, resumes) in [
-            (Some((200, ALLOWED)), true),
-            (Some((200, DENIED)), false),
-            // Nobody answered in time, and this budget is closed then.
-            (None, false),
+fn what_the_table_refuses_is_not_started_either() {
+    for (host, path, body) in STARTS {
+        for (enforce, tier, refused) in [
+            ("cached", r#"{"at":"100%","do":"deny"}"#, true),
+            ("strict", r#"{"at":"100%","do":"deny"}"#, true),
+            ("cached", r#"{"at":"80%","do":"shed"}"#, true),
+            ("observe", r#"{"at":"100%","do":"deny"}"#, false),
+            // What it will cost is in no body, and what caps and downgrades would change neither.
+            ("strict", r#"{"at":"50%","do":"warn"}"#, false),
+            (
+                "cached",
+                r#"{"at":"50%","do":"downgrade","models":{"gpt-4o":"x","gemini-2.5-pro":"x"}}"#,
+                false,
+            ),
+            (
+                "cached",
+                r#"{"at":"50%","do":"cap_output","max_tokens":5}"#,
+                false,
+            ),
         ] {
-            let (mut call, play) = waiting();
-            let now = Timestamp::from_unix_ms(play.now_ms + 10);
-            let effects = call.step(present, Input::Admission(answer), now);
-            assert_eq!(effects.resumes, resumes, "{answer:?}");
-            assert_eq!(effects.denial.is_some(), !resumes, "{answer:?}");
-            assert!(!call.session().holds_request());
-            let ending = Ending {
-                response_flags: CLIENT_GONE,
-                attempts: 1,
-                principal: None,
-            };
-            let effects = call.step(present, Input::End(ending), now);
-            let event: Value = serde_json::from_str(&effects.events[0]).expect("is JSON");
-            let outcome = if resumes { "aborted" } else { "denied" };
-            assert_eq!(event["outcome"], outcome);
-            assert!(effects.is_urgent, "it settles a reservation");
+            let what = format!("{path}: {enforce} {tier}");
+            let mut play = Play::budgeted(&[&reached(enforce, tier, "")]);
+            let head = play.request(&[&posted(host, path), RED]);
+            assert_eq!(head.denial.is_some(), refused, "{what}");
+            if !refused {
+                let effects = play.request_body(body.as_bytes());
+                assert_eq!((effects.asks, effects.denial), (None, None), "{what}");
+                let sent = effects.body.unwrap_or_else(|| body.as_bytes().to_vec());
+                assert_eq!(sent, body.as_bytes(), "{what}");
+                play.response(&[JSON_HEAD]);
+            }
+            let (event, is_urgent) = play.event();
+            let is_denied = event["outcome"] == "denied";
+            assert_eq!((is_denied, is_urgent), (refused, false), "{what}");
         }
     }
+    // A look at what was started costs nothing, and starts nothing.
+    let spent = reached("cached", r#"{"at":"100%","do":"deny"}"#, "");
+    let mut play = Play::budgeted(&[&spent]);
+    let look = [
+        (":authority", "api.openai.com"),
+        (":path", "/v1/batches/b1"),
+        (":method", "GET"),
+    ];
+    assert_eq!(play.ends(&[&look, RED]).denial, None);
 }
 
 #[test]
-fn what_is_withheld_of_a_call_comes_though_its_configuration_is_gone() {
-    let site = Rc::new(Play::new().site);
-    let mut call = Bound::default();
-    let now = Timestamp::from_unix_ms(1_795_320_000_000);
-    let request = headers(&[CHAT]);
-    let head = Input::RequestHead {
-        headers: &request,
-        peer: None,
-        ends: false,
-    };
-    call.step(Some(&site), head, now);
-    let body = Input::RequestBody {
-        chunk: STREAM_BODY,
-        ends: true,
-    };
-    let sent = call.step(None, body, now).body.expect("a splice");
-    assert_eq!(sent, STREAM_BODY_ASKING);
-    // A call that begins now is not looked at.
-    let mut next = Bound::default();
-    assert_eq!(next.step(None, head, now), Effects::default());
-    assert!(!next.session().is_metered() && !next.session().reads_bodies());
+fn what_cannot_be_read_is_judged_by_what_its_headers_say() {
+    let deny = r#""tiers":[{"at":"100%","do":"deny"}],"reached":[{"tier":0}]}"#;
+    let budget =
+        |matches: &str| format!(r#"{{"budget":"b","match":{matches},"enforce":"cached",{deny}"#);
+    for (matches, refused) in [
+        ("{}", true),
+        (r#"{"team":"red"}"#, true),
+        (r#"{"provider":"openai"}"#, true),
+        (r#"{"provider":"anthropic"}"#, false),
+        (r#"{"team":"blue"}"#, false),
+        // Nobody knows.
+        (r#"{"model":"gpt-4o"}"#, false),
+    ] {
+        let mut play = Play::budgeted(&[&budget(matches)]);
+        let effects = play.request(&[&posted("api.openai.com", "/v1/telepathy"), RED]);
+        assert_eq!(effects.denial.is_some(), refused, "{matches}");
+        assert_eq!(play.session.is_refused(), refused, "{matches}");
+        assert!(!play.session.is_metered() && !play.session.reads_bodies());
+        let counted = match refused {
+            true => Counter::DeniedRequests,
+            false => Counter::UnmeteredProviderCalls,
+        };
+        assert_eq!(effects.counts, [(counted, 1)], "{matches}");
+        if let Some(denial) = &effects.denial {
+            assert_eq!(denial.status, 429);
+            assert_eq!(header(denial, "x-tollmesh-event"), "", "there is no event");
+            assert!(
+                denial.body.contains("insufficient_quota"),
+                "{}",
+                denial.body
+            );
+        }
+        let rest = [
+            play.request_body(PLAIN_BODY),
+            play.response(&[JSON_HEAD]),
+            play.response_body(b"{}", true),
+            play.step(Input::End(Ending::default())),
+        ];
+        assert!(rest.iter().all(|effects| *effects == Effects::default()));
+    }
 }

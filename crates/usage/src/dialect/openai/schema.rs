@@ -350,6 +350,26 @@ pub(in crate::dialect) static BATCH_SCHEMA: Node<Field> = Node::object(&[
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
+/// A chat completion that may not be there yet: within an object that says so
+/// (<https://docs.perplexity.ai/api-reference/async-chat-completions-request_id-get>, `response`), or
+/// with a word that does (<https://docs.bigmodel.cn/api-reference>, `task_status`). The id that it
+/// has itself is not the one that is asked for.
+pub(in crate::dialect) static ASYNC_SCHEMA: Node<Field> = Node::object(&[
+    ("id", Node::leaf(Field::ResponseId)),
+    ("model", Node::leaf(Field::Model)),
+    ("choices", Node::array(&CHOICE)),
+    ("usage", USAGE),
+    (
+        "response",
+        Node::object(&[
+            ("model", Node::leaf(Field::Model)),
+            ("choices", Node::array(&CHOICE)),
+            ("usage", USAGE),
+        ]),
+    ),
+    ("error", Node::object(&[]).named(Field::Error)),
+]);
+
 /// <https://platform.openai.com/docs/api-reference/videos/object> (`seconds`),
 /// <https://docs.x.ai/docs/guides/video-generations> (`request_id`, `video.duration`).
 pub(in crate::dialect) static VIDEO_SCHEMA: Node<Field> = Node::object(&[

@@ -103,7 +103,7 @@ impl Script {
             Some(after_ms) => cmd.arg(after_ms),
         };
         cmd.arg(terms.settle_ms).arg(terms.expire_at_ms);
-        cmd.arg(YOUNG_SHARE).arg(now_ms);
+        cmd.arg(YOUNG_SHARE).arg(now_ms).arg(report.need);
         cmd
     }
 }

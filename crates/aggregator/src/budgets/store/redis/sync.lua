@@ -5,7 +5,7 @@
 -- KEYS 1 the cell (hash), 2 the budget's marker (string), 3 reclaim times (sorted set; only if ARGV 16 >= 0)
 -- ARGV 1 instance, 2 seq, 3 committed, 4 claim, 5 firm, 6 want, 7 seen, 8 members, 9 epoch, 10 version,
 --      11 life, 12 limit, 13 lease_ms, 14 min_slice, 15 hold_ms, 16 reclaim_after_ms (-1 never),
---      17 settle_ms, 18 expire_at_ms, 19 young share, 20 now_ms (0: the server's clock)
+--      17 settle_ms, 18 expire_at_ms, 19 young share, 20 now_ms (0: the server's clock), 21 need
 -- The cell: e epoch, v version, a allocated, s spent, w wait_until_ms, n holders with something left,
 --   m members, l what a loss left unknown, i:<instance> "granted committed seq epoch returned from_epoch".
 -- The marker: "life since_ms reborn". All numbers are whole and below 2^53, where doubles are exact.
@@ -17,7 +17,7 @@ local r_members, r_epoch, r_version = tonumber(ARGV[8]), tonumber(ARGV[9]), tonu
 local r_life, limit, lease = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local min_slice, hold, reclaim_after = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local settle, expire_at, young_share = tonumber(ARGV[17]), ARGV[18], tonumber(ARGV[19])
-local now = tonumber(ARGV[20])
+local now, need = tonumber(ARGV[20]), tonumber(ARGV[21])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -129,7 +129,9 @@ if seq > q0 then
     local others = minus(allocated, max(g0, c0))
     local room = minus(may, others + kept + held_back())
     local share = floor(room / (2 * max(1, n_holding)))
-    local most = min(room, max(share, min_slice, minus(g0, kept)))
+    local needed = minus(c + need, kept)
+    if needed > room then needed = 0 end
+    local most = min(room, max(share, min_slice, minus(g0, kept), needed))
     g = kept + min(target - kept, most)
   end
 
