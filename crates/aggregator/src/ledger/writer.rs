@@ -1,5 +1,7 @@
 //! The writer thread, which commits what waits and answers it.
 
+mod whereabouts;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -20,9 +22,8 @@ use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
 use crate::ledger::reprice::{Place, Repricing};
-use crate::ledger::rescue::{self, Rescue};
+use crate::ledger::rescue::Rescue;
 use crate::ledger::schema;
-use crate::ledger::site::Site;
 use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
 
@@ -294,61 +295,6 @@ impl Writer {
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
         self.reader.follow(store.site().cloned());
         Ok(store)
-    }
-
-    /// Finds out whether what is open is still what stands at the ledger's path, and the lock with
-    /// it. Where it is not, nothing is acknowledged until all that is open is where it is found.
-    fn look(&mut self) -> Result<(), LedgerError> {
-        let held = self.lock.hold();
-        let Some(store) = &self.store else {
-            return held;
-        };
-        let Ok(found) = Site::at(&self.path) else {
-            // It cannot be known; the lock's own error would say why.
-            return held;
-        };
-        let Some(missed) = rescue::missed(store, found.as_ref()) else {
-            if held.is_err() {
-                self.let_go();
-            }
-            return held;
-        };
-        let is_news = !self.ails();
-        // Said before it is mended, which takes as long as the ledger takes to be copied.
-        drop(self.ail(rescue::moved(&self.path, missed)));
-        self.shared
-            .moved
-            .fetch_add(u64::from(is_news), Ordering::Relaxed);
-        self.save(found.as_ref(), held.is_ok())?;
-        held
-    }
-
-    /// Brings what is open to where it is found, and lets go of it.
-    fn save(&mut self, found: Option<&Site>, is_ours: bool) -> Result<(), LedgerError> {
-        let Some(store) = &self.store else {
-            return Ok(());
-        };
-        match self.rescue.save(&self.path, store, found, is_ours) {
-            Err(error) if schema::is_damage(&error) => {
-                tracing::error!(error = %chain(&error), "what is open cannot be copied whole");
-            }
-            // What is open stays open: nothing else has what it has.
-            Err(error) => {
-                if !matches!(error, LedgerError::Moved { .. }) {
-                    tracing::error!(error = %chain(&error), "what is open cannot be saved yet");
-                }
-                return Err(error);
-            }
-            Ok(()) => {}
-        }
-        self.let_go();
-        Ok(())
-    }
-
-    fn let_go(&mut self) {
-        self.store = None;
-        self.reader.close();
-        self.reader.follow(None);
     }
 
     /// The store at the start. A damaged file must not keep the process from starting.

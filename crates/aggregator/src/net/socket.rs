@@ -118,7 +118,7 @@ fn file(path: &Path) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_socket_whose_file_is_deleted_is_bound_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ingest.sock");
