@@ -98,8 +98,11 @@ fn counted(ledger: &Ledger) -> i128 {
     ledger.totals(|totals| totals.counter("requests").map(|(_, n)| n).sum())
 }
 
+/// What it is called, and how it is made in the state directory.
+type Mistake = (&'static str, fn(&Path));
+
 /// What an operator, or a script of one, does by mistake.
-const MISTAKES: [(&str, fn(&Path)); 7] = [
+const MISTAKES: [Mistake; 7] = [
     ("rm ledger.db", |dir| remove(dir, "ledger.db")),
     ("mv ledger.db", |dir| {
         fs::rename(dir.join("ledger.db"), dir.join("away.db")).unwrap();
