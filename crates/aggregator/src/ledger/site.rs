@@ -103,6 +103,8 @@ mod tests {
         for name in ["ledger.db", "ledger.db-wal", "other"] {
             fs::write(dir.path().join(name), name).unwrap();
         }
+        // Open, so that no other file has its inode.
+        let _log = fs::File::open(dir.path().join("ledger.db-wal")).unwrap();
         let opened = Site::at(&path).unwrap().unwrap();
         assert_eq!(Site::at(&path).unwrap().unwrap().misses(&opened), None);
 
