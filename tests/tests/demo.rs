@@ -8,6 +8,9 @@ use tollmesh_tests::artifacts::{self, Artifacts};
 use tollmesh_tests::process::Running;
 use tollmesh_tests::{fact, http};
 
+/// Prices of the models in it, and how estimates are made, change the figures.
+const UPDATE: &str = "README.md has not this line; write it there";
+
 #[test]
 fn the_demo_prints_what_the_readme_shows() {
     if Artifacts::find_or_skip().is_none() {
@@ -22,18 +25,12 @@ fn the_demo_prints_what_the_readme_shows() {
     assert!(demo.status.success(), "{said}{cried}");
     let readme = fs::read_to_string(artifacts::root().join("README.md")).expect("a page");
     let last = said.lines().last().unwrap_or_default();
-    assert!(
-        readme.contains(&format!("`{last}`")),
-        "README.md has not: {last}"
-    );
+    assert!(readme.contains(&format!("`{last}`")), "{UPDATE}: {last}");
     let mut rows = said.lines().filter(|line| line.starts_with(' ')).peekable();
     assert!(rows.peek().is_some(), "{said}");
     for row in rows {
         let row = row.trim_end();
-        assert!(
-            readme.lines().any(|line| line == row),
-            "README.md has not: {row}"
-        );
+        assert!(readme.lines().any(|line| line == row), "{UPDATE}: {row}");
     }
 }
 

@@ -226,15 +226,14 @@ fn what_waits_for_the_aggregator_outlives_a_change_of_the_configuration() {
     let books = Books::default();
     mesh.aggregator().kill();
     books.call(&mesh, N_WAITING);
-    let mut n_tries = 0;
     mesh.replug(|mut plugin| {
         plugin["tags"]["defaults"] = serde_json::json!({ "region": "eu" });
         plugin
     });
-    eventually("the old filter chains are gone", || {
+    let n_tries = eventually("the old filter chains are gone", || {
         let n = mesh.envoy().stats_with("total_filter_chains_draining");
         match n.iter().all(|(_, n)| *n == 0) {
-            true if !n.is_empty() => Ok(n_tries = mesh.counted("batches_resent")),
+            true if !n.is_empty() => Ok(mesh.counted("batches_resent")),
             _ => Err(format!("{n:?}")),
         }
     });

@@ -55,9 +55,8 @@ fn recognised(config: &PluginConfig, headers: &Headers<'_>) -> Verdict {
         true => verdict(WEBSOCKET),
         false => verdict(pseudo(":method")),
     };
-    // Google's servers go by it (https://google.aip.dev/127 has the paths, and
-    // https://cloud.google.com/apis/docs/system-parameters the header), others do not: what either
-    // would serve is metered.
+    // Google's servers go by it (`MethodOverride` of https://googleapis.dev/java/google-api-client),
+    // others do not: what either would serve is metered.
     match (found, headers.text("x-http-method-override")) {
         (metered @ Verdict::Metered { .. }, _) => metered,
         (found, None) => found,
@@ -125,8 +124,8 @@ fn signature<'h>(site: &Site, headers: &Headers<'h>) -> Signature<'h> {
     }
 }
 
-/// Tags are for us, also where there is nothing to put them on; and budgets that ask for nothing that
-/// only a body says judge what we cannot read, too, since it may well cost.
+/// Tags are for us, also where there is nothing to put them on; and budgets that ask for nothing
+/// that only a body says judge what we cannot read, too, since it may well cost.
 fn unreadable(
     site: &Site,
     headers: &Headers<'_>,
