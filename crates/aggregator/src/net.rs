@@ -2,13 +2,12 @@
 
 mod failures;
 mod patient;
+mod socket;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +18,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Listen;
 use failures::Failures;
 use patient::Patient;
+use socket::Socket;
 
 /// Envoy and Prometheus send a handful of headers; more is an attack or a mistake.
 const HEADERS_MAX: usize = 64;
@@ -63,7 +63,7 @@ struct Place {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(Socket),
 }
 
 /// Why a listener cannot be bound.
@@ -105,9 +105,7 @@ impl Bound {
     pub async fn bind(listen: &Listen) -> Result<Bound, BindError> {
         let listener = match listen {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
-            Listen::Unix(path) => {
-                bind_unix(path).map(|socket| Listener::Unix(socket, path.to_owned()))
-            }
+            Listen::Unix(path) => Socket::bind(path).map(Listener::Unix),
         };
         match listener {
             Ok(listener) => Ok(Bound {
@@ -144,7 +142,7 @@ impl Bound {
                 Ok(address) => address.to_string(),
                 Err(_) => "unknown".to_owned(),
             },
-            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+            Listener::Unix(socket) => format!("unix:{}", socket.path().display()),
         }
     }
 
@@ -156,7 +154,7 @@ impl Bound {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
-            Listener::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Listener::Unix(socket) => Ok(Box::new(socket.accept().await?)),
         }
     }
 
@@ -213,15 +211,6 @@ impl Bound {
     }
 }
 
-impl Drop for Bound {
-    /// A socket file that nobody listens on would look like a running aggregator.
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = &self.listener {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address())
@@ -273,21 +262,4 @@ fn http1(is_crowded: bool) -> hyper::server::conn::http1::Builder {
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(true);
     builder
-}
-
-/// Binds a unix socket; a socket file that nobody answers on is a dead process's and is replaced.
-///
-/// The folder decides who may connect: only the proxy and the aggregator mount it. Within it the
-/// proxy runs under another user id, so the socket itself is open.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(_) => std::fs::remove_file(path)?,
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
 }

@@ -36,6 +36,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
 /// What telling alerts gets after SIGTERM; what is left is told in the next life.
 const TELL_TIME_MAX: Duration = Duration::from_secs(1);
+/// What threads that read files get at the end.
+const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Threads of operators that may block: questions have turns, and metrics, outcomes and repricing
@@ -86,6 +88,8 @@ pub fn run(config: Config, format: LogFormat) -> anyhow::Result<()> {
     let ended = filters.block_on(serve(config, operators.handle()));
     // A question in work has nobody any more who waits for its answer.
     operators.shutdown_background();
+    // A thread that waits for a file system that hangs must not hold up the end.
+    filters.shutdown_timeout(THREADS_TIME_MAX);
     ended
 }
 
@@ -149,7 +153,8 @@ async fn start(config: Config, operators: &Handle) -> anyhow::Result<Running> {
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
     let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
     // Not before: the ledger makes the folder.
-    prices.keep();
+    let kept = Arc::clone(&prices);
+    tokio::task::spawn_blocking(move || kept.keep()).await?;
     let mut telling = None;
     if budgets.are_configured() {
         budgets

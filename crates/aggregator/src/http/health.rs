@@ -57,6 +57,7 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
             "queued_events": health.queued_events,
             "rows": health.rows,
             "set_aside": health.set_aside,
+            "moved": health.moved,
         },
         "prices": {
             "pricing_version": &*tables.version,
@@ -124,6 +125,7 @@ impl Operator {
         let metrics = &self.metrics;
         metrics.ledger_rows.set(saturate(health.rows));
         metrics.ledger_set_aside.set(saturate(health.set_aside));
+        metrics.ledger_moved.set(saturate(health.moved));
         metrics
             .ledger_writable
             .set(i64::from(health.failing.is_none()));

@@ -105,6 +105,9 @@ metrics! {
         pub ledger_writable: IntGauge,
         /// Damaged ledger files that were set aside since the process began; alert on any.
         pub ledger_set_aside: IntGauge,
+        /// How often the ledger's files were moved, deleted or replaced while they were written, since
+        /// the process began; alert on any.
+        pub ledger_moved: IntGauge,
         /// From the begin of a ledger transaction to its durability.
         pub ledger_commit_seconds: Histogram,
         /// Since the newest date on which a price in force was checked.

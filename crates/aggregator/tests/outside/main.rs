@@ -11,6 +11,8 @@ mod commands;
 mod crowd;
 /// Who is refused on the operator side.
 mod guard;
+/// Budgets' files that are empty, cut or no files at all.
+mod half_saved;
 /// Recovery from access logs.
 mod import;
 /// Outcomes, traces, sessions and periods over the API; backup and check of a live ledger.
