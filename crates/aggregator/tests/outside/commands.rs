@@ -268,7 +268,6 @@ fn check_tells_file_model_and_row_of_bad_prices() {
     let (code, told) = check(BAD_TABLE);
     let places = [
         "model a row 1: `input` is of type integer; expected a quoted decimal: write \"3\"",
-        "model a row 1: no rate at all; give at least one class or unit",
         "model a row 2: `checked` is missing: the day the source was read",
         "model a row 2: unknown key `colour`; known are ",
         "model a: tier standard: nothing prices an input of 10 tokens from the beginning; close \
