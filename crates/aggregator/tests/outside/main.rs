@@ -7,6 +7,8 @@ mod process;
 mod budgets;
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
+/// Many who want much at once.
+mod crowd;
 /// Who is refused on the operator side.
 mod guard;
 /// Budgets' files that are empty, cut or no files at all.
