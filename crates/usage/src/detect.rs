@@ -55,7 +55,7 @@ apis! {
     OpenAiCountTokens = "openai.count_tokens",
     /// Sessions at `wss:…/v1/realtime`
     OpenAiRealtime = "openai.realtime",
-    /// Mistral's `POST /v1/ocr`
+    /// Mistral's `POST /v1/ocr`, and what others offer to read documents
     MistralOcr = "mistral.ocr",
     /// Mistral's `POST /v1/conversations` and what follows one
     MistralConversations = "mistral.conversations",
@@ -835,7 +835,7 @@ mod tests {
     fn what_is_not_metered_is_told_apart() {
         let unreadable = Detection::Unreadable {
             provider: "openai",
-            sibling: Api::OpenAiChat,
+            sibling: Family::OpenAi.paths()[0].api,
         };
         for (host, path, method, expected) in [
             ("example.com", "/v1/files", "POST", Detection::NotOurs),
@@ -847,6 +847,22 @@ mod tests {
             ),
             ("api.openai.com", "/v1/models", "GET", Detection::NotOurs),
             ("api.openai.com", "/v1/files", "POST", Detection::NotOurs),
+            ("api.mistral.ai", "/v1/agents", "POST", Detection::NotOurs),
+            (
+                "api.anthropic.com",
+                "/v1/environments?beta=true",
+                "POST",
+                Detection::NotOurs,
+            ),
+            (
+                "api.anthropic.com",
+                "/v1/sessions/s/events?beta=true",
+                "POST",
+                Detection::Unreadable {
+                    provider: "anthropic",
+                    sibling: Api::AnthropicMessages,
+                },
+            ),
             (
                 "api.openai.com",
                 "/v1/chat/completions",
@@ -888,7 +904,7 @@ mod tests {
                 "POST",
                 Detection::Unreadable {
                     provider: "google",
-                    sibling: Api::GeminiGenerate,
+                    sibling: Family::Gemini.paths()[0].api,
                 },
             ),
             ("api.openai.com", "/v1/else", WEBSOCKET, unreadable),
@@ -1024,17 +1040,11 @@ mod tests {
             assert!(!target.may_include_usage);
         }
         let unknown = "/v1/account/gateway/openai/telepathy";
-        let found = detect(host, unknown, "POST");
-        assert!(
-            matches!(
-                found,
-                Detection::Unreadable {
-                    provider: "openai",
-                    ..
-                }
-            ),
-            "{found:?}"
-        );
+        let unreadable = Detection::Unreadable {
+            provider: "openai",
+            sibling: Api::OpenAiChat,
+        };
+        assert_eq!(detect(host, unknown, "POST"), unreadable);
     }
 
     #[test]

@@ -407,6 +407,13 @@ fn hosts_that_name_their_counts_otherwise_are_read() {
                 "usage": {"pages": 29}, "usage_source": "reported", "trouble": null}),
         ),
         row(
+            "https://console.upstage.ai/api/document-digitization/document-parsing",
+            "api.upstage.ai",
+            "/v1/document-digitization",
+            r#"{"api":"2.0","model":"document-parse-251217","content":{"html":"<p>a</p>"},"usage":{"pages":3}}"#,
+            json!({"model": "document-parse-251217", "usage": {"pages": 3}, "trouble": null}),
+        ),
+        row(
             "https://docs.mistral.ai/api/#tag/beta.conversations",
             "api.mistral.ai",
             "/v1/conversations",

@@ -42,10 +42,12 @@ impl Service {
         (self.provider == "openai" && is_region).then_some(prefix)
     }
 
-    /// An API that it offers.
+    /// An API that it offers, and that answers at once.
     pub(super) fn sibling(&self) -> Api {
-        let mut rules = self.families.iter().flat_map(|family| family.paths());
-        rules.next().map_or(Api::OpenAiChat, |rule| rule.api)
+        let rules = self.families.iter().flat_map(|family| family.paths());
+        let mut apis = rules.map(|rule| rule.api);
+        apis.find(|api| !api.is_told_later())
+            .unwrap_or(Api::OpenAiChat)
     }
 
     pub(super) fn serves(&self, host: &str) -> bool {
@@ -830,6 +832,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/chat/completions", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
+    // https://console.upstage.ai/api/document-digitization/document-parsing
+    post("**/v1/document-digitization", Api::MistralOcr),
     // Stored prompts: https://portkey.ai/docs/api-reference/inference-api/prompts
     post("**/prompts/*/completions", Api::OpenAiChat),
     post("**/completions", Api::OpenAiCompletions),
@@ -1044,6 +1048,14 @@ pub(super) const FREE_PATHS: &[&str] = &[
     "**/uploads/*/complete",
     "**/batches",
     "**/batches/*/cancel",
+    // https://platform.claude.com/docs/en/managed-agents/overview, https://docs.mistral.ai/api/#tag/beta.agents:
+    // what an agent is; what it does is charged by its sessions or conversations.
+    "**/v1/agents",
+    "**/v1/agents/*",
+    "**/v1/environments",
+    "**/v1/environments/*",
+    "**/v1/vaults",
+    "**/v1/memory_stores",
     // https://platform.claude.com/docs/en/api/skills-api
     "**/v1/skills",
     "**/v1/skills/*/versions",

@@ -132,6 +132,8 @@ const USAGE: Node<Field> = Node::object(&[
     ),
     // https://docs.mistral.ai/api/#tag/ocr
     ("pages_processed", count(Count::Pages)),
+    // https://console.upstage.ai/api/document-digitization/document-parsing
+    ("pages", count(Count::Pages)),
     // https://www.alibabacloud.com/help/model-studio/qwen-tts, https://docs.mistral.ai/api/#tag/audio.speech
     ("characters", count(Count::Characters)),
     ("connectors", CONNECTORS),
