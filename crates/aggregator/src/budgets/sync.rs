@@ -474,7 +474,7 @@ mod tests {
             state.note_unanswered(&[&away], 2, now_ms);
             assert!(!state.is_store_silent);
             let soon = due(&mut state, now_ms + pause_ms - 1);
-            assert_eq!(soon, [near.clone()], "{pause_ms}");
+            assert_eq!(soon, std::slice::from_ref(&near), "{pause_ms}");
             assert_eq!(due(&mut state, now_ms + pause_ms).len(), 2, "{pause_ms}");
             now_ms += pause_ms;
         }
