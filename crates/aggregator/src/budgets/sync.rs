@@ -473,6 +473,8 @@ mod tests {
         for pause_ms in [200, 400, 800, 1_600, 3_200, 3_200] {
             state.note_unanswered(&[&away], 2, now_ms);
             assert!(!state.is_store_silent);
+            // The store has heard of the budget, so that no account is to probe it.
+            state.lives.tell(&budget.id, now_ms + pause_ms - 1);
             let soon = due(&mut state, now_ms + pause_ms - 1);
             assert_eq!(soon, std::slice::from_ref(&near), "{pause_ms}");
             assert_eq!(due(&mut state, now_ms + pause_ms).len(), 2, "{pause_ms}");
