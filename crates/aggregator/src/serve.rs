@@ -216,7 +216,7 @@ async fn start(config: Config, operators: &Handle) -> anyhow::Result<Running> {
         .exported(signals.unwrap_or_default())
         .named(Box::new(move || {
             let mut named = labels.clone();
-            named.extend(by_budgets.keys());
+            named.extend(by_budgets.tags());
             named
         }));
     tokio::spawn(keeper.keep());

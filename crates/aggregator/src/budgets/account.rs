@@ -19,6 +19,11 @@ const PARKED_BEAT_MS: u64 = 60_000;
 const STARVED_MS: u64 = 50;
 /// The same of one whose cell is over and from which no call can spend any more.
 const PAST_BEAT_MS: u64 = 600_000;
+/// How long nothing is asked for after the store did not answer though it answers others, in
+/// milliseconds; twice as long after each time.
+const FAILING_MS_MIN: u64 = 200;
+/// The longest of these pauses: one shard that is away holds up the rest of a round no more often.
+const FAILING_MS_MAX: u64 = 3_200;
 /// When an account counts as parked.
 const PARKED_AFTER_MS: u64 = 120_000;
 /// What a node keeps in stock for calls to come: what it takes in so many milliseconds.
@@ -54,10 +59,15 @@ pub struct Account {
     pub tier: Option<usize>,
     /// What calls may cost that went ahead without a lease, in the store's units.
     pub unleased: u64,
-    /// Whether the store's last word on this account came, and could be used.
-    pub is_answered: bool,
     /// When the store was asked for the earlier parts of its rolling window, on the clock of leases.
     pub looked_ms: Option<u64>,
+    /// When the store's last word on this account came, on the clock of leases; `None` where it did
+    /// not come, or could not be used.
+    answered_ms: Option<u64>,
+    /// Until when it is not asked again, since it did not answer, on the clock of leases.
+    failing_until_ms: u64,
+    /// How long that pause is.
+    failing_ms: u64,
     /// When the account has told the store, on the clock of leases.
     told_ms: Option<u64>,
     /// What we had spent by the last report.
@@ -101,8 +111,10 @@ impl Account {
             others_allocated: 0,
             tier: None,
             unleased: 0,
-            is_answered: false,
             looked_ms: None,
+            answered_ms: None,
+            failing_until_ms: 0,
+            failing_ms: 0,
             told_ms: None,
             told: 0,
             used_ms: 0,
@@ -177,7 +189,8 @@ impl Account {
     /// Whether nothing is spent or held here, and the store knows.
     pub fn is_empty(&self) -> bool {
         let is_unused = self.amount == 0 && self.denied == 0 && self.unleased == 0;
-        is_unused && self.is_past && !self.is_dirty && self.is_answered && self.own_allocated() == 0
+        let is_known = !self.is_dirty && self.answered_ms.is_some();
+        is_unused && self.is_past && is_known && self.own_allocated() == 0
     }
 
     /// Notes that a call uses it.
@@ -212,6 +225,36 @@ impl Account {
         self.is_dirty = true;
     }
 
+    /// Notes that the store's word has come, and can be used.
+    pub fn answered(&mut self, now_ms: u64) {
+        self.answered_ms = Some(now_ms);
+        self.failing_until_ms = 0;
+        self.failing_ms = 0;
+    }
+
+    /// Notes that it has not.
+    pub fn unanswered(&mut self) {
+        self.answered_ms = None;
+        self.is_dirty = true;
+    }
+
+    /// Has it ask no more for a while, so that those that are answered need not wait with it.
+    pub fn pause(&mut self, now_ms: u64) {
+        self.failing_ms = (self.failing_ms * 2).clamp(FAILING_MS_MIN, FAILING_MS_MAX);
+        self.failing_until_ms = now_ms.saturating_add(self.failing_ms);
+    }
+
+    /// Whether the store has just not answered for it.
+    pub fn is_failing(&self, now_ms: u64) -> bool {
+        now_ms < self.failing_until_ms
+    }
+
+    /// Whether the store's last word came since then, or has only just been that it gives no more.
+    pub fn is_answered_since(&self, since_ms: u64, now_ms: u64) -> bool {
+        let is_said = |answered_ms| answered_ms >= since_ms || self.is_starved(now_ms);
+        self.answered_ms.is_some_and(is_said)
+    }
+
     /// Whether calls wait for the store's answer.
     pub fn is_waited_for(&self) -> bool {
         self.is_urgent
@@ -224,6 +267,9 @@ impl Account {
 
     /// Whether it is time to tell the store.
     pub fn is_due(&self, now_ms: u64) -> bool {
+        if self.is_failing(now_ms) {
+            return false;
+        }
         let Some(told) = self.told_ms else {
             return true;
         };

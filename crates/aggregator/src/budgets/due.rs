@@ -77,7 +77,8 @@ impl State {
     /// Whether the store is to be looked at for that account's window.
     fn is_look_wanted(&self, account: &Account, unix_ms: i64, now_ms: u64) -> bool {
         let is_present = account.cell.holds(unix_ms) && !self.is_ending;
-        is_present && self.is_look_due(account, now_ms) && self.is_in_force(account)
+        let is_asked = is_present && !account.is_failing(now_ms);
+        is_asked && self.is_look_due(account, now_ms) && self.is_in_force(account)
     }
 }
 

@@ -85,7 +85,7 @@ impl Guards {
     }
 
     /// Why a call may not go ahead; `None` where it may, which is then counted. `worst_pico` says
-    /// what it costs at most. Asking twice for one event counts once.
+    /// what it costs at most. Asking twice for one event counts once, and is answered alike.
     pub fn judge(
         &self,
         request: &ReservationRequest,
@@ -99,31 +99,35 @@ impl Guards {
         let subject = Subject::from(request);
         let concerned: Vec<&Fence> = fences.iter().filter(|f| f.concerns(&subject)).collect();
         let mut seen = self.seen();
-        let is_new = seen.asked.note(&request.event_id);
+        if !seen.asked.note(&request.event_id) {
+            let denied = &seen.stopped(&request.event_id)?.denied;
+            let mut concerned = concerned.iter();
+            let stands = concerned.any(|f| f.acts() && f.guard.name == denied.budget);
+            return stands.then(|| denied.clone());
+        }
         for fence in &concerned {
             let key = fence.key(&subject, request.trace_id.as_deref());
             let group = key.as_ref().and_then(|key| seen.groups.get(key));
             let trip = fence
                 .call(request, &worst_pico)
                 .or_else(|| fence.group(group?, self.body(request), unix_ms));
-            let Some(trip) = trip.filter(|_| is_new) else {
+            let Some(trip) = trip else {
                 continue;
             };
             let values = key.map(|(_, values)| values).unwrap_or_default();
             self.tell(fence, &trip, &values, unix_ms);
             if fence.acts() {
-                seen.stop(&request.event_id, &trip);
-                return Some(fence.denied(&trip));
+                let denied = fence.denied(&trip);
+                seen.stop(&request.event_id, &trip, &denied);
+                return Some(denied);
             }
         }
-        if is_new {
-            for fence in concerned {
-                if let Some(key) = fence.key(&subject, request.trace_id.as_deref()) {
-                    let body = self.body(request);
-                    let group = self.group(&mut seen, key, unix_ms);
-                    group.pace.count(unix_ms);
-                    group.note_body(body, unix_ms);
-                }
+        for fence in concerned {
+            if let Some(key) = fence.key(&subject, request.trace_id.as_deref()) {
+                let body = self.body(request);
+                let group = self.group(&mut seen, key, unix_ms);
+                group.pace.count(unix_ms);
+                group.note_body(body, unix_ms);
             }
         }
         None
@@ -132,9 +136,8 @@ impl Guards {
     /// What was found of a call that was stopped, and what is let pass.
     pub fn why(&self, event_id: &str) -> Option<(String, String)> {
         let seen = self.seen();
-        let mut latest = seen.stopped.iter().rev();
-        let stopped = latest.find(|(id, ..)| id == event_id);
-        stopped.map(|(_, found, bound)| (found.clone(), bound.clone()))
+        let stopped = seen.stopped(event_id);
+        stopped.map(|stopped| (stopped.found.clone(), stopped.bound.clone()))
     }
 
     /// Counts what a call cost, as it is charged to budgets. What comes twice counts once.
@@ -315,6 +318,25 @@ mod tests {
         };
         assert_eq!(judge(&guards, &none, 3_000), "pass");
         assert_eq!(judge(&guards, &call("e"), 66_000), "pass");
+    }
+
+    #[test]
+    fn a_call_that_is_asked_for_twice_is_answered_alike() {
+        let guards = guard("max_input_tokens = 99");
+        let first = guards.judge(&call("a"), || 0, NOON).unwrap();
+        for n in 1..3 {
+            assert_eq!(
+                guards.judge(&call("a"), || 0, NOON + n),
+                Some(first.clone())
+            );
+        }
+        let trips = &guards.metrics.guard_trips_total;
+        let n_trips = trips.with_label_values(&["g", "guard_input", "deny"]).get();
+        assert_eq!(n_trips, 1, "it is stopped once");
+        // What nobody forbids any more is let go ahead.
+        let text = "[[guard]]\nname = \"g\"\nenforce = \"observe\"\nmax_input_tokens = 99";
+        guards.adopt(parse_all("budgets.toml", text).unwrap().guards);
+        assert_eq!(judge(&guards, &call("a"), 3), "pass");
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod untold;
 mod watch;
 mod worst;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -52,7 +53,7 @@ pub use charger::Bookkeeper;
 use guards::Guards;
 use overrides::Overrides;
 pub use paged::{NoSuchPage, PageOfKeys};
-pub use policies::{Budget, Policies};
+pub use policies::{Budget, FACTS, Policies};
 pub use show::{COLUMNS, Standings};
 use state::State;
 use store::Store;
@@ -149,19 +150,9 @@ impl Budgets {
         (Budgets(Arc::new(shared)), policies)
     }
 
-    /// Every key that a budget in force asks for, in no order.
-    pub fn keys(&self) -> Vec<String> {
-        let policies = self.0.policies.load();
-        let keys = policies.all.iter().flat_map(|budget| {
-            let asked = budget.policy.matches.keys();
-            let spared = budget
-                .policy
-                .tiers
-                .iter()
-                .flat_map(|tier| tier.except.keys());
-            asked.chain(spared).chain(&budget.per)
-        });
-        keys.cloned().collect()
+    /// Every tag that a budget in force asks for, each once.
+    pub fn tags(&self) -> BTreeSet<String> {
+        self.0.policies.load().tags()
     }
 
     /// Whether there is a file of budgets. Without one nothing is charged, kept or watched.

@@ -1,6 +1,6 @@
 //! The budgets of the file as calls are judged by them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rust_decimal::Decimal;
@@ -14,6 +14,20 @@ use crate::ledger::HOUR_MS;
 const DIGEST_CHARS: usize = 8;
 /// Sub-windows of a rolling window: what is spent leaves the window in steps of one part in so many.
 const ROLLING_CELLS: i64 = 96;
+
+/// Facts that the mesh or the provider says, as a budget's `match` and `per` may name them; any other
+/// name there is a tag's.
+pub const FACTS: &[&str] = &[
+    "provider",
+    "model",
+    "namespace",
+    "workload",
+    "service_account",
+    "principal",
+    "pod",
+    "node",
+    "cluster",
+];
 
 /// A stretch of time, in milliseconds since 1970: from `start` on, before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +220,17 @@ fn id(policy: &Policy) -> String {
 // === impl Policies ===
 
 impl Policies {
+    /// The tags that any of them names, each once.
+    pub fn tags(&self) -> BTreeSet<String> {
+        let named = self.all.iter().flat_map(|budget| {
+            let policy = &budget.policy;
+            let spared = policy.tiers.iter().flat_map(|tier| tier.except.keys());
+            policy.matches.keys().chain(spared).chain(&budget.per)
+        });
+        let tags = named.filter(|name| !FACTS.contains(&name.as_str()));
+        tags.cloned().collect()
+    }
+
     /// The budgets that these policies make.
     pub fn new(policies: Vec<Policy>) -> Policies {
         let mut made = Policies::default();
@@ -259,5 +284,48 @@ impl Policies {
     /// Whether any call has to be reserved.
     pub fn reserve(&self) -> bool {
         self.all.iter().any(|budget| budget.is_strict())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tollmesh_wire::Source;
+
+    use super::*;
+    use crate::config::budgets::parse;
+
+    #[test]
+    fn tags_are_named_once_and_facts_are_none() {
+        let budget = |n: usize, team: &str| {
+            format!(
+                "[[budget]]\nname = \"b{n}\"\nlimit = \"1 USD\"\nwindow = \"day\"\n\
+                 match = {{ team = \"{team}\", namespace = \"prod\" }}\n\
+                 per = [\"user\", \"model\"]\n\
+                 tiers = [{{ at = \"100%\", do = \"deny\", except = {{ role = \"ops\" }} }}]\n"
+            )
+        };
+        let text: String = (0..40).map(|n| budget(n, &format!("t{n}"))).collect();
+        let policies = Policies::new(parse("budgets.toml", &text).unwrap());
+        let tags = policies.tags();
+        assert_eq!(tags.iter().collect::<Vec<_>>(), ["role", "team", "user"]);
+    }
+
+    #[test]
+    fn no_tag_stands_for_a_fact() {
+        let tags = FACTS
+            .iter()
+            .map(|name| ((*name).to_owned(), "t".to_owned()));
+        let tags: BTreeMap<String, String> = tags.collect();
+        let subject = Subject {
+            provider: "acme",
+            model: None,
+            tags: &tags,
+            source: &Source::default(),
+        };
+        for name in FACTS {
+            assert_ne!(subject.value(name), Some("t"), "{name}");
+        }
     }
 }

@@ -38,6 +38,15 @@ struct Stopped {
     why: Refusal,
 }
 
+/// When a call asks.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// When it came, on the clock of leases.
+    since_ms: u64,
+    now_ms: u64,
+    last: Last,
+}
+
 /// What is done about an account that could not be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
@@ -51,6 +60,7 @@ impl Budgets {
     /// Decides on a call, and holds what it may cost. Asking twice for one event holds once.
     pub async fn reserve(&self, request: &ReservationRequest) -> Decision {
         let deadline = tokio::time::Instant::now() + STORE_TIME_MAX;
+        let since_ms = clock::since_boot_ms();
         let shared = &self.0;
         if let Some(denied) = shared.guarded(request) {
             return Decision::Deny(denied);
@@ -65,7 +75,12 @@ impl Budgets {
                 true => Last::Unavailable,
                 false => Last::Wait,
             };
-            if let Some(decision) = shared.decide(request, last) {
+            let asked = Asked {
+                since_ms,
+                now_ms: clock::since_boot_ms(),
+                last,
+            };
+            if let Some(decision) = shared.decide(request, asked) {
                 return decision;
             }
             shared.wake.notify_one();
@@ -98,9 +113,9 @@ impl Shared {
     }
 
     /// The decision; `None` where the store has to be asked first.
-    fn decide(&self, request: &ReservationRequest, last: Last) -> Option<Decision> {
+    fn decide(&self, request: &ReservationRequest, asked: Asked) -> Option<Decision> {
         let unix_ms = clock::now().as_unix_ms();
-        let now_ms = clock::since_boot_ms();
+        let now_ms = asked.now_ms;
         if let Some(denied) = self.refused_by_cached(request, unix_ms) {
             return Some(Decision::Deny(denied));
         }
@@ -127,7 +142,7 @@ impl Shared {
         let id = state.next_id(unix_ms);
         let mut holds = Vec::with_capacity(wanted.len());
         for wanted in &wanted {
-            match take(&mut state, id, wanted, now_ms, last) {
+            match take(&mut state, id, wanted, asked) {
                 Ok(hold) => holds.push(hold),
                 Err(why) => {
                     state.let_go(id, &holds);
@@ -138,7 +153,7 @@ impl Shared {
                         units: wanted.units,
                         why,
                     };
-                    return stopped.decision(&mut state, request, now_ms, last);
+                    return stopped.decision(&mut state, request, asked);
                 }
             }
         }
@@ -188,21 +203,19 @@ fn take(
     state: &mut State,
     id: ReservationId,
     wanted: &Wanted,
-    now_ms: u64,
-    last: Last,
+    asked: Asked,
 ) -> Result<Hold, Refusal> {
     let hold = |is_leased| Hold {
         at: wanted.at.clone(),
         units: wanted.units,
         is_leased,
     };
-    let why = match state.hold(&wanted.at, id, wanted.units, now_ms) {
+    let why = match state.hold(&wanted.at, id, wanted.units, asked.now_ms) {
         Ok(()) => return Ok(hold(true)),
         Err(why) => why,
     };
     let is_unverifiable = matches!(why, Refusal::Expired | Refusal::NeedsGrant);
-    let account = state.accounts.get(&wanted.at);
-    if last == Last::Wait || !is_unverifiable || account.is_none_or(|a| a.is_answered) {
+    if !is_unverifiable || asked.waits(state, &wanted.at) || asked.is_answered(state, &wanted.at) {
         return Err(why);
     }
     let most = match wanted.budget.policy.on_unavailable {
@@ -220,7 +233,23 @@ fn take(
         return Err(why);
     }
     account.unleased = unleased;
+    // The store may be back: this account is to hear of it, not only those that were asked.
+    account.wait_for(0);
     Ok(hold(false))
+}
+
+impl Asked {
+    /// Whether the store may yet answer for that account in time.
+    fn waits(self, state: &State, at: &SpendKey) -> bool {
+        let account = state.accounts.get(at);
+        self.last == Last::Wait && !account.is_some_and(|account| account.is_failing(self.now_ms))
+    }
+
+    /// Whether the store is there, and has said since the call came what it can give.
+    fn is_answered(self, state: &State, at: &SpendKey) -> bool {
+        let account = state.accounts.get(at).filter(|_| !state.is_store_silent);
+        account.is_some_and(|account| account.is_answered_since(self.since_ms, self.now_ms))
+    }
 }
 
 impl Stopped {
@@ -229,17 +258,17 @@ impl Stopped {
         self,
         state: &mut State,
         request: &ReservationRequest,
-        now_ms: u64,
-        last: Last,
+        asked: Asked,
     ) -> Option<Decision> {
         let budget = &self.budget;
-        let account = state.accounts.get(&self.at);
-        let is_answered = account.is_some_and(|account| account.is_answered);
+        let now_ms = asked.now_ms;
+        let is_answered = asked.is_answered(state, &self.at);
+        let may_wait = asked.waits(state, &self.at);
         let is_open = matches!(self.why, Refusal::NeedsGrant | Refusal::Expired);
         if is_open && let Some(account) = state.accounts.get_mut(&self.at) {
             account.wait_for(self.units);
             // Where the store has just given nothing, waiting would only make more calls wait.
-            if last == Last::Wait && !account.is_starved(now_ms) {
+            if may_wait && !account.is_starved(now_ms) {
                 return None;
             }
         }
@@ -319,13 +348,128 @@ fn denial(budget: &Budget, reason: &str) -> Denied {
 
 #[cfg(test)]
 mod tests {
+    use tollmesh_budget::lease::{Cell, Marker};
+
     use super::super::policies::Policies;
     use super::*;
     use crate::config::budgets::parse;
 
+    /// A call that asks then of a store that is away.
+    fn unavailable(now_ms: u64) -> Asked {
+        Asked {
+            since_ms: now_ms,
+            now_ms,
+            last: Last::Unavailable,
+        }
+    }
+
+    const NOON_MS: i64 = 1_800_000_000_000;
+
+    /// A node, and the account that its only budget has, which the store has answered at 1 s.
+    fn answered(on_unavailable: &str) -> (State, Wanted) {
+        let text = format!(
+            "[[budget]]\nname = \"b\"\nlimit = \"1000 requests\"\nwindow = \"day\"\n\
+             enforce = \"strict\"\non_unavailable = \"{on_unavailable}\""
+        );
+        let policies = Policies::new(parse("budgets.toml", &text).unwrap());
+        let budget = Arc::clone(&policies.all[0]);
+        let mut state = State::default();
+        state.policies = Arc::new(policies);
+        let cell = budget.cell_at(NOON_MS).unwrap();
+        let account = state.open(&budget, Vec::new(), cell, 1_000);
+        account.charge(None, 1, 0);
+        account.wait_for(10);
+        let terms = account.terms(1_000);
+        let report = account.report(1_000, 1, false);
+        let store_ms = NOON_MS.unsigned_abs();
+        let mut marker = Marker::OLD;
+        let reply = Cell::default().sync(&mut marker, store_ms, "n", &report, &terms);
+        let grant = account.take(&reply, 1_000).unwrap();
+        account.persisted(grant.granted);
+        account.answered(1_000);
+        let at = account.at.clone();
+        let wanted = Wanted {
+            budget,
+            at,
+            cell,
+            units: 1,
+        };
+        (state, wanted)
+    }
+
+    /// What a call is told that asks for so much.
+    fn told(state: &mut State, wanted: &Wanted, units: u64, asked: Asked) -> String {
+        let wanted = Wanted {
+            budget: Arc::clone(&wanted.budget),
+            at: wanted.at.clone(),
+            cell: wanted.cell,
+            units,
+        };
+        let id = state.next_id(NOON_MS);
+        let why = match take(state, id, &wanted, asked) {
+            Ok(hold) if hold.is_leased => return "leased".to_owned(),
+            Ok(_) => return "unleased".to_owned(),
+            Err(why) => why,
+        };
+        let stopped = Stopped {
+            budget: wanted.budget,
+            at: wanted.at,
+            cell: wanted.cell,
+            units,
+            why,
+        };
+        match stopped.decision(state, &ReservationRequest::default(), asked) {
+            None => "waits".to_owned(),
+            Some(Decision::Deny(denied)) => denied.reason,
+            Some(other) => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_quiet_account_has_its_policy_when_the_store_is_away() {
+        for (policy, expected) in [("open", "unleased"), ("closed", "budget_unverifiable")] {
+            let (mut state, wanted) = answered(policy);
+            let wait = |now_ms| Asked {
+                last: Last::Wait,
+                ..unavailable(now_ms)
+            };
+            assert_eq!(told(&mut state, &wanted, 1, wait(1_500)), "leased");
+            assert_eq!(told(&mut state, &wanted, 90, wait(1_500)), "waits");
+            // The store answers others, and has said nothing since this call came.
+            let late = Asked {
+                since_ms: 1_500,
+                ..unavailable(1_600)
+            };
+            assert_eq!(told(&mut state, &wanted, 90, late), expected);
+            // It has: what it can give is too little.
+            state.accounts.get_mut(&wanted.at).unwrap().answered(1_550);
+            assert_eq!(told(&mut state, &wanted, 90, late), "budget_exceeded");
+            // Another account's report failed; this one's lease holds, then it has ended.
+            state.is_store_silent = true;
+            assert_eq!(told(&mut state, &wanted, 90, late), expected);
+            let quiet = unavailable(150_000);
+            assert_eq!(told(&mut state, &wanted, 1, quiet), expected);
+            // It is asked in the next beat whether the store is back.
+            assert!(state.accounts[&wanted.at].is_waited_for());
+        }
+    }
+
+    #[test]
+    fn no_call_waits_for_a_shard_that_has_just_not_answered() {
+        let (mut state, wanted) = answered("open");
+        let asked = Asked {
+            last: Last::Wait,
+            ..unavailable(2_000)
+        };
+        assert_eq!(told(&mut state, &wanted, 90, asked), "waits");
+        let account = state.accounts.get_mut(&wanted.at).unwrap();
+        account.unanswered();
+        account.pause(2_000);
+        assert_eq!(told(&mut state, &wanted, 90, asked), "unleased");
+    }
+
     #[test]
     fn an_allowance_is_for_the_whole_window() {
-        const NOON_MS: i64 = 1_800_000_000_000;
         const QUARTER_MS: i64 = 900_000;
         let text = "[[budget]]\nname = \"b\"\nlimit = \"900 requests\"\n\
                     window = \"rolling 24h\"\nenforce = \"strict\"\n\
@@ -344,7 +488,7 @@ mod tests {
                 units: 4,
             };
             let id = state.next_id(unix_ms);
-            take(&mut state, id, &wanted, 1, Last::Unavailable).is_ok()
+            take(&mut state, id, &wanted, unavailable(1)).is_ok()
         };
         let passed = [0, 1, 2, 50, 95, 96, 97].map(&mut passes);
         assert_eq!(passed, [true, true, false, false, false, true, true]);

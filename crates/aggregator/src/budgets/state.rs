@@ -38,7 +38,7 @@ pub struct State {
     pub stored: HashMap<SpendKey, Spend>,
     /// Who we are, once the ledger has said so.
     pub identity: Option<Identity>,
-    /// Whether the store answered nothing the last time that it was asked.
+    /// Whether the store answered nothing the last time that it was asked, and nothing lately.
     pub is_store_silent: bool,
     /// Whether other nodes may spend from the same cells.
     pub is_shared: bool,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tollmesh_budget::lease::{Elsewhere, Reply};
 
+use super::state::State;
 use super::steady::Steady;
 use super::store::{Ask, Look, Store, StoreError};
 use super::{Budgets, Shared};
@@ -24,6 +25,9 @@ const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long after its last answer a store is not taken for away, in milliseconds: two beats of accounts
 /// that nobody uses.
 const ANSWERED_LATELY_MS: u64 = 10_000;
+/// How long after its last answer a store that fails is away, in milliseconds; until then it may be
+/// one shard of it that is.
+const SILENT_AFTER_MS: u64 = 1_000;
 /// How often what is over is swept out.
 const SWEEP_EVERY_MS: u64 = 10_000;
 /// How long accounts stay in memory after their window: calls that were let go ahead in it end.
@@ -46,7 +50,7 @@ enum Round {
     Idle,
     /// The store has answered; there may be more to tell it at once.
     Told { is_more: bool },
-    /// It has not, or not all.
+    /// It is away.
     Failed,
 }
 
@@ -118,6 +122,28 @@ impl Budgets {
     }
 }
 
+impl State {
+    /// Notes which of so many questions the store did not answer. One shard of a cluster that is
+    /// away is not the store.
+    fn note_unanswered(&mut self, unanswered: &[&SpendKey], n_asked: usize, now_ms: u64) {
+        let is_answered = unanswered.len() < n_asked;
+        if is_answered {
+            self.answered_ms = now_ms;
+        }
+        let is_lately = now_ms.saturating_sub(self.answered_ms) < SILENT_AFTER_MS;
+        self.is_store_silent = !is_answered && (self.answered_ms == 0 || !is_lately);
+        for at in unanswered {
+            let Some(account) = self.accounts.get_mut(*at) else {
+                continue;
+            };
+            account.unanswered();
+            if !self.is_store_silent {
+                account.pause(now_ms);
+            }
+        }
+    }
+}
+
 impl Shared {
     async fn keep_beats(&self, store: &dyn Store, ledger: &Ledger) {
         let mut swept_ms = 0;
@@ -183,9 +209,10 @@ impl Shared {
         if !grants.is_empty() {
             self.persist(ledger, grants).await;
         }
-        match failed {
-            None => Round::Told { is_more: *is_more },
-            Some(_) => Round::Failed,
+        // Where one shard is away, only what is asked of it waits.
+        match failed.is_some() && self.is_store_away() {
+            false => Round::Told { is_more: *is_more },
+            true => Round::Failed,
         }
     }
 
@@ -199,8 +226,9 @@ impl Shared {
     ) -> (Vec<Grant>, Option<StoreError>) {
         let mut grants = Vec::new();
         let mut failed = None;
-        let mut n_failed = 0;
+        let mut unanswered = Vec::new();
         let unix_ms = clock::now().as_unix_ms();
+        let now_ms = clock::since_boot_ms();
         let mut state = self.state();
         for ((looked, look), found) in looked.iter().zip(looks).zip(found) {
             match found {
@@ -208,10 +236,7 @@ impl Shared {
                     state.take_look(&looked.at, look, &found, looked.sent_ms, unix_ms);
                 }
                 Err(error) => {
-                    if let Some(account) = state.accounts.get_mut(&looked.at) {
-                        account.is_answered = false;
-                    }
-                    n_failed += 1;
+                    unanswered.push(&looked.at);
                     failed = Some(error);
                 }
             }
@@ -230,7 +255,9 @@ impl Shared {
                     if let Some(account) = state.accounts.get_mut(&sent.at) {
                         let grant = account.take(&reply, sent.sent_ms);
                         // What the disk has yet to know of is no answer yet.
-                        account.is_answered |= grant.is_none();
+                        if grant.is_none() {
+                            account.answered(now_ms);
+                        }
                         grants.extend(grant);
                     }
                     state.hear(&sent.at.budget, reply.life, sent.sent_ms);
@@ -242,21 +269,12 @@ impl Shared {
                     state.judge(&sent.at);
                 }
                 Err(error) => {
-                    if let Some(account) = state.accounts.get_mut(&sent.at) {
-                        account.touch();
-                        account.is_answered = false;
-                    }
-                    n_failed += 1;
+                    unanswered.push(&sent.at);
                     failed = Some(error);
                 }
             }
         }
-        // One shard of a cluster that is away is not the store.
-        let n_asked = sent.len() + looked.len();
-        state.is_store_silent = n_failed == n_asked;
-        if n_failed < n_asked {
-            state.answered_ms = clock::since_boot_ms();
-        }
+        state.note_unanswered(&unanswered, sent.len() + looked.len(), now_ms);
         (grants, failed)
     }
 
@@ -272,17 +290,17 @@ impl Shared {
             let mut state = self.state();
             for (at, _) in &granted {
                 if let Some(account) = state.accounts.get_mut(at) {
-                    account.is_answered = false;
-                    account.touch();
+                    account.unanswered();
                 }
             }
             return;
         }
+        let now_ms = clock::since_boot_ms();
         let mut state = self.state();
         for (at, granted) in granted {
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.persisted(granted);
-                account.is_answered = true;
+                account.answered(now_ms);
             }
         }
     }
@@ -421,8 +439,56 @@ impl Shared {
         });
     }
 
-    /// Whether the store answered nothing the last time that it was asked.
+    /// Whether the store answered nothing the last time that it was asked, and nothing lately.
     pub(super) fn is_store_away(&self) -> bool {
         self.state().is_store_silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policies::Policies;
+    use super::*;
+    use crate::config::budgets::parse;
+
+    const NOON_MS: i64 = 1_800_000_000_000;
+
+    #[test]
+    fn a_shard_that_is_away_holds_up_only_its_own() {
+        let text = "[[budget]]\nname = \"b\"\nper = [\"user\"]\nlimit = \"9 requests\"\n\
+                    window = \"day\"\nenforce = \"strict\"";
+        let policies = Policies::new(parse("budgets.toml", text).unwrap());
+        let budget = Arc::clone(&policies.all[0]);
+        let mut state = State::default();
+        state.policies = Arc::new(policies);
+        let cell = budget.cell_at(NOON_MS).unwrap();
+        let mut open = |user: &str| {
+            let account = state.open(&budget, vec![user.to_owned()], cell, 1);
+            account.wait_for(1);
+            account.at.clone()
+        };
+        let (away, near) = (open("away"), open("near"));
+        let due = |state: &mut State, now_ms| state.due(NOON_MS, now_ms).accounts;
+        let mut now_ms = 1_000;
+        for pause_ms in [200, 400, 800, 1_600, 3_200, 3_200] {
+            state.note_unanswered(&[&away], 2, now_ms);
+            assert!(!state.is_store_silent);
+            // The store has heard of the budget, so that no account is to probe it.
+            state.lives.tell(&budget.id, now_ms + pause_ms - 1);
+            let soon = due(&mut state, now_ms + pause_ms - 1);
+            assert_eq!(soon, std::slice::from_ref(&near), "{pause_ms}");
+            assert_eq!(due(&mut state, now_ms + pause_ms).len(), 2, "{pause_ms}");
+            now_ms += pause_ms;
+        }
+        state.accounts.get_mut(&away).unwrap().answered(now_ms);
+        assert_eq!(due(&mut state, now_ms).len(), 2);
+        // Asked for alone, it is still not the whole store.
+        state.note_unanswered(&[&away, &near], 3, now_ms);
+        state.note_unanswered(&[&away], 1, now_ms + SILENT_AFTER_MS - 1);
+        assert!(!state.is_store_silent);
+        state.note_unanswered(&[&away], 1, now_ms + SILENT_AFTER_MS);
+        assert!(state.is_store_silent);
+        state.note_unanswered(&[], 1, now_ms + SILENT_AFTER_MS);
+        assert!(!state.is_store_silent);
     }
 }

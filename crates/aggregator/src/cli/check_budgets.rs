@@ -7,22 +7,10 @@ use tollmesh_budget::Enforce;
 use tollmesh_wire::plugin::{STANDARD_TAGS, TagSources};
 
 use crate::alerts::Receivers;
+use crate::budgets::FACTS;
 use crate::config::budgets::Limits;
 use crate::config::notified;
 use crate::config::section::nearest;
-
-/// Facts that the mesh or the provider says, as a budget's `match` and `per` may name them.
-const FACTS: &[&str] = &[
-    "provider",
-    "model",
-    "namespace",
-    "workload",
-    "service_account",
-    "principal",
-    "pod",
-    "node",
-    "cluster",
-];
 
 /// What is wrong in a budgets' file, and what is seldom meant.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -87,15 +87,19 @@ pub enum Stays {
 impl Census {
     /// Of a day about which nothing is known; these tags are worth most.
     pub fn new(named: impl IntoIterator<Item = String>) -> Census {
-        let of_name = |name| {
-            let seen = Seen {
+        let mut tags = BTreeMap::new();
+        for name in named {
+            // What is named twice takes one place.
+            if tags.len() >= SUM_TAGS_MAX {
+                break;
+            }
+            tags.entry(name).or_insert_with(|| Seen {
                 is_named: true,
                 ..Seen::default()
-            };
-            (name, seen)
-        };
+            });
+        }
         Census {
-            tags: named.into_iter().take(SUM_TAGS_MAX).map(of_name).collect(),
+            tags,
             has_more_names: false,
             models: BTreeSet::new(),
             sources: BTreeSet::new(),
@@ -286,5 +290,24 @@ fn stays(id: i64, last: i64) -> Stays {
     match id <= last {
         true => Stays::Whole,
         false => Stays::InPart,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_twice_takes_one_place() {
+        let twice = (0..2 * SUM_TAGS_MAX).map(|n| ["team", "user"][n % 2]);
+        let named = twice.chain(["project"]).map(str::to_owned);
+        let census = Census::new(named);
+        assert_eq!(
+            census.tags.keys().collect::<Vec<_>>(),
+            ["project", "team", "user"]
+        );
+        assert!(census.tags.values().all(|seen| seen.is_named));
+        let many = Census::new((0..2 * SUM_TAGS_MAX).map(|n| n.to_string()));
+        assert_eq!(many.tags.len(), SUM_TAGS_MAX);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tollmesh_budget::Pace;
 use tollmesh_budget::guard::IDENTICAL_MS;
+use tollmesh_wire::Denied;
 
 use super::fence::Trip;
 
@@ -11,8 +12,9 @@ use super::fence::Trip;
 const BODIES_MAX: usize = 16;
 /// Events whose ids are remembered, so that what comes twice counts once.
 pub(super) const EVENTS_MAX: usize = 8_192;
-/// Calls that were stopped whose facts are kept until their events come.
-const STOPPED_MAX: usize = 4_096;
+/// Calls that were stopped whose facts are kept until their events come, some 400 bytes each: as long
+/// as their ids are, so that what is asked twice is answered alike.
+const STOPPED_MAX: usize = EVENTS_MAX;
 /// What was not seen for so long is over: milliseconds.
 pub(super) const IDLE_MS: i64 = 24 * 3_600_000;
 
@@ -22,8 +24,18 @@ pub(super) struct Seen {
     pub(super) groups: HashMap<GroupKey, Group>,
     pub(super) asked: Recent,
     pub(super) charged: Recent,
-    /// Events of calls that were stopped, with what was found and what is let pass.
-    pub(super) stopped: VecDeque<(String, String, String)>,
+    pub(super) stopped: VecDeque<Stopped>,
+}
+
+/// A call that was stopped.
+pub(super) struct Stopped {
+    pub(super) event_id: String,
+    /// What was found.
+    pub(super) found: String,
+    /// What is let pass.
+    pub(super) bound: String,
+    /// What the caller was told.
+    pub(super) denied: Denied,
 }
 
 /// A guard's name, and the values of its `per`.
@@ -71,12 +83,22 @@ impl Group {
 
 impl Seen {
     /// Keeps why a call was stopped until its event comes.
-    pub(super) fn stop(&mut self, event_id: &str, trip: &Trip) {
+    pub(super) fn stop(&mut self, event_id: &str, trip: &Trip, denied: &Denied) {
         if self.stopped.len() >= STOPPED_MAX {
             self.stopped.pop_front();
         }
-        let (found, bound) = (trip.found.clone(), trip.bound.clone());
-        self.stopped.push_back((event_id.to_owned(), found, bound));
+        self.stopped.push_back(Stopped {
+            event_id: event_id.to_owned(),
+            found: trip.found.clone(),
+            bound: trip.bound.clone(),
+            denied: denied.clone(),
+        });
+    }
+
+    /// Why that call was stopped, where it was.
+    pub(super) fn stopped(&self, event_id: &str) -> Option<&Stopped> {
+        let mut latest = self.stopped.iter().rev();
+        latest.find(|stopped| stopped.event_id == event_id)
     }
 
     /// Forgets the quarter that was seen longest ago.
