@@ -10,6 +10,8 @@ use tollmesh_usage::{Usage, batch};
 use tollmesh_wire::event::{Event, ExtraUsage, Kind, Outcome};
 
 use crate::ledger::CostRecord;
+use crate::ledger::reprice::Pricer;
+use crate::prices::Prices;
 
 /// The facts that a cost depends on.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,14 @@ impl<'a> From<&'a Event> for Bill<'a> {
             is_billable: is_charged && is_ours,
         }
     }
+}
+
+/// What prices events by the tables that are in force then.
+pub fn pricer(prices: Arc<Prices>) -> Pricer {
+    Arc::new(move |event| {
+        let tables = prices.tables();
+        Bill::from(event).price(&tables.book, Arc::clone(&tables.version))
+    })
 }
 
 impl<'a> Bill<'a> {

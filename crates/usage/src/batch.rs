@@ -102,7 +102,13 @@ mod tests {
     fn requests_are_summed_by_model_and_class_and_none_is_lost() {
         let mut sums = Vec::new();
         let model = |name: &str| Some(name.to_owned());
-        for (name, n) in [("a", 10), ("a", 300_000), ("b", 10), ("a", 20), ("a", 310_000)] {
+        for (name, n) in [
+            ("a", 10),
+            ("a", 300_000),
+            ("b", 10),
+            ("a", 20),
+            ("a", 310_000),
+        ] {
             assert!(add(&mut sums, model(name), tokens(n), 3), "{name} {n}");
         }
         let told = |sums: &[ExtraUsage]| -> Vec<(String, u64, u64)> {
@@ -114,11 +120,7 @@ mod tests {
             sums.iter().map(one).collect()
         };
         let row = |kind: &str, n, input| (kind.to_owned(), n, input);
-        let apart = [
-            row(KIND, 2, 30),
-            row(KIND, 2, 610_000),
-            row(KIND, 1, 10),
-        ];
+        let apart = [row(KIND, 2, 30), row(KIND, 2, 610_000), row(KIND, 1, 10)];
         assert_eq!(told(&sums), apart);
         assert!(add(&mut sums, model("a"), tokens(50_000), 3));
         assert!(add(&mut sums, model("a"), tokens(5), 3));

@@ -19,7 +19,7 @@ use crate::ledger::lock::{self, Lock};
 use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
-use crate::ledger::reprice::{Place, Repricing};
+use crate::ledger::reprice::{Place, Pricer, Repricing};
 use crate::ledger::schema;
 use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
@@ -51,6 +51,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         store: None,
         meter: options.meter,
         charger: options.charger,
+        pricer: options.pricer,
         shared: Arc::clone(&shared),
         _lock: lock,
     };
@@ -71,6 +72,7 @@ pub struct Writer {
     store: Option<Store>,
     meter: Box<dyn Meter>,
     charger: Box<dyn Charger>,
+    pricer: Option<Pricer>,
     shared: Arc<Shared>,
     _lock: Lock,
 }
@@ -191,6 +193,7 @@ impl Writer {
             increments: &mut increments,
             charger: self.charger.as_mut(),
             charges: &mut charges,
+            pricer: self.pricer.as_ref(),
         };
         let appended = store.transact(batches, measuring)?;
         let rows = store.rows();

@@ -393,8 +393,16 @@ fn prices_change_only_between_classes_of_input() {
     for row in rows {
         let (first, last) = (row.input_min, row.input_max);
         n_long += u64::from(first > 0);
-        let (of_first, of_last) = (tollmesh_usage::batch::class_of(first), tollmesh_usage::batch::class_of(last));
-        assert_eq!(*of_first.start(), first, "{}: no class begins there", row.id);
+        let (of_first, of_last) = (
+            tollmesh_usage::batch::class_of(first),
+            tollmesh_usage::batch::class_of(last),
+        );
+        assert_eq!(
+            *of_first.start(),
+            first,
+            "{}: no class begins there",
+            row.id
+        );
         assert_eq!(*of_last.end(), last, "{}: no class ends there", row.id);
     }
     assert!(n_long > 0);
