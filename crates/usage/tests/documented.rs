@@ -312,7 +312,8 @@ fn anthropic_says_many_things_beside_the_counts() {
                 result(json!({"type": "succeeded", "message": message})),
             ],
             json!({"billable": false, "source": "absent",
-                "extra": [["batch_result", "m", {"input": 20, "output": 8, "web_searches": 4}]]}),
+                "extra": [["batch_result", "m", {"input": 20, "output": 8, "web_searches": 4,
+                    "requests": 2}]]}),
         ),
     ]);
 }
