@@ -10,6 +10,7 @@ pub mod config;
 pub mod dashboard;
 pub mod doctor;
 pub mod feed;
+pub mod folders;
 pub mod forward;
 pub mod housekeeping;
 pub mod http;

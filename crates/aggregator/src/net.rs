@@ -1,24 +1,30 @@
 //! Listeners, TCP and unix, and the HTTP/1.1 connections that they accept.
 
+mod failures;
+mod patient;
+mod socket;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Listen;
+use failures::Failures;
+use patient::Patient;
+use socket::Socket;
 
 /// Envoy and Prometheus send a handful of headers; more is an attack or a mistake.
 const HEADERS_MAX: usize = 64;
@@ -28,6 +34,11 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 /// Workers of one Envoy and a few scrapers, with room; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 512;
+/// Connections beyond those, of a listener that probes ask at: one request each, and only a probe's is
+/// answered with more than 503.
+const RESERVED_MAX: usize = 16;
+/// What their heads may take: a kubelet sends its own at once, and waits a second by default.
+const RESERVED_HEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long connections get to end their answers at a stop.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -35,12 +46,24 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
+    reserved: usize,
+    failures: Failures,
+}
+
+/// In the extensions of a request that came when all places were taken: only a probe is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowded;
+
+/// A connection that found a place, or only one of those that are reserved for probes.
+struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    is_reserved: bool,
 }
 
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(Socket),
 }
 
 /// Why a listener cannot be bound.
@@ -82,12 +105,14 @@ impl Bound {
     pub async fn bind(listen: &Listen) -> Result<Bound, BindError> {
         let listener = match listen {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
-            Listen::Unix(path) => {
-                bind_unix(path).map(|socket| Listener::Unix(socket, path.to_owned()))
-            }
+            Listen::Unix(path) => Socket::bind(path).map(Listener::Unix),
         };
         match listener {
-            Ok(listener) => Ok(Bound { listener }),
+            Ok(listener) => Ok(Bound {
+                listener,
+                reserved: 0,
+                failures: Failures::default(),
+            }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::Taken {
                 listen: listen.clone(),
             }),
@@ -98,6 +123,18 @@ impl Bound {
         }
     }
 
+    /// The same, with places for probes when all others are taken.
+    pub fn with_probes(mut self) -> Bound {
+        self.reserved = RESERVED_MAX;
+        self
+    }
+
+    /// The same, which counts there what it cannot accept.
+    pub fn counting(mut self, failures: IntCounter) -> Bound {
+        self.failures.counter = Some(failures);
+        self
+    }
+
     /// Where it is bound: the port that was given where the configuration said 0.
     pub fn address(&self) -> String {
         match &self.listener {
@@ -105,7 +142,7 @@ impl Bound {
                 Ok(address) => address.to_string(),
                 Err(_) => "unknown".to_owned(),
             },
-            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+            Listener::Unix(socket) => format!("unix:{}", socket.path().display()),
         }
     }
 
@@ -117,7 +154,7 @@ impl Bound {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
-            Listener::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Listener::Unix(socket) => Ok(Box::new(socket.accept().await?)),
         }
     }
 
@@ -127,7 +164,7 @@ impl Bound {
             match self.accept().await {
                 Ok(stream) => return stream,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    self.failures.note(&error, &self.address());
                     // Out of descriptors: some must be closed before the next can be had.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -144,36 +181,33 @@ impl Bound {
         B: Body<Error: std::error::Error + Send + Sync, Data: Send> + Send + 'static,
     {
         let graceful = GracefulShutdown::new();
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let room = Room::new(self.reserved);
         let mut stop = std::pin::pin!(stop);
         loop {
-            let accepted = async {
-                let permit = Arc::clone(&room).acquire_owned().await;
-                (permit, self.accept_any().await)
-            };
-            let (permit, stream) = tokio::select! {
+            let accepted = async { (room.place().await, self.accept_any().await) };
+            let (place, stream) = tokio::select! {
                 () = &mut stop => break,
                 accepted = accepted => accepted,
             };
-            let connection = http1().serve_connection(TokioIo::new(stream), service.clone());
+            let served = service.clone();
+            let is_crowded = place.is_reserved;
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if is_crowded {
+                    request.extensions_mut().insert(Crowded);
+                }
+                served.call(request)
+            });
+            let stream = TokioIo::new(Patient::new(stream));
+            let connection = http1(is_crowded).serve_connection(stream, service);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
                 // A client that hangs up or speaks no HTTP is its own trouble.
                 let _ = connection.await;
-                drop(permit);
+                drop(place);
             });
         }
         drop(self);
         let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
-    }
-}
-
-impl Drop for Bound {
-    /// A socket file that nobody listens on would look like a running aggregator.
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = &self.listener {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
@@ -183,30 +217,49 @@ impl fmt::Display for Bound {
     }
 }
 
-fn http1() -> hyper::server::conn::http1::Builder {
+/// The places of one listener.
+struct Room {
+    open: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(reserved: usize) -> Room {
+        Room {
+            open: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            reserved: Arc::new(Semaphore::new(reserved)),
+        }
+    }
+
+    /// A place, as soon as there is one; a reserved one only where all others are taken.
+    async fn place(&self) -> Place {
+        let open = Arc::clone(&self.open);
+        let reserved = Arc::clone(&self.reserved);
+        let (permit, is_reserved) = tokio::select! {
+            biased;
+            permit = open.acquire_owned() => (permit, false),
+            permit = reserved.acquire_owned() => (permit, true),
+        };
+        Place {
+            // Neither semaphore is ever closed.
+            _permit: permit.ok(),
+            is_reserved,
+        }
+    }
+}
+
+fn http1(is_crowded: bool) -> hyper::server::conn::http1::Builder {
+    let head_time_max = match is_crowded {
+        true => RESERVED_HEAD_TIME_MAX,
+        false => HEAD_TIME_MAX,
+    };
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
+        .header_read_timeout(head_time_max)
+        .keep_alive(!is_crowded)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(true);
     builder
-}
-
-/// Binds a unix socket; a socket file that nobody answers on is a dead process's and is replaced.
-///
-/// The folder decides who may connect: only the proxy and the aggregator mount it. Within it the
-/// proxy runs under another user id, so the socket itself is open.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(_) => std::fs::remove_file(path)?,
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
 }

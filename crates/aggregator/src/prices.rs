@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::Watcher;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tollmesh_pricing::{Book, Problem, ReadFile, SourceFile};
 use tollmesh_wire::Timestamp;
 
+use crate::folders::Folders;
 use crate::last_good::LastGood;
 
 /// How often files are looked at although nothing was notified: network file systems and some
@@ -198,8 +198,10 @@ impl Prices {
 
     /// Looks at the files; takes them if they are new and good.
     pub fn look(&self) -> Look {
+        // Read before the lock is taken: files may let one wait, and who asks how prices are must not.
+        let files = read_all(&self.paths, self.overrides.as_deref());
         let mut state = self.state();
-        let files = match read_all(&self.paths, self.overrides.as_deref()) {
+        let files = match files {
             Ok(files) => files,
             Err(error) => {
                 state.seen = None;
@@ -227,14 +229,21 @@ impl Prices {
     /// Keeps looking, at once when the file system says that something changed. Never returns.
     pub async fn watch(self: Arc<Prices>) {
         let changed = Arc::new(Notify::new());
-        let _watcher = self.watcher(&changed);
+        let paths = self.paths.iter().chain(&self.overrides);
+        let folders = Folders::new("prices", paths.map(PathBuf::as_path), &changed);
+        folders.watch();
+        let folders = Arc::new(folders);
         loop {
             tokio::select! {
                 () = changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let prices = Arc::clone(&self);
-            let look = tokio::task::spawn_blocking(move || prices.look()).await;
+            let (prices, folders) = (Arc::clone(&self), Arc::clone(&folders));
+            let look = tokio::task::spawn_blocking(move || {
+                folders.watch();
+                prices.look()
+            });
+            let look = look.await;
             match look {
                 Ok(Look::Loaded) => {
                     tracing::info!(
@@ -248,28 +257,6 @@ impl Prices {
                 Ok(Look::Same) | Err(_) => {}
             }
         }
-    }
-
-    /// Watches folders, also for a file: editors and ConfigMaps replace files, and a watch on the
-    /// old one would then be deaf.
-    fn watcher(&self, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-        let changed = Arc::clone(changed);
-        let mut watcher = notify::recommended_watcher(move |_| changed.notify_one())
-            .inspect_err(|error| tracing::warn!(%error, "cannot watch price files; polling only"))
-            .ok()?;
-        for path in self.paths.iter().chain(&self.overrides) {
-            let folder = if path.is_dir() {
-                Some(path.as_path())
-            } else {
-                path.parent()
-            };
-            let Some(folder) = folder else { continue };
-            if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
-                let folder = folder.display();
-                tracing::warn!(%error, %folder, "cannot watch price files; polling only");
-            }
-        }
-        Some(watcher)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -410,6 +397,10 @@ fn tables_at(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn read_table(file: &Path) -> std::io::Result<String> {
     use std::io::Read;
+    // Who opens a pipe waits for whoever writes it.
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(std::io::Error::other("is no regular file"));
+    }
     let mut text = String::new();
     let n_bytes = std::fs::File::open(file)?
         .take(FILE_BYTES_MAX + 1)

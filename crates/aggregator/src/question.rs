@@ -5,8 +5,8 @@ use std::time::Duration;
 use tollmesh_wire::Timestamp;
 
 use crate::ledger::query::{
-    Column, ComparisonQuery, Dimension, Filter, OutcomesQuery, Patience, RequestsQuery, Sort, Span,
-    SpendQuery, Unit, UnitSort, UnitsQuery,
+    Column, ComparisonQuery, Dimension, Filter, GROUPS_MAX, OutcomesQuery, Patience, RequestsQuery,
+    Sort, Span, SpendQuery, Unit, UnitSort, UnitsQuery,
 };
 use crate::rows;
 
@@ -23,6 +23,9 @@ const SESSION_TAGS: [&str; 3] = ["session_id", "session", "conversation_id"];
 pub const LIMIT_DEFAULT: usize = 50;
 /// Rows on a page at most, as the ledger has it; a cursor leads to the next.
 const LIMIT_MAX: usize = 1_000;
+/// Rows of sums in one answer, where nobody says: more than a person reads, in 5 MB. What is beyond is
+/// summed up, and `limit` has it told apart.
+pub const GROUPS_DEFAULT: usize = 10_000;
 
 /// A question that cannot be asked: which part, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -326,13 +329,26 @@ impl Parts {
         one_of_orders(&self.sort, Sort::parse, &Sort::ALL.map(Sort::name))
     }
 
+    /// How many rows of sums are told apart.
+    pub fn groups_max(&self) -> Result<usize, BadQuestion> {
+        Ok(self.limit_to(GROUPS_MAX)?.unwrap_or(GROUPS_DEFAULT))
+    }
+
+    /// How many rows a page has, of a list that is answered whole where nobody says.
+    pub fn page_rows(&self) -> Result<Option<usize>, BadQuestion> {
+        self.limit_to(LIMIT_MAX)
+    }
+
     fn limit(&self) -> Result<usize, BadQuestion> {
-        let max = LIMIT_MAX;
+        Ok(self.limit_to(LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT))
+    }
+
+    fn limit_to(&self, max: usize) -> Result<Option<usize>, BadQuestion> {
         let Some(text) = &self.limit else {
-            return Ok(LIMIT_DEFAULT);
+            return Ok(None);
         };
         match text.parse() {
-            Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
+            Ok(limit) if (1..=max).contains(&limit) => Ok(Some(limit)),
             _ => Err(bad(
                 "limit",
                 format!("{text:?}; expected a number from 1 to {max}"),

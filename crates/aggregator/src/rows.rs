@@ -4,13 +4,14 @@ mod explained;
 mod grouped;
 mod overridden;
 mod replayed;
+mod written;
 
 use std::cmp::Reverse;
 
 use serde_json::{Map, Value, json};
 use tollmesh_usage::{Bucket, Usage, inclusive};
 
-use crate::ledger::query::{Coverage, Dimension, LookedAt, RequestRow, SpendRow};
+use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
 use crate::ledger::reprice::Change;
 use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
@@ -21,12 +22,15 @@ pub use overridden::{OVERRIDDEN_COLUMNS, overridden};
 pub use replayed::{REPLAYED_COLUMNS, replayed};
 
 /// Rows, and the columns in which they are shown.
+///
+/// The rows may be made one by one while they are written: all at once they take many times the
+/// memory of their text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
+pub struct Rows<I = Vec<Map<String, Value>>> {
     /// The columns, in their order.
     pub columns: Vec<String>,
     /// The rows; each may have more than the columns.
-    pub items: Vec<Map<String, Value>>,
+    pub items: I,
     /// Where the next page begins.
     pub next_cursor: Option<String>,
 }
@@ -112,17 +116,34 @@ pub const REPRICED_COLUMNS: [&str; 9] = [
 
 /// The rows of a question for sums by these dimensions.
 pub fn spend(by: &[Dimension], has_interval: bool, rows: &[SpendRow]) -> Rows {
+    Rows {
+        columns: spend_columns(by, has_interval),
+        items: rows.iter().map(|row| spend_row(by, row)).collect(),
+        next_cursor: None,
+    }
+}
+
+/// The same, each made when it is asked for.
+pub fn spend_lines(
+    by: &[Dimension],
+    has_interval: bool,
+    rows: Vec<SpendRow>,
+) -> Rows<impl Iterator<Item = Map<String, Value>>> {
+    Rows {
+        columns: spend_columns(by, has_interval),
+        items: rows.into_iter().map(|row| spend_row(by, &row)),
+        next_cursor: None,
+    }
+}
+
+fn spend_columns(by: &[Dimension], has_interval: bool) -> Vec<String> {
     let start = has_interval.then_some("start").into_iter();
     let sums = SPEND_COLUMNS
         .iter()
         .copied()
         .filter(|column| !["start", "buckets"].contains(column));
     let columns = start.chain(by.iter().map(Dimension::name)).chain(sums);
-    Rows {
-        columns: columns.map(str::to_owned).collect(),
-        items: rows.iter().map(|row| spend_row(by, row)).collect(),
-        next_cursor: None,
-    }
+    columns.map(str::to_owned).collect()
 }
 
 fn spend_row(by: &[Dimension], row: &SpendRow) -> Map<String, Value> {
@@ -332,35 +353,12 @@ pub fn coverage(coverage: &Coverage) -> Rows {
     }
 }
 
-/// `{"items":[…],"next_cursor":…,"looked_at":{"hours":…,"of_hours":…,"from":…}}`, of an answer that is
-/// not of all hours.
-pub fn json_looked(rows: &Rows, at: LookedAt) -> Value {
-    let mut json = rows.json();
-    let looked_at = json!({ "hours": at.hours, "of_hours": at.of_hours, "from": at.from });
-    if let Some(fields) = json.as_object_mut() {
-        fields.insert("looked_at".into(), looked_at);
-    }
-    json
-}
-
 // === impl Rows ===
 
 impl Rows {
     /// `{"items":[…],"next_cursor":…}`
     pub fn json(&self) -> Value {
         json!({ "items": self.items, "next_cursor": self.next_cursor })
-    }
-
-    /// CSV with a header. Cells that a spreadsheet would take for a formula are quoted with `'`.
-    pub fn csv(&self) -> Result<Vec<u8>, csv::Error> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(self.columns.iter().map(|column| harmless(column)))?;
-        for item in &self.items {
-            writer.write_record(self.columns.iter().map(|column| cell(item.get(column))))?;
-        }
-        writer
-            .into_inner()
-            .map_err(|error| error.into_error().into())
     }
 
     /// Whether a column of that name has numbers.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit};
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,7 +22,7 @@ use crate::charge;
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
 use crate::housekeeping::{Keeper, Retention};
-use crate::http::{Guard, Operator};
+use crate::http::{Guard, Operator, Scrape, Turns};
 use crate::ingest::{Activity, Ingest};
 use crate::last_good::LastGood;
 use crate::ledger::reprice::Pricer;
@@ -36,8 +38,13 @@ const IDLE: Duration = Duration::from_secs(2);
 const FORWARD_TIME_MIN: Duration = Duration::from_secs(1);
 /// What telling alerts gets after SIGTERM; what is left is told in the next life.
 const TELL_TIME_MAX: Duration = Duration::from_secs(1);
+/// What threads that read files get at the end.
+const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the wait for silence looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Threads of operators that may block: questions have turns, and metrics, outcomes and repricing
+/// take one each.
+const OPERATORS_BLOCKING_MAX: usize = 16;
 /// A token is a line; more is a wrong file.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -73,19 +80,48 @@ struct Forwarding {
 /// Serves until SIGTERM or SIGINT. An error means that it never was ready.
 pub fn run(config: Config, format: LogFormat) -> anyhow::Result<()> {
     log_to_stderr(format);
-    tokio::runtime::Builder::new_multi_thread()
+    raise_file_limit();
+    let filters = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(serve(config))
+        .context("cannot start the runtime")?;
+    let operators = operators().context("cannot start the runtime of operators")?;
+    let ended = filters.block_on(serve(config, operators.handle()));
+    // A question in work has nobody any more who waits for its answer.
+    operators.shutdown_background();
+    // A thread that waits for a file system that hangs must not hold up the end.
+    filters.shutdown_timeout(THREADS_TIME_MAX);
+    ended
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// Threads of their own for people and Prometheus: whatever they ask for, no call waits for it.
+fn operators() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name("operators")
+        .worker_threads(1)
+        .max_blocking_threads(OPERATORS_BLOCKING_MAX)
+        .enable_all()
+        .build()
+}
+
+/// Every connection is a file, and so is what the ledger opens; the soft limit is often low.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "cannot raise the limit of open files");
+    }
+}
+
+async fn serve(config: Config, operators: &Handle) -> anyhow::Result<()> {
     let drain = config.drain;
     // Before anything that a stop would have to undo: a signal that comes at once must wait too.
     let stop_signals = StopSignals::new()?;
-    let running = start(config).await?;
+    let running = start(config, operators).await?;
     stop_signals.wait().await;
     tracing::info!("stopping: taking events until filters are silent");
     running.stop(drain).await;
@@ -93,7 +129,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(config: Config) -> anyhow::Result<Running> {
+async fn start(config: Config, operators: &Handle) -> anyhow::Result<Running> {
     let token = config.operator.token_file.as_deref().map(read_token);
     let token = token.transpose()?;
     let kept = LastGood::of(&config.state_dir, "prices");
@@ -104,7 +140,10 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     ));
     // Bound before the ledger is opened: a second process fails here and touches nothing.
     let ingest_bound = bind("ingest.listen", &config.ingest).await?;
-    let operator_bound = bind("operator.listen", &config.operator.listen).await?;
+    // A socket is served by the threads on which it was bound.
+    let listen = config.operator.listen.clone();
+    let operator_bound = operators.spawn(async move { bind("operator.listen", &listen).await });
+    let operator_bound = operator_bound.await??;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
     let kept = LastGood::of(&config.state_dir, "budgets");
     let (budgets, policies) = Budgets::start(
@@ -117,7 +156,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let pricer = charge::pricer(Arc::clone(&prices));
     let (ledger, exposition) = open_ledger_for(&config, &metrics, Some(pricer), charger).await?;
     // Not before: the ledger makes the folder.
-    prices.keep();
+    let kept = Arc::clone(&prices);
+    tokio::task::spawn_blocking(move || kept.keep()).await?;
     let mut telling = None;
     if budgets.are_configured() {
         budgets
@@ -130,6 +170,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         tokio::spawn(budgets.clone().keep());
         tokio::spawn(budgets.clone().watch());
     }
+    let ingest_bound = ingest_bound.counting(metrics.accept_failures_total.clone());
+    let operator_bound = operator_bound.counting(metrics.accept_failures_total.clone());
     let activity = Arc::new(Activity::new(Instant::now()));
     let ingest = Ingest::new(
         ledger.clone(),
@@ -160,6 +202,8 @@ async fn start(config: Config) -> anyhow::Result<Running> {
             token,
             config.operator.hosts.clone(),
         ),
+        scrape: Scrape::default(),
+        turns: Turns::default(),
         repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
@@ -182,7 +226,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let stop = watch::Sender::new(false);
     let servers = vec![
         tokio::spawn(serve_ingest(ingest_bound, ingest, stop.subscribe())),
-        tokio::spawn(serve_operator(operator_bound, operator, stop.subscribe())),
+        operators.spawn(serve_operator(operator_bound, operator, stop.subscribe())),
     ];
     Ok(Running {
         ledger,
@@ -292,7 +336,7 @@ async fn serve_ingest(bound: Bound, ingest: Ingest, stop: watch::Receiver<bool>)
 
 async fn serve_operator(bound: Bound, operator: Operator, stop: watch::Receiver<bool>) {
     let service = TowerToHyperService::new(crate::http::router(operator));
-    bound.serve(service, stopped(stop)).await;
+    bound.with_probes().serve(service, stopped(stop)).await;
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
@@ -434,5 +478,72 @@ fn log_to_stderr(format: LogFormat) {
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// The status of that page's answer. What does not come at all fails the test.
+    fn status(socket: &Path, request_line: &str) -> String {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).unwrap();
+        let head =
+            format!("{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("an answer in time");
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// With all threads of one side held up, the other side answers.
+    #[test]
+    fn neither_side_waits_for_the_threads_of_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = |name: &str| dir.path().join(name);
+        let text = format!(
+            "state_dir = {:?}\n[ingest]\nlisten = \"unix:{}\"\n[operator]\nlisten = \"unix:{}\"\n",
+            socket("state"),
+            socket("ingest").display(),
+            socket("operator").display()
+        );
+        let config = Config::parse("tollmesh.toml", &text, None).unwrap();
+        let filters = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let operators = operators().unwrap();
+        let running = filters.block_on(start(config, operators.handle())).unwrap();
+        for (held_up, socket, request) in [
+            (operators.handle(), socket("ingest"), "GET /v1/decisions"),
+            (filters.handle(), socket("operator"), "GET /healthz"),
+            (filters.handle(), socket("operator"), "GET /metrics"),
+            (
+                filters.handle(),
+                socket("operator"),
+                "GET /api/v1/spend?by=team",
+            ),
+        ] {
+            let (begin, begun) = std::sync::mpsc::channel();
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            let holding = held_up.spawn(async move {
+                begin.send(()).unwrap();
+                let _ = ended.recv();
+            });
+            begun.recv().unwrap();
+            assert_eq!(status(&socket, request), "200", "{request}");
+            end.send(()).unwrap();
+            filters.block_on(holding).unwrap();
+        }
+        filters.block_on(running.stop(Duration::ZERO));
+        operators.shutdown_background();
     }
 }

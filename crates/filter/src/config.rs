@@ -1,7 +1,7 @@
 //! What the plugin configuration means for a request: which calls are metered, and as what.
 
 use tollmesh_usage::detect::{
-    Api, Detection, Family, Target, bare_host, detect, detect_as, normal_path,
+    Api, Detection, Family, Target, bare_host, detect, detect_as, is_known, normal_path,
 };
 use tollmesh_wire::PluginConfig;
 use tollmesh_wire::plugin::{ApiRule, Role};
@@ -23,6 +23,8 @@ pub enum Verdict {
         /// An API of that host: what its errors look like.
         sibling: Api,
     },
+    /// A provider's request that costs nothing: a list of models, a file.
+    Free,
     /// Nothing of ours.
     NotOurs,
 }
@@ -47,6 +49,8 @@ pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str)
                 .unwrap_or_else(|| provider.to_owned()),
             sibling,
         },
+        Detection::NotOurs if is_gateway => Verdict::NotOurs,
+        Detection::NotOurs if rule.is_some() || is_known(authority) => Verdict::Free,
         Detection::NotOurs => Verdict::NotOurs,
     }
 }

@@ -318,7 +318,7 @@ impl Answer {
         match status {
             Some(200) => match serde_json::from_slice::<EventsReply>(body) {
                 Ok(reply) => Answer::Acknowledged {
-                    n_rejected: reply.rejected.len() as u64,
+                    n_rejected: reply.n_rejected(),
                 },
                 Err(_) => Answer::Away { retry_after_ms },
             },

@@ -835,7 +835,7 @@ mod tests {
     fn what_is_not_metered_is_told_apart() {
         let unreadable = Detection::Unreadable {
             provider: "openai",
-            sibling: Api::OpenAiChat,
+            sibling: Family::OpenAi.paths()[0].api,
         };
         for (host, path, method, expected) in [
             ("example.com", "/v1/files", "POST", Detection::NotOurs),
@@ -904,7 +904,7 @@ mod tests {
                 "POST",
                 Detection::Unreadable {
                     provider: "google",
-                    sibling: Api::GeminiGenerate,
+                    sibling: Family::Gemini.paths()[0].api,
                 },
             ),
             ("api.openai.com", "/v1/else", WEBSOCKET, unreadable),

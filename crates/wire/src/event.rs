@@ -3,8 +3,11 @@
 mod write;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tollmesh_usage::Usage;
 
 use crate::decision::Applied;
@@ -221,6 +224,10 @@ pub struct Node {
     pub vm: String,
 }
 
+/// Events in one batch: four times what a filter sends at once. Each costs memory and time beyond its
+/// bytes, which may be one or two.
+pub const EVENTS_MAX: usize = 8_192;
+
 /// The body of `POST /v1/events`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EventBatch {
@@ -229,8 +236,10 @@ pub struct EventBatch {
     /// Which filter is speaking.
     #[serde(default)]
     pub node: Node,
-    /// The events, each as it came, so that a bad one spoils nothing but itself.
-    pub events: Vec<Box<serde_json::value::RawValue>>,
+    /// The events, each as it came, so that a bad one spoils nothing but itself. Of more than
+    /// [`EVENTS_MAX`], one more is kept.
+    #[serde(deserialize_with = "first_events")]
+    pub events: Vec<Box<RawValue>>,
 }
 
 impl EventBatch {
@@ -242,7 +251,13 @@ impl EventBatch {
         }
         // Nearly all batches are of our version, and then one pass over them is enough.
         let read = serde_json::from_slice(bytes);
-        if let Ok(EventBatch { v: VERSION, .. }) = &read {
+        if let Ok(EventBatch {
+            v: VERSION, events, ..
+        }) = &read
+        {
+            if events.len() > EVENTS_MAX {
+                return Err(WireError::TooMany { max: EVENTS_MAX });
+            }
             return Ok(read?);
         }
         let Version { v: got } = serde_json::from_slice(bytes)?;
@@ -251,6 +266,30 @@ impl EventBatch {
         }
         Ok(read?)
     }
+}
+
+/// Reads a list, and of what is beyond [`EVENTS_MAX`] keeps only one, which shows that there is more.
+fn first_events<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Box<RawValue>>, D::Error> {
+    struct First;
+    impl<'de> Visitor<'de> for First {
+        type Value = Vec<Box<RawValue>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of events")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut events = Vec::new();
+            while events.len() <= EVENTS_MAX
+                && let Some(event) = list.next_element()?
+            {
+                events.push(event);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(events)
+        }
+    }
+    from.deserialize_seq(First)
 }
 
 /// The [code](Rejected::code) of an event of a time whose calls are deleted: whether it was counted
@@ -282,4 +321,46 @@ pub struct EventsReply {
     /// Events in quarantine.
     #[serde(default)]
     pub rejected: Vec<Rejected>,
+    /// Events beside those that were not taken either, where there are too many to name each.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rejected_unnamed: u64,
+}
+
+impl EventsReply {
+    /// All events that were not taken.
+    pub fn n_rejected(&self) -> u64 {
+        self.rejected_unnamed
+            .saturating_add(self.rejected.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_too_many_events_is_told_from_a_bad_one() {
+        let batch = |n: usize, end: &str| {
+            let events = vec!["1"; n].join(",");
+            EventBatch::parse(format!(r#"{{"v":1,"events":[{events}]{end}"#).as_bytes())
+        };
+        assert_eq!(batch(EVENTS_MAX, "}").unwrap().events.len(), EVENTS_MAX);
+        for n in [EVENTS_MAX + 1, 3 * EVENTS_MAX] {
+            let error = batch(n, "}").unwrap_err();
+            assert!(
+                matches!(error, WireError::TooMany { max: EVENTS_MAX }),
+                "{error}"
+            );
+            assert!(matches!(batch(n, ""), Err(WireError::Shape(_))));
+        }
+    }
+
+    #[test]
+    fn all_that_were_not_taken_are_counted() {
+        let rejected = r#"{"accepted":0,"duplicate":0,"rejected":[{"event_id":null,"reason":""}]"#;
+        for (more, n) in [("}", 1), (r#","rejected_unnamed":4}"#, 5)] {
+            let reply: EventsReply = serde_json::from_str(&format!("{rejected}{more}")).unwrap();
+            assert_eq!(reply.n_rejected(), n);
+        }
+    }
 }

@@ -29,6 +29,12 @@ pub enum WireError {
         /// The version that the message carries.
         got: u64,
     },
+    /// A batch has more events than are taken at once.
+    #[error("more than {max} events; send them in smaller batches")]
+    TooMany {
+        /// How many are taken at once.
+        max: usize,
+    },
     /// The message is not what its version promises.
     #[error("not a message of wire version {VERSION}")]
     Shape(#[from] serde_json::Error),

@@ -115,8 +115,8 @@ mod tests {
     /// Has the store answer all that is due; how many looks there were, and what it was told.
     fn answered(state: &mut State, due: &Due) -> (usize, Vec<(i64, u64)>) {
         for at in &due.looks {
-            let account = &state.accounts[at];
-            assert_eq!(state.look(account).cells.len(), 95);
+            let look = state.look(&state.accounts[at], NOON_MS, NOW_MS);
+            assert_eq!(look.cells.len(), 95);
             let mut found = vec![Elsewhere::default(); 95];
             // Ten parts ago, 2 USD are spent and 1 more may be.
             found[9] = Elsewhere {
@@ -125,7 +125,7 @@ mod tests {
                 wait_ms: 0,
             };
             state.accounts.get_mut(at).unwrap().looked_ms = Some(NOW_MS);
-            state.take_look(at, &found, NOW_MS, NOON_MS);
+            state.take_look(at, &look, &found, NOW_MS, NOON_MS);
         }
         let mut told = Vec::new();
         for at in &due.accounts {

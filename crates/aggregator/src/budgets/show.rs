@@ -1,6 +1,7 @@
 //! How budgets stand, for people and for Prometheus.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
@@ -9,7 +10,7 @@ use tollmesh_wire::Timestamp;
 
 use super::Budgets;
 use super::account::Account;
-use super::policies::{Budget, Span};
+use super::policies::{Budget, Policies, Span};
 use super::state::State;
 use super::table::percent;
 use crate::clock;
@@ -39,11 +40,11 @@ pub const COLUMNS: &[&str] = &[
 const KEYS_SHOWN_MAX: usize = 100;
 
 /// How far one key of a budget has come.
-struct Standing<'s> {
-    budget: &'s Budget,
-    key: Vec<String>,
+pub(super) struct Standing {
+    pub(super) budget: Arc<Budget>,
+    pub(super) key: Vec<String>,
     window: Span,
-    spent: u64,
+    pub(super) spent: u64,
     reserved: u64,
     lease: u64,
     tier: Option<usize>,
@@ -51,15 +52,35 @@ struct Standing<'s> {
     granting_from: Option<i64>,
 }
 
+/// How far all budgets and their keys had come in their windows at one instant.
+pub struct Standings {
+    pub(super) unix_ms: i64,
+    /// In the file's order, and there the most spent first.
+    pub(super) all: Vec<Standing>,
+}
+
 impl Budgets {
+    /// How budgets stand. Calls wait for the time that it takes to look; what is made of it is made
+    /// later.
+    pub fn standings(&self) -> Standings {
+        let unix_ms = clock::now().as_unix_ms();
+        let (policies, of_budget) = {
+            let state = self.0.state();
+            (Arc::clone(&state.policies), used(&state, unix_ms))
+        };
+        Standings {
+            unix_ms,
+            all: in_order(&policies, of_budget, unix_ms),
+        }
+    }
+
     /// All budgets and their keys in the present window, in the file's order, the most spent first.
     pub fn rows(&self) -> Rows {
-        let unix_ms = clock::now().as_unix_ms();
-        let state = self.0.state();
-        let standings = standings(&state, unix_ms);
+        let standings = self.standings();
+        let unix_ms = standings.unix_ms;
         Rows {
-            columns: COLUMNS.iter().map(|&name| name.to_owned()).collect(),
-            items: standings.iter().map(|s| s.item(unix_ms)).collect(),
+            columns: columns(),
+            items: standings.all.iter().map(|s| s.item(unix_ms)).collect(),
             next_cursor: None,
         }
     }
@@ -67,10 +88,8 @@ impl Budgets {
     /// Appends the budgets' gauges. A key is a label only where `labels` has every tag that it is
     /// made of; else keys are counted by tier.
     pub fn push_metrics(&self, out: &mut String, labels: &[String]) {
-        let unix_ms = clock::now().as_unix_ms();
-        let state = self.0.state();
-        let standings = standings(&state, unix_ms);
-        let mut shown: Vec<&Standing<'_>> = Vec::new();
+        let standings = self.standings().all;
+        let mut shown: Vec<&Standing> = Vec::new();
         let mut last = None;
         let mut n = 0;
         for standing in &standings {
@@ -89,8 +108,13 @@ impl Budgets {
     }
 }
 
-fn standings(state: &State, unix_ms: i64) -> Vec<Standing<'_>> {
-    let mut of_budget: Vec<Vec<Standing<'_>>> = Vec::new();
+pub(super) fn columns() -> Vec<String> {
+    COLUMNS.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// The accounts in their present cells, by budget.
+fn used(state: &State, unix_ms: i64) -> Vec<Vec<Standing>> {
+    let mut of_budget: Vec<Vec<Standing>> = Vec::new();
     of_budget.resize_with(state.policies.all.len(), Vec::new);
     for account in state.accounts.values() {
         let place = state.policies.place_of(&account.at.budget);
@@ -102,7 +126,11 @@ fn standings(state: &State, unix_ms: i64) -> Vec<Standing<'_>> {
             own.push(standing(state, account, window));
         }
     }
-    for (budget, own) in state.policies.all.iter().zip(&mut of_budget) {
+    of_budget
+}
+
+fn in_order(policies: &Policies, mut of_budget: Vec<Vec<Standing>>, unix_ms: i64) -> Vec<Standing> {
+    for (budget, own) in policies.all.iter().zip(&mut of_budget) {
         if own.is_empty()
             && budget.per.is_empty()
             && let Some(window) = budget.window_at(unix_ms)
@@ -114,12 +142,12 @@ fn standings(state: &State, unix_ms: i64) -> Vec<Standing<'_>> {
     of_budget.into_iter().flatten().collect()
 }
 
-fn standing<'s>(state: &'s State, account: &'s Account, window: Span) -> Standing<'s> {
+fn standing(state: &State, account: &Account, window: Span) -> Standing {
     let now_ms = clock::since_boot_ms();
     let wait_ms = account.holder.granting_from_ms().saturating_sub(now_ms);
     let granting_from = clock::now().as_unix_ms() + i64::try_from(wait_ms).unwrap_or(0);
     Standing {
-        budget: &account.budget,
+        budget: Arc::clone(&account.budget),
         key: account.key.clone(),
         window,
         spent: state.spent(account),
@@ -131,10 +159,10 @@ fn standing<'s>(state: &'s State, account: &'s Account, window: Span) -> Standin
     }
 }
 
-impl<'s> Standing<'s> {
-    fn unused(budget: &'s Budget, window: Span) -> Standing<'s> {
+impl Standing {
+    fn unused(budget: &Arc<Budget>, window: Span) -> Standing {
         Standing {
-            budget,
+            budget: Arc::clone(budget),
             key: Vec::new(),
             window,
             spent: 0,
@@ -146,8 +174,8 @@ impl<'s> Standing<'s> {
         }
     }
 
-    fn item(&self, unix_ms: i64) -> Map<String, Value> {
-        let budget = self.budget;
+    pub(super) fn item(&self, unix_ms: i64) -> Map<String, Value> {
+        let budget = &self.budget;
         let policy = &budget.policy;
         let amount = |units| Value::from(budget.amount_of(units).to_string());
         let names = budget.per.iter().cloned();
@@ -182,7 +210,7 @@ impl<'s> Standing<'s> {
     }
 
     fn projected(&self, unix_ms: i64) -> Option<Decimal> {
-        projected(self.budget, self.window, self.spent, unix_ms)
+        projected(&self.budget, self.window, self.spent, unix_ms)
     }
 
     /// The share of the limit that is spent.
@@ -216,8 +244,8 @@ const fn enforce(enforce: Enforce) -> &'static str {
 }
 
 /// The families with a series for each key.
-fn push_gauges(out: &mut String, shown: &[&Standing<'_>]) {
-    type Value = fn(&Standing<'_>) -> Option<String>;
+fn push_gauges(out: &mut String, shown: &[&Standing]) {
+    type Value = fn(&Standing) -> Option<String>;
     let families: [(&str, &str, Value); 5] = [
         (
             "tollmesh_budget_limit_usd",
@@ -263,7 +291,7 @@ fn push_gauges(out: &mut String, shown: &[&Standing<'_>]) {
     }
 }
 
-impl Standing<'_> {
+impl Standing {
     /// Those units in dollars, the limit itself where none are given; `None` for other units.
     fn usd(&self, units: Option<u64>) -> Option<String> {
         match (self.budget.policy.limit, units) {
@@ -275,7 +303,7 @@ impl Standing<'_> {
 }
 
 /// How many keys of each budget have come how far.
-fn push_keys(out: &mut String, standings: &[Standing<'_>]) {
+fn push_keys(out: &mut String, standings: &[Standing]) {
     let name = "tollmesh_budget_keys";
     let mut counts: Vec<((&str, String), u64)> = Vec::new();
     for standing in standings {

@@ -178,7 +178,7 @@ impl Shared {
             return Round::Idle;
         }
         let (replies, found) = tokio::join!(store.sync(asks), store.look(looks));
-        let (grants, failed) = self.take(sent, replies, looked, found);
+        let (grants, failed) = self.take(sent, replies, (looks, looked), found);
         self.tell(failed.as_ref());
         if !grants.is_empty() {
             self.persist(ledger, grants).await;
@@ -194,7 +194,7 @@ impl Shared {
         &self,
         sent: &[Sent],
         replies: Vec<Result<Reply, StoreError>>,
-        looked: &[Sent],
+        (looks, looked): (&[Look], &[Sent]),
         found: Vec<Result<Vec<Elsewhere>, StoreError>>,
     ) -> (Vec<Grant>, Option<StoreError>) {
         let mut grants = Vec::new();
@@ -202,9 +202,11 @@ impl Shared {
         let mut n_failed = 0;
         let unix_ms = clock::now().as_unix_ms();
         let mut state = self.state();
-        for (looked, found) in looked.iter().zip(found) {
+        for ((looked, look), found) in looked.iter().zip(looks).zip(found) {
             match found {
-                Ok(found) => state.take_look(&looked.at, &found, looked.sent_ms, unix_ms),
+                Ok(found) => {
+                    state.take_look(&looked.at, look, &found, looked.sent_ms, unix_ms);
+                }
                 Err(error) => {
                     if let Some(account) = state.accounts.get_mut(&looked.at) {
                         account.is_answered = false;
@@ -299,7 +301,7 @@ impl Shared {
             let Some(account) = state.accounts.get(&at) else {
                 continue;
             };
-            questions.looks.push(state.look(account));
+            questions.looks.push(state.look(account, unix_ms, now_ms));
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.looked_ms = Some(now_ms);
             }

@@ -1,28 +1,41 @@
 //! The budgets' file: read again when it changes; a bad one leaves the old budgets in force.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use notify::Watcher;
 use tokio::sync::Notify;
 
 use super::Budgets;
 use crate::alerts::Receivers;
 use crate::config::budgets::{self, Limits};
 use crate::config::{Problem, Problems, notified};
+use crate::folders::Folders;
 use crate::last_good::LastGood;
 
 /// How often the file is looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// A mounted ConfigMap changes in several steps; they are taken as one.
+/// How long a file stands still before it is read: a mounted ConfigMap changes in several steps, and
+/// some editors write in place.
 const SETTLE: Duration = Duration::from_millis(200);
+/// The same for one that lifts limits: half a file may say less than the whole.
+const SETTLE_LESS: Duration = Duration::from_secs(3);
+/// A file that never stands still is read after this time all the same.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// A read that takes longer is told: a network file system hangs.
+const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The file, as it was last looked at.
 pub struct File {
     path: PathBuf,
     seen: Mutex<Seen>,
+    /// Set while a look at it does not end.
+    is_stuck: AtomicBool,
     /// Who can be notified; unset, nobody looks.
     receivers: OnceLock<Receivers>,
     /// Where a good text is kept for the next start, if that is wanted.
@@ -35,6 +48,15 @@ struct Seen {
     text: Option<String>,
     /// Why it is not in force.
     broken: Option<String>,
+    /// What is in force.
+    good: Good,
+}
+
+/// A text that was good, and the names of its budgets and guards.
+#[derive(Clone, Default)]
+struct Good {
+    text: String,
+    names: BTreeSet<String>,
 }
 
 /// What a look at the file found.
@@ -44,86 +66,129 @@ enum Look {
     Refused(String),
 }
 
+/// What tells that a file was written: device, inode, length, and seconds and nanoseconds of its
+/// last change; `None` where there is none.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
+
+impl Good {
+    fn of(text: String, limits: &Limits) -> Good {
+        Good {
+            names: limits.names().map(str::to_owned).collect(),
+            text,
+        }
+    }
+
+    /// The names that are no longer there.
+    fn lacking(&self, limits: &Limits) -> Vec<&str> {
+        let names: BTreeSet<&str> = limits.names().collect();
+        let old = self.names.iter().map(String::as_str);
+        old.filter(|name| !names.contains(name)).collect()
+    }
+
+    /// Refuses to lift every limit because of a text that says nothing: it is what a file looks like
+    /// that is being saved, or was not for want of room.
+    fn check(&self, file: &str, limits: &Limits) -> Result<(), String> {
+        if limits.is_deliberate || self.names.is_empty() || limits.names().next().is_some() {
+            return Ok(());
+        }
+        let n = self.names.len();
+        Err(format!(
+            "{file}: holds neither a budget nor a guard, and {n} are in force; \
+             write `budget = []` to lift them all"
+        ))
+    }
+}
+
 impl File {
     /// Reads the file for the first time.
     pub fn read(path: PathBuf) -> Result<(File, Limits), Problems> {
-        let text = read(&path).map_err(|what| {
-            Problems(vec![Problem {
-                file: path.display().to_string(),
-                key: String::new(),
-                what,
-            }])
-        })?;
+        let refused = |what| Problems(vec![problem(&path, what)]);
+        let text = budgets::read_text(&path).map_err(refused)?;
         let limits = budgets::parse_all(&path.display().to_string(), &text)?;
-        let seen = Mutex::new(Seen {
-            text: Some(text),
-            broken: None,
-        });
-        let file = File {
+        let good = Good::of(text.clone(), &limits);
+        Ok((File::of(path, Some(text), None, good), limits))
+    }
+
+    fn of(path: PathBuf, text: Option<String>, broken: Option<String>, good: Good) -> File {
+        File {
             path,
-            seen,
+            seen: Mutex::new(Seen { text, broken, good }),
+            is_stuck: AtomicBool::new(false),
             receivers: OnceLock::new(),
             kept: None,
-        };
-        Ok((file, limits))
+        }
     }
 
     /// The same for a start that must not fail: what was good last counts in a bad one's place.
     pub fn start(path: PathBuf, kept: LastGood) -> (File, Limits) {
         let name = path.display().to_string();
-        let (mut file, limits) = File::read(path.clone()).unwrap_or_else(|problems| {
-            let good = kept.read::<String>();
-            let good = good.and_then(|text| budgets::parse_all(&name, &text).ok());
-            let whose = match &good {
+        let last = kept.read::<String>().and_then(|text| {
+            let limits = budgets::parse_all(&name, &text).ok()?;
+            Some((Good::of(text, &limits), limits))
+        });
+        let read = File::read(path.clone()).map_err(|problems| problems.to_string());
+        let read = read.and_then(|(file, limits)| {
+            match last.as_ref().map(|(good, _)| good.check(&name, &limits)) {
+                Some(Err(why)) => Err(why),
+                _ => Ok((file, limits)),
+            }
+        });
+        let (mut file, limits) = read.unwrap_or_else(|why| {
+            let whose = match &last {
                 Some(_) => "those that were good last are put in force",
                 None => "NO BUDGET IS IN FORCE",
             };
-            let why = problems.to_string();
             tracing::error!(error = why, "budgets refused; {whose}");
-            let seen = Mutex::new(Seen {
-                text: None,
-                broken: Some(why),
-            });
-            let file = File {
-                path,
-                seen,
-                receivers: OnceLock::new(),
-                kept: None,
-            };
-            (file, good.unwrap_or_default())
+            let (good, limits) = last.unwrap_or_default();
+            (File::of(path, None, Some(why), good), limits)
         });
         file.kept = Some(kept);
         (file, limits)
     }
 
-    /// Keeps the text in force for the next start; [`File::start`] says where.
+    /// Keeps the text in force for the next start; [`File::start`] says where. Blocks.
     fn keep(&self) {
-        let seen = self.seen();
-        if let (Some(kept), Some(text), None) = (&self.kept, &seen.text, &seen.broken) {
-            kept.keep(text);
+        let text = {
+            let seen = self.seen();
+            seen.text.clone().filter(|_| seen.broken.is_none())
+        };
+        if let (Some(kept), Some(text)) = (&self.kept, text) {
+            kept.keep(&text);
         }
     }
 
     /// Why the newest file is not in force.
     pub fn broken(&self) -> Option<String> {
-        self.seen().broken.clone()
+        match self.is_stuck.load(Ordering::Relaxed) {
+            true => Some(format!(
+                "{}: cannot be read: no answer for {} s; check the file system it is on",
+                self.path.display(),
+                READ_TIME_MAX.as_secs()
+            )),
+            false => self.seen().broken.clone(),
+        }
     }
 
+    /// Looks at the file when it stands still. Blocks, for as long as the file does.
     fn look(&self) -> Look {
-        let mut seen = self.seen();
+        self.wait(SETTLE);
         let name = self.path.display().to_string();
-        let parsed = match read(&self.path) {
-            Ok(text) if seen.text.as_ref() == Some(&text) => return Look::Same,
-            Ok(text) => {
-                let parsed = self.parse(&name, &text);
-                seen.text = Some(text);
-                parsed
-            }
-            Err(what) => {
-                seen.text = None;
-                Err(format!("{name}: {what}"))
-            }
+        let mut read = budgets::read_text(&self.path);
+        let (text, good) = {
+            let seen = self.seen();
+            (seen.text.clone(), seen.good.clone())
         };
+        if read.is_ok() && read.as_ref().ok() == text.as_ref() {
+            return Look::Same;
+        }
+        let mut parsed = self.parse(&name, &read, &good);
+        if is_less(&read, &parsed, &good) {
+            self.wait(SETTLE_LESS);
+            read = budgets::read_text(&self.path);
+            parsed = self.parse(&name, &read, &good);
+        }
+        let mut seen = self.seen();
+        seen.text = read.ok();
         match parsed {
             Ok(limits) => {
                 seen.broken = None;
@@ -138,15 +203,46 @@ impl File {
     }
 
     /// What that text says, where `tollmesh check` would find no mistake in it.
-    fn parse(&self, name: &str, text: &str) -> Result<Limits, String> {
+    fn parse(
+        &self,
+        name: &str,
+        text: &Result<String, String>,
+        good: &Good,
+    ) -> Result<Limits, String> {
+        let text = text.as_ref().map_err(|what| format!("{name}: {what}"))?;
         let limits = budgets::parse_all(name, text);
         let limits = limits.map_err(|problems| problems.to_string())?;
+        good.check(name, &limits)?;
         let receivers = self.receivers.get();
         let unknown = receivers.map(|receivers| notified::unknown(name, &limits, receivers));
         match unknown.filter(|unknown| !unknown.is_empty()) {
             None => Ok(limits),
             Some(unknown) => Err(unknown.join("\n")),
         }
+    }
+
+    /// Waits until the file has not changed for that long.
+    fn wait(&self, still: Duration) {
+        let begun = Instant::now();
+        let mut before = stamp(&self.path);
+        let mut since = begun;
+        while since.elapsed() < still && begun.elapsed() < SETTLE_MAX {
+            thread::sleep(SETTLE.min(still));
+            let now = stamp(&self.path);
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+        }
+    }
+
+    /// Notes that its text is in force, and says which budgets and guards are not any more.
+    fn take(&self, limits: &Limits) -> Vec<String> {
+        let mut seen = self.seen();
+        let lifted = seen.good.lacking(limits);
+        let lifted = lifted.into_iter().map(str::to_owned).collect();
+        let text = seen.text.clone().unwrap_or_default();
+        seen.good = Good::of(text, limits);
+        lifted
     }
 
     /// Has the file looked at again, though it is as it was: it could not be put in force.
@@ -157,29 +253,35 @@ impl File {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Watches the folder: editors and ConfigMaps replace files, and a watch on the old one would
-    /// then be deaf.
-    fn watcher(&self, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-        let changed = Arc::clone(changed);
-        let told = |error: &notify::Error| {
-            tracing::warn!(%error, "cannot watch the budgets' file; polling only");
-        };
-        let mut watcher = notify::recommended_watcher(move |_| changed.notify_one())
-            .inspect_err(told)
-            .ok()?;
-        let folder = self.path.parent()?;
-        watcher
-            .watch(folder, notify::RecursiveMode::NonRecursive)
-            .inspect_err(told)
-            .ok()?;
-        Some(watcher)
-    }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot be read: {error}; check the path"))
+/// Whether a good text may be only a part of what is being written: names are missing, or it is how
+/// the text in force begins.
+fn is_less(text: &Result<String, String>, parsed: &Result<Limits, String>, good: &Good) -> bool {
+    let (Ok(text), Ok(limits)) = (text, parsed) else {
+        return false;
+    };
+    let is_cut = text.len() < good.text.len() && good.text.starts_with(text);
+    is_cut || !good.lacking(limits).is_empty()
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let file = fs::metadata(path).ok()?;
+    Some((
+        file.dev(),
+        file.ino(),
+        file.len(),
+        file.mtime(),
+        file.mtime_nsec(),
+    ))
+}
+
+fn problem(path: &Path, what: String) -> Problem {
+    Problem {
+        file: path.display().to_string(),
+        key: String::new(),
+        what,
+    }
 }
 
 impl Budgets {
@@ -191,7 +293,8 @@ impl Budgets {
         // Set once: nobody else begins.
         let _ = file.receivers.set(receivers);
         let text = file.seen().text.clone().unwrap_or_default();
-        if let Err(error) = file.parse(&file.path.display().to_string(), &text) {
+        let name = file.path.display().to_string();
+        if let Err(error) = file.parse(&name, &Ok(text), &Good::default()) {
             tracing::error!(error, "budgets hold, and not everybody is notified");
         }
     }
@@ -200,34 +303,74 @@ impl Budgets {
     /// returns where there is a file.
     pub async fn watch(self) {
         let Some(file) = &self.0.file else { return };
-        file.keep();
         let changed = Arc::new(Notify::new());
-        let _watcher = file.watcher(&changed);
+        let path = file.path.clone();
+        let folders = Arc::new(Folders::new("budgets", [path.as_path()], &changed));
+        let watched = Arc::clone(&folders);
+        self.apart(move |file| {
+            watched.watch();
+            file.keep();
+        })
+        .await;
         loop {
             tokio::select! {
-                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = changed.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            match file.look() {
-                Look::Same => {}
-                Look::Refused(error) => {
+            let watched = Arc::clone(&folders);
+            let look = self.apart(move |file| {
+                watched.watch();
+                file.look()
+            });
+            match look.await {
+                None | Some(Look::Same) => {}
+                Some(Look::Refused(error)) => {
                     tracing::error!(error, "budgets refused; the old ones stay in force");
                 }
-                Look::New(limits) => {
-                    let (n_budgets, n_guards) = (limits.policies.len(), limits.guards.len());
-                    self.0.guards.adopt(limits.guards);
-                    match self.adopt(limits.policies).await {
-                        Ok(()) => {
-                            file.keep();
-                            tracing::info!(n_budgets, n_guards, "budgets loaded");
-                        }
-                        Err(error) => {
-                            file.forget();
-                            tracing::error!(%error, "budgets cannot be put in force yet");
-                        }
-                    }
-                }
+                Some(Look::New(limits)) => self.put_in_force(file, limits).await,
             }
         }
+    }
+
+    async fn put_in_force(&self, file: &File, limits: Limits) {
+        let (n_budgets, n_guards) = (limits.policies.len(), limits.guards.len());
+        let adopted = limits.clone();
+        self.0.guards.adopt(limits.guards);
+        match self.adopt(limits.policies).await {
+            Ok(()) => {
+                let lifted = file.take(&adopted);
+                if !lifted.is_empty() {
+                    tracing::warn!(?lifted, "budgets and guards are gone from the file: lifted");
+                }
+                self.apart(File::keep).await;
+                tracing::info!(n_budgets, n_guards, "budgets loaded");
+            }
+            Err(error) => {
+                file.forget();
+                tracing::error!(%error, "budgets cannot be put in force yet");
+            }
+        }
+    }
+
+    /// What touches the file, on a thread of its own: a file system that hangs holds up whoever asks
+    /// it. That it does is told by [`File::broken`].
+    async fn apart<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&File) -> T + Send + 'static,
+    ) -> Option<T> {
+        let budgets = self.clone();
+        let mut done = tokio::task::spawn_blocking(move || budgets.0.file.as_ref().map(what));
+        let file = self.0.file.as_ref()?;
+        let in_time = tokio::time::timeout(READ_TIME_MAX, &mut done).await;
+        let done = match in_time {
+            Ok(done) => done,
+            Err(_) => {
+                file.is_stuck.store(true, Ordering::Relaxed);
+                tracing::error!(file = %file.path.display(), "the budgets' file does not answer");
+                done.await
+            }
+        };
+        file.is_stuck.store(false, Ordering::Relaxed);
+        done.ok().flatten()
     }
 }

@@ -1,7 +1,9 @@
 //! `budgets.toml`: limits on spend, as policies.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
+use std::{fs, io};
 
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -15,6 +17,8 @@ use super::{guards, limits};
 
 /// Budgets in one file; more would be made by hand by nobody.
 const BUDGETS_MAX: usize = 10_000;
+/// Bytes of such a file, twice what so many budgets have; more is a wrong file.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bounds of `max_tokens` and `requests_per_second` at a tier.
 const WHOLE: (u64, u64) = (1, u32::MAX as u64);
 
@@ -26,13 +30,32 @@ pub fn load(file: &Path) -> Result<Vec<Policy>, Problems> {
 /// Reads that file whole, or tells every mistake in it.
 pub fn load_all(file: &Path) -> Result<Limits, Problems> {
     let name = file.display().to_string();
-    match std::fs::read_to_string(file) {
+    match read_text(file) {
         Ok(text) => parse_all(&name, &text),
-        Err(error) => Err(Problems(vec![Problem {
+        Err(what) => Err(Problems(vec![Problem {
             file: name,
             key: String::new(),
-            what: format!("cannot be read: {error}; check the path"),
+            what,
         }])),
+    }
+}
+
+/// The text of that file, or why it cannot be had.
+pub fn read_text(file: &Path) -> Result<String, String> {
+    let unreadable = |error: io::Error| format!("cannot be read: {error}; check the path");
+    let about = fs::metadata(file).map_err(unreadable)?;
+    // Who opens a pipe waits for whoever writes it, and a device may have no end.
+    if !about.is_file() {
+        return Err("is no regular file; name one that holds budgets".into());
+    }
+    let mut text = String::new();
+    let file = fs::File::open(file).map_err(unreadable)?;
+    let n_bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    match n_bytes.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
+        true => Err(format!(
+            "is larger than {FILE_BYTES_MAX} bytes; name a file that holds budgets"
+        )),
+        false => Ok(text),
     }
 }
 
@@ -43,6 +66,17 @@ pub struct Limits {
     pub policies: Vec<Policy>,
     /// Its guards.
     pub guards: Vec<Guard>,
+    /// Whether it says so of budgets or guards, and be it that there are none: a file that was cut,
+    /// or is being saved, says nothing.
+    pub is_deliberate: bool,
+}
+
+impl Limits {
+    /// The names of its budgets and guards.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let budgets = self.policies.iter().map(|policy| policy.name.as_str());
+        budgets.chain(self.guards.iter().map(|guard| guard.name.as_str()))
+    }
 }
 
 /// Reads the budgets of that text; `file` is its name in messages.
@@ -54,7 +88,15 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Policy>, Problems> {
 pub fn parse_all(file: &str, text: &str) -> Result<Limits, Problems> {
     let sink = Sink::new(file);
     let limits = match text.parse::<toml::Table>() {
-        Ok(table) => read(Section::root(&sink, table)),
+        Ok(table) => {
+            let is_deliberate = ["budget", "guard"]
+                .iter()
+                .any(|key| table.contains_key(*key));
+            Limits {
+                is_deliberate,
+                ..read(Section::root(&sink, table))
+            }
+        }
         Err(error) => {
             sink.refuse("", super::not_toml(text, &error));
             Limits::default()
@@ -84,7 +126,11 @@ fn read(mut root: Section<'_>) -> Limits {
     }
     let guards = guards::read(&mut root, &mut names);
     root.finish();
-    Limits { policies, guards }
+    Limits {
+        policies,
+        guards,
+        is_deliberate: false,
+    }
 }
 
 /// One budget; `None` where a mistake left nothing to make it of.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 
 use super::Operator;
+use super::answer::Form;
+use crate::budgets::PageOfKeys;
 use crate::clock;
 use crate::ledger::QueryError;
-use crate::ledger::query::{CoverageQuery, Looked, Patience, Reader, UnitsQuery};
+use crate::ledger::query::{CoverageQuery, Patience, Reader, UnitsQuery, folded, folded_pairs};
 use crate::pricelist::{self, Wanted};
 use crate::problem::Problem;
 use crate::question::{BadQuestion, Parts};
@@ -19,25 +20,31 @@ use crate::rows::{self, Rows};
 /// The parameters of a URL; a name may come several times.
 pub type Pairs = Query<Vec<(String, String)>>;
 
-/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v&within=900ms`, or with
-/// `compare=previous` or `compare=FROM/TO` in place of interval and patience
+/// `GET /api/v1/spend?by=team,model&interval=1h&from=&to=&where=k:v&limit=&within=900ms`, or
+/// with `compare=previous` or `compare=FROM/TO` in place of interval and patience
 pub async fn spend(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let allowed = &["by", "interval", "from", "to", "where", "compare", "within"];
+    let allowed = &[
+        "by", "interval", "from", "to", "where", "limit", "compare", "within",
+    ];
     let parts = Parts::from_pairs(pairs, allowed).map_err(bad_question)?;
     if parts.compare.is_some() {
         return compare(&operator, &headers, &parts).await;
     }
     let query = parts.spend(clock::now()).map_err(bad_question)?;
     let patience = parts.patience().map_err(bad_question)?;
-    let rows = ask(&operator, move |reader| {
+    let groups_max = parts.groups_max().map_err(bad_question)?;
+    let form = Form::of(&headers);
+    ask(&operator, move |reader| {
         let sums = reader.spend_within(&query, patience)?;
-        Ok(sums.map(|sums| rows::spend(&query.by, query.interval_ms.is_some(), &sums)))
-    });
-    respond_looked(&headers, &rows.await?)
+        let short = folded(sums.answer, groups_max);
+        let rows = rows::spend_lines(&query.by, query.interval_ms.is_some(), short);
+        form.write_looked(rows, sums.at)
+    })
+    .await
 }
 
 async fn compare(
@@ -46,10 +53,13 @@ async fn compare(
     parts: &Parts,
 ) -> Result<Response, Problem> {
     let query = parts.comparison(clock::now()).map_err(bad_question)?;
-    let rows = ask(operator, move |reader| {
-        Ok(rows::compared(&query.by, &reader.compare(&query)?))
-    });
-    respond(headers, &rows.await?)
+    let groups_max = parts.groups_max().map_err(bad_question)?;
+    let form = Form::of(headers);
+    ask(operator, move |reader| {
+        let short = folded_pairs(reader.compare(&query)?, groups_max);
+        form.write(rows::compared(&query.by, short))
+    })
+    .await
 }
 
 /// `GET /api/v1/traces?sort=cost&limit=50&cursor=&from=&to=&where=k:v&within=900ms`
@@ -86,11 +96,14 @@ async fn units(
     query: UnitsQuery,
     patience: Patience,
 ) -> Result<Response, Problem> {
-    let rows = ask(operator, move |reader| {
-        let page = reader.units_within(&query, patience)?;
-        Ok(page.map(|page| rows::units(&query.unit, &page.items, page.next_cursor)))
-    });
-    respond_looked(headers, &rows.await?)
+    let form = Form::of(headers);
+    ask(operator, move |reader| {
+        let looked = reader.units_within(&query, patience)?;
+        let page = looked.answer;
+        let rows = rows::units(&query.unit, &page.items, page.next_cursor);
+        form.write_looked(rows, looked.at)
+    })
+    .await
 }
 
 /// `GET /api/v1/requests?sort=cost&limit=50&cursor=&from=&to=&where=k:v&within=900ms`
@@ -103,11 +116,13 @@ pub async fn requests(
     let (query, patience) = Parts::from_pairs(pairs, allowed)
         .and_then(|parts| Ok((parts.requests(clock::now())?, parts.patience()?)))
         .map_err(bad_question)?;
-    let rows = ask(&operator, move |reader| {
-        let page = reader.requests_within(&query, patience)?;
-        Ok(page.map(|page| rows::requests(&page.items, page.next_cursor)))
-    });
-    respond_looked(&headers, &rows.await?)
+    let form = Form::of(&headers);
+    ask(&operator, move |reader| {
+        let looked = reader.requests_within(&query, patience)?;
+        let page = looked.answer;
+        form.write_looked(rows::requests(&page.items, page.next_cursor), looked.at)
+    })
+    .await
 }
 
 /// `GET /api/v1/coverage?from=&to=&where=k:v`
@@ -122,18 +137,33 @@ pub async fn coverage(
         filters: parts.filters().map_err(bad_question)?,
         tags: operator.tags.clone(),
     };
-    let rows = ask(&operator, move |reader| {
-        Ok(rows::coverage(&reader.coverage(&query)?))
-    });
-    respond(&headers, &rows.await?)
+    let form = Form::of(&headers);
+    ask(&operator, move |reader| {
+        form.write(rows::coverage(&reader.coverage(&query)?))
+    })
+    .await
 }
 
-/// `GET /api/v1/budgets`
+/// `GET /api/v1/budgets?limit=&cursor=`; without a limit, all keys
 pub async fn budgets(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
+    Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    respond(&headers, &operator.budgets.rows())
+    let parts = Parts::from_pairs(pairs, &["limit", "cursor"]).map_err(bad_question)?;
+    let page = PageOfKeys {
+        rows_max: parts.page_rows().map_err(bad_question)?,
+        cursor: parts.cursor,
+    };
+    let form = Form::of(&headers);
+    let turn = operator.turns.next().await?;
+    // Calls wait while budgets are looked at: what is seen is taken along, and written elsewhere.
+    let standings = operator.budgets.standings();
+    let write = move || match standings.page(&page) {
+        Ok(rows) => form.write(rows),
+        Err(bad) => Err(Problem::new(StatusCode::BAD_REQUEST, bad.to_string())),
+    };
+    turn.work(write).await
 }
 
 /// `GET /api/v1/prices?model=gpt-4o&provider=&at=`
@@ -144,23 +174,35 @@ pub async fn prices(
 ) -> Result<Response, Problem> {
     let wanted = Wanted::from_pairs(pairs, clock::now()).map_err(bad_question)?;
     let tables = operator.prices.tables();
-    respond(&headers, &pricelist::rows(&tables.book, &wanted))
+    let form = Form::of(&headers);
+    let write = move || form.write(pricelist::rows(&tables.book, &wanted));
+    operator.turns.next().await?.work(write).await
 }
 
-/// Asks where blocking is allowed.
+/// Asks the ledger, and writes the answer, where blocking is allowed.
 pub async fn ask<T: Send + 'static>(
     operator: &Operator,
-    question: impl FnOnce(&Reader) -> Result<T, QueryError> + Send + 'static,
+    question: impl FnOnce(&Reader) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let reader = operator.ledger.reader().clone();
-    let answer = tokio::task::spawn_blocking(move || question(&reader)).await;
-    match answer {
-        Ok(Ok(rows)) => Ok(rows),
-        Ok(Err(error)) => Err(unanswered(&error)),
-        Err(error) => {
-            tracing::error!(%error, "a question was not answered");
-            Err(internal())
-        }
+    let turn = operator.turns.next().await?;
+    turn.work(move || question(&reader)).await
+}
+
+/// Writes rows that are there already, where blocking is allowed.
+pub async fn respond(
+    operator: &Operator,
+    headers: &HeaderMap,
+    rows: Rows,
+) -> Result<Response, Problem> {
+    let form = Form::of(headers);
+    let turn = operator.turns.next().await?;
+    turn.work(move || form.write(rows)).await
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Problem {
+        unanswered(&error)
     }
 }
 
@@ -189,59 +231,4 @@ fn internal() -> Problem {
 
 pub fn bad_question(bad: BadQuestion) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, bad.to_string())
-}
-
-/// JSON, or CSV where the client asks for it.
-pub fn respond(headers: &HeaderMap, rows: &Rows) -> Result<Response, Problem> {
-    if !wants_csv(headers) {
-        return Ok(Json(rows.json()).into_response());
-    }
-    let csv = rows.csv().map_err(|error| {
-        tracing::error!(%error, "an answer cannot be written as CSV");
-        internal()
-    })?;
-    let mut response = csv.into_response();
-    let fields = response.headers_mut();
-    fields.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("text/csv; charset=utf-8"),
-    );
-    // A page of CSV has no room for its cursor.
-    let cursor = rows.next_cursor.as_deref();
-    if let Some(Ok(cursor)) = cursor.map(header::HeaderValue::from_str) {
-        fields.insert("x-next-cursor", cursor);
-    }
-    Ok(response)
-}
-
-/// The same, with of which hours it is where that is not all: in JSON as `looked_at`, else in the
-/// field `x-looked-at`.
-pub fn respond_looked(headers: &HeaderMap, looked: &Looked<Rows>) -> Result<Response, Problem> {
-    let Some(at) = looked.at else {
-        return respond(headers, &looked.answer);
-    };
-    if !wants_csv(headers) {
-        return Ok(Json(rows::json_looked(&looked.answer, at)).into_response());
-    }
-    let mut response = respond(headers, &looked.answer)?;
-    let said = format!("{} of {} hours", at.hours, at.of_hours);
-    if let Ok(said) = header::HeaderValue::from_str(&said) {
-        response.headers_mut().insert("x-looked-at", said);
-    }
-    Ok(response)
-}
-
-/// Whether CSV is named, and before JSON.
-fn wants_csv(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter();
-    let accepted: Vec<&str> = accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .collect();
-    let place = |wanted: &str| accepted.iter().position(|range| *range == wanted);
-    match (place("text/csv"), place("application/json")) {
-        (Some(csv), Some(json)) => csv < json,
-        (csv, _) => csv.is_some(),
-    }
 }

@@ -3,19 +3,36 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Operator;
 use crate::clock;
 use crate::forward::Status;
+use crate::net::Crowded;
 use crate::problem::Problem;
+
+/// When a client that found no place may come again.
+const RETRY_AFTER_SECONDS: u32 = 5;
 
 /// The process answers, whatever else is wrong: a restart would not help a full disk.
 pub async fn healthz() -> &'static str {
     "ok\n"
+}
+
+/// Answers only probes where all places for connections are taken: a restart would lose what others
+/// are waiting for, and free no place for long.
+pub async fn probes_first(request: Request, next: Next) -> Response {
+    let is_probe = ["/healthz", "/readyz"].contains(&request.uri().path());
+    if request.extensions().get::<Crowded>().is_none() || is_probe {
+        return next.run(request).await;
+    }
+    let detail = "too many connections; ask again when some have ended";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+    problem.retry_after(RETRY_AFTER_SECONDS).into_response()
 }
 
 /// 200 where events are taken, with details on what is less than well; else 503.
@@ -40,6 +57,7 @@ pub async fn readyz(State(operator): State<Arc<Operator>>) -> Response {
             "queued_events": health.queued_events,
             "rows": health.rows,
             "set_aside": health.set_aside,
+            "moved": health.moved,
         },
         "prices": {
             "pricing_version": &*tables.version,
@@ -85,27 +103,29 @@ fn now(status: &Option<Arc<Mutex<Status>>>) -> Option<Status> {
 
 /// The text exposition.
 pub async fn metrics(State(operator): State<Arc<Operator>>) -> Result<Response, Problem> {
-    operator.observe();
-    let text = operator
-        .exposition
-        .text(&operator.ledger, |out| {
-            operator.budgets.push_metrics(out, &operator.tags);
-        })
-        .map_err(|error| {
-            tracing::error!(%error, "metrics cannot be written");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics are broken")
-        })?;
-    let media_type = prometheus::TEXT_FORMAT;
-    Ok(([(header::CONTENT_TYPE, media_type)], text).into_response())
+    let exposed = Arc::clone(&operator);
+    let text = operator.scrape.text(move || exposed.exposed()).await?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
 impl Operator {
+    fn exposed(&self) -> Result<String, Problem> {
+        self.observe();
+        let budgets = |out: &mut String| self.budgets.push_metrics(out, &self.tags);
+        let text = self.exposition.text(&self.ledger, budgets);
+        text.map_err(|error| {
+            tracing::error!(%error, "metrics cannot be written");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics are broken")
+        })
+    }
+
     /// Brings gauges up to this instant; between scrapes nobody looks at them.
     fn observe(&self) {
         let health = self.ledger.health();
         let metrics = &self.metrics;
         metrics.ledger_rows.set(saturate(health.rows));
         metrics.ledger_set_aside.set(saturate(health.set_aside));
+        metrics.ledger_moved.set(saturate(health.moved));
         metrics
             .ledger_writable
             .set(i64::from(health.failing.is_none()));

@@ -55,7 +55,7 @@ pub async fn explain(
         );
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
-    api::respond(&headers, &found)
+    api::respond(&operator, &headers, found).await
 }
 
 /// `GET /api/v1/budgets/overrides`
@@ -64,7 +64,8 @@ pub async fn overrides(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let all = operator.budgets.overrides();
-    api::respond(&headers, &rows::overridden(&all, clock::now()))
+    let rows = rows::overridden(&all, clock::now());
+    api::respond(&operator, &headers, rows).await
 }
 
 /// `POST /api/v1/budgets/{name}/overrides` with
@@ -120,7 +121,7 @@ pub async fn recount(
         _ => return Err(refused("expected budget=NAME, or nothing")),
     };
     match operator.budgets.recount(name).await {
-        Ok(rows) => api::respond(&headers, &rows),
+        Ok(rows) => api::respond(&operator, &headers, rows).await,
         Err(error @ RecountError::Unknown { .. }) => {
             Err(Problem::new(StatusCode::NOT_FOUND, error.to_string()))
         }

@@ -1,5 +1,6 @@
 //! The side of people and Prometheus: metrics, health, and the API of questions.
 
+mod answer;
 mod api;
 mod dashboard;
 mod guard;
@@ -7,6 +8,8 @@ mod health;
 mod limits;
 mod outcomes;
 mod reprice;
+mod scrape;
+mod turns;
 
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +27,8 @@ use crate::metrics::{Exposition, Metrics};
 use crate::prices::Prices;
 use crate::problem::Problem;
 pub use guard::Guard;
+pub use scrape::Scrape;
+pub use turns::Turns;
 
 /// Everything that answering people takes.
 pub struct Operator {
@@ -45,6 +50,10 @@ pub struct Operator {
     pub tags: Vec<String>,
     /// Who may ask.
     pub guard: Guard,
+    /// The text of `/metrics` that readers share.
+    pub scrape: Scrape,
+    /// Whose turn it is to have a question answered.
+    pub turns: Turns,
     /// Whose turn it is to price calls anew.
     pub repricing: reprice::Turn,
 }
@@ -94,6 +103,7 @@ pub fn router(operator: Operator) -> Router {
         .merge(data)
         .merge(files)
         .layer(middleware::from_fn(guard::refuse_other_sites))
+        .layer(middleware::from_fn(health::probes_first))
         .with_state(operator)
 }
 
@@ -102,13 +112,14 @@ async fn contents() -> Response {
         /                                                  the dashboard\n\
         /api/v1/spend?by=team,model&interval=1h&from=24h   sums of cost, tokens and requests\n\
         /api/v1/spend?by=team&from=7d&compare=previous     the same, beside an earlier period\n\
+        /api/v1/spend?by=session_id&limit=100              the largest; __other__ sums up the rest\n\
         /api/v1/requests?sort=cost&limit=50                single calls\n\
         /api/v1/traces?sort=cost                           calls of a trace together\n\
         /api/v1/sessions?tag=session_id                    calls of a session together\n\
         /api/v1/outcomes?by=feature                        what accepted answers cost\n\
         POST /api/v1/outcomes                              tells outcomes; needs the token\n\
         /api/v1/coverage                                   how well calls are tagged and priced\n\
-        /api/v1/budgets                                    how far budgets are spent\n\
+        /api/v1/budgets?limit=1000&cursor=                 how far budgets are spent\n\
         /api/v1/budgets/overrides                          temporary limits, who, when and why\n\
         POST /api/v1/budgets/NAME/overrides                another limit for a while; needs the token\n\
         POST /api/v1/budgets/recount                       spend reckoned anew; needs the token\n\
@@ -139,6 +150,3 @@ impl IntoResponse for Problem {
         self.response().map(axum::body::Body::new)
     }
 }
-
-#[cfg(test)]
-mod tests;

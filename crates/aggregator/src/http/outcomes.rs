@@ -13,6 +13,7 @@ use serde_json::json;
 use tollmesh_wire::Timestamp;
 
 use super::Operator;
+use super::answer::Form;
 use super::api::{self, Pairs};
 use crate::clock;
 use crate::ledger::{AppendError, CallOutcome, Subject, Told};
@@ -38,11 +39,13 @@ pub async fn outcomes(
     let (query, patience) = Parts::from_pairs(pairs, &["by", "from", "to", "where", "within"])
         .and_then(|parts| Ok((parts.outcomes(clock::now())?, parts.patience()?)))
         .map_err(api::bad_question)?;
-    let rows = api::ask(&operator, move |reader| {
+    let form = Form::of(&headers);
+    api::ask(&operator, move |reader| {
         let looked = reader.outcomes_within(&query, patience)?;
-        Ok(looked.map(|found| rows::outcomes(&query.by, &found)))
-    });
-    api::respond_looked(&headers, &rows.await?)
+        let rows = rows::outcomes(&query.by, looked.answer);
+        form.write_looked(rows, looked.at)
+    })
+    .await
 }
 
 /// What is written to say what became of a call.

@@ -33,9 +33,10 @@ pub async fn reprice(
         return Err(Problem::new(StatusCode::CONFLICT, detail).retry_after(10));
     };
     // A task of its own: it comes to its end, and tells it, also when the client has gone.
+    let asked = Arc::clone(&operator);
     let run = tokio::spawn(run(operator, parts, is_dry_run, turn));
     let changes = run.await.unwrap_or_else(|error| Err(failed(&error)))?;
-    api::respond(&headers, &rows::repriced(&changes))
+    api::respond(&asked, &headers, rows::repriced(&changes)).await
 }
 
 async fn run(

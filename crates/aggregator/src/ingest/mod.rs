@@ -1,16 +1,16 @@
 //! The filter's side: what arrives over the local socket, and what is answered.
 
 mod activity;
+mod bodies;
 mod decisions;
 mod read;
 mod recipe;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::prices::Prices;
 use crate::problem::Problem;
 pub use activity::Activity;
+use bodies::{Bodies, Held};
 pub use read::{BadEvent, event};
 pub use recipe::priced;
 
@@ -29,10 +30,8 @@ pub use recipe::priced;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A reservation names a call; it has no business to be longer.
 const RESERVATION_BYTES_MAX: usize = 64 * 1024;
-/// Batches held at once; others wait unread in their sockets, so that memory stays bounded.
+/// Batches in work at once; others wait with nothing but their text.
 const BATCHES_MAX: usize = 16;
-/// A filter sends a batch at once. One that takes longer is cut, or it would keep others waiting.
-const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A filter's tick is a quarter of a second and its back-off starts above; one second is enough.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
@@ -43,6 +42,7 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
     budgets: Budgets,
+    bodies: Bodies,
     room: Semaphore,
     /// Whether the last append failed, so that a failure is logged once and not for each batch.
     is_failing: AtomicBool,
@@ -67,6 +67,7 @@ impl Ingest {
             metrics,
             activity,
             budgets,
+            bodies: Bodies::default(),
             room: Semaphore::new(BATCHES_MAX),
             is_failing: AtomicBool::new(false),
         }
@@ -96,21 +97,39 @@ impl Ingest {
 
     async fn events(&self, request: Request<Incoming>) -> Answer {
         let _working = self.activity.begin();
-        // The semaphore is never closed, so this only waits.
-        let _room = self.room.acquire().await;
-        let body = collect(request, BATCH_BYTES_MAX).await?;
+        // Whoever sends slowly keeps nobody else waiting: a place in work is for whole batches.
+        let body = self.body(request.into_body(), BATCH_BYTES_MAX).await?;
+        let _room = match self.room.try_acquire() {
+            Ok(room) => room,
+            Err(_) => {
+                self.metrics.batches_delayed_total.inc();
+                let room = self.room.acquire().await;
+                room.map_err(|_| busy("the aggregator is stopping"))?
+            }
+        };
         let reply = self.take(body).await?;
         json(StatusCode::OK, &reply)
     }
 
     async fn reservations(&self, request: Request<Incoming>) -> Answer {
         let _working = self.activity.begin();
-        let body = collect(request, RESERVATION_BYTES_MAX).await?;
+        let body = self
+            .body(request.into_body(), RESERVATION_BYTES_MAX)
+            .await?;
         let timer = self.metrics.budget_reservation_seconds.start_timer();
-        let reservation = decisions::reservation(&body)?;
+        let reservation = decisions::reservation(&body.bytes)?;
         let answer = json(StatusCode::OK, &self.budgets.reserve(&reservation).await);
         timer.observe_duration();
         answer
+    }
+
+    async fn body(&self, body: Incoming, bytes_max: usize) -> Result<Held, Problem> {
+        let held = self.bodies.collect(body, bytes_max).await;
+        let late = StatusCode::REQUEST_TIMEOUT.as_u16();
+        if held.as_ref().is_err_and(|problem| problem.status == late) {
+            self.metrics.bodies_late_total.inc();
+        }
+        held
     }
 
     async fn decisions(&self, query: Option<&str>) -> Answer {
@@ -132,29 +151,6 @@ fn is_of_a_browser(request: &Request<Incoming>) -> bool {
 
 fn busy(detail: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_SECONDS)
-}
-
-async fn collect(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("the body is larger than {bytes_max} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    };
-    if request.body().size_hint().lower() > bytes_max as u64 {
-        return Err(too_large());
-    }
-    let body = Limited::new(request.into_body(), bytes_max).collect();
-    match tokio::time::timeout(BODY_TIME_MAX, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "the body ended before its end",
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come in time",
-        )),
-    }
 }
 
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
-use hyper::body::Bytes;
-use tollmesh_wire::Event;
 use tollmesh_wire::event::{EventBatch, EventsReply, FORGOTTEN, Node, Rejected};
+use tollmesh_wire::{Event, WireError};
 
-use super::{Ingest, busy, read};
+use super::bodies::Held;
+use super::{BadEvent, Ingest, busy, read};
 use crate::charge::Bill;
 use crate::clock;
 use crate::ledger::{AppendError, Appended, Entry, Quarantined, Recorded, Refusal};
 use crate::prices::Tables;
 use crate::problem::Problem;
+
+/// Events of one batch that cannot be read, and are kept in quarantine and named in the answer. Of the
+/// others, mostly bad for the same reason, the number is enough: two bytes would take a hundred each.
+const REJECTED_NAMED_MAX: usize = 100;
 
 /// A batch that was read and priced.
 #[derive(Default)]
@@ -22,32 +26,44 @@ struct Prepared {
     ids: Vec<String>,
     quarantine: Vec<Quarantined>,
     rejected: Vec<Rejected>,
+    n_unnamed: u64,
 }
 
 impl Ingest {
     /// Takes a batch; an `Err` means that nothing of it was taken.
-    pub(super) async fn take(&self, body: Bytes) -> Result<EventsReply, Problem> {
-        let (node, prepared) = self.read(&body)?;
+    pub(super) async fn take(&self, body: Held) -> Result<EventsReply, Problem> {
+        let (node, mut prepared) = self.read(&body.bytes)?;
         // Who waits for the disk holds the events and not their text, too.
         drop(body);
-        let mut rejected = prepared.rejected;
+        let mut reply = EventsReply {
+            rejected: std::mem::take(&mut prepared.rejected),
+            rejected_unnamed: prepared.n_unnamed,
+            ..EventsReply::default()
+        };
         let appended = self
             .ledger
             .append(prepared.entries, prepared.quarantine)
             .await
             .map_err(|error| self.deferred(&error))?;
         self.taken();
-        rejected.extend(refusals(&appended, &prepared.ids));
+        reply.rejected.extend(refusals(&appended, &prepared.ids));
         self.metrics.dropped(&node.vm, node.dropped_total);
         let now_seconds = clock::now().as_unix_ms() / 1_000;
         self.metrics.heard(&node.filter_version, now_seconds);
-        Ok(self.counted(&appended, rejected))
+        Ok(self.counted(&appended, reply))
     }
 
     fn read(&self, body: &[u8]) -> Result<(Node, Prepared), Problem> {
         let batch = EventBatch::parse(body).map_err(|error| {
-            self.metrics.batches_refused_total.inc();
-            Problem::new(StatusCode::BAD_REQUEST, chain(&error))
+            let status = match error {
+                // Not the batch's last word: a filter sends it again, in halves.
+                WireError::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => {
+                    self.metrics.batches_refused_total.inc();
+                    StatusCode::BAD_REQUEST
+                }
+            };
+            Problem::new(status, chain(&error))
         })?;
         let prepared = self.prepare(&batch);
         Ok((batch.node, prepared))
@@ -66,24 +82,21 @@ impl Ingest {
                     prepared.ids.push(event.event_id.clone());
                     prepared.entries.push(super::priced(event, &tables));
                 }
-                Err(why) => prepared.reject(json.get(), why.to_string()),
+                Err(why) => prepared.reject(json.get(), &why),
             }
         }
         prepared
     }
 
-    fn counted(&self, appended: &Appended, rejected: Vec<Rejected>) -> EventsReply {
-        let reply = EventsReply {
-            accepted: appended.accepted(),
-            duplicate: appended.duplicate(),
-            rejected,
-        };
+    fn counted(&self, appended: &Appended, mut reply: EventsReply) -> EventsReply {
+        reply.accepted = appended.accepted();
+        reply.duplicate = appended.duplicate();
         let metrics = &self.metrics;
         metrics.events_accepted_total.inc_by(reply.accepted);
         metrics.events_duplicate_total.inc_by(reply.duplicate);
         let forgotten = appended.forgotten();
         metrics.events_forgotten_total.inc_by(forgotten);
-        let rejected = reply.rejected.len() as u64;
+        let rejected = reply.n_rejected();
         metrics
             .events_rejected_total
             .inc_by(rejected.saturating_sub(forgotten));
@@ -122,7 +135,12 @@ impl Ingest {
 }
 
 impl Prepared {
-    fn reject(&mut self, json: &str, reason: String) {
+    fn reject(&mut self, json: &str, why: &BadEvent) {
+        if self.rejected.len() == REJECTED_NAMED_MAX {
+            self.n_unnamed += 1;
+            return;
+        }
+        let reason = why.to_string();
         let event_id = read::id_of(json);
         self.quarantine.push(Quarantined {
             received: clock::now(),

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::ledger::site::beside;
+
 /// Damaged files that are kept beside the ledger. Each may be as large as the ledger is, and a disk
 /// that damages one damages the next.
 pub const ASIDE_MAX: usize = 2;
@@ -28,8 +30,7 @@ pub struct Aside {
 /// Moves a damaged ledger out of the way, as it is, and says where it is now: most of it can still be
 /// read with SQLite's own tools.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let last = all(path)?.last().map_or(0, |aside| aside.number);
-    let to = beside(path, &format!("{SUFFIX}{}", last + 1));
+    let to = next(path, SUFFIX)?;
     for part in PARTS {
         match fs::rename(beside(path, part), beside(&to, part)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -39,12 +40,24 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(to)
 }
 
+/// The first name of that kind, after which no number is taken.
+pub fn next(path: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let last = numbered(path, suffix)?
+        .last()
+        .map_or(0, |aside| aside.number);
+    Ok(beside(path, &format!("{suffix}{}", last + 1)))
+}
+
 /// The files that are set aside, the oldest first.
 pub fn all(path: &Path) -> io::Result<Vec<Aside>> {
+    numbered(path, SUFFIX)
+}
+
+fn numbered(path: &Path, suffix: &str) -> io::Result<Vec<Aside>> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
         return Ok(Vec::new());
     };
-    let prefix = format!("{name}{SUFFIX}");
+    let prefix = format!("{name}{suffix}");
     let mut found = Vec::new();
     for file in fs::read_dir(dir)? {
         let file = file?;
@@ -74,12 +87,6 @@ pub fn delete(aside: &Aside) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -14,6 +14,10 @@ pub const EVENT_ID_BYTES_MAX: usize = 256;
 /// is. More is damage, and would only spoil the sums.
 pub const TOKENS_MAX: u64 = 1_000_000_000_000;
 
+/// The longest time that a call can have taken, in milliseconds: 366 days. More is damage, and would
+/// only spoil the sums.
+pub const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
+
 /// An entry with what was read out of its texts.
 #[derive(Clone, Copy, Debug)]
 pub struct Checked<'a> {
@@ -30,6 +34,7 @@ impl<'a> Checked<'a> {
         let event = &entry.event;
         check_id(&event.event_id)?;
         check_tokens(event)?;
+        check_times(event)?;
         let usage_source = UsageSource::from_name(&event.usage_source)
             .ok_or_else(|| Refusal::UsageSource(event.usage_source.clone()))?;
         let provider_cost = entry.provider_cost();
@@ -77,6 +82,22 @@ fn check_tokens(event: &Event) -> Result<(), Refusal> {
     }
 }
 
+fn check_times(event: &Event) -> Result<(), Refusal> {
+    for (field, value) in [
+        ("duration_ms", event.duration_ms),
+        ("ttft_ms", event.ttft_ms.unwrap_or(0)),
+    ] {
+        if value > DURATION_MS_MAX {
+            return Err(Refusal::TooLarge {
+                field,
+                value,
+                max: DURATION_MS_MAX,
+            });
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -102,7 +123,7 @@ mod tests {
     #[test]
     fn refusals_say_what_is_wrong() {
         type Change = fn(&mut Event);
-        let cases: [(Change, &str); 4] = [
+        let cases: [(Change, &str); 6] = [
             (|e| e.event_id.clear(), "event_id is empty"),
             (
                 |e| e.event_id = "x".repeat(257),
@@ -111,6 +132,14 @@ mod tests {
             (
                 |e| e.usage = Usage::new().with(Bucket::Output, TOKENS_MAX + 1),
                 "output is 1000000000001; at most 1000000000000 is taken",
+            ),
+            (
+                |e| e.duration_ms = 1 << 63,
+                "duration_ms is 9223372036854775808; at most 31622400000 is taken",
+            ),
+            (
+                |e| e.ttft_ms = Some(DURATION_MS_MAX + 1),
+                "ttft_ms is 31622400001; at most 31622400000 is taken",
             ),
             (
                 |e| e.usage_source = "guessed".into(),

@@ -100,6 +100,26 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// The files that are written are not those at the ledger's path any more.
+    #[error("{}: {missed}. Stop tollmesh before its files are moved", path.display())]
+    Moved {
+        /// The file.
+        path: PathBuf,
+        /// What is missed there.
+        missed: Missed,
+    },
+    /// What is open cannot be brought to where the ledger is found; it stays open, and is tried again.
+    #[error(
+        "{}: what the moved ledger recorded cannot be saved here; \
+         do not stop tollmesh before it can: make room, or let it write in this directory",
+        path.display()
+    )]
+    Unsaved {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// SQLite refused.
     #[error("{}: {doing}", path.display())]
     Sqlite {
@@ -121,6 +141,26 @@ pub enum LedgerError {
     /// The writer thread could not be started.
     #[error("cannot start the ledger's writer thread")]
     Thread(#[source] io::Error),
+}
+
+/// What is missed at the ledger's path while it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missed {
+    /// Nothing is there.
+    #[error("was moved or deleted while it was written; a copy of what is open takes its place")]
+    File,
+    /// The file is there, and its log or the log's index is not, or it is behind a link now.
+    #[error(
+        "its write-ahead log was moved or deleted while it was written; \
+         what was in it is written into the file"
+    )]
+    Log,
+    /// Another file is there.
+    #[error(
+        "another file took the ledger's place while it was written; what was recorded is copied \
+         beside it as .recovered-N, and the other file gone on with once it stands still"
+    )]
+    Replaced,
 }
 
 /// Why entries were not taken. None of them is in the ledger; all may be sent again.

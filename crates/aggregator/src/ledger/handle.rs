@@ -79,6 +79,9 @@ pub struct Health {
     /// Damaged files that were set aside since the process began, each replaced by an empty ledger
     /// whose counters go on.
     pub set_aside: u64,
+    /// How often its files were moved, deleted or replaced while they were written, since the
+    /// process began.
+    pub moved: u64,
 }
 
 /// An ongoing failure.
@@ -134,13 +137,12 @@ impl Ledger {
     /// Blocks for some milliseconds. What a meter must know of the past, it may read from
     /// [`Ledger::totals`] before the first append.
     pub fn open(options: LedgerOptions) -> Result<Ledger, LedgerError> {
-        let path = options.dir.join(LEDGER_FILE);
         let forwards = options.forwards;
-        let (queue, shared) = writer::start(options)?;
+        let (queue, shared, reader) = writer::start(options)?;
         Ok(Ledger {
             forwards,
             queue: Arc::new(queue),
-            reader: Reader::new(path, Arc::clone(&shared.suspected)),
+            reader,
             shared,
         })
     }
@@ -381,6 +383,7 @@ impl Ledger {
             queued_events: self.queue.events(),
             rows: self.shared.rows(),
             set_aside: self.shared.set_aside(),
+            moved: self.shared.moved(),
         }
     }
 

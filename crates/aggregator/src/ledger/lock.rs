@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::ledger::error::LedgerError;
+use crate::ledger::site::is_nothing;
 
 /// The lock's file in the ledger's directory.
 const LOCK_FILE: &str = "ledger.lock";
@@ -12,7 +14,28 @@ const LOCK_FILE: &str = "ledger.lock";
 /// Held for as long as it lives; the kernel gives it up should the process die.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    dir: PathBuf,
+    file: File,
+}
+
+impl Lock {
+    /// Takes it anew where its file was moved or deleted: another process would find nothing in its
+    /// way.
+    pub fn hold(&mut self) -> Result<(), LedgerError> {
+        let there = fs::metadata(self.dir.join(LOCK_FILE));
+        let is_held = match (self.file.metadata(), there) {
+            (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
+            (_, Err(error)) if is_nothing(&error) => false,
+            // It cannot be known; what is held stays held.
+            _ => true,
+        };
+        if !is_held {
+            *self = take(&self.dir)?;
+            let dir = self.dir.display();
+            tracing::warn!(%dir, "the ledger's lock was moved or deleted, and is taken anew");
+        }
+        Ok(())
+    }
 }
 
 /// Makes the directory where it is missing, and takes its lock.
@@ -34,7 +57,10 @@ pub fn take(dir: &Path) -> Result<Lock, LedgerError> {
         Ok(()) => {
             // The process id is for people only; without it the lock holds as well.
             let _ = write_holder(&mut file);
-            Ok(Lock { _file: file })
+            Ok(Lock {
+                dir: dir.to_owned(),
+                file,
+            })
         }
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

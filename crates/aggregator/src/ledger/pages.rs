@@ -83,6 +83,22 @@ pub fn are_guarded(path: &Path) -> std::io::Result<bool> {
     Ok(header[RESERVED_AT] == RESERVED_BYTES)
 }
 
+/// Whether the pages of that open file have checksums, wherever it is now.
+pub fn has_guards(connection: &Connection) -> bool {
+    // Negative: SQLite tells, and changes nothing.
+    let mut reserved: c_int = -1;
+    // SAFETY: the handle is that of an open connection, and SQLite reads and writes one `int`.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_RESERVE_BYTES,
+            (&raw mut reserved).cast(),
+        )
+    };
+    code == ffi::SQLITE_OK && reserved == c_int::from(RESERVED_BYTES)
+}
+
 /// Whether the error is that of a page whose checksum is wrong.
 pub fn is_refusal(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|error| error.extended_code);

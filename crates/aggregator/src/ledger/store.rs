@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::ledger::budgets::{self, Adopted, Identity, Known, Spend};
 use crate::ledger::clock::{self, Believed};
@@ -20,12 +21,16 @@ use crate::ledger::regroup::{self, Due};
 use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
 use crate::ledger::rollup::Key;
 use crate::ledger::row_count::RowCount;
+use crate::ledger::site::Site;
 use crate::ledger::thin::{self, Sums};
 use crate::ledger::totals::{Increments, Meter, Totals};
-use crate::ledger::{fold, schema, sweep};
+use crate::ledger::{fold, pages, schema, sweep};
 
 /// What fails where sums are deleted or regrouped.
 const KEEPING_SMALL: &str = "sums cannot be kept small";
+
+/// Pages that are copied at a time: 16 MiB.
+const COPY_PAGES: i32 = 4_096;
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it
 /// knows may be of a transaction that never was.
@@ -33,6 +38,8 @@ pub struct Store {
     path: PathBuf,
     connection: Connection,
     memory: Memory,
+    /// What was opened; `None` where it was gone again before it could be looked at.
+    site: Option<Site>,
 }
 
 impl Store {
@@ -43,6 +50,7 @@ impl Store {
             .and_then(|count| Ok((count, Forgotten::read(&connection)?)));
         let (count, forgotten) = known.map_err(schema::failed(path, "cannot be read"))?;
         Ok(Store {
+            site: Site::at(path).ok().flatten(),
             path: path.to_owned(),
             connection,
             memory: Memory {
@@ -52,6 +60,25 @@ impl Store {
                 forgotten,
             },
         })
+    }
+
+    /// What is open, by what the file system calls it.
+    pub fn site(&self) -> Option<&Site> {
+        self.site.as_ref()
+    }
+
+    /// Copies all that is open, wherever its file is now, into a new file, durably.
+    pub fn copy(&self, to: &Path) -> rusqlite::Result<()> {
+        let mut copy = match pages::has_guards(&self.connection) {
+            true => pages::open(to, OpenFlags::default())?,
+            false => Connection::open(to)?,
+        };
+        let backup = Backup::new(&self.connection, &mut copy)?;
+        while backup.step(COPY_PAGES)? != StepResult::Done {}
+        drop(backup);
+        // One file, without a log beside it.
+        copy.pragma_update(None, "journal_mode", "DELETE")?;
+        copy.close().map_err(|(_, error)| error)
     }
 
     /// Takes one step in a transaction of its own.

@@ -1,5 +1,7 @@
 //! The writer thread, which commits what waits and answers it.
 
+mod whereabouts;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -20,6 +22,7 @@ use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
 use crate::ledger::reprice::{Place, Pricer, Repricing};
+use crate::ledger::rescue::Rescue;
 use crate::ledger::schema;
 use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
@@ -38,22 +41,25 @@ pub struct Shared {
     pub suspected: Arc<AtomicBool>,
     rows: AtomicU64,
     set_aside: AtomicU64,
+    moved: AtomicU64,
 }
 
 /// Opens the ledger and starts the thread.
-pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError> {
+pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), LedgerError> {
     let lock = lock::take(&options.dir)?;
     let shared = Arc::new(Shared::default());
     let path = options.dir.join(LEDGER_FILE);
+    let reader = Reader::new(path.clone(), Arc::clone(&shared.suspected));
     let mut writer = Writer {
-        reader: Reader::new(path.clone(), Arc::clone(&shared.suspected)),
+        reader: reader.clone(),
         path,
         store: None,
         meter: options.meter,
         charger: options.charger,
         pricer: options.pricer,
         shared: Arc::clone(&shared),
-        _lock: lock,
+        lock,
+        rescue: Rescue::default(),
     };
     writer.store = Some(writer.first_store()?);
     let (queue, receiver, events) = queue::bounded(options.queue_events_max);
@@ -61,7 +67,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>), LedgerError
         .name("ledger".into())
         .spawn(move || writer.run(&receiver, &events))
         .map_err(LedgerError::Thread)?;
-    Ok((queue, shared))
+    Ok((queue, shared, reader))
 }
 
 /// What runs on the thread.
@@ -74,7 +80,8 @@ pub struct Writer {
     charger: Box<dyn Charger>,
     pricer: Option<Pricer>,
     shared: Arc<Shared>,
-    _lock: Lock,
+    lock: Lock,
+    rescue: Rescue,
 }
 
 // === impl Shared ===
@@ -88,6 +95,11 @@ impl Shared {
     /// Damaged files that were set aside since the process began.
     pub fn set_aside(&self) -> u64 {
         self.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// How often the files were not where they were written, since the process began.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 }
 
@@ -268,9 +280,11 @@ impl Writer {
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it
     /// speaks of a transaction that never was, and the next use opens the file afresh.
     fn take_store(&mut self) -> Result<Store, LedgerError> {
+        self.look()?;
         if let Some(store) = self.store.take() {
             return Ok(store);
         }
+        self.rescue.settle(&self.path)?;
         let mut store = Store::open(&self.path)?;
         if self.ails() {
             store.write_out()?;
@@ -282,6 +296,7 @@ impl Writer {
             self.charger.opened(spends);
         }
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
+        self.reader.follow(store.site().cloned());
         Ok(store)
     }
 
@@ -314,8 +329,13 @@ impl Writer {
         write(&self.shared.failing).is_some()
     }
 
-    /// Tries an ailing ledger with a write that changes nothing else.
+    /// Looks whether the ledger is still where it was, and tries an ailing one with a write that
+    /// changes nothing else.
     fn probe(&mut self) {
+        if let Err(error) = self.look() {
+            drop(self.ail(error));
+            return;
+        }
         if !self.ails() {
             return;
         }
@@ -335,6 +355,9 @@ impl Writer {
     /// Notes a failure. A damaged file is set aside, so that the next use begins a new one; its
     /// counters go on from what is known.
     fn ail(&mut self, error: LedgerError) -> Arc<LedgerError> {
+        if self.store.is_none() {
+            self.reader.follow(None);
+        }
         if schema::is_damage(&error) {
             match aside::set_aside(&self.path) {
                 Ok(path) => {
@@ -385,6 +408,9 @@ impl Writer {
     }
 
     fn end(&mut self) {
+        if let Err(error) = self.look() {
+            tracing::error!(error = %chain(&error), "the ledger is not where it was written");
+        }
         if let Some(store) = self.store.take() {
             store.close();
         }

@@ -75,6 +75,12 @@ metrics! {
         pub batches_deferred_total: IntCounter,
         /// Batches that could not be read: of another wire version, or not a filter's.
         pub batches_refused_total: IntCounter,
+        /// Requests of filters whose bodies did not come in time; they were cut, and answered 408.
+        pub bodies_late_total: IntCounter,
+        /// Batches that had to wait for room before they were read or priced.
+        pub batches_delayed_total: IntCounter,
+        /// Times that a listener could not accept a connection: mostly no descriptor was left.
+        pub accept_failures_total: IntCounter,
         /// Batches that were taken, by the release of the filter that sent them.
         pub filter_batches_total: IntCounterVec ["version"],
         /// When the last batch was taken, in seconds since 1970; 0 where none was since the start.
@@ -99,6 +105,9 @@ metrics! {
         pub ledger_writable: IntGauge,
         /// Damaged ledger files that were set aside since the process began; alert on any.
         pub ledger_set_aside: IntGauge,
+        /// How often the ledger's files were moved, deleted or replaced while they were written, since
+        /// the process began; alert on any.
+        pub ledger_moved: IntGauge,
         /// From the begin of a ledger transaction to its durability.
         pub ledger_commit_seconds: Histogram,
         /// Since the newest date on which a price in force was checked.

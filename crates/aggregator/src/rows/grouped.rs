@@ -60,14 +60,17 @@ const UNIT_COLUMNS: &[&str] = &[
 ];
 
 /// Groups in two periods.
-pub fn compared(by: &[Dimension], rows: &[Compared]) -> Rows {
+pub fn compared(
+    by: &[Dimension],
+    rows: Vec<Compared>,
+) -> Rows<impl Iterator<Item = Map<String, Value>>> {
     let columns = by
         .iter()
         .map(Dimension::name)
         .chain(COMPARED_COLUMNS.iter().copied());
     Rows {
         columns: columns.map(str::to_owned).collect(),
-        items: rows.iter().map(|row| compared_row(by, row)).collect(),
+        items: rows.into_iter().map(|row| compared_row(by, &row)),
         next_cursor: None,
     }
 }
@@ -111,14 +114,17 @@ fn counts(row: &SpendRow) -> Vec<(String, u64)> {
 }
 
 /// What became of calls, and what that cost.
-pub fn outcomes(by: &[Dimension], rows: &[OutcomeRow]) -> Rows {
+pub fn outcomes(
+    by: &[Dimension],
+    rows: Vec<OutcomeRow>,
+) -> Rows<impl Iterator<Item = Map<String, Value>>> {
     let columns = by
         .iter()
         .map(Dimension::name)
         .chain(OUTCOME_COLUMNS.iter().copied());
     Rows {
         columns: columns.map(str::to_owned).collect(),
-        items: rows.iter().map(|row| outcome_row(by, row)).collect(),
+        items: rows.into_iter().map(|row| outcome_row(by, &row)),
         next_cursor: None,
     }
 }

@@ -7,8 +7,12 @@ mod process;
 mod budgets;
 /// Commands over standard input and over a ledger that is being written.
 mod commands;
+/// Many who want much at once.
+mod crowd;
 /// Who is refused on the operator side.
 mod guard;
+/// Budgets' files that are empty, cut or no files at all.
+mod half_saved;
 /// Recovery from access logs.
 mod import;
 /// Outcomes, traces, sessions and periods over the API; backup and check of a live ledger.

@@ -37,6 +37,7 @@ pub(super) fn head(
 ) -> (Phase, Effects) {
     match recognised(&site.config, headers) {
         Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
+        Verdict::Free => (Phase::Unmetered, free(site, headers, peer)),
         Verdict::Unreadable { provider, sibling } => {
             unreadable(site, headers, peer, &provider, sibling, now)
         }
@@ -55,14 +56,13 @@ fn recognised(config: &PluginConfig, headers: &Headers<'_>) -> Verdict {
         true => verdict(WEBSOCKET),
         false => verdict(pseudo(":method")),
     };
-    // Google's servers go by it (https://google.aip.dev/127 has the paths, and
-    // https://cloud.google.com/apis/docs/system-parameters the header), others do not: what either
-    // would serve is metered.
+    // Google's servers go by it (`MethodOverride` of https://googleapis.dev/java/google-api-client),
+    // others do not: what either would serve is metered.
     match (found, headers.text("x-http-method-override")) {
         (metered @ Verdict::Metered { .. }, _) => metered,
         (found, None) => found,
         (found, Some(method)) => match verdict(&method.trim().to_ascii_uppercase()) {
-            Verdict::NotOurs => found,
+            Verdict::NotOurs | Verdict::Free => found,
             put => put,
         },
     }
@@ -125,8 +125,18 @@ fn signature<'h>(site: &Site, headers: &Headers<'h>) -> Signature<'h> {
     }
 }
 
-/// Tags are for us, also where there is nothing to put them on; and budgets that ask for nothing that
-/// only a body says judge what we cannot read, too, since it may well cost.
+/// Tags are for us, also where there is nothing to put them on: SDKs send them with every request.
+fn free(site: &Site, headers: &Headers<'_>, peer: Option<&str>) -> Effects {
+    let signature = signature(site, headers);
+    let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
+    Effects {
+        edits: tagged.edits,
+        ..Effects::default()
+    }
+}
+
+/// Tags are for us here, too; and budgets that ask for nothing
+/// that only a body says judge what we cannot read, too, since it may well cost.
 fn unreadable(
     site: &Site,
     headers: &Headers<'_>,

@@ -548,6 +548,29 @@ fn what_cannot_be_read_loses_its_tags_and_is_counted() {
 
 /// Nor what method it has, where the server goes by another.
 #[test]
+fn what_costs_nothing_loses_its_tags_too() {
+    for (host, method, path) in [
+        ("api.openai.com", "GET", "/v1/models"),
+        ("api.openai.com", "POST", "/v1/files"),
+        ("api.openai.com", "OPTIONS", "/v1/chat/completions"),
+        ("api.anthropic.com", "GET", "/v1/models"),
+    ] {
+        let head = [
+            (":authority", host),
+            (":method", method),
+            (":path", path),
+            ("x-llm-tag-user", "alice"),
+        ];
+        let effects = Play::new().request(&[&head]);
+        assert_eq!(
+            effects,
+            edits(&[remove("x-llm-tag-user")]),
+            "{method} {path}"
+        );
+    }
+}
+
+#[test]
 fn what_a_request_calls_itself_does_not_say_what_it_is() {
     let (host, path) = (CHAT[0], CHAT[1]);
     let grpc = ("content-type", "application/grpc");

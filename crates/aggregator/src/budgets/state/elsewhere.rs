@@ -37,6 +37,8 @@ struct Found {
     present: i64,
     /// When the store was asked, on the clock of leases.
     asked_ms: u64,
+    /// When it was last asked for all parts.
+    whole_ms: u64,
     /// How long after that it is to be asked again, where somebody uses the key.
     again_ms: u64,
     /// What there was, by the part's first instant; parts without anything are left out.
@@ -63,7 +65,7 @@ impl State {
         }
         let waits_until_ms = self.lives.waits_until_ms(&account.at.budget);
         self.found(account).is_some_and(|found| {
-            found.present == account.cell.start && found.asked_ms >= waits_until_ms
+            found.present == account.cell.start && found.whole_ms >= waits_until_ms
         })
     }
 
@@ -87,10 +89,27 @@ impl State {
         is_time && now_ms >= self.lives.waits_until_ms(&account.at.budget)
     }
 
-    /// The question for the earlier parts of that account's window.
-    pub fn look(&self, account: &Account) -> Look {
+    /// The question for the earlier parts of that account's window: for those alone in which something
+    /// may have changed, where it is not too long ago that all were looked at.
+    pub fn look(&self, account: &Account, unix_ms: i64, now_ms: u64) -> Look {
+        let waits_until_ms = self.lives.waits_until_ms(&account.at.budget);
+        let known = self.found(account).filter(|found| {
+            let again_ms = found.whole_ms.saturating_add(PARKED_MS);
+            found.whole_ms >= waits_until_ms && now_ms < again_ms
+        });
+        let length = account.cell.end - account.cell.start;
+        let longest = account.budget.policy.max_stream.as_millis();
+        let ended_ms = unix_ms.saturating_sub(i64::try_from(longest).unwrap_or(i64::MAX));
+        let may_differ = |start: &i64| {
+            known.is_none_or(|known| {
+                let part = known.parts.get(start);
+                start + length >= known.present
+                    || start + length > ended_ms
+                    || part.is_some_and(|part| part.allocated > part.spent)
+            })
+        };
         let starts = account.budget.cells_before(account.cell.start);
-        let cells = starts.map(|window_start_ms| CellKey {
+        let cells = starts.filter(may_differ).map(|window_start_ms| CellKey {
             window_start_ms,
             ..account.cell_key()
         });
@@ -99,8 +118,15 @@ impl State {
         }
     }
 
-    /// Takes what was found.
-    pub fn take_look(&mut self, at: &SpendKey, found: &[Elsewhere], sent_ms: u64, unix_ms: i64) {
+    /// Takes what was found by that look.
+    pub fn take_look(
+        &mut self,
+        at: &SpendKey,
+        look: &Look,
+        found: &[Elsewhere],
+        sent_ms: u64,
+        unix_ms: i64,
+    ) {
         let wait_ms = found.iter().map(|part| part.wait_ms).max().unwrap_or(0);
         if wait_ms > 0 {
             self.lives
@@ -109,23 +135,32 @@ impl State {
         let Some(account) = self.accounts.get(at) else {
             return;
         };
-        let starts = account.budget.cells_before(account.cell.start);
-        let parts = starts.zip(found.iter().copied());
-        let parts: HashMap<i64, Elsewhere> = parts
-            .filter(|(_, part)| part.allocated > 0 || part.spent > 0)
-            .collect();
+        let starts: Vec<i64> = account.budget.cells_before(account.cell.start).collect();
+        let place = (Arc::clone(&at.budget), Arc::clone(&at.key));
+        let is_whole = look.cells.len() == starts.len();
+        let before = self.elsewheres.0.remove(&place).filter(|_| !is_whole);
+        let whole_ms = before.as_ref().map_or(sent_ms, |before| before.whole_ms);
+        let mut parts = before.map(|before| before.parts).unwrap_or_default();
+        parts.extend(
+            look.cells
+                .iter()
+                .map(|cell| cell.window_start_ms)
+                .zip(found.iter().copied()),
+        );
+        parts
+            .retain(|start, part| starts.contains(start) && (part.allocated > 0 || part.spent > 0));
         let is_settled = parts.values().all(|part| part.allocated <= part.spent);
         let is_new = unix_ms < account.cell.start.saturating_add(CLOCKS_APART_MS);
         let found = Found {
             present: account.cell.start,
             asked_ms: sent_ms,
+            whole_ms,
             again_ms: match is_settled && !is_new {
                 true => LATER_MS,
                 false => SOON_MS,
             },
             parts,
         };
-        let place = (Arc::clone(&at.budget), Arc::clone(&at.key));
         self.elsewheres.0.insert(place, found);
         self.judge(at);
     }
@@ -195,6 +230,7 @@ mod tests {
         cells: HashMap<CellKey, Cell>,
         marker: Marker,
         unix_ms: i64,
+        n_looked_at: usize,
     }
 
     struct Node {
@@ -209,6 +245,7 @@ mod tests {
                 cells: HashMap::new(),
                 marker: Marker::OLD,
                 unix_ms: NOON_MS,
+                n_looked_at: 0,
             }
         }
 
@@ -226,7 +263,7 @@ mod tests {
                 let looks = due.looks.iter().map(|at| {
                     let account = node.state.accounts.get_mut(at).unwrap();
                     account.looked_ms = Some(now_ms);
-                    node.state.look(&node.state.accounts[at])
+                    node.state.look(&node.state.accounts[at], unix_ms, now_ms)
                 });
                 let looks: Vec<Look> = looks.collect();
                 let reports = due.accounts.iter().map(|at| node.report(at, self));
@@ -234,14 +271,15 @@ mod tests {
                 for (at, (report, terms)) in due.accounts.iter().zip(reports) {
                     self.take(node, at, &report, &terms);
                 }
-                for (at, look) in due.looks.iter().zip(looks) {
+                for (at, look) in due.looks.iter().zip(&looks) {
+                    self.n_looked_at += look.cells.len();
                     let found = look.cells.iter().map(|cell| {
                         let cell = self.cells.get(cell);
                         let found = cell.map(|c| c.elsewhere(unix_ms.unsigned_abs(), node.name));
                         found.unwrap_or_default()
                     });
                     let found: Vec<Elsewhere> = found.collect();
-                    node.state.take_look(at, &found, now_ms, unix_ms);
+                    node.state.take_look(at, look, &found, now_ms, unix_ms);
                 }
                 if !due.is_more {
                     return;
@@ -386,6 +424,42 @@ mod tests {
             mesh.unix_ms += 200;
         }
         assert_eq!(a.present(&mesh).holder.granted(), 100);
+    }
+
+    #[test]
+    fn parts_in_which_nothing_changes_any_more_are_looked_at_seldom() {
+        let mut mesh = Mesh::new();
+        let (mut a, mut b) = (Node::new("a", "cached"), Node::new("b", "cached"));
+        a.present(&mesh).charge(None, 300, 0);
+        mesh.beat(&mut a);
+        b.present(&mesh).charge(None, 2, 0);
+        mesh.beat(&mut b);
+        let mut looked_at = |mesh: &mut Mesh, ms: i64| {
+            mesh.unix_ms += ms;
+            mesh.n_looked_at = 0;
+            let now_ms = mesh.now_ms();
+            b.present(mesh).use_at(now_ms);
+            mesh.beat(&mut b);
+            (mesh.n_looked_at, b.spent(mesh))
+        };
+        // Those of the last hour, since its calls may take so long.
+        assert_eq!(looked_at(&mut mesh, 10_000), (4, 302));
+        assert_eq!(looked_at(&mut mesh, 9_000), (0, 302));
+        assert_eq!(looked_at(&mut mesh, QUARTER_MS - 40_000), (95, 302));
+        assert_eq!(
+            looked_at(&mut mesh, 21_000),
+            (4, 302),
+            "another part begins"
+        );
+        // Somebody was away, and tells late what was spent long ago.
+        let cell = a.budget.cell_at(mesh.unix_ms - 50 * QUARTER_MS).unwrap();
+        let now_ms = mesh.now_ms();
+        a.state
+            .open(&a.budget, Vec::new(), cell, now_ms)
+            .charge(None, 10, 0);
+        mesh.beat(&mut a);
+        assert_eq!(looked_at(&mut mesh, 20_000), (4, 302));
+        assert_eq!(looked_at(&mut mesh, 600_000), (95, 312));
     }
 
     #[test]

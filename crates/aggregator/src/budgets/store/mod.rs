@@ -60,6 +60,19 @@ pub enum StoreError {
         /// Its own words.
         what: String,
     },
+    /// It knows who we are, and does not let us do what we have to.
+    #[error(
+        "{store}: its access list forbids what budgets need: {what}; allow the user of redis.url \
+         what `ACL SETUSER` in k8s/README.md says, on keys ~{keys}"
+    )]
+    Forbidden {
+        /// The store, without its password.
+        store: String,
+        /// Its own words, which name the command or the key.
+        what: String,
+        /// The keys that it has to have.
+        keys: String,
+    },
     /// It holds what another version of Tollmesh wrote.
     #[error(
         "{store}: key {key:?} says format {found:?}, and this version speaks {expected:?}; \

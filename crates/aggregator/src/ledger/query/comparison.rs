@@ -26,9 +26,9 @@ pub struct ComparisonQuery {
 pub struct Compared {
     /// The values of [`ComparisonQuery::by`], in its order.
     pub key: Vec<Option<String>>,
-    /// Its sums in the earlier period.
+    /// Its sums in the earlier period, without the key.
     pub before: SpendRow,
-    /// Its sums in the later one.
+    /// Its sums in the later one, without the key.
     pub after: SpendRow,
 }
 
@@ -44,12 +44,12 @@ impl Reader {
             })
         };
         let mut groups: BTreeMap<Vec<Option<String>>, Compared> = BTreeMap::new();
-        for row in sums(query.before)? {
-            let group = groups.entry(row.key.clone()).or_default();
+        for mut row in sums(query.before)? {
+            let group = groups.entry(std::mem::take(&mut row.key)).or_default();
             group.before = row;
         }
-        for row in sums(query.after)? {
-            let group = groups.entry(row.key.clone()).or_default();
+        for mut row in sums(query.after)? {
+            let group = groups.entry(std::mem::take(&mut row.key)).or_default();
             group.after = row;
         }
         let rows = groups

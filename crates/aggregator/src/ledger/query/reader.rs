@@ -1,6 +1,5 @@
 //! A few read-only connections that questions take turns on.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
@@ -10,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::ledger::error::{LedgerError, QueryError};
-use crate::ledger::{pages, schema};
+use crate::ledger::site::Site;
+use crate::ledger::{pages, rescue, schema};
 
 /// Idle connections that are kept. Each has its own page cache; a dashboard and a report at a time
 /// are served without opening files.
@@ -25,16 +25,17 @@ pub struct Reader {
     idle: Arc<Mutex<Vec<Open>>>,
     /// Set when an answer failed because the file is damaged.
     suspects: Arc<AtomicBool>,
+    /// What this process's writer has open: no question opens anything else meanwhile, since two
+    /// files with one log would be read as one.
+    written: Arc<Mutex<Option<Site>>>,
 }
 
-/// A connection with the file that it was opened on.
+/// A connection with what it was opened on: another file may take its place, when a damaged one is
+/// set aside.
 struct Open {
-    file: FileId,
+    site: Site,
     connection: Connection,
 }
-
-/// Device and inode: another file may take the path's place, when a damaged one is set aside.
-type FileId = (u64, u64);
 
 impl Reader {
     /// Reads the ledger in that directory, which another process may be writing.
@@ -51,7 +52,13 @@ impl Reader {
             path: path.into(),
             idle: Arc::default(),
             suspects,
+            written: Arc::default(),
         }
+    }
+
+    /// Opens nothing from here on but what this process's writer has open, if it has something.
+    pub(in crate::ledger) fn follow(&self, written: Option<Site>) {
+        *lock(&self.written) = written;
     }
 
     /// The ledger's file.
@@ -85,10 +92,10 @@ impl Reader {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
-        let present = file_id(&self.path);
+        let present = Site::at(&self.path).ok().flatten();
         let idle = self.idle().pop();
         let mut open = match idle {
-            Some(open) if Some(open.file) == present => open,
+            Some(open) if Some(&open.site) == present.as_ref() => open,
             _ => self.connect()?,
         };
         let transaction = open.connection.transaction()?;
@@ -101,11 +108,16 @@ impl Reader {
     fn connect(&self) -> Result<Open, LedgerError> {
         // Asked for before opening: should the file be replaced in between, the connection counts
         // as that of the former one, and is used once.
-        let file = file_id(&self.path).ok_or_else(|| LedgerError::Missing {
+        let site = Site::at(&self.path).ok().flatten();
+        let site = site.ok_or_else(|| LedgerError::Missing {
             path: self.path.to_path_buf(),
         })?;
+        let written = lock(&self.written).clone();
+        if let Some(missed) = written.and_then(|written| site.misses(&written)) {
+            return Err(rescue::moved(&self.path, missed));
+        }
         let connection = schema::open_read_only(&self.path)?;
-        Ok(Open { file, connection })
+        Ok(Open { site, connection })
     }
 
     fn keep(&self, open: Open) {
@@ -116,8 +128,13 @@ impl Reader {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Open>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
+}
+
+/// The value under a lock; it is replaced or added to in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -149,9 +166,4 @@ fn tells_of_damage(error: &QueryError) -> bool {
         ),
         _ => false,
     }
-}
-
-fn file_id(path: &Path) -> Option<FileId> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }

@@ -141,9 +141,10 @@ fn of_hours(
 
 /// Parts of the same group become one row; rows are ordered by interval and then by cost.
 pub fn in_order(mut rows: Vec<SpendRow>) -> Vec<SpendRow> {
-    rows.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
+    // In place: a stable sort of so large rows would take half their memory again.
+    rows.sort_unstable_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
     rows.dedup_by(|next, row| row.takes_in(next));
-    rows.sort_by(|a, b| {
+    rows.sort_unstable_by(|a, b| {
         let by_cost = b.cost.cmp(&a.cost).then(b.requests.cmp(&a.requests));
         a.start
             .cmp(&b.start)
@@ -156,9 +157,15 @@ pub fn in_order(mut rows: Vec<SpendRow>) -> Vec<SpendRow> {
 impl SpendRow {
     /// Adds another part of the same group; says whether it was one.
     fn takes_in(&mut self, part: &SpendRow) -> bool {
-        if self.start != part.start || self.key != part.key {
-            return false;
+        let is_of_the_group = self.start == part.start && self.key == part.key;
+        if is_of_the_group {
+            self.add(part);
         }
+        is_of_the_group
+    }
+
+    /// Adds the sums of another row, whichever group that is.
+    pub(super) fn add(&mut self, part: &SpendRow) {
         self.requests += part.requests;
         self.cost += part.cost;
         self.unpriced += part.unpriced;
@@ -172,7 +179,6 @@ impl SpendRow {
         self.stated += part.stated;
         self.provider_cost += part.provider_cost;
         self.drift += part.drift;
-        true
     }
 }
 

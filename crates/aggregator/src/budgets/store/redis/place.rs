@@ -163,8 +163,17 @@ impl Place {
     pub fn failed(&self, error: &redis::RedisError) -> StoreError {
         let what = error.to_string();
         let store = self.to_string();
+        // "NOPERM: User x has no permissions to run the 'evalsha' command", or to access a key.
+        // <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>
+        if error.code() == Some("NOPERM") {
+            return StoreError::Forbidden {
+                store,
+                what,
+                keys: format!("{}:*", self.prefix),
+            };
+        }
         let is_refused = error.kind() == redis::ErrorKind::AuthenticationFailed
-            || matches!(error.code(), Some("NOPERM" | "WRONGPASS" | "NOAUTH"));
+            || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"));
         match is_refused {
             true => StoreError::Refused { store, what },
             false => StoreError::Unavailable { store, what },

@@ -1,0 +1,208 @@
+//! A ledger whose files were moved, deleted or replaced while they were written: what it has is
+//! brought to where it is found again.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::ledger::error::{LedgerError, Missed};
+use crate::ledger::site::{Site, beside};
+use crate::ledger::store::Store;
+use crate::ledger::{aside, schema};
+
+/// What stands between the ledger's name and the number of a copy of what was recorded.
+const SUFFIX: &str = ".recovered-";
+
+/// What stands between the name of a log and its number, where it is no log of the ledger's.
+const LOG_SUFFIX: &str = ".replaced-";
+
+/// How long another file stands still before it is taken for whole: whoever puts it there may be
+/// copying.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long after a failure the next try is. Each may fill a disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What has been done so far about files that are not where they were.
+#[derive(Default)]
+pub struct Rescue {
+    /// When the last try failed.
+    failed: Option<Instant>,
+    /// Another file in the ledger's place, and since when it is as it is.
+    settling: Option<(Stamp, Instant)>,
+}
+
+/// What tells that a file is being written: device, inode, length, and seconds and nanoseconds of
+/// its last change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+/// What is missed at the ledger's path of what is open; `None` where all of it is there.
+pub fn missed(store: &Store, found: Option<&Site>) -> Option<Missed> {
+    match (found, store.site()) {
+        (None, _) => Some(Missed::File),
+        (Some(found), Some(opened)) => found.misses(opened),
+        (Some(_), None) => Some(Missed::Replaced),
+    }
+}
+
+// === impl Rescue ===
+
+impl Rescue {
+    /// Brings all that is open to the disk, so that the store may be dropped; where `is_ours` is
+    /// not, another process writes at that path, and nothing is put there.
+    pub fn save(
+        &mut self,
+        path: &Path,
+        store: &Store,
+        found: Option<&Site>,
+        is_ours: bool,
+    ) -> Result<(), LedgerError> {
+        let missed = missed(store, found).unwrap_or(Missed::File);
+        if self.failed.is_some_and(|failed| failed.elapsed() < RETRY) {
+            return Err(moved(path, missed));
+        }
+        let saved = match (missed, found.zip(store.site())) {
+            (Missed::Log, Some((found, opened))) if is_ours => write_out(store, found, opened),
+            (Missed::File, _) if is_ours => self.put_back(path, store),
+            _ => copy_beside(path, store).and_then(|copy| {
+                let found = found.filter(|_| is_ours);
+                self.leave_beside(path, &copy, store, found)
+            }),
+        };
+        self.failed = saved.is_err().then(Instant::now);
+        saved
+    }
+
+    /// Whether the file at that path stands still, where it is another than was written.
+    pub fn settle(&mut self, path: &Path) -> Result<(), LedgerError> {
+        let Some((seen, since)) = &mut self.settling else {
+            return Ok(());
+        };
+        let now = stamp(path);
+        if now.as_ref() != Some(seen) {
+            self.settling = now.map(|now| (now, Instant::now()));
+        } else if since.elapsed() >= SETTLE {
+            self.settling = None;
+            tracing::warn!(path = %path.display(), "the ledger goes on in another file");
+        }
+        match self.settling {
+            Some(_) => Err(moved(path, Missed::Replaced)),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is there: a copy takes the file's place.
+    fn put_back(&mut self, path: &Path, store: &Store) -> Result<(), LedgerError> {
+        let copy = copy_beside(path, store)?;
+        // Not by renaming: what somebody puts there in this moment is not ours to overwrite.
+        match fs::hard_link(&copy, path) {
+            Ok(()) => fs::remove_file(&copy),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let found = Site::at(path).ok().flatten();
+                return self.leave_beside(path, &copy, store, found.as_ref());
+            }
+            // Some file systems have no hard links.
+            Err(_) => fs::rename(&copy, path),
+        }
+        .and_then(|()| sync_folder(path))
+        .and_then(|()| disown(store, Site::at(path)?.as_ref()))
+        .map_err(unsaved(path))?;
+        tracing::warn!(
+            path = %path.display(),
+            "the ledger was written again from what was open; nothing is lost"
+        );
+        Ok(())
+    }
+
+    /// Another file is there: the copy stays beside it.
+    fn leave_beside(
+        &mut self,
+        path: &Path,
+        copy: &Path,
+        store: &Store,
+        found: Option<&Site>,
+    ) -> Result<(), LedgerError> {
+        sync_folder(path)
+            .and_then(|()| disown(store, found))
+            .map_err(unsaved(path))?;
+        self.settling = stamp(path).map(|now| (now, Instant::now()));
+        tracing::error!(
+            copy = %copy.display(),
+            "what the replaced ledger recorded is in this copy; to go on with it, stop tollmesh \
+             and move the copy over the ledger"
+        );
+        Ok(())
+    }
+}
+
+/// Its log is gone, or another's: all that it held goes into the file.
+fn write_out(store: &Store, found: &Site, opened: &Site) -> Result<(), LedgerError> {
+    store.write_out()?;
+    let Some(log) = found.foreign_log(opened) else {
+        return Ok(());
+    };
+    let aside = aside::next(&log, LOG_SUFFIX).and_then(|to| fs::rename(&log, &to).map(|()| to));
+    let aside = aside.map_err(unsaved(&log))?;
+    tracing::warn!(path = %aside.display(), "a log that is none of the ledger's was moved here");
+    Ok(())
+}
+
+/// Leaves no log of ours beside a file that is not.
+fn disown(store: &Store, found: Option<&Site>) -> io::Result<()> {
+    match (found, store.site()) {
+        (Some(found), Some(opened)) => found.disown(opened),
+        _ => Ok(()),
+    }
+}
+
+/// Copies all that is open into a new file. One with that name is whole.
+fn copy_beside(path: &Path, store: &Store) -> Result<PathBuf, LedgerError> {
+    let to = aside::next(path, SUFFIX).map_err(unsaved(path))?;
+    let partial = beside(&to, ".partial");
+    let _ = fs::remove_file(&partial);
+    let copied = store
+        .copy(&partial)
+        .map_err(schema::failed(
+            &partial,
+            "what was recorded cannot be copied",
+        ))
+        .and_then(|()| fs::rename(&partial, &to).map_err(unsaved(&to)));
+    if let Err(error) = copied {
+        let _ = fs::remove_file(&partial);
+        return Err(error);
+    }
+    Ok(to)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some((
+        file.dev(),
+        file.ino(),
+        file.len(),
+        file.mtime(),
+        file.mtime_nsec(),
+    ))
+}
+
+/// The error while files are not where they were.
+pub fn moved(path: &Path, missed: Missed) -> LedgerError {
+    LedgerError::Moved {
+        path: path.to_owned(),
+        missed,
+    }
+}
+
+fn unsaved(path: &Path) -> impl Fn(io::Error) -> LedgerError {
+    move |source| LedgerError::Unsaved {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,264 @@
+//! A ledger whose files are moved, deleted or replaced while it is written: what was acknowledged is
+//! found again, and somebody hears of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollmesh_aggregator::ledger::query::SpendQuery;
+use tollmesh_aggregator::ledger::{
+    AppendError, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions, Meter, Missed,
+    Occasion,
+};
+use tollmesh_aggregator::money::PicoUsd;
+use tollmesh_usage::{Bucket, Usage};
+use tollmesh_wire::{Event, Timestamp};
+
+/// 2026-11-01T00:00:00Z.
+const START_MS: i64 = 1_793_491_200_000;
+
+/// Counts events.
+struct Counting;
+
+impl Meter for Counting {
+    fn measure(&mut self, _: &Entry, _: Occasion<'_>, increments: &mut Increments) {
+        increments.add("requests", "", 1);
+    }
+}
+
+fn calls(ids: std::ops::Range<i64>) -> Vec<Entry> {
+    let call = |n: i64| Entry {
+        event: Event {
+            event_id: format!("{n:016x}"),
+            time: Timestamp::from_unix_ms(START_MS + n),
+            provider: "openai".into(),
+            model: Some("gpt-5".into()),
+            usage: Usage::new().with(Bucket::Input, 1),
+            usage_source: "reported".into(),
+            billable: true,
+            ..Event::default()
+        },
+        cost: CostRecord {
+            total: Some(PicoUsd::from_pico(1)),
+            ..CostRecord::free(Arc::from("digest"))
+        },
+    };
+    ids.map(call).collect()
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+fn open(dir: &Path) -> Ledger {
+    Ledger::open(LedgerOptions::new(dir).meter(Counting)).unwrap()
+}
+
+/// As a filter does: sent until it is acknowledged.
+fn append(ledger: &Ledger, ids: std::ops::Range<i64>) {
+    eventually("they are acknowledged", || {
+        run(ledger.append(calls(ids.clone()), vec![])).is_ok()
+    });
+}
+
+fn eventually(fact: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {fact}");
+        std::thread::yield_now();
+    }
+}
+
+/// What a process would find that starts when this one was killed.
+fn rows_after_a_kill(dir: &Path) -> u64 {
+    let copies = tempfile::tempdir().unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let real = fs::canonicalize(dir.join("ledger.db")).unwrap();
+        let from = real.with_file_name(name);
+        if from.exists() {
+            fs::copy(from, copies.path().join(name)).unwrap();
+        }
+    }
+    rows(copies.path())
+}
+
+fn rows(dir: &Path) -> u64 {
+    let ledger = open(dir);
+    let rows = ledger.health().rows;
+    let spend = ledger.reader().spend(&SpendQuery::default()).unwrap();
+    assert_eq!(spend.iter().map(|row| row.requests).sum::<u64>(), rows);
+    run(ledger.close());
+    rows
+}
+
+fn counted(ledger: &Ledger) -> i128 {
+    ledger.totals(|totals| totals.counter("requests").map(|(_, n)| n).sum())
+}
+
+/// What it is called, and how it is made in the state directory.
+type Mistake = (&'static str, fn(&Path));
+
+/// What an operator, or a script of one, does by mistake.
+const MISTAKES: [Mistake; 7] = [
+    ("rm ledger.db", |dir| remove(dir, "ledger.db")),
+    ("mv ledger.db", |dir| {
+        fs::rename(dir.join("ledger.db"), dir.join("away.db")).unwrap();
+    }),
+    ("rm ledger.db-wal", |dir| remove(dir, "ledger.db-wal")),
+    ("rm ledger.db-shm", |dir| remove(dir, "ledger.db-shm")),
+    ("another log", |dir| {
+        remove(dir, "ledger.db-wal");
+        fs::write(dir.join("ledger.db-wal"), "another's").unwrap();
+    }),
+    ("rm -rf", |dir| fs::remove_dir_all(dir).unwrap()),
+    ("mv ledger.db, and a link to it", |dir| {
+        fs::create_dir(dir.join("big")).unwrap();
+        fs::rename(dir.join("ledger.db"), dir.join("big/ledger.db")).unwrap();
+        symlink("big/ledger.db", dir.join("ledger.db")).unwrap();
+    }),
+];
+
+fn remove(dir: &Path, name: &str) {
+    fs::remove_file(dir.join(name)).unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_is_found_again_under_load() {
+    for (mistake, make) in MISTAKES {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let ledger = open(&state);
+        append(&ledger, 0..10);
+        let before = ledger.reader().spend(&SpendQuery::default()).unwrap();
+        make(&state);
+        append(&ledger, 10..20);
+        assert_eq!(rows_after_a_kill(&state), 20, "{mistake}");
+        append(&ledger, 0..25);
+        assert_eq!(rows_after_a_kill(&state), 25, "{mistake}");
+        let health = ledger.health();
+        assert_eq!((health.rows, health.moved), (25, 1), "{mistake}");
+        assert_eq!((health.set_aside, counted(&ledger)), (0, 25), "{mistake}");
+        let after = ledger.reader().spend(&SpendQuery::default()).unwrap();
+        assert_eq!(
+            (before[0].requests, after[0].requests),
+            (10, 25),
+            "{mistake}"
+        );
+        run(ledger.close());
+        assert_eq!(rows(&state), 25, "{mistake}");
+    }
+}
+
+#[test]
+fn an_idle_ledger_notices_by_itself() {
+    for (mistake, make) in MISTAKES {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let ledger = open(&state);
+        append(&ledger, 0..10);
+        make(&state);
+        eventually(mistake, || {
+            let health = ledger.health();
+            health.moved == 1 && health.failing.is_none()
+        });
+        assert_eq!(rows_after_a_kill(&state), 10, "{mistake}");
+        run(ledger.close());
+    }
+}
+
+#[test]
+fn a_ledger_that_is_stopped_at_once_is_whole() {
+    for (mistake, make) in MISTAKES {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let ledger = open(&state);
+        append(&ledger, 0..10);
+        make(&state);
+        run(ledger.close());
+        assert_eq!(rows(&state), 10, "{mistake}");
+    }
+}
+
+#[test]
+fn another_file_is_gone_on_with_and_what_was_recorded_stands_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let ledger = open(&state);
+    append(&ledger, 0..10);
+    let backup = dir.path().join("backup.db");
+    ledger.reader().backup(&backup, &mut |_| {}).unwrap();
+    append(&ledger, 10..20);
+    fs::rename(&backup, state.join("ledger.db")).unwrap();
+
+    let refused = run(ledger.append(calls(20..30), vec![])).unwrap_err();
+    let AppendError::Storage(error) = &refused else {
+        panic!("{refused:?}");
+    };
+    let LedgerError::Moved { missed, .. } = &**error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*missed, Missed::Replaced);
+    assert!(ledger.health().failing.is_some());
+    // Already, whatever becomes of the process now.
+    let recovered = state.join("ledger.db.recovered-1");
+    assert!(recovered.exists() && !state.join("ledger.db-wal").exists());
+
+    append(&ledger, 20..30);
+    assert_eq!(rows_after_a_kill(&state), 20);
+    assert_eq!((ledger.health().moved, counted(&ledger)), (1, 30));
+    // What that file lacks may be sent again.
+    append(&ledger, 0..30);
+    assert_eq!(rows_after_a_kill(&state), 30);
+    run(ledger.close());
+
+    fs::rename(&recovered, state.join("ledger.db")).unwrap();
+    assert_eq!(rows(&state), 20);
+}
+
+#[test]
+fn a_deleted_lock_is_taken_anew_and_another_process_is_made_room_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    remove(dir.path(), "ledger.lock");
+    append(&ledger, 10..11);
+    let second = Ledger::open(LedgerOptions::new(dir.path()));
+    assert!(matches!(second, Err(LedgerError::Locked { .. })));
+
+    // Another takes it first.
+    remove(dir.path(), "ledger.lock");
+    let lock = fs::File::create(dir.path().join("ledger.lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = run(ledger.append(calls(11..12), vec![])).unwrap_err();
+    let AppendError::Storage(error) = &refused else {
+        panic!("{refused:?}");
+    };
+    assert!(matches!(**error, LedgerError::Locked { .. }), "{error:?}");
+    assert_eq!(rows_after_a_kill(dir.path()), 11);
+    drop(lock);
+    append(&ledger, 11..12);
+    assert_eq!(rows_after_a_kill(dir.path()), 12);
+    run(ledger.close());
+}
+
+#[test]
+fn what_cannot_be_saved_stays_open_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let ledger = open(&state);
+    append(&ledger, 0..10);
+    fs::remove_dir_all(&state).unwrap();
+    fs::write(&state, "in the way").unwrap();
+    let refused = run(ledger.append(calls(10..20), vec![]));
+    assert!(
+        matches!(refused, Err(AppendError::Storage(_))),
+        "{refused:?}"
+    );
+    fs::remove_file(&state).unwrap();
+    append(&ledger, 10..20);
+    assert_eq!(rows_after_a_kill(&state), 20);
+    run(ledger.close());
+}
