@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use tollmesh_pricing::cost::Reason;
+use tollmesh_pricing::cost::{Inputs, Reason};
 use tollmesh_pricing::{Book, Call, Priced, Status};
-use tollmesh_usage::Usage;
+use tollmesh_usage::{Usage, batch};
 use tollmesh_wire::event::{Event, ExtraUsage, Kind, Outcome};
 
 use crate::ledger::CostRecord;
+use crate::ledger::reprice::Pricer;
+use crate::prices::Prices;
 
 /// The facts that a cost depends on.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,14 @@ impl<'a> From<&'a Event> for Bill<'a> {
     }
 }
 
+/// What prices events by the tables that are in force then.
+pub fn pricer(prices: Arc<Prices>) -> Pricer {
+    Arc::new(move |event| {
+        let tables = prices.tables();
+        Bill::from(event).price(&tables.book, Arc::clone(&tables.version))
+    })
+}
+
 impl<'a> Bill<'a> {
     /// What it comes to under these tables, whose version it records.
     pub fn price(&self, book: &Book, version: Arc<str>) -> CostRecord {
@@ -82,6 +92,7 @@ impl<'a> Bill<'a> {
             unix_ms: self.unix_ms,
             service_tier: self.service_tier,
             usage: self.usage,
+            inputs: inputs(None, self.usage),
             context: self.context,
         }
     }
@@ -90,6 +101,7 @@ impl<'a> Bill<'a> {
     fn call_of(&self, extra: &'a ExtraUsage) -> Call<'a> {
         let own = Call {
             usage: &extra.usage,
+            inputs: inputs(Some(&extra.kind), &extra.usage),
             ..self.call()
         };
         match extra.model.as_deref() {
@@ -101,6 +113,29 @@ impl<'a> Bill<'a> {
             None => own,
         }
     }
+}
+
+/// How long the inputs are where the counts are a sum over the requests of a batch. Of requests
+/// that were summed by the class of their length, the mean has the price of each; of others, or where
+/// nobody counted them, the sum tells the most that one can have had.
+fn inputs(kind: Option<&str>, usage: &Usage) -> Option<Inputs> {
+    let sum = usage.input_total()?;
+    let is_of_batch = matches!(kind, Some(batch::KIND | batch::MIXED_KIND));
+    let taken = match batch::mean_input(usage) {
+        Some(mean) => mean,
+        None if is_of_batch => sum,
+        None => return None,
+    };
+    let class = match kind {
+        Some(batch::KIND) if taken < sum => batch::class_of(taken),
+        _ => 0..=sum,
+    };
+    let is_one = batch::mean_input(usage) == Some(sum);
+    Some(Inputs {
+        taken,
+        min: if is_one { sum } else { *class.start() },
+        max: sum.min(*class.end()),
+    })
 }
 
 /// The cost of a call whose whole usage is nested.
@@ -119,7 +154,7 @@ fn nothing_of_its_own() -> Priced {
 #[cfg(test)]
 mod tests {
     use tollmesh_pricing::SourceFile;
-    use tollmesh_usage::Bucket;
+    use tollmesh_usage::{Bucket, Quantity, Unit};
 
     use super::*;
 
@@ -162,6 +197,60 @@ mod tests {
             kind: "advisor".into(),
             model: model.map(str::to_owned),
             usage: tokens(1_000_000, 0),
+        }
+    }
+
+    fn batch(kind: Option<&str>, input: u64, n_requests: Option<u64>) -> Event {
+        let mut usage = tokens(input, 0);
+        if let Some(n) = n_requests {
+            usage.set_unit(Unit::Requests, Quantity::whole(n));
+        }
+        let own = Event {
+            provider: "google".into(),
+            model: Some("gemini-2.5-pro".into()),
+            service_tier: Some("batch".into()),
+            billable: true,
+            ..Event::default()
+        };
+        match kind {
+            None => Event { usage, ..own },
+            Some(kind) => Event {
+                extra_usage: vec![ExtraUsage {
+                    kind: kind.into(),
+                    model: None,
+                    usage,
+                }],
+                ..own
+            },
+        }
+    }
+
+    /// <https://ai.google.dev/gemini-api/docs/pricing>, batch: 0.625 dollars for a million tokens of a
+    /// prompt up to 200,000, and 1.25 of a longer one.
+    #[test]
+    fn requests_of_a_batch_have_the_price_of_their_own_length() {
+        let book = Book::load(Book::shipped()).unwrap();
+        let (apart, mixed) = (Some(batch::KIND), Some(batch::MIXED_KIND));
+        for (kind, input, n_requests, cost) in [
+            (apart, 500_000, Some(50), "exact 0.3125"),
+            (apart, 1_000_000, Some(4), "exact 1.25"),
+            (apart, 400_000, Some(2), "exact 0.25"),
+            (apart, 150_000, Some(1), "exact 0.09375"),
+            (apart, 500_000, Some(1), "exact 0.625"),
+            (apart, 500_000, None, "assumed 0.625"),
+            (apart, 100_000, None, "exact 0.0625"),
+            (mixed, 500_000, Some(50), "assumed 0.3125"),
+            (None, 500_000, Some(50), "assumed 0.3125"),
+            (None, 1_000_000, Some(4), "assumed 1.25"),
+            (None, 500_000, Some(1), "exact 0.625"),
+            (None, 150_000, Some(50), "exact 0.09375"),
+            (None, 500_000, None, "exact 0.625"),
+        ] {
+            let event = self::batch(kind, input, n_requests);
+            let record = Bill::from(&event).price(&book, "v".into());
+            let total = record.total.map(|total| total.to_string());
+            let got = format!("{} {}", record.status.name(), total.unwrap_or_default());
+            assert_eq!(got, cost, "{kind:?} {input} {n_requests:?}");
         }
     }
 

@@ -18,12 +18,14 @@ use tokio::task::JoinHandle;
 use crate::alerts;
 use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
+use crate::charge;
 use crate::config::{Config, Listen};
 use crate::forward::{self, Courier};
 use crate::housekeeping::{Keeper, Retention};
 use crate::http::{Guard, Operator, Scrape, Turns};
 use crate::ingest::{Activity, Ingest};
 use crate::last_good::LastGood;
+use crate::ledger::reprice::Pricer;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
@@ -151,7 +153,8 @@ async fn start(config: Config, operators: &Handle) -> anyhow::Result<Running> {
         kept,
     );
     let charger = budgets.are_configured().then(|| budgets.bookkeeper());
-    let (ledger, exposition) = open_ledger_for(&config, &metrics, charger).await?;
+    let pricer = charge::pricer(Arc::clone(&prices));
+    let (ledger, exposition) = open_ledger_for(&config, &metrics, Some(pricer), charger).await?;
     // Not before: the ledger makes the folder.
     let kept = Arc::clone(&prices);
     tokio::task::spawn_blocking(move || kept.keep()).await?;
@@ -268,17 +271,20 @@ async fn bind(key: &'static str, listen: &Listen) -> anyhow::Result<Bound> {
     Bound::bind(listen).await.context(key)
 }
 
-/// The ledger with its meter, which goes on where the ledger's totals stand.
+/// The ledger with its meter, which goes on where the ledger's totals stand; who appends to it has a
+/// pricer.
 pub async fn open_ledger(
     config: &Config,
     metrics: &Arc<Metrics>,
+    pricer: Option<Pricer>,
 ) -> anyhow::Result<(Ledger, Exposition)> {
-    open_ledger_for(config, metrics, None).await
+    open_ledger_for(config, metrics, pricer, None).await
 }
 
 async fn open_ledger_for(
     config: &Config,
     metrics: &Arc<Metrics>,
+    pricer: Option<Pricer>,
     charger: Option<Bookkeeper>,
 ) -> anyhow::Result<(Ledger, Exposition)> {
     let (meter, slots) = metrics::meter(&config.metrics, metrics);
@@ -287,6 +293,9 @@ async fn open_ledger_for(
         .forwards(config.postgres.is_some());
     if let Some(charger) = charger {
         options = options.charger(charger);
+    }
+    if let Some(pricer) = pricer {
+        options = options.pricer(pricer);
     }
     let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
     let exposition = ledger.totals(|totals| slots.restore(totals, Arc::clone(metrics)));

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tollmesh_aggregator::ledger::query::{
     Column, CoverageQuery, Dimension, Filter, RequestsQuery, Sort, Span, SpendQuery,
 };
+use tollmesh_aggregator::ledger::reprice::Pricer;
 use tollmesh_aggregator::ledger::{
     AppendError, Appended, CostLine, CostRecord, Entry, Increments, Ledger, LedgerError,
     LedgerOptions, Meter, Occasion, Quarantined, Reader, Recorded, Repricing,
@@ -361,6 +362,46 @@ fn late_usage_completes_the_waiting_row_once() {
     assert_eq!(counter(&ledger, "requests", "checkout"), 1);
     assert_eq!(counter(&ledger, "cost", "checkout"), 40);
     assert_eq!(ledger.health().rows, 1);
+}
+
+/// Gemini's batch tells no model, and a result of it need not.
+#[test]
+fn a_completed_row_is_priced_by_all_that_is_known_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pricer: Pricer = Arc::new(|event| match event.model_requested.as_deref() {
+        Some("gemini-2.5-pro") if event.time.as_unix_ms() == START_MS => cost(70),
+        _ => CostRecord::unpriced(Arc::from("digest"), "no_model"),
+    });
+    let options = LedgerOptions::new(dir.path()).meter(TeamMeter);
+    let ledger = Ledger::open(options.pricer(pricer)).unwrap();
+    let waiting = Event {
+        usage: Usage::new(),
+        usage_source: "absent".into(),
+        response_id: Some("batches/b".into()),
+        model: None,
+        model_requested: Some("gemini-2.5-pro".into()),
+        time: Timestamp::from_unix_ms(START_MS),
+        ..event("call")
+    };
+    let late = Event {
+        kind: Kind::LateUsage,
+        response_id: Some("batches/b".into()),
+        model: None,
+        model_requested: None,
+        time: Timestamp::from_unix_ms(START_MS + 5 * HOUR_MS),
+        ..event("late")
+    };
+    let unpriced = |event, why| Entry {
+        event,
+        cost: CostRecord::unpriced(Arc::from("digest"), why),
+    };
+    let batch = vec![unpriced(waiting, "no_usage"), unpriced(late, "no_model")];
+    let recorded = append(&ledger, batch).recorded;
+    assert_eq!(recorded, [Recorded::Accepted, Recorded::Completed]);
+    let rows = ledger.reader().spend(&SpendQuery::default()).unwrap();
+    assert_eq!((rows[0].requests, rows[0].unpriced), (1, 0));
+    assert_eq!(rows[0].cost, PicoSum::from_pico(70));
+    assert_eq!(counter(&ledger, "cost", "checkout"), 70);
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn main() {
                 unix_ms: NOW_MS,
                 service_tier: *tier,
                 usage,
+                inputs: None,
                 context: &context,
             });
             assert!(priced.usd.is_some(), "{provider} {model} is unpriced");
@@ -118,6 +119,7 @@ fn alone(book: &Book, call: &(&str, &str, Option<&str>, u64), usage: &Usage) -> 
             unix_ms: NOW_MS,
             service_tier: call.2,
             usage,
+            inputs: None,
             context: &context,
         }));
     }

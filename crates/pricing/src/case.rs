@@ -157,6 +157,7 @@ impl Case {
             unix_ms: self.unix_ms.unwrap_or(now_ms),
             service_tier: self.service_tier.as_deref(),
             usage,
+            inputs: None,
             context: &self.context,
         }
     }

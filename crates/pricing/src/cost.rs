@@ -23,8 +23,22 @@ pub struct Call<'a> {
     pub service_tier: Option<&'a str>,
     /// The counts that are charged.
     pub usage: &'a Usage,
+    /// How long the inputs are, where the counts are a sum over requests.
+    pub inputs: Option<Inputs>,
     /// Facts that prices depend on.
     pub context: &'a BTreeMap<String, String>,
+}
+
+/// How long the inputs are of requests whose counts are known together only, in tokens, caches
+/// included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// The length whose prices are taken for all.
+    pub taken: u64,
+    /// None is shorter.
+    pub min: u64,
+    /// None is longer.
+    pub max: u64,
 }
 
 /// How sure a cost is.
@@ -33,7 +47,8 @@ pub enum Status {
     /// Every count had a rate of its own.
     Exact,
     /// A count without a rate of its own was charged at its parent's, or a unit that the provider
-    /// charges for with other models has no fee for this one.
+    /// charges for with other models has no fee for this one, or requests are summed that may have
+    /// different prices.
     Assumed,
     /// No row prices the call. Never zero.
     Unpriced,

@@ -334,6 +334,7 @@ azure_zone = "eu"
             unix_ms: instant.as_millisecond(),
             service_tier: None,
             usage: &usage,
+            inputs: None,
             context: &facts.collect(),
         })
     }

@@ -7,7 +7,7 @@ use tollmesh_usage::{Quantity, Unit};
 
 use crate::amount::{PER_MILLION_SCALE, Rate, exact_product, exact_sum};
 use crate::condition::lower;
-use crate::cost::{Call, Line, Priced, Reason, Status, Usd};
+use crate::cost::{Call, Inputs, Line, Priced, Reason, Status, Usd};
 use crate::provider::{Entry, Provider};
 use crate::row::{Row, STANDARD};
 use crate::table::{self, Wanted};
@@ -33,15 +33,27 @@ pub(crate) fn price<'p>(
     let wanted = Wanted {
         tier: &tier,
         unix_ms: call.unix_ms,
-        input_total: call.usage.input_total().unwrap_or(0),
+        input_total: match call.inputs {
+            Some(inputs) => inputs.taken,
+            None => call.usage.input_total().unwrap_or(0),
+        },
         region: region.as_deref(),
     };
     let row = table::find(&entry.model.rows, wanted).ok_or(Reason::NoRow)?;
+    let may_be_of = |input_total| {
+        let own = Wanted {
+            input_total,
+            ..wanted
+        };
+        table::find(&entry.model.rows, own).is_some_and(|other| std::ptr::eq(row, other))
+    };
+    let has_one_row = |inputs: Inputs| may_be_of(inputs.min) && may_be_of(inputs.max);
     let lists_elsewhere = region
         .as_deref()
         .is_some_and(|r| provider.lists_elsewhere(r));
     let mut bill = Bill {
         is_assumed: is_routed(provider, call)
+            || !call.inputs.is_none_or(has_one_row)
             || (lists_elsewhere && !row.is_regional())
             || table::stands_in(&entry.model.rows, wanted, row),
         ..Bill::default()

@@ -24,6 +24,7 @@ fn price(provider: &str, model: &str, usage: &Usage) -> Priced {
         unix_ms: NOW_MS,
         service_tier: None,
         usage,
+        inputs: None,
         context: &BTreeMap::new(),
     })
 }
@@ -122,6 +123,7 @@ proptest! {
             unix_ms,
             service_tier: None,
             usage: &usage,
+            inputs: None,
             context: &BTreeMap::new(),
         });
         prop_assert_eq!(priced.usd.is_none(), priced.status == Status::Unpriced);

@@ -102,6 +102,7 @@ fn words_for_tiers_are_the_providers() {
             unix_ms: 1_795_305_600_000,
             service_tier: Some(tier),
             usage: &usage,
+            inputs: None,
             context: &BTreeMap::new(),
         });
         let usd = priced.usd.map(|usd| usd.to_string());

@@ -319,6 +319,7 @@ fn shipped_rows_cost_what_rational_numbers_say() {
             unix_ms: day * MS_PER_DAY + i64::try_from(dice.below(86_400_000)).unwrap(),
             service_tier: Some(&fact.tier),
             usage: &usage,
+            inputs: None,
             context: &context,
         });
         let holding = fact.factors.iter().filter(|factor| {

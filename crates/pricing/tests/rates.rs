@@ -62,6 +62,7 @@ fn calls_cost_what_was_listed_on_their_day() {
             unix_ms: instant.as_millisecond(),
             service_tier: Some(tier).filter(|tier| !tier.is_empty()),
             usage: &usage(counts),
+            inputs: None,
             context: &context,
         });
         let usd = priced.usd.map(|usd| usd.to_string());

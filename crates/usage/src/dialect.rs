@@ -90,6 +90,8 @@ pub(crate) enum Field {
     Metrics,
     /// The answer to one request of a batch.
     BatchResult,
+    /// How many of its requests were answered.
+    BatchRequests,
 }
 
 /// What one message of a live connection means for the response that it belongs to.

@@ -17,7 +17,7 @@ use crate::bucket::{Bucket, Unit, Usage};
 use crate::detect::Api;
 use crate::relayed::Relayed;
 use crate::request::RequestFacts;
-use crate::scan::{Scan, UsageSource};
+use crate::scan::{Scan, Trouble, UsageSource};
 use defaults::Defaults;
 use line::Line;
 use ratio::Ratio;
@@ -144,7 +144,10 @@ impl Calibration {
         if !is_estimated(scan, call, is_cut) {
             return;
         }
-        let mut basis = Basis::default();
+        let mut basis = Basis {
+            partial_report: !is_cut && has_unread(scan, call.api),
+            ..Basis::default()
+        };
         let n_request = call.request.text_bytes();
         if scan.usage.input_total().is_none() && n_request > 0 {
             let expected = Defaults::input_milli(n_request);
@@ -153,7 +156,9 @@ impl Calibration {
                 .set(Bucket::Input, n_tokens.min(ESTIMATE_TOKENS_MAX));
             basis.request_bytes = true;
         }
-        if makes_text(call.api) {
+        if !is_cut && scan.usage.output_total().is_some() {
+            // Told; it was the input that could not be read.
+        } else if makes_text(call.api) {
             self.complete_output(scan, call, is_cut, &mut basis);
         } else {
             scan.usage.set(Bucket::Output, 0);
@@ -268,7 +273,15 @@ fn is_estimated(scan: &Scan, call: &Call<'_>, is_cut: bool) -> bool {
         let is_reported = scan.usage.output_total().is_some() && scan.relayed.is_report_final;
         return !is_reported;
     }
-    scan.usage.is_empty() && !is_pending(scan, call.api)
+    (scan.usage.is_empty() || has_unread(scan, call.api)) && !is_pending(scan, call.api)
+}
+
+/// Whether one side of the call was told by a number that is no count: it was not nothing.
+fn has_unread(scan: &Scan, api: Api) -> bool {
+    let usage = &scan.usage;
+    let has_output = usage.output_total().is_some() || !makes_text(api);
+    let is_whole = usage.input_total().is_some() && has_output;
+    scan.trouble == Some(Trouble::BadCount) && !usage.is_empty() && !is_whole
 }
 
 /// Whether the answer says by its status that it has no content, and has none: nothing was

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::batch;
 use crate::bucket::Usage;
 use crate::counts::{Count, Counts};
 use crate::json::Value;
@@ -12,9 +13,6 @@ use crate::scan::{ExtraUsage, Trouble};
 /// The most entries of usage charged apart that are kept for one body: an entry has 250 bytes, a
 /// stream 16 KiB in all. What has no room even in a sum is counted as `too_long`.
 const EXTRA_USAGES_MAX: usize = 16;
-
-/// The kind under which the results of a batch are summed, a model each.
-const BATCH_KIND: &str = "batch_result";
 
 /// Everything a dialect may find; settled into a scan when the body has ended.
 #[derive(Debug, Default)]
@@ -212,10 +210,14 @@ impl Findings {
         }
     }
 
-    /// Takes what one request of a batch used.
+    /// Takes what one request of a batch used; one that failed used nothing.
     pub(crate) fn batch_result(&mut self, model: Option<String>, usage: Usage) {
-        let kind = BATCH_KIND.to_owned();
-        self.extra_sum(ExtraUsage { kind, model, usage });
+        if usage.is_empty() {
+            return;
+        }
+        if !batch::add(&mut self.extra, model, usage, EXTRA_USAGES_MAX) {
+            self.trouble(Trouble::TooLong);
+        }
     }
 
     /// Takes usage charged apart into the entry of its kind and model.

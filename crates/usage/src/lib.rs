@@ -14,6 +14,7 @@
     )
 )]
 
+pub mod batch;
 mod block;
 pub mod bucket;
 mod counts;

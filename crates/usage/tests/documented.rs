@@ -312,7 +312,8 @@ fn anthropic_says_many_things_beside_the_counts() {
                 result(json!({"type": "succeeded", "message": message})),
             ],
             json!({"billable": false, "source": "absent",
-                "extra": [["batch_result", "m", {"input": 20, "output": 8, "web_searches": 4}]]}),
+                "extra": [["batch_result", "m", {"input": 20, "output": 8, "web_searches": 4,
+                    "requests": 2}]]}),
         ),
     ]);
 }
@@ -1024,9 +1025,9 @@ fn a_batch_is_charged_by_what_it_used_in_the_end() {
     let batch = |status: &str, usage: Value| {
         json!({"id": "batch_1", "object": "batch", "endpoint": "/v1/responses", "model": "gpt-5-1",
             "errors": null, "status": status, "output_file_id": null, "usage": usage,
-            "request_counts": {"total": 9, "completed": 1, "failed": 0}})
+            "request_counts": {"total": 9, "completed": 8, "failed": 1}})
     };
-    let used = json!({"input": 60, "cache_read": 40, "output": 20, "reasoning": 30});
+    let used = json!({"input": 60, "cache_read": 40, "output": 20, "reasoning": 30, "requests": 8});
     let made = ("/v1/batches", "POST");
     let looked_at = ("/v1/batches/batch_1", "GET");
     for ((path, method), status, n, is_retrieval, buckets) in [
@@ -1089,7 +1090,8 @@ fn a_batch_is_charged_by_the_answers_in_it_where_it_has_no_sum() {
             "modelVersion": model, "responseId": "r"}, "metadata": {"custom_id": "0"}})
     };
     let list = json!({"inlinedResponses": {"inlinedResponses": [answer("g-1", 1), answer("g-2", 2),
-        {"error": {"code": 13, "message": "no"}}, answer("g-1", 5)]}});
+        {"error": {"code": 13, "message": "no"}}, {"response": {}}, answer("g-1", 5),
+        {"response": {"modelVersion": "g-1", "usageMetadata": {}}}, answer("g-1", 20_001)]}});
     let gemini = |has_ended: bool| {
         let mut batch = json!({"name": "batches/b", "metadata": {"model": "models/g-1",
             "state": "BATCH_STATE_RUNNING", "batchStats": {"requestCount": "4"}}});
@@ -1102,12 +1104,14 @@ fn a_batch_is_charged_by_the_answers_in_it_where_it_has_no_sum() {
     };
     let told = json!([
         ["batch_result", "g-1", {"input": 54, "audio_input": 6, "output": 6, "reasoning": 18,
-            "web_searches": 4, "grounded_prompts": 2}],
+            "web_searches": 4, "grounded_prompts": 2, "requests": 2}],
         ["batch_result", "g-2", {"input": 18, "audio_input": 2, "output": 2, "reasoning": 6,
-            "web_searches": 2, "grounded_prompts": 1}],
+            "web_searches": 2, "grounded_prompts": 1, "requests": 1}],
+        ["batch_result", "g-1", {"input": 180_009, "audio_input": 20_001, "output": 20_001,
+            "reasoning": 60_003, "web_searches": 2, "grounded_prompts": 1, "requests": 1}],
     ]);
-    let mistral = |outputs: Value| {
-        json!({"id": "b", "object": "batch", "model": "m", "status": "SUCCESS", "errors": [],
+    let mistral = |status: &str, outputs: Value| {
+        json!({"id": "b", "object": "batch", "model": "m", "status": status, "errors": [],
             "outputs": outputs, "total_requests": 2})
     };
     let body = json!({"id": "x", "model": "m", "usage": {"prompt_tokens": 27, "completion_tokens": 2,
@@ -1115,7 +1119,8 @@ fn a_batch_is_charged_by_the_answers_in_it_where_it_has_no_sum() {
         "audio_tokens": 5}}, "choices": [{"index": 0, "finish_reason": "stop"}]});
     let output = json!({"id": "x", "response": {"status_code": 200, "body": body}, "error": null});
     let summed = json!([["batch_result", "m",
-        {"input": 40, "cache_read": 14, "audio_input": 10, "output": 4}]]);
+        {"input": 40, "cache_read": 14, "audio_input": 10, "output": 4, "requests": 2}]]);
+    let failed = json!({"id": "y", "response": {"status_code": 500, "body": {}}, "error": "no"});
     let (google, mistral_ai) = ("generativelanguage.googleapis.com", "api.mistral.ai");
     for (host, path, method, body, extra) in [
         (
@@ -1131,14 +1136,28 @@ fn a_batch_is_charged_by_the_answers_in_it_where_it_has_no_sum() {
             mistral_ai,
             "/v1/batch/jobs",
             "POST",
-            mistral(Value::Null),
+            mistral("QUEUED", Value::Null),
             json!([]),
         ),
         (
             mistral_ai,
             "/v1/batch/jobs/b",
             "GET",
-            mistral(json!([output, output])),
+            mistral("RUNNING", json!([output])),
+            json!([]),
+        ),
+        (
+            mistral_ai,
+            "/v1/batch/jobs/b",
+            "GET",
+            mistral("SUCCESS", json!([output, failed, output])),
+            summed.clone(),
+        ),
+        (
+            mistral_ai,
+            "/v1/batch/jobs/b",
+            "GET",
+            mistral("TIMEOUT_EXCEEDED", json!([output, output])),
             summed,
         ),
     ] {

@@ -109,6 +109,7 @@ impl Worst {
             unix_ms: now_ms,
             service_tier: model.service_tier.as_deref(),
             usage: &usage,
+            inputs: None,
             context: &model.context,
         });
         let rates = dearest.map(|dearest| Arc::new(Rates::of(&dearest)));

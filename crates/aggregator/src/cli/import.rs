@@ -12,6 +12,7 @@ use tollmesh_wire::Timestamp;
 
 use super::progress::Progress;
 use super::{Files, Outcome};
+use crate::charge;
 use crate::config::{Config, Listen};
 use crate::import::{Aggregator, Import, Own, Place, Taker, Tally, Told};
 use crate::ledger::{Ledger, LedgerError, Reader};
@@ -69,12 +70,13 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 /// Into the ledger in `state_dir`, which nobody else writes.
 fn import_here(config: &Config, arguments: &Arguments, runtime: &Runtime) -> anyhow::Result<Tally> {
-    let prices = Prices::load(&config.pricing, config.overrides.as_deref())?;
+    let prices = Arc::new(Prices::load(&config.pricing, config.overrides.as_deref())?);
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    let opened = runtime.block_on(serve::open_ledger(config, &metrics));
+    let pricer = charge::pricer(Arc::clone(&prices));
+    let opened = runtime.block_on(serve::open_ledger(config, &metrics, Some(pricer)));
     let (ledger, _) = opened.map_err(|error| with_remedy(error, &config.ingest))?;
     let forgotten_before = ledger.reader().forgotten_before()?;
-    let mut own = Own::new(runtime.handle().clone(), ledger.clone(), Arc::new(prices));
+    let mut own = Own::new(runtime.handle().clone(), ledger.clone(), prices);
     let tally = import(arguments, &mut own, forgotten_before);
     runtime.block_on(Ledger::close(ledger));
     tally

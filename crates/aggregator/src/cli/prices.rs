@@ -166,6 +166,7 @@ fn example(book: &Book, provider: &str, model: &Model, at: Timestamp) -> String 
         unix_ms: at_ms,
         service_tier: None,
         usage: &usage,
+        inputs: None,
         context: &BTreeMap::new(),
     });
     let (Some(list), Some(net)) = (priced.usd, priced.net) else {

@@ -127,7 +127,7 @@ fn write(config: &Config, parts: &Parts) -> anyhow::Result<Rows> {
         .build()
         .context("cannot start the runtime")?;
     let metrics = Arc::new(Metrics::new().context("cannot declare metrics")?);
-    match runtime.block_on(serve::open_ledger(config, &metrics)) {
+    match runtime.block_on(serve::open_ledger(config, &metrics, None)) {
         Ok((ledger, _)) => {
             let rows = write_here(config, parts, &ledger, &runtime);
             runtime.block_on(Ledger::close(ledger));

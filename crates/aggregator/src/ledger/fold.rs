@@ -277,6 +277,7 @@ mod tests {
                         increments: &mut Increments::default(),
                         charger: &mut NoCharger,
                         charges: &mut Charges::default(),
+                        pricer: None,
                     },
                 )
                 .unwrap();

@@ -18,7 +18,7 @@ use crate::ledger::query::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::reduce::Reduction;
 use crate::ledger::regroup::{self, Due};
-use crate::ledger::reprice::{Changes, Repricing};
+use crate::ledger::reprice::{Changes, Pricer, Repricing};
 use crate::ledger::rollup::HOUR_MS;
 use crate::ledger::store::Store;
 use crate::ledger::sweep::SWEEP_IDS_MAX;
@@ -41,6 +41,9 @@ pub struct LedgerOptions {
     pub meter: Box<dyn Meter>,
     /// What charges its events to budgets.
     pub charger: Box<dyn Charger>,
+    /// What prices a call anew that late usage has completed; without it the late usage's own cost
+    /// is taken.
+    pub pricer: Option<Pricer>,
     /// Events that may wait for the writer.
     pub queue_events_max: usize,
     /// Whether another store is to have every row, so that retention spares those that it has not.
@@ -97,6 +100,7 @@ impl LedgerOptions {
             dir: dir.into(),
             meter: Box::new(NoMeter),
             charger: Box::new(NoCharger),
+            pricer: None,
             queue_events_max: QUEUE_EVENTS_MAX,
             forwards: false,
         }
@@ -111,6 +115,12 @@ impl LedgerOptions {
     /// The same with that charger.
     pub fn charger(mut self, charger: impl Charger) -> LedgerOptions {
         self.charger = Box::new(charger);
+        self
+    }
+
+    /// The same with that pricer.
+    pub fn pricer(mut self, pricer: Pricer) -> LedgerOptions {
+        self.pricer = Some(pricer);
         self
     }
 

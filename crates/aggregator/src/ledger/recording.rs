@@ -14,6 +14,7 @@ use crate::ledger::entry::{Appended, Entry, Recorded, Refusal};
 use crate::ledger::late::{self, Found};
 use crate::ledger::prune::Forgotten;
 use crate::ledger::queue::Batch;
+use crate::ledger::reprice::Pricer;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::row_count::RowCount;
 use crate::ledger::stored::Stored;
@@ -30,6 +31,8 @@ pub struct Measuring<'m> {
     pub charger: &'m mut dyn Charger,
     /// What it charged.
     pub charges: &'m mut Charges,
+    /// What prices a call that late usage has completed.
+    pub pricer: Option<&'m Pricer>,
 }
 
 /// What is known of the file's content from one transaction to the next. After one that failed it
@@ -181,7 +184,11 @@ impl<'t, 'm> Recording<'t, 'm> {
     }
 
     fn complete(&mut self, waiting: &Stored, late: &Checked<'_>) -> rusqlite::Result<Recorded> {
-        let merged = late::merge(&waiting.entry, late.entry);
+        let mut merged = late::merge(&waiting.entry, late.entry);
+        // What the answer does not repeat, as the model, the row may know; and when the call was.
+        if let Some(pricer) = self.measuring.pricer {
+            merged.cost = pricer(&merged.event);
+        }
         let (Ok(before), Ok(after)) = (Checked::new(&waiting.entry), Checked::new(&merged)) else {
             // Both parts were checked when they came; a row that fails now was altered by hand.
             return Ok(Recorded::Unmatched);

@@ -400,6 +400,7 @@ mod tests {
                 increments: &mut Increments::default(),
                 charger: &mut NoCharger,
                 charges: &mut Charges::default(),
+                pricer: None,
             };
             store.transact(&[batch], measuring).unwrap();
             while store.fold(START_HOUR + 9, 50).unwrap() {}

@@ -21,7 +21,7 @@ use crate::ledger::lock::{self, Lock};
 use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
-use crate::ledger::reprice::{Place, Repricing};
+use crate::ledger::reprice::{Place, Pricer, Repricing};
 use crate::ledger::rescue::Rescue;
 use crate::ledger::schema;
 use crate::ledger::store::Store;
@@ -56,6 +56,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), Led
         store: None,
         meter: options.meter,
         charger: options.charger,
+        pricer: options.pricer,
         shared: Arc::clone(&shared),
         lock,
         rescue: Rescue::default(),
@@ -77,6 +78,7 @@ pub struct Writer {
     store: Option<Store>,
     meter: Box<dyn Meter>,
     charger: Box<dyn Charger>,
+    pricer: Option<Pricer>,
     shared: Arc<Shared>,
     lock: Lock,
     rescue: Rescue,
@@ -203,6 +205,7 @@ impl Writer {
             increments: &mut increments,
             charger: self.charger.as_mut(),
             charges: &mut charges,
+            pricer: self.pricer.as_ref(),
         };
         let appended = store.transact(batches, measuring)?;
         let rows = store.rows();

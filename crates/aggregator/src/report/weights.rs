@@ -38,6 +38,7 @@ pub fn of(book: &Book, served: Served<'_>, at: Timestamp, cell: &Cell) -> [u64; 
             unix_ms: at.as_unix_ms(),
             service_tier: served.tier,
             usage: &usage,
+            inputs: None,
             context: &BTreeMap::new(),
         });
         let line = priced.lines.iter().find(|line| line.what == bucket.name());

@@ -182,6 +182,7 @@ fn price(book: &Book, asked: Asked<'_>) -> Priced {
         unix_ms: 0,
         service_tier: asked.tier,
         usage: &asked.usage,
+        inputs: None,
         context: &facts.collect::<BTreeMap<_, _>>(),
     })
 }
@@ -296,6 +297,7 @@ fn a_router_is_charged_by_the_model_that_it_chose() {
             unix_ms: 0,
             service_tier: None,
             usage: &usage(&[(Bucket::Input, 1_000_000)]),
+            inputs: None,
             context: &BTreeMap::new(),
         });
         (priced.status, priced.usd)
@@ -368,6 +370,7 @@ fn the_ceiling_is_the_dearest_rate() {
             unix_ms: 0,
             service_tier: None,
             usage: &usage,
+            inputs: None,
             context: &BTreeMap::new(),
         })
     };
@@ -378,4 +381,29 @@ fn the_ceiling_is_the_dearest_rate() {
         "the dearest region counts"
     );
     assert_eq!(ceiling("nobody"), Usd::from(36));
+}
+
+/// Requests of a batch are summed by these classes, so that each sum has one price.
+#[test]
+fn prices_change_only_between_classes_of_input() {
+    let book = Book::load(Book::shipped()).unwrap();
+    let models = book.providers.iter().flat_map(Provider::all_models);
+    let rows: Vec<_> = models.flat_map(|model| &model.rows).collect();
+    let mut n_long = 0;
+    for row in rows {
+        let (first, last) = (row.input_min, row.input_max);
+        n_long += u64::from(first > 0);
+        let (of_first, of_last) = (
+            tollmesh_usage::batch::class_of(first),
+            tollmesh_usage::batch::class_of(last),
+        );
+        assert_eq!(
+            *of_first.start(),
+            first,
+            "{}: no class begins there",
+            row.id
+        );
+        assert_eq!(*of_last.end(), last, "{}: no class ends there", row.id);
+    }
+    assert!(n_long > 0);
 }

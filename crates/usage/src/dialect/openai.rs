@@ -15,7 +15,7 @@ mod settle;
 
 use super::Field;
 use super::quirks::Quirks;
-use crate::bucket::Usage;
+use crate::bucket::{Quantity, Unit, Usage};
 use crate::counts::Counts;
 use crate::detect::Api;
 use crate::findings::{Findings, take_text};
@@ -56,6 +56,8 @@ pub(super) struct State {
     quirks: Quirks,
     /// The model that answered the request of a batch that is being read.
     result_model: Option<String>,
+    /// How many requests of a batch were answered.
+    n_answered: u64,
     kind: EventKind,
     /// The run's own id; steps and messages have theirs.
     run_id: Option<String>,
@@ -138,6 +140,7 @@ impl State {
                 let outcome = take_text(&mut self.result_model, value);
                 findings.note(outcome);
             }
+            Field::BatchRequests => self.n_answered = index_of(value),
             Field::CallIndex => self.call_index = index_of(value),
             Field::CallId => self.call_id = id_of(value),
             _ => {}
@@ -236,6 +239,10 @@ impl State {
         usage: &mut Usage,
     ) -> (Result<(), Trouble>, Option<Usage>) {
         let outcome = settle(counts, api, self.quirks, usage);
+        // A batch tells what its requests used together: how long each was is not known then.
+        if self.n_answered > 0 && !usage.has_no_tokens() {
+            usage.set_unit(Unit::Requests, Quantity::whole(self.n_answered));
+        }
         let parts = self.breakdown.take();
         let charged = parts.and_then(|parts| parts.charge(findings, usage));
         (outcome, charged)
@@ -324,16 +331,19 @@ impl State {
 }
 
 /// The counts of a batch grow while it runs; those of its end are charged, at the rates of batches
-/// (<https://platform.openai.com/docs/guides/batch>).
+/// (<https://platform.openai.com/docs/guides/batch>). Mistral's has other words for its end
+/// (<https://docs.mistral.ai/api/#tag/batch>, `status`).
 fn settle_batch(findings: &mut Findings) {
     let status = findings.finish_reason.as_deref();
     let has_ended = matches!(
         status,
         Some("completed" | "expired" | "cancelled" | "failed")
+            | Some("SUCCESS" | "FAILED" | "TIMEOUT_EXCEEDED" | "CANCELLED")
     );
     if !has_ended {
         findings.counts = Counts::default();
         findings.has_usage = false;
+        findings.extra.clear();
     }
     findings.service_tier = Some("batch".to_owned());
 }

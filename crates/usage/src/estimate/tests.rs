@@ -99,6 +99,62 @@ fn only_what_is_missing_is_estimated() {
 }
 
 #[test]
+fn a_count_that_cannot_be_read_is_missing_and_not_nothing() {
+    let told = |bucket| Usage::new().with(bucket, 90);
+    let both = "partial_report+relayed_text";
+    for (name, api, usage, trouble, want, basis) in [
+        (
+            "the input",
+            Api::OpenAiChat,
+            told(Bucket::Output),
+            Trouble::BadCount,
+            tokens(15, 90),
+            "partial_report+request_bytes",
+        ),
+        (
+            "the output",
+            Api::OpenAiChat,
+            told(Bucket::Input),
+            Trouble::BadCount,
+            tokens(90, 100),
+            both,
+        ),
+        (
+            "a part",
+            Api::OpenAiChat,
+            tokens(1, 2),
+            Trouble::BadCount,
+            tokens(1, 2),
+            "",
+        ),
+        (
+            "the output of vectors",
+            Api::OpenAiEmbeddings,
+            told(Bucket::Input),
+            Trouble::BadCount,
+            told(Bucket::Input),
+            "",
+        ),
+        (
+            "nothing that was told",
+            Api::OpenAiChat,
+            told(Bucket::Output),
+            Trouble::Malformed,
+            told(Bucket::Output),
+            "",
+        ),
+    ] {
+        let scan = Scan {
+            complete: Some(true),
+            trouble: Some(trouble),
+            ..cut(400, usage, Some(400))
+        };
+        let (got, got_basis) = completed(api, &scan);
+        assert_eq!((&got, got_basis.as_str()), (&want, basis), "{name}");
+    }
+}
+
+#[test]
 fn what_is_final_or_free_is_left_alone() {
     let silent = || Scan {
         complete: Some(true),

@@ -348,6 +348,10 @@ pub(in crate::dialect) static BATCH_SCHEMA: Node<Field> = Node::object(&[
     ("model", Node::leaf(Field::Model)),
     ("status", Node::leaf(Field::Status)),
     ("usage", USAGE),
+    (
+        "request_counts",
+        Node::object(&[("completed", Node::leaf(Field::BatchRequests))]),
+    ),
     ("outputs", Node::array(&RESULT_ENTRY)),
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
