@@ -835,7 +835,7 @@ mod tests {
     fn what_is_not_metered_is_told_apart() {
         let unreadable = Detection::Unreadable {
             provider: "openai",
-            sibling: Family::OpenAi.paths()[0].api,
+            sibling: Api::OpenAiChat,
         };
         for (host, path, method, expected) in [
             ("example.com", "/v1/files", "POST", Detection::NotOurs),
