@@ -1,6 +1,7 @@
 //! The ledger neither fills its volume nor empties itself: what goes when it is too large or too old,
 //! what stays, and that nothing is counted twice for it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -193,13 +194,18 @@ fn a_session_for_each_call_fills_no_volume_and_empties_no_ledger() {
     assert_eq!(findings(&ledger), [""; 0]);
 }
 
-/// What is written to a log.
-#[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread has logged.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where all threads log to, each for itself. A subscriber of one thread alone would miss places
+/// that another thread passes first.
+struct Log;
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -214,12 +220,11 @@ fn what_many_hours_lose_at_one_look_is_one_line_of_the_log() {
     let n = fill(&ledger, 0, 0..12, 600);
     let bytes_max = ledger.reader().file_size().unwrap().bytes / 3;
     let (mut keeper, _) = keeper(&ledger, retention(90, bytes_max));
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
-    tracing::subscriber::with_default(subscriber.finish(), || look(&mut keeper, 12 * HOUR_MS));
+    let subscriber = tracing_subscriber::fmt().with_writer(|| Log);
+    tracing::subscriber::set_global_default(subscriber.finish()).expect("no other test sets one");
+    look(&mut keeper, 12 * HOUR_MS);
     assert!(n - ledger.health().rows as usize > 2 * 600, "many hours go");
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
     let lines = text.lines().filter(|line| line.contains(OTHER));
     assert_eq!(lines.count(), 1, "{text}");
 }

@@ -273,7 +273,7 @@ fn guards_stop_what_runs_away_and_tell() {
     let trips = process.metrics("tollmesh_guard_trips_total{");
     assert_eq!(trips.len(), 2, "{trips:?}");
     // Without guards nobody has to ask any more.
-    std::fs::write(&budgets, "").unwrap();
+    std::fs::write(&budgets, "budget = []\n").unwrap();
     let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while ask("f", "t2")["decision"] != "allow" {
         assert!(std::time::Instant::now() < until, "the guard stays");
