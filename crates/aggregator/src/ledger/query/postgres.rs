@@ -54,7 +54,9 @@ pub fn requests(query: &RequestsQuery) -> Option<Statement> {
         }
         name => format!("e.{name}"),
     });
-    let columns = columns.replace(".body", ".body::text");
+    let columns = ["g.body", "s.body"].iter().fold(columns, |sql, body| {
+        sql.replace(body, &format!("{body}::text"))
+    });
     let key = sort_key(query.sort, Dialect::Postgres);
     if let Some(text) = &query.cursor {
         let (sort, key_value, event_id) = read_cursor(text)?;
