@@ -397,7 +397,7 @@ impl Visitor<Field> for Reader {
         if field == Field::Call && matches!(self.dialect, Dialect::Gemini(_) | Dialect::Plain(_)) {
             let n_bytes = at.saturating_sub(self.call_at);
             findings.relayed.add(TextKind::Call, n_bytes);
-            findings.relayed.end_part();
+            findings.end_part();
         }
         if field == Field::Error {
             if !is_empty {

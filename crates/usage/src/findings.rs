@@ -133,6 +133,13 @@ impl Findings {
         self.is_eventful = true;
     }
 
+    /// A part of the answer, or a tool call, is whole. Where it ended is news, also where an event
+    /// like it said so before.
+    pub(crate) fn end_part(&mut self) {
+        self.is_eventful = true;
+        self.relayed.end_part();
+    }
+
     pub(crate) fn tool_call(&mut self) {
         self.is_eventful = true;
         let n = self.tool_calls.unwrap_or(0);

@@ -189,6 +189,12 @@ const FOUND: &[Found] = &[
     (checks::sse::check, b"\x07\0data\ndata: [DONE]\n\n"),
     (checks::sse::check, b"\x01\0data: {\ndata\ndata: }\n\n"),
     (
+        checks::scan::check,
+        b"\x07\x10data: {\"choices\":[{\"text\":\"b\",\"finish_reason\":\"stop\"}]}\n\n\
+          data: {\"choices\":[{\"text\":\"b\",\"finish_reason\":\"stop\"}]}\n\n\
+          data: {\"choices\":[{\"text\":\"b\",\"finish_reason\":\"stop\"}]}\n\n",
+    ),
+    (
         checks::sse::check,
         b"\x07\0data: {}\n\nevent: error\ndata: {\"message\":\"x\"}\n\n",
     ),

@@ -296,7 +296,7 @@ fn kind(findings: &mut Findings, value: Value<'_>) {
             findings.is_eventful = true;
             findings.is_terminated = true;
         }
-        Value::Text("content_block_stop") => findings.relayed.end_part(),
+        Value::Text("content_block_stop") => findings.end_part(),
         Value::Text("error") => findings.error(),
         _ => {}
     }

@@ -308,7 +308,7 @@ impl State {
             }
             Field::Finish => {
                 if value != Value::Null {
-                    findings.relayed.end_part();
+                    findings.end_part();
                 }
                 take_text(&mut findings.finish_reason, value)
             }

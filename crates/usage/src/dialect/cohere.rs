@@ -132,7 +132,7 @@ impl State {
     pub(super) fn document(&mut self, findings: &mut Findings, api: Api) {
         let has_piece = std::mem::take(&mut self.has_piece);
         match self.kind.take().as_deref() {
-            Some("content-end" | "tool-call-end") => findings.relayed.end_part(),
+            Some("content-end" | "tool-call-end") => findings.end_part(),
             Some("message-end" | "stream-end") => {
                 findings.is_terminated = true;
                 findings.is_eventful = true;

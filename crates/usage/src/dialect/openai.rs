@@ -299,7 +299,7 @@ impl State {
     fn end_choice(&mut self, findings: &mut Findings) {
         self.repeats.drop_message(findings);
         if self.choice_finish.is_some() {
-            findings.relayed.end_part();
+            findings.end_part();
         }
         if let (0, Some(finish)) = (self.choice_index, self.choice_finish.take()) {
             findings.finish_reason = Some(finish);

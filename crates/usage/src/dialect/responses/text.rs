@@ -44,7 +44,7 @@ impl Text {
             reassign(findings, event);
         }
         if event.ends_with(".done") {
-            findings.relayed.end_part();
+            findings.end_part();
         }
     }
 
