@@ -335,7 +335,11 @@ const ALL: &str = "= all";
 /// Estimates that claim to be whole.
 const NOTHING: &str = "= naming nothing unseen";
 
-/// Those of them of streams that no figure was fitted on.
+/// Every estimate where there was some text, whatever it names; and those of them that are held out.
+const ENOUGH: &str = "= 32 bytes and more";
+const ENOUGH_HELD_OUT: &str = "= 32 bytes and more, held out";
+
+/// Those of [`NOTHING`] of streams that no figure was fitted on.
 const HELD_OUT: &str = "= naming nothing unseen, held out";
 
 /// The groups to which a cut of this recording counts.
@@ -343,6 +347,12 @@ fn groups(recording: &Recording, cut: &Compared) -> Vec<String> {
     let api = recording.target.api.name();
     let family = family(&recording.model);
     let mut groups = vec![ALL.to_owned()];
+    if cut.n_bytes >= LITTLE_BYTES {
+        groups.push(ENOUGH.to_owned());
+        if recording.is_held_out() {
+            groups.push(ENOUGH_HELD_OUT.to_owned());
+        }
+    }
     if cut.names_unseen() {
         groups.push(match cut.basis.unseen_turns {
             true => "= naming turns unseen".to_owned(),
@@ -490,7 +500,7 @@ fn cut_streams_are_estimated_close_to_what_was_relayed() {
         silent.is_empty(),
         "reasoning unseen and unnamed: {silent:?}"
     );
-    for group in [NOTHING, HELD_OUT] {
+    for group in [NOTHING, HELD_OUT, ENOUGH, ENOUGH_HELD_OUT] {
         let (median, ratio) = (errors[group].median(), errors[group].p95_ratio());
         assert!(median <= MEDIAN_MAX, "{group}: median error {median}");
         assert!(ratio <= RATIO_MAX, "{group}: 95th percentile {ratio}");
