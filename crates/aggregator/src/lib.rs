@@ -30,4 +30,5 @@ pub mod report;
 pub mod reprice;
 pub mod rows;
 pub mod serve;
+pub mod stamp;
 pub mod trust;

@@ -1,12 +1,11 @@
 //! The budgets' file: read again when it changes; a bad one leaves the old budgets in force.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use tokio::sync::Notify;
 
@@ -16,6 +15,7 @@ use crate::config::budgets::{self, Limits};
 use crate::config::{Problem, Problems, notified};
 use crate::folders::Folders;
 use crate::last_good::LastGood;
+use crate::stamp::Stamp;
 
 /// How often the file is looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
@@ -65,10 +65,6 @@ enum Look {
     New(Limits),
     Refused(String),
 }
-
-/// What tells that a file was written: device, inode, length, and seconds and nanoseconds of its
-/// last change; `None` where there is none.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 impl Good {
     fn of(text: String, limits: &Limits) -> Good {
@@ -224,11 +220,11 @@ impl File {
     /// Waits until the file has not changed for that long.
     fn wait(&self, still: Duration) {
         let begun = Instant::now();
-        let mut before = stamp(&self.path);
+        let mut before = Stamp::of(&self.path);
         let mut since = begun;
         while since.elapsed() < still && begun.elapsed() < SETTLE_MAX {
             thread::sleep(SETTLE.min(still));
-            let now = stamp(&self.path);
+            let now = Stamp::of(&self.path);
             if now != before {
                 (before, since) = (now, Instant::now());
             }
@@ -263,17 +259,6 @@ fn is_less(text: &Result<String, String>, parsed: &Result<Limits, String>, good:
     };
     let is_cut = text.len() < good.text.len() && good.text.starts_with(text);
     is_cut || !good.lacking(limits).is_empty()
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let file = fs::metadata(path).ok()?;
-    Some((
-        file.dev(),
-        file.ino(),
-        file.len(),
-        file.mtime(),
-        file.mtime_nsec(),
-    ))
 }
 
 fn problem(path: &Path, what: String) -> Problem {

@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::ledger::error::{LedgerError, Missed};
 use crate::ledger::site::{Site, beside};
 use crate::ledger::store::Store;
 use crate::ledger::{aside, schema};
+use crate::stamp::Stamp;
 
 /// What stands between the ledger's name and the number of a copy of what was recorded.
 const SUFFIX: &str = ".recovered-";
@@ -33,10 +33,6 @@ pub struct Rescue {
     /// Another file in the ledger's place, and since when it is as it is.
     settling: Option<(Stamp, Instant)>,
 }
-
-/// What tells that a file is being written: device, inode, length, and seconds and nanoseconds of
-/// its last change.
-type Stamp = (u64, u64, u64, i64, i64);
 
 /// What is missed at the ledger's path of what is open; `None` where all of it is there.
 pub fn missed(store: &Store, found: Option<&Site>) -> Option<Missed> {
@@ -80,7 +76,7 @@ impl Rescue {
         let Some((seen, since)) = &mut self.settling else {
             return Ok(());
         };
-        let now = stamp(path);
+        let now = Stamp::of(path);
         if now.as_ref() != Some(seen) {
             self.settling = now.map(|now| (now, Instant::now()));
         } else if since.elapsed() >= SETTLE {
@@ -127,7 +123,7 @@ impl Rescue {
         sync_folder(path)
             .and_then(|()| disown(store, found))
             .map_err(unsaved(path))?;
-        self.settling = stamp(path).map(|now| (now, Instant::now()));
+        self.settling = Stamp::of(path).map(|now| (now, Instant::now()));
         tracing::error!(
             copy = %copy.display(),
             "what the replaced ledger recorded is in this copy; to go on with it, stop tollmesh \
@@ -179,17 +175,6 @@ fn copy_beside(path: &Path, store: &Store) -> Result<PathBuf, LedgerError> {
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let file = fs::metadata(path).ok()?;
-    Some((
-        file.dev(),
-        file.ino(),
-        file.len(),
-        file.mtime(),
-        file.mtime_nsec(),
-    ))
 }
 
 /// The error while files are not where they were.

@@ -1,0 +1,27 @@
+//! What the file system tells a file's state by, so that a change of it shows.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// A file as it stood: device, inode, length, and when it was written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    dev: u64,
+    ino: u64,
+    len: u64,
+    mtime: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file at that path; `None` where none can be seen.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let file = fs::metadata(path).ok()?;
+        Some(Stamp {
+            dev: file.dev(),
+            ino: file.ino(),
+            len: file.len(),
+            mtime: (file.mtime(), file.mtime_nsec()),
+        })
+    }
+}
