@@ -71,7 +71,12 @@ impl Latest {
 
 #[cfg(test)]
 mod tests {
+    use tollmesh_wire::{Source, Timestamp};
+
     use super::*;
+    use crate::headers::Headers;
+    use crate::ids::EventIds;
+    use crate::session::{Input, Session, Site};
 
     const CONFIG: &[u8] = br#"{
         "aggregator": { "cluster": "tollmesh" },
@@ -145,5 +150,29 @@ mod tests {
         assert_eq!(verdicts.latest.borrow().n_ever, 1);
         assert_eq!(ask(), first);
         assert_eq!(verdicts.latest.borrow().n_ever, 1);
+    }
+
+    #[test]
+    fn calls_to_one_endpoint_are_found_out_once() {
+        let config = PluginConfig::parse(CONFIG).unwrap();
+        let ids = EventIds::named("0".repeat(16));
+        let site = Site::new(config, ids, Source::default());
+        let pairs = [
+            (":authority", "api.openai.com"),
+            (":path", "/v1/chat/completions"),
+            (":method", "POST"),
+        ];
+        let pairs = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        for _ in 0..3 {
+            let mut session = Session::default();
+            let head = Input::RequestHead {
+                headers: &Headers::from_iter(pairs),
+                peer: None,
+                ends: false,
+            };
+            session.step(&site, head, Timestamp::default());
+            assert!(session.is_metered());
+            assert_eq!(site.verdicts.latest.borrow().n_ever, 1);
+        }
     }
 }
