@@ -241,3 +241,47 @@ fn a_redis_that_is_emptied_passes_no_limit() {
     );
     holds(spent, USED_USD_MIN_AFTER_TROUBLE);
 }
+
+/// A limit of one call on a model, asked by each name under which the model is served.
+#[test]
+fn another_name_of_a_model_is_no_way_around_its_limit() {
+    for (enforce, model) in [
+        ("strict", "gpt-4o"),
+        ("strict", "gpt-4o*"),
+        ("cached", "gpt-4o"),
+    ] {
+        let budget = format!(
+            "[[budget]]\nname = \"one\"\nmatch = {{ team = \"pm\", model = \"{model}\" }}\n\
+             limit = \"1 requests\"\nwindow = \"month\"\nenforce = \"{enforce}\"\n\
+             tiers = [ {{ at = \"100%\", do = \"deny\" }} ]\n"
+        );
+        let Some(mesh) = Mesh::built().budgets(&budget).workers(1).start() else {
+            return;
+        };
+        let call = |model: &str| {
+            let ask = json!({ "model": model, "messages": [{ "role": "user", "content": "hi" }] });
+            let reply = self::call().reply;
+            let mut exchange =
+                Exchange::post("api.openai.com", "/v1/chat/completions", ask.to_string());
+            exchange.reply = reply;
+            mesh.client("pm").call(&exchange).status
+        };
+        assert_eq!(call("GPT-4o"), Some(200), "{enforce} {model}");
+        eventually("the limit is known to be spent", || match call("gpt-4o") {
+            Some(429) => Ok(()),
+            status => Err(format!("{status:?}")),
+        });
+        for name in ["GPT-4o", "gpt-4O", "gpt-4o-2024-08-06", "openai/gpt-4o"] {
+            let is_of_pattern = !model.contains('*') || name.to_lowercase().starts_with("gpt");
+            let expected = if is_of_pattern { 429 } else { 200 };
+            assert_eq!(call(name), Some(expected), "{enforce} {model}: {name}");
+        }
+        // Another model is none of its business.
+        let other = if model.contains('*') {
+            "gpt-5"
+        } else {
+            "gpt-4o-mini"
+        };
+        assert_eq!(call(other), Some(200), "{enforce} {model}: {other}");
+    }
+}

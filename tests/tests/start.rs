@@ -1,14 +1,17 @@
 //! Starting up: configurations that are right, and what is said about those that are not.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tollmesh_tests::artifacts::{self, Artifacts};
 use tollmesh_tests::envoy::Envoy;
 use tollmesh_tests::envoy_config::{self, Ingest, Places};
+use tollmesh_tests::fact::until;
 use tollmesh_tests::mesh::shipped_envoy_config;
 use tollmesh_tests::ports;
 
@@ -52,6 +55,42 @@ fn serve(dir: &Path, toml: &str) -> Option<Output> {
         .arg("--config")
         .arg(&config);
     Some(command.output().expect("timeout(1) runs"))
+}
+
+/// A shell that goes has its children told by SIGHUP, and takes their terminal with it; operators
+/// send that signal to have files read again.
+#[test]
+fn a_closed_terminal_ends_nothing() {
+    let binary = match artifacts::tollmesh() {
+        Ok(binary) => binary,
+        Err(missing) => return artifacts::skip(&missing),
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ingest, operator) = (ports::free(), ports::free());
+    let state = dir.path().join("state");
+    let toml = format!(
+        "state_dir = {state:?}\ndrain = \"1s\"\n[ingest]\nlisten = \"{ingest}\"\n\
+         [operator]\nlisten = \"{operator}\"\n"
+    );
+    let config = dir.path().join("tollmesh.toml");
+    fs::write(&config, toml).expect("a file");
+    let mut serving = Command::new(binary)
+        .args(["serve", "--config"])
+        .arg(&config)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let pid = Pid::from_child(&serving);
+    let is_served = || TcpStream::connect(operator).map_err(|error| error.to_string());
+    let served = until(Duration::from_secs(20), is_served);
+    // What it says from here on, nobody hears.
+    drop(serving.stderr.take());
+    for signal in [Signal::HUP, Signal::HUP, Signal::TERM] {
+        kill_process(pid, signal).expect("it runs");
+    }
+    let status = serving.wait().expect("it ends");
+    assert!(served.is_ok(), "{served:?}");
+    assert!(status.success(), "{status}");
 }
 
 #[test]

@@ -60,6 +60,10 @@ pub struct Prices {
     state: Mutex<State>,
     /// Where good files are kept for the next start, if that is wanted.
     kept: Option<LastGood>,
+    /// Has files looked at.
+    changed: Arc<Notify>,
+    /// Tells one who waits that other tables are in force.
+    loaded: Notify,
 }
 
 /// Names and texts of the configured files.
@@ -116,6 +120,8 @@ impl Prices {
                 broken: None,
             }),
             kept: None,
+            changed: Arc::default(),
+            loaded: Notify::new(),
         })
     }
 
@@ -148,6 +154,8 @@ impl Prices {
                     tables: ArcSwap::from_pointee(Tables::of(book.unwrap_or_default())),
                     state: Mutex::new(state),
                     kept: None,
+                    changed: Arc::default(),
+                    loaded: Notify::new(),
                 }
             }
         };
@@ -220,6 +228,7 @@ impl Prices {
             Ok(book) => {
                 state.broken = None;
                 self.tables.store(Arc::new(Tables::of(book)));
+                self.loaded.notify_one();
                 Look::Loaded
             }
             Err(error) => state.refuse(error),
@@ -228,7 +237,7 @@ impl Prices {
 
     /// Keeps looking, at once when the file system says that something changed. Never returns.
     pub async fn watch(self: Arc<Prices>) {
-        let changed = Arc::new(Notify::new());
+        let changed = Arc::clone(&self.changed);
         let paths = self.paths.iter().chain(&self.overrides);
         let folders = Folders::new("prices", paths.map(PathBuf::as_path), &changed);
         folders.watch();
@@ -257,6 +266,16 @@ impl Prices {
                 Ok(Look::Same) | Err(_) => {}
             }
         }
+    }
+
+    /// Has whoever watches look at the files now.
+    pub fn look_soon(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits until other tables are in force than when it was called last; for one who waits.
+    pub async fn loaded(&self) {
+        self.loaded.notified().await;
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

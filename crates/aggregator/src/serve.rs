@@ -61,6 +61,7 @@ pub enum LogFormat {
 /// The parts that live as long as the process.
 struct Running {
     ledger: Ledger,
+    prices: Arc<Prices>,
     budgets: Budgets,
     activity: Arc<Activity>,
     stop: watch::Sender<bool>,
@@ -122,7 +123,7 @@ async fn serve(config: Config, operators: &Handle) -> anyhow::Result<()> {
     // Before anything that a stop would have to undo: a signal that comes at once must wait too.
     let stop_signals = StopSignals::new()?;
     let running = start(config, operators).await?;
-    stop_signals.wait().await;
+    stop_signals.wait(&running).await;
     tracing::info!("stopping: taking events until filters are silent");
     running.stop(drain).await;
     tracing::info!("stopped");
@@ -207,7 +208,7 @@ async fn start(config: Config, operators: &Handle) -> anyhow::Result<Running> {
         repricing: Arc::default(),
     };
     tell_ready(&ingest_bound, &operator_bound, &operator);
-    tokio::spawn(prices.watch());
+    tokio::spawn(Arc::clone(&prices).watch());
     let retention = Retention {
         days: config.retention_days,
         bytes_max: config.retention_bytes_max,
@@ -230,6 +231,7 @@ async fn start(config: Config, operators: &Handle) -> anyhow::Result<Running> {
     ];
     Ok(Running {
         ledger,
+        prices,
         budgets,
         activity,
         stop,
@@ -430,10 +432,12 @@ impl Running {
     }
 }
 
-/// SIGTERM and SIGINT, which end nothing by themselves from here on.
+/// SIGTERM, SIGINT and SIGHUP, which end nothing by themselves from here on.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    /// A terminal that is closed, or an operator who changed a file.
+    hang_up: Signal,
 }
 
 impl StopSignals {
@@ -441,13 +445,22 @@ impl StopSignals {
         Ok(StopSignals {
             terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+            hang_up: signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?,
         })
     }
 
-    async fn wait(mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Waits for a signal to stop; has files looked at whenever one comes that asks for that.
+    async fn wait(mut self, running: &Running) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => {
+                    tracing::info!("SIGHUP: price tables and budgets are looked at");
+                    running.prices.look_soon();
+                    running.budgets.look_soon();
+                }
+            }
         }
     }
 }
@@ -469,10 +482,12 @@ pub fn read_token(file: &Path) -> anyhow::Result<String> {
     Ok(token.to_owned())
 }
 
-/// Standard output is for answers; the log goes beside it.
+/// Standard output is for answers; the log goes beside it. Where it cannot be written any more, as
+/// when its terminal was closed, nothing is said, and calls go on being counted.
 fn log_to_stderr(format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .with_max_level(tracing::Level::INFO)
         .with_target(false);
     match format {

@@ -647,6 +647,49 @@ fn a_model_that_a_budget_put_is_the_one_that_rows_are_reckoned_by() {
 }
 
 #[test]
+fn a_budget_on_a_model_holds_for_each_of_its_names() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        for (n, (model, tokens)) in [("rocket", "111"), ("ROCKET*", "1122"), ("*", "12346")]
+            .into_iter()
+            .enumerate()
+        {
+            let limit = budget(
+                "1M tokens",
+                "month",
+                &format!("match = {{ model = {model:?} }}"),
+            );
+            let place = dir.path().join(n.to_string());
+            let node = Node::start(&place, &limit, &Shared::default()).await;
+            for (id, name, tokens) in [
+                ("a", "rocket", 1),
+                ("b", "Rocket", 10),
+                ("c", "rocket-2026-11-01", 100),
+                ("d", "rocket-mini", 1_011),
+                ("e", "saturn", 11_224),
+            ] {
+                let event = Event {
+                    model_requested: Some(name.to_owned()),
+                    ..call(id, tokens)
+                };
+                node.append(event).await;
+            }
+            let recounted = node.budgets.recount(None).await.unwrap().items;
+            let amounts = recounted
+                .iter()
+                .map(|row| (&row["charged"], &row["in_rows"]));
+            let expected = serde_json::Value::from(tokens);
+            assert_eq!(
+                amounts.collect::<Vec<_>>(),
+                [(&expected, &expected)],
+                "{model}"
+            );
+            node.stop().await;
+        }
+    });
+}
+
+#[test]
 fn late_usage_charges_the_difference_and_gives_nothing_back() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

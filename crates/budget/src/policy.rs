@@ -1,6 +1,7 @@
 //! What an operator asks of one budget, checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -102,7 +103,13 @@ pub struct Policy {
     pub max_stream: Duration,
     /// Output tokens that are reserved for an answer whose call names no limit.
     pub estimate_output_tokens: u64,
+    /// Other names of the models that `matches` and the tiers' `except` ask for, as far as they are
+    /// known.
+    pub models: Arc<ModelNames>,
 }
+
+/// Other names of models, as patterns, by the name that a match asks for.
+pub type ModelNames = BTreeMap<String, Arc<[String]>>;
 
 /// Longer answers are rare; a reservation that nobody settles costs room for that long.
 pub const MAX_STREAM_DEFAULT: Duration = Duration::from_secs(3600);
@@ -199,6 +206,7 @@ mod tests {
             tiers: shares.iter().map(tier).collect(),
             max_stream: MAX_STREAM_DEFAULT,
             estimate_output_tokens: 4_096,
+            models: Arc::default(),
         }
     }
 

@@ -63,12 +63,13 @@ impl Decisions {
 impl Table {
     /// Reads the aggregator's answer.
     pub fn read(json: &[u8]) -> Result<Table, WireError> {
-        let table: DecisionTable = serde_json::from_slice(json)?;
+        let mut table: DecisionTable = serde_json::from_slice(json)?;
         if table.v != VERSION {
             return Err(WireError::Version {
                 got: u64::from(table.v),
             });
         }
+        table.name_models();
         Ok(Table {
             version: table.version,
             budgets: table.budgets.into_iter().map(Budget::new).collect(),
@@ -208,7 +209,8 @@ mod tests {
                     {"key":["eve"],"tier":2,"reset_at":"2026-11-24T00:00:00Z","tier_resets":[
                         "2026-11-24T00:00:00Z","2026-11-23T06:00:00Z","2026-11-22T23:00:00Z"]},
                     {"key":[""],"tier":0}]},
-        {"budget":"big","match":{"model":"gpt-5","team":"a"},"enforce":"strict"}]}"#;
+        {"budget":"big","match":{"model":"gpt-5","team":"a"},"enforce":"strict"}],
+        "models":{"gpt-5":["gpt-5-chat-latest"]}}"#;
 
     fn tags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         let owned = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
@@ -268,6 +270,10 @@ mod tests {
         for (team, model, expected) in [
             ("a", None, None),
             ("a", Some("gpt-5"), Some(true)),
+            ("a", Some("GPT-5"), Some(true)),
+            ("a", Some("gpt-5-2025-08-07"), Some(true)),
+            ("a", Some("gpt-5-chat-latest"), Some(true)),
+            ("a", Some("gpt-5-mini"), Some(false)),
             ("a", Some("gpt-4o"), Some(false)),
             ("b", None, Some(false)),
         ] {

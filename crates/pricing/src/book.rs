@@ -1,6 +1,6 @@
 //! All price tables, checked and ready.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
@@ -10,6 +10,7 @@ use crate::condition::lower;
 use crate::cost::{Call, Priced, Usd};
 use crate::dearest::{self, Dearest};
 use crate::file::{self, Model, PriceFile};
+use crate::names;
 use crate::overrides::Overrides;
 use crate::past;
 use crate::provider::{self, Provider};
@@ -246,6 +247,33 @@ impl Book {
     /// The model that a provider's name for it means.
     pub fn model(&self, provider: &str, name: &str) -> Option<&Model> {
         Some(&self.provider(provider)?.find(name)?.model)
+    }
+
+    /// The names by which providers know the model that any of them knows by this one, as patterns
+    /// in lower case (`*` any text, `?` any byte, `#` a digit), each once; a name without those
+    /// stands for its dated snapshots, too. Empty where no table has the name.
+    pub fn names_of(&self, name: &str) -> Vec<String> {
+        let of = |name: &str| -> BTreeSet<String> {
+            self.providers
+                .iter()
+                .flat_map(|p| p.names_of(name))
+                .collect()
+        };
+        // Those who resell a model know it by a name that others have for it.
+        let own = of(name);
+        let resold = own.iter().flat_map(|name| of(name));
+        let all: BTreeSet<String> = resold.chain(own.iter().cloned()).collect();
+        all.into_iter().collect()
+    }
+
+    /// What models are called: ids and names, in lower case and without snapshot dates, and patterns
+    /// as they stand.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let of_model = |(_, model): (&str, &Model)| {
+            let id = model.id.to_lowercase();
+            names::undated(&model.matches).into_iter().chain([id])
+        };
+        self.models().flat_map(of_model)
     }
 
     pub(crate) fn provider(&self, name: &str) -> Option<&Provider> {

@@ -180,6 +180,19 @@ impl Pattern {
     }
 }
 
+/// The names and patterns of a `match` in lower case: a date at the end left out, elsewhere in each
+/// of its forms.
+pub(crate) fn undated(matches: &[String]) -> Vec<String> {
+    let names = matches.iter().flat_map(|text| {
+        let text = text.to_lowercase();
+        match Pattern::new(&text) {
+            Pattern::Exact(name) | Pattern::Snapshot(name) => vec![name],
+            Pattern::Globs(globs) => globs.iter().map(Glob::to_string).collect(),
+        }
+    });
+    names.collect()
+}
+
 /// Names to indices of models.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -252,7 +265,7 @@ fn dated(stem: &str) -> [Glob; DATES.len()] {
 }
 
 /// The name before its snapshot date, if it has one; the same forms as [`DATES`].
-fn without_date(name: &str) -> Option<&str> {
+pub(crate) fn without_date(name: &str) -> Option<&str> {
     let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
     if let Some((stem, version)) = name.rsplit_once('@') {
         let is_version = digits(version, 8) || matches!(version, "default" | "latest");

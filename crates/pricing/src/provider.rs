@@ -8,7 +8,7 @@ use tollmesh_usage::{Bucket, Unit};
 use crate::book::Problem;
 use crate::file::{Fee, Model, Modifier, PriceFile};
 use crate::header::{Header, Tiers};
-use crate::names::{Glob, Names, Pattern};
+use crate::names::{self, Glob, Names, Pattern};
 use crate::row::Row;
 
 /// A provider, ready to price.
@@ -127,7 +127,10 @@ impl Provider {
             Some(place) => place,
             None => self.found.keep(name, self.look_up(name)),
         };
-        let (layer, entry) = place?;
+        self.entry(place?)
+    }
+
+    fn entry(&self, (layer, entry): Place) -> Option<&Entry> {
         self.layers.get(layer)?.entries.get(entry)
     }
 
@@ -151,6 +154,42 @@ impl Provider {
         let prefix = name.get(..end)?.to_lowercase();
         let is_known = self.prefixes.iter().any(|p| p.matches(&prefix));
         name.get(end..).filter(|_| is_known)
+    }
+
+    /// The names that mean the same model as this one does (lower case), as patterns: with all that
+    /// may stand around them. Where the name is a dated snapshot's, or one that only a pattern of
+    /// the file has, those of that snapshot alone.
+    pub(crate) fn names_of(&self, name: &str) -> Vec<String> {
+        // Without a note of the name: those that calls carry have room there.
+        let entry = self.look_up(name).and_then(|place| self.entry(place));
+        let Some(model) = entry.map(|entry| &entry.model) else {
+            return Vec::new();
+        };
+        let own = names::undated(&model.matches);
+        let bare = self.without_prefix(name).unwrap_or(name);
+        let lower = bare.to_lowercase();
+        let bare = self.without_suffix(&lower).unwrap_or(&lower).to_owned();
+        let stem = names::without_date(&bare).map(str::to_owned);
+        let is_snapshot = stem.is_some_and(|stem| own.contains(&stem));
+        let is_own = bare == model.id.to_lowercase() || own.contains(&bare);
+        let is_own = is_own && !is_snapshot;
+        let bare = if is_own { own } else { vec![bare] };
+        let prefixes = self.prefixes.iter().map(Glob::to_string);
+        let prefixes: Vec<String> = [String::new()].into_iter().chain(prefixes).collect();
+        let suffixes = || {
+            [""].into_iter()
+                .chain(self.suffixes.iter().map(String::as_str))
+        };
+        let named = bare.iter().flat_map(|name| {
+            let ends = move |prefix: &String| {
+                let begin = format!("{prefix}{name}");
+                suffixes()
+                    .map(move |suffix| format!("{begin}{suffix}"))
+                    .collect::<Vec<_>>()
+            };
+            prefixes.iter().flat_map(ends)
+        });
+        named.collect()
     }
 
     /// Whether the name stands for a choice among models.

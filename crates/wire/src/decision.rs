@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::event::Source;
-use crate::matching::{Match, Subject};
+use crate::matching::{Match, ModelNames, Subject};
 
 /// The body of `GET /v1/decisions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,24 @@ pub struct DecisionTable {
     /// The budgets in force, in the order of their file.
     #[serde(default)]
     pub budgets: Vec<BudgetEntry>,
+    /// Names by which price tables know the models that a `match` or an `except` in `budgets` names:
+    /// they meet it, too ([`DecisionTable::name_models`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, Vec<String>>,
+}
+
+impl DecisionTable {
+    /// Has every match know the other names of the model that it asks for, which leave `models`.
+    pub fn name_models(&mut self) {
+        let models = std::mem::take(&mut self.models).into_iter();
+        let models: ModelNames = models.map(|(name, others)| (name, others.into())).collect();
+        for budget in &mut self.budgets {
+            let tiers = budget.tiers.iter_mut().map(|tier| &mut tier.except);
+            for wanted in tiers.chain([&mut budget.matches]) {
+                *wanted = std::mem::take(wanted).knowing(&models);
+            }
+        }
+    }
 }
 
 /// What a filter does with the calls that one budget concerns.

@@ -10,7 +10,7 @@ pub mod time;
 
 pub use decision::{Applied, Decision, DecisionTable, Denied, ReservationRequest};
 pub use event::{Event, EventBatch, EventsReply, ExtraUsage, Node, Outcome, Rejected, Source};
-pub use matching::{Match, Subject};
+pub use matching::{Match, ModelNames, Subject};
 pub use plugin::PluginConfig;
 pub use time::Timestamp;
 

@@ -1,12 +1,26 @@
 //! The one judgement of whether a budget concerns a call, shared by both sides.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Source};
 
-/// What a call must be for a budget to concern it: every named value must be equal.
+/// The key whose value is a pattern of names, and not one value.
+pub const MODEL: &str = "model";
+
+/// What a snapshot's name has behind its model's: the forms that providers use.
+pub const DATES: [&str; 5] = [
+    "-########",
+    "-####-##-##",
+    "@########",
+    "@default",
+    "@latest",
+];
+
+/// What a call must be for a budget to concern it: every named value must be equal, and the model
+/// named so that the pattern fits ([`names_model`]).
 ///
 /// Keys are `provider`, `model`, the fields of [`Source`], and else names of tags. Values of
 /// `provider` and of a source come from the mesh; a tag can never stand in for them.
@@ -14,6 +28,85 @@ use crate::event::{Event, Source};
 #[serde(transparent)]
 pub struct Match {
     wanted: BTreeMap<String, String>,
+    /// Further patterns of which one may fit the model's name.
+    #[serde(skip)]
+    other_names: Option<Arc<[String]>>,
+}
+
+/// Other names of models, as patterns, by the name that a `match` or an `except` says.
+pub type ModelNames = BTreeMap<String, Arc<[String]>>;
+
+/// The pattern in lower case, and, where it is a plain name, those of its dated snapshots: what it
+/// means is what one of them fits.
+pub fn forms(pattern: &str) -> impl Iterator<Item = String> {
+    let pattern = pattern.to_ascii_lowercase();
+    let dates = if is_pattern(&pattern) {
+        &[]
+    } else {
+        &DATES[..]
+    };
+    let dated = dates.iter().map(|date| format!("{pattern}{date}"));
+    let dated: Vec<String> = dated.collect();
+    std::iter::once(pattern).chain(dated)
+}
+
+/// Whether it stands for more than one name and its dated snapshots.
+pub fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '#'])
+}
+
+/// Whether the pattern means the model of that name, in any case of letters: `*` stands for any
+/// text, `?` for any one byte, `#` for a digit. One without them means that very name, and those of
+/// its dated snapshots ([`DATES`]), since apps choose between these and are served the same.
+pub fn names_model(pattern: &str, name: &str) -> bool {
+    let is_plain = !is_pattern(pattern);
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    if fits(pattern, name) {
+        return true;
+    }
+    let date = name.split_at_checked(pattern.len());
+    is_plain
+        && date.is_some_and(|(stem, date)| {
+            let mut dates = DATES.iter();
+            stem.eq_ignore_ascii_case(pattern) && dates.any(|form| fits(form.as_bytes(), date))
+        })
+}
+
+/// Whether the whole name fits.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut part, mut at) = (0, 0);
+    // Where the last `*` stands, and up to where it is taken to reach.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = name.get(at) {
+        match pattern.get(part) {
+            Some(b'*') => {
+                star = Some((part, at));
+                part += 1;
+            }
+            Some(wanted) if takes(*wanted, *byte) => {
+                part += 1;
+                at += 1;
+            }
+            _ => {
+                let Some((star_part, star_at)) = star else {
+                    return false;
+                };
+                star = Some((star_part, star_at + 1));
+                part = star_part + 1;
+                at = star_at + 1;
+            }
+        }
+    }
+    let rest = pattern.get(part..).unwrap_or_default();
+    rest.iter().all(|byte| *byte == b'*')
+}
+
+fn takes(wanted: u8, byte: u8) -> bool {
+    match wanted {
+        b'?' => true,
+        b'#' => byte.is_ascii_digit(),
+        own => own.eq_ignore_ascii_case(&byte),
+    }
 }
 
 /// The facts about a call that a [`Match`] can speak of.
@@ -49,7 +142,7 @@ impl<'a> Subject<'a> {
     pub fn value(&self, key: &str) -> Option<&'a str> {
         match key {
             "provider" => Some(self.provider),
-            "model" => self.model,
+            MODEL => self.model,
             "namespace" => self.source.namespace.as_deref(),
             "workload" => self.source.workload.as_deref(),
             "service_account" => self.source.service_account.as_deref(),
@@ -65,7 +158,17 @@ impl<'a> Subject<'a> {
 impl Match {
     /// A match on these values.
     pub fn new(wanted: BTreeMap<String, String>) -> Match {
-        Match { wanted }
+        Match {
+            wanted,
+            other_names: None,
+        }
+    }
+
+    /// The same, met too by those names of the model that it asks for.
+    pub fn knowing(mut self, names: &ModelNames) -> Match {
+        let own = self.wanted.get(MODEL).and_then(|model| names.get(model));
+        self.other_names = own.cloned();
+        self
     }
 
     /// Whether it asks for nothing, and so matches every call.
@@ -80,16 +183,26 @@ impl Match {
 
     /// Whether every wanted value but that key's is there.
     pub fn matches_but_for(&self, key: &str, subject: &Subject<'_>) -> bool {
-        self.wanted
-            .iter()
-            .all(|(k, value)| k == key || subject.value(k) == Some(value.as_str()))
+        let mut others = self.wanted.iter().filter(|(own, _)| *own != key);
+        others.all(|(own, value)| self.has(subject, own, value))
     }
 
     /// Whether every wanted value is there.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        self.wanted
-            .iter()
-            .all(|(key, value)| subject.value(key) == Some(value.as_str()))
+        // The model comes last: it may have hundreds of names.
+        let model = || self.wanted.get(MODEL);
+        self.matches_but_for(MODEL, subject)
+            && model().is_none_or(|model| self.has(subject, MODEL, model))
+    }
+
+    fn has(&self, subject: &Subject<'_>, key: &str, value: &str) -> bool {
+        match (key, subject.value(key)) {
+            (MODEL, Some(name)) => {
+                let mut others = self.other_names.iter().flat_map(|names| names.iter());
+                names_model(value, name) || others.any(|other| names_model(other, name))
+            }
+            (_, found) => found == Some(value),
+        }
     }
 }
 
@@ -132,5 +245,61 @@ mod tests {
         assert!(other.asks_for("model") && !other.asks_for("user"));
         assert!(other.matches_but_for("model", &subject));
         assert!(!other.matches_but_for("team", &subject));
+    }
+
+    #[test]
+    fn a_model_is_known_by_each_of_its_names() {
+        for (pattern, name, wanted) in [
+            ("gpt-4o", "gpt-4o", true),
+            ("gpt-4o", "GPT-4o", true),
+            ("GPT-4o", "gpt-4O", true),
+            ("gpt-4o", "gpt-4o-2024-08-06", true),
+            ("gpt-4o", "GPT-4o-20240806", true),
+            ("gpt-4o", "gpt-4o@20240806", true),
+            ("gpt-4o", "gpt-4o@default", true),
+            ("gpt-4o", "gpt-4o-mini", false),
+            ("gpt-4o", "gpt-4o-mini-2024-07-18", false),
+            ("gpt-4o", "gpt-4", false),
+            ("gpt-4o-2024-08-06", "gpt-4o", false),
+            ("gpt-4o-2024-08-06", "gpt-4o-2024-11-20", false),
+            ("gpt-4o*", "GPT-4o-mini", true),
+            ("*4o", "gpt-4o", true),
+            // A pattern says itself where dates may stand.
+            ("*4o", "gpt-4o-2024-08-06", false),
+            ("gpt-4-0###", "gpt-4-0613", true),
+            ("gpt-4-0###", "gpt-4-turbo", false),
+            ("??.gpt", "eu.gpt", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b", false),
+            ("*", "", true),
+            ("gpt-\u{e4}", "gpt-\u{e4}", true),
+            ("gpt", "gp\u{e4}", false),
+        ] {
+            assert_eq!(names_model(pattern, name), wanted, "{pattern} {name}");
+            let lower = name.to_ascii_lowercase();
+            let by_form = forms(pattern).any(|form| fits(form.as_bytes(), lower.as_bytes()));
+            assert_eq!(by_form, wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn other_names_of_a_model_meet_its_match_alone() {
+        let names: ModelNames = [("gpt-4o".into(), ["chatgpt-4o".into()].into())].into();
+        let (tags, source) = (map(&[("team", "gpt-4o")]), Source::default());
+        let judge = |wanted: &[(&str, &str)], model: &str| {
+            let subject = Subject {
+                provider: "openai",
+                model: Some(model),
+                tags: &tags,
+                source: &source,
+            };
+            Match::new(map(wanted)).knowing(&names).matches(&subject)
+        };
+        assert!(judge(&[("model", "gpt-4o")], "ChatGPT-4o-2026-01-02"));
+        assert!(judge(&[("model", "gpt-4o"), ("team", "gpt-4o")], "gpt-4o"));
+        assert!(!judge(&[("model", "gpt-5")], "chatgpt-4o"));
+        // Tags are compared letter by letter.
+        assert!(!judge(&[("team", "GPT-4o")], "gpt-4o"));
+        assert!(!judge(&[("team", "gpt-*")], "gpt-4o"));
     }
 }

@@ -477,6 +477,7 @@ async fn a_jump_over_several_tiers_tells_each() {
         on_unavailable: OnUnavailable::Open,
         max_stream: Duration::from_secs(60),
         estimate_output_tokens: 1,
+        models: Default::default(),
         tiers: vec![
             tier("0.6", &["eng"]),
             tier("0.85", &[]),

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tollmesh_budget::{Enforce, Guard};
+use tollmesh_pricing::Book;
 use tollmesh_wire::decision::{BudgetEntry, Enforcement, Unavailable};
-use tollmesh_wire::{Denied, Event, Match, ReservationRequest, Subject};
+use tollmesh_wire::{Denied, Event, Match, ModelNames, ReservationRequest, Subject};
 
+use super::models;
 use crate::alerts::{Alerts, GuardTripped};
 use crate::ledger::Entry;
 use crate::metrics::Metrics;
@@ -49,14 +51,36 @@ impl Guards {
         }
     }
 
-    /// Puts these in force. What was seen under a name that stays is remembered.
-    pub fn adopt(&self, guards: Vec<Guard>) {
+    /// Puts these in force; the tables know the models that they ask for. What was seen under a
+    /// name that stays is remembered.
+    pub fn adopt(&self, guards: Vec<Guard>, book: &Book) {
+        let asking = guards.iter().flat_map(|g| [&g.matches, &g.except]);
+        let models = Arc::new(models::named(book, asking));
         let fences = guards.into_iter().map(|guard| Fence {
-            matches: Match::new(guard.matches.clone()),
-            except: Match::new(guard.except.clone()),
+            matches: Match::new(guard.matches.clone()).knowing(&models),
+            except: Match::new(guard.except.clone()).knowing(&models),
+            models: Arc::clone(&models),
             guard,
         });
         self.in_force.store(Arc::new(fences.collect()));
+    }
+
+    /// Has other tables know the models that they ask for.
+    pub fn rename(&self, book: &Book) {
+        let guards = self.in_force.load();
+        self.adopt(
+            guards.iter().map(|fence| fence.guard.clone()).collect(),
+            book,
+        );
+    }
+
+    /// Names of the models that they ask for.
+    pub fn models(&self) -> Arc<ModelNames> {
+        let guards = self.in_force.load();
+        guards
+            .first()
+            .map(|fence| Arc::clone(&fence.models))
+            .unwrap_or_default()
     }
 
     /// Has these told of calls that are stopped.
@@ -227,7 +251,10 @@ mod tests {
 
     fn guards(text: &str) -> Guards {
         let guards = Guards::new(Arc::new(Metrics::new().unwrap()));
-        guards.adopt(parse_all("budgets.toml", text).unwrap().guards);
+        guards.adopt(
+            parse_all("budgets.toml", text).unwrap().guards,
+            &Book::default(),
+        );
         guards
     }
 
@@ -335,7 +362,10 @@ mod tests {
         assert_eq!(n_trips, 1, "it is stopped once");
         // What nobody forbids any more is let go ahead.
         let text = "[[guard]]\nname = \"g\"\nenforce = \"observe\"\nmax_input_tokens = 99";
-        guards.adopt(parse_all("budgets.toml", text).unwrap().guards);
+        guards.adopt(
+            parse_all("budgets.toml", text).unwrap().guards,
+            &Book::default(),
+        );
         assert_eq!(judge(&guards, &call("a"), 3), "pass");
     }
 

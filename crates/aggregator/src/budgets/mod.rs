@@ -11,6 +11,7 @@ mod due;
 mod ended;
 pub mod guards;
 mod lives;
+pub mod models;
 pub mod overrides;
 mod paged;
 mod policies;
@@ -88,6 +89,8 @@ struct Shared {
     /// Whose turn it is to put budgets in force.
     adopting: tokio::sync::Mutex<()>,
     file: Option<watch::File>,
+    /// Has the file looked at.
+    changed: Arc<Notify>,
 }
 
 // === impl Budgets ===
@@ -123,7 +126,7 @@ impl Budgets {
         let guards = Guards::new(Arc::clone(&metrics));
         let (file, policies) = match file {
             Some((file, limits)) => {
-                guards.adopt(limits.guards);
+                guards.adopt(limits.guards, &prices.tables().book);
                 (Some(file), limits.policies)
             }
             None => (None, Vec::new()),
@@ -146,6 +149,7 @@ impl Budgets {
             overrides: Mutex::default(),
             adopting: tokio::sync::Mutex::default(),
             file,
+            changed: Arc::default(),
         };
         (Budgets(Arc::new(shared)), policies)
     }
@@ -197,10 +201,11 @@ impl Budgets {
     }
 
     /// Puts exactly these policies in force.
-    async fn put(&self, policies: Vec<Policy>) -> Result<(), AppendError> {
+    async fn put(&self, mut policies: Vec<Policy>) -> Result<(), AppendError> {
         let Some(ledger) = self.0.ledger.get() else {
             return Ok(());
         };
+        models::name(&mut policies, &self.0.prices.tables().book);
         let policies = Arc::new(Policies::new(policies));
         let now_ms = clock::now().as_unix_ms();
         let adopted = policies.all.iter().map(|b| adopted(b, now_ms)).collect();
@@ -213,6 +218,17 @@ impl Budgets {
     /// Why the newest file is not in force; `None` where it is.
     pub fn broken(&self) -> Option<String> {
         self.0.file.as_ref().and_then(watch::File::broken)
+    }
+
+    /// Has whoever watches look at the file now.
+    pub fn look_soon(&self) {
+        self.0.changed.notify_one();
+    }
+
+    /// Holds budgets and guards by the names that the price tables in force have for their models.
+    async fn rename(&self) -> Result<(), AppendError> {
+        self.0.guards.rename(&self.0.prices.tables().book);
+        self.put_overrides_in_force().await
     }
 
     /// The store of leases, once budgets are in force.

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rust_decimal::Decimal;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tollmesh_budget::{Action, Enforce, Limit, Policy, Window};
-use tollmesh_wire::{Match, Subject};
+use tollmesh_wire::matching::MODEL;
+use tollmesh_wire::{Match, ModelNames, Subject};
 
 use crate::ledger::HOUR_MS;
 
@@ -14,6 +16,11 @@ use crate::ledger::HOUR_MS;
 const DIGEST_CHARS: usize = 8;
 /// Sub-windows of a rolling window: what is spent leaves the window in steps of one part in so many.
 const ROLLING_CELLS: i64 = 96;
+
+/// Stands for what a model is in the digest of a budget that asks for one: all its names, where once
+/// it was the one that the budget has. Tables that learn another name of it change no digest: nodes
+/// that share a limit may have different tables while they are replaced.
+const MODELS_BY_NAMES: &str = "models by all names";
 
 /// Facts that the mesh or the provider says, as a budget's `match` and `per` may name them; any other
 /// name there is a tag's.
@@ -70,9 +77,11 @@ pub struct Policies {
     /// Budgets that ask for a value of that fact, by the value: a call is then held against those
     /// few that may concern it.
     by_fact: HashMap<String, HashMap<String, Vec<usize>>>,
-    /// Budgets that ask for nothing.
+    /// Budgets that ask for nothing, or for a model alone.
     of_all: Vec<usize>,
     by_id: HashMap<Arc<str>, usize>,
+    /// Names of the models that any of them asks for.
+    pub models: Arc<ModelNames>,
 }
 
 // === impl Budget ===
@@ -85,12 +94,12 @@ impl Budget {
         let shares = policy.tiers.iter().map(|tier| tier.at);
         Budget {
             id: id(&policy).into(),
-            matches: Match::new(policy.matches.clone()),
+            matches: Match::new(policy.matches.clone()).knowing(&policy.models),
             per: policy.per.iter().cloned().collect(),
             others: super::state::others(policy.per.len()),
             tier_units: shares.map(|at| policy.limit.units_up(at)).collect(),
             hard_units: policy.limit.units(policy.hard_share()),
-            spared: Match::new(spared),
+            spared: Match::new(spared).knowing(&policy.models),
             latest: Mutex::new(None),
             policy,
         }
@@ -205,13 +214,17 @@ impl Span {
 /// `checkout-daily~3f2a90b1`.
 fn id(policy: &Policy) -> String {
     let zone = policy.zone.iana_name().unwrap_or("UTC");
-    let meaning = serde_json::json!([
-        policy.matches,
-        policy.per,
-        policy.limit.unit(),
-        policy.window.to_string(),
-        zone,
-    ]);
+    let mut meaning = vec![
+        json!(policy.matches),
+        json!(policy.per),
+        json!(policy.limit.unit()),
+        json!(policy.window.to_string()),
+        json!(zone),
+    ];
+    if policy.matches.contains_key(MODEL) {
+        meaning.push(json!(MODELS_BY_NAMES));
+    }
+    let meaning = serde_json::Value::from(meaning);
     let digest = format!("{:x}", Sha256::digest(meaning.to_string()));
     let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
     format!("{}~{digest}", policy.name)
@@ -235,7 +248,8 @@ impl Policies {
     pub fn new(policies: Vec<Policy>) -> Policies {
         let mut made = Policies::default();
         for (n, policy) in policies.into_iter().enumerate() {
-            match policy.matches.iter().next() {
+            // Of a model's names there are several: they are no way to find a budget by.
+            match policy.matches.iter().find(|(fact, _)| *fact != MODEL) {
                 Some((fact, value)) => made
                     .by_fact
                     .entry(fact.clone())
@@ -245,6 +259,7 @@ impl Policies {
                     .push(n),
                 None => made.of_all.push(n),
             }
+            made.models = Arc::clone(&policy.models);
             let budget = Arc::new(Budget::new(policy));
             made.by_id.insert(Arc::clone(&budget.id), n);
             made.all.push(budget);

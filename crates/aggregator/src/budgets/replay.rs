@@ -21,6 +21,7 @@ use tollmesh_wire::matching::{Match, Subject};
 use tollmesh_wire::{Event, Outcome};
 
 use super::amount::{amount, charged};
+use super::models;
 use super::worst::Worst;
 use crate::charge::Bill;
 use crate::money::{PicoSum, PicoUsd};
@@ -136,11 +137,13 @@ enum Deed {
 impl<'p> Replay<'p> {
     /// Budgets before the calls from that instant on. Unpriced and changed calls are priced by these
     /// tables.
-    pub fn new(policies: Vec<Policy>, from: Timestamp, prices: &'p Prices) -> Replay<'p> {
+    pub fn new(mut policies: Vec<Policy>, from: Timestamp, prices: &'p Prices) -> Replay<'p> {
+        let tables = prices.tables();
+        models::name(&mut policies, &tables.book);
         let courses = policies.into_iter().map(|policy| Course::new(policy, from));
         Replay {
             prices,
-            tables: prices.tables(),
+            tables,
             worst: Worst::default(),
             courses: courses.collect(),
         }
@@ -302,7 +305,7 @@ impl Course {
         let span = policy.window.containing(asked_from, &policy.zone);
         let from = span.map_or(asked_from, |span| span.start);
         Course {
-            matches: Match::new(policy.matches.clone()),
+            matches: Match::new(policy.matches.clone()).knowing(&policy.models),
             told_from: match policy.window {
                 Window::Rolling { .. } => asked_from,
                 _ => from,
@@ -336,9 +339,8 @@ impl Course {
         };
         let tiers = self.policy.tiers.iter().rev();
         let mut reached = tiers.filter(|tier| spent >= limit.units_up(tier.at));
-        let tier = reached.find(|tier| {
-            tier.except.is_empty() || !Match::new(tier.except.clone()).matches(subject)
-        });
+        let tier =
+            reached.find(|tier| tier.except.is_empty() || !self.excepts(&tier.except, subject));
         match tier.map(|tier| tier.action.clone()) {
             None | Some(Action::Warn | Action::Header) => Deed::Nothing,
             Some(Action::Deny) => Deed::Refuse,
@@ -367,6 +369,11 @@ impl Course {
         }
     }
 
+    fn excepts(&self, except: &BTreeMap<String, String>, subject: &Subject<'_>) -> bool {
+        let except = Match::new(except.clone()).knowing(&self.policy.models);
+        except.matches(subject)
+    }
+
     /// Whether a strict budget lets it pass: all that it let pass before and this call fit.
     fn has_room(&mut self, served: &Event, cost: i128, subject: &Subject<'_>) -> bool {
         if self.policy.enforce != Enforce::Strict {
@@ -380,7 +387,7 @@ impl Course {
         let except = deny
             .map(|tier| &tier.except)
             .filter(|except| !except.is_empty());
-        let is_spared = except.is_some_and(|except| Match::new(except.clone()).matches(subject));
+        let is_spared = except.is_some_and(|except| self.excepts(except, subject));
         if is_spared {
             return true;
         }

@@ -1,5 +1,6 @@
 //! What filters are told: each budget, and the keys that have reached a tier.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub fn empty(version: u64) -> DecisionTable {
         v: VERSION,
         version,
         budgets: Vec::new(),
+        models: BTreeMap::new(),
     }
 }
 
@@ -74,18 +76,29 @@ impl Shared {
             return;
         }
         let budgets = self.entries(&state, unix_ms);
+        let models = self.models(&state);
         let first = u64::from(state.boot()) << VERSION_BITS;
         // Under the lock, so that no older table takes the place of a newer one.
         self.table.send_if_modified(|table| {
-            if table.budgets == budgets && table.version > first {
+            let is_same = table.budgets == budgets && table.models == models;
+            if is_same && table.version > first {
                 return false;
             }
             *table = Arc::new(DecisionTable {
                 budgets,
+                models,
                 ..empty(table.version.max(first) + 1)
             });
             true
         });
+    }
+
+    /// Names of the models that budgets and guards ask for.
+    fn models(&self, state: &State) -> BTreeMap<String, Vec<String>> {
+        let guards = self.guards.models();
+        let all = state.policies.models.iter().chain(guards.iter());
+        all.map(|(model, names)| (model.clone(), names.to_vec()))
+            .collect()
     }
 
     fn entries(&self, state: &State, unix_ms: i64) -> Vec<BudgetEntry> {

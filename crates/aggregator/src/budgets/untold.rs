@@ -79,7 +79,7 @@ fn refusal(
         .enumerate()
         .find(|(_, tier)| {
             let is_refusing = matches!(tier.action, Action::Deny | Action::Shed);
-            is_refusing && !spares(tier, subject)
+            is_refusing && !spares(budget, tier, subject)
         })?;
     let resets = state.resets(account, n);
     Some(Denied {
@@ -96,9 +96,10 @@ fn refusal(
     })
 }
 
-fn spares(tier: &Tier, subject: &Subject<'_>) -> bool {
+fn spares(budget: &Budget, tier: &Tier, subject: &Subject<'_>) -> bool {
     let (tag, value) = CRITICAL;
     let is_critical = subject.tags.get(tag).is_some_and(|said| said == value);
-    let is_excepted = !tier.except.is_empty() && Match::new(tier.except.clone()).matches(subject);
+    let except = || Match::new(tier.except.clone()).knowing(&budget.policy.models);
+    let is_excepted = !tier.except.is_empty() && except().matches(subject);
     is_excepted || tier.action == Action::Shed && is_critical
 }

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-
 use super::Budgets;
 use crate::alerts::Receivers;
 use crate::config::budgets::{self, Limits};
@@ -288,7 +286,7 @@ impl Budgets {
     /// returns where there is a file.
     pub async fn watch(self) {
         let Some(file) = &self.0.file else { return };
-        let changed = Arc::new(Notify::new());
+        let changed = Arc::clone(&self.0.changed);
         let path = file.path.clone();
         let folders = Arc::new(Folders::new("budgets", [path.as_path()], &changed));
         let watched = Arc::clone(&folders);
@@ -300,6 +298,12 @@ impl Budgets {
         loop {
             tokio::select! {
                 () = changed.notified() => {}
+                () = self.0.prices.loaded() => {
+                    if let Err(error) = self.rename().await {
+                        tracing::error!(%error, "budgets do not know the new tables' names yet");
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let watched = Arc::clone(&folders);
@@ -320,7 +324,8 @@ impl Budgets {
     async fn put_in_force(&self, file: &File, limits: Limits) {
         let (n_budgets, n_guards) = (limits.policies.len(), limits.guards.len());
         let adopted = limits.clone();
-        self.0.guards.adopt(limits.guards);
+        let tables = self.0.prices.tables();
+        self.0.guards.adopt(limits.guards, &tables.book);
         match self.adopt(limits.policies).await {
             Ok(()) => {
                 let lifted = file.take(&adopted);

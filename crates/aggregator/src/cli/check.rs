@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tollmesh_pricing::Book;
 use tollmesh_wire::plugin::{PluginConfig, TagSources};
 
 use super::check_budgets::{self, Names};
@@ -84,14 +85,17 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     {
         tags = filter.tags;
     }
+    let prices = Prices::load(&pricing, overrides.as_deref());
     if let Some((file, receivers)) = &budgets {
+        let tables = prices.as_ref().ok().map(Prices::tables);
+        let book = tables.as_ref().map(|tables| &tables.book);
         let names = check_budgets::Names::new(&labels, &tags);
-        findings.check_budgets(file, &names, receivers);
+        findings.check_budgets(file, &names, receivers, book);
     }
     if let Some(file) = &arguments.config_dump {
         findings.check_routes(file, &tags);
     }
-    findings.check_prices(&pricing, overrides.as_deref());
+    findings.check_prices(prices);
     findings.tell()
 }
 
@@ -264,11 +268,17 @@ impl Findings {
         bytes.ok()
     }
 
-    fn check_budgets(&mut self, file: &Path, names: &Names, receivers: &Receivers) {
+    fn check_budgets(
+        &mut self,
+        file: &Path,
+        names: &Names,
+        receivers: &Receivers,
+        book: Option<&Book>,
+    ) {
         self.n_files += 1;
         match budgets::load_all(file) {
             Ok(limits) => {
-                let found = check_budgets::look(file, &limits, names, receivers);
+                let found = check_budgets::look(file, &limits, names, receivers, book);
                 self.mistakes.extend(found.mistakes);
                 self.warnings.extend(found.warnings);
             }
@@ -287,8 +297,8 @@ impl Findings {
         }
     }
 
-    fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) {
-        match Prices::load(paths, overrides) {
+    fn check_prices(&mut self, prices: Result<Prices, PricesError>) {
+        match prices {
             Ok(prices) => {
                 self.n_files += prices.n_files();
                 let edits = prices.past_edits(crate::clock::now());

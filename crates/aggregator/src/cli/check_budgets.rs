@@ -1,9 +1,11 @@
 //! What `tollmesh check` finds in budgets that are well formed: names that nobody knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tollmesh_budget::Enforce;
+use tollmesh_pricing::Book;
+use tollmesh_wire::matching::{MODEL, is_pattern, names_model};
 use tollmesh_wire::plugin::{STANDARD_TAGS, TagSources};
 
 use crate::alerts::Receivers;
@@ -59,8 +61,37 @@ impl Names {
     }
 }
 
-/// Looks through a file's budgets, and through what its guards notify.
-pub fn look(file: &Path, limits: &Limits, names: &Names, receivers: &Receivers) -> Found {
+/// Why no call may ever name its model so, as far as price tables know; `None` where one may.
+fn unknown_model(wanted: &BTreeMap<String, String>, book: &Book) -> Option<String> {
+    let model = wanted.get(MODEL)?;
+    if is_pattern(model) {
+        let mut names = book.names();
+        let is_met = names.any(|name| names_model(model, &name));
+        return (!is_met).then(|| {
+            format!("no price table has a model that {model:?} fits; calls that name one count")
+        });
+    }
+    if !book.names_of(model).is_empty() {
+        return None;
+    }
+    let known: Vec<String> = book.names().collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let near = nearest(model, &known).map(|near| format!("did you mean {near:?}? "));
+    Some(format!(
+        "no price table knows a model {model:?}; {}calls that name it so, or a dated snapshot of \
+         it, count",
+        near.unwrap_or_default()
+    ))
+}
+
+/// Looks through a file's budgets and guards. Without price tables, any name may be a model's.
+pub fn look(
+    file: &Path,
+    limits: &Limits,
+    names: &Names,
+    receivers: &Receivers,
+    book: Option<&Book>,
+) -> Found {
     let file = file.display().to_string();
     let mut found = Found {
         mistakes: notified::unknown(&file, limits, receivers),
@@ -83,10 +114,28 @@ pub fn look(file: &Path, limits: &Limits, names: &Names, receivers: &Receivers) 
                 }
             }
         }
+        let excepts = policy.tiers.iter().enumerate();
+        let excepts = excepts.map(|(n, t)| (format!("tiers[{n}].except"), &t.except));
+        for (key, wanted) in [("match".to_owned(), &policy.matches)]
+            .into_iter()
+            .chain(excepts)
+        {
+            if let Some(why) = book.and_then(|book| unknown_model(wanted, book)) {
+                found.warnings.push(format!("{place}: {key}.model: {why}"));
+            }
+        }
         if policy.enforce != Enforce::Strict && !policy.tiers.iter().any(acts) {
             found.warnings.push(format!(
                 "{place}: nothing is ever done: add tiers, or enforce = \"strict\""
             ));
+        }
+    }
+    for guard in &limits.guards {
+        for (key, wanted) in [("match", &guard.matches), ("except", &guard.except)] {
+            if let Some(why) = book.and_then(|book| unknown_model(wanted, book)) {
+                let place = format!("{file}: guard {:?}", guard.name);
+                found.warnings.push(format!("{place}: {key}.model: {why}"));
+            }
         }
     }
     found
@@ -130,7 +179,13 @@ notify = ["ops"]
             ..TagSources::default()
         };
         let names = Names::new(&["region".to_owned()], &tags);
-        let found = look(Path::new("b.toml"), &limits, &names, &Receivers::default());
+        let found = look(
+            Path::new("b.toml"),
+            &limits,
+            &names,
+            &Receivers::default(),
+            None,
+        );
         let more = "a tag of your own is known by the filter's configuration (--filter-config) or \
                     metrics.labels";
         let wanted = [
@@ -151,6 +206,56 @@ notify = ["ops"]
                 r#"b.toml: budget "a": tiers[0].notify: unknown receiver "eng"; expected none; receivers are the sections [alerts.NAME] of tollmesh.toml"#,
                 r#"b.toml: guard "g": notify: unknown receiver "ops"; expected none; receivers are the sections [alerts.NAME] of tollmesh.toml"#,
             ]
+        );
+    }
+
+    #[test]
+    fn models_that_no_table_knows_are_told() {
+        let mut text = String::new();
+        let models = [
+            "GPT-4o",
+            "gpt-4o-2024-08-06",
+            "gpt-4o*",
+            "openai/gpt-4o",
+            "gpt-4p",
+            "gtp*",
+        ];
+        for model in models {
+            text.push_str(&format!(
+                "[[budget]]\nname = \"{model}\"\nmatch = {{ model = \"{model}\" }}\n\
+                 limit = \"1 USD\"\nwindow = \"day\"\nenforce = \"strict\"\n"
+            ));
+        }
+        text.push_str(
+            "[[guard]]\nname = \"g\"\nmax_input_tokens = 5\nexcept = { model = \"nobody's\" }\n",
+        );
+        let limits = parse_all("b.toml", &text).unwrap();
+        let names = Names::new(&[], &TagSources::default());
+        let book = Book::load(Book::shipped()).unwrap();
+        let receivers = Receivers::default();
+        let found = look(
+            Path::new("b.toml"),
+            &limits,
+            &names,
+            &receivers,
+            Some(&book),
+        );
+        let [misspelt, pattern, guard] = found.warnings.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert!(
+            misspelt.starts_with(
+                r#"b.toml: budget "gpt-4p": match.model: no price table knows a model "gpt-4p"; did you mean "gpt-4"#
+            ),
+            "{misspelt}"
+        );
+        assert_eq!(
+            pattern,
+            r#"b.toml: budget "gtp*": match.model: no price table has a model that "gtp*" fits; calls that name one count"#
+        );
+        assert_eq!(
+            guard,
+            r#"b.toml: guard "g": except.model: no price table knows a model "nobody's"; calls that name it so, or a dated snapshot of it, count"#
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::{fs, io};
 
 use jiff::tz::TimeZone;
@@ -179,6 +180,7 @@ fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Poli
             tiers,
             max_stream: max_stream.unwrap_or(MAX_STREAM_DEFAULT),
             estimate_output_tokens: output.unwrap_or(OUTPUT_TOKENS_DEFAULT),
+            models: Arc::default(),
         });
     if let Some(Err(mistake)) = policy.as_ref().map(Policy::check) {
         section.refuse("", mistake.to_string());

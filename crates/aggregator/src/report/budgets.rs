@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use tollmesh_budget::{Limit, Policy, Window, WindowSpan};
 use tollmesh_wire::Timestamp;
+use tollmesh_wire::matching::forms;
 
 use super::Store;
 use crate::ledger::query::{Column, Dimension, Filter, Span, SpendQuery, SpendRow};
@@ -144,9 +145,21 @@ fn spent(limit: Limit, row: &SpendRow) -> Decimal {
 
 fn filters(policy: &Policy) -> Vec<Filter> {
     let matches = policy.matches.iter();
-    let filters = matches.map(|(name, value)| Filter {
-        dimension: dimension(name),
-        value: value.clone(),
+    let filters = matches.map(|(name, value)| match dimension(name) {
+        Dimension::Column(Column::ModelJudged) => {
+            let others = policy.models.get(value);
+            let others = others.iter().flat_map(|names| names.iter());
+            Filter {
+                dimension: Dimension::Column(Column::ModelJudged),
+                value: value.clone(),
+                forms: others.chain([value]).flat_map(|name| forms(name)).collect(),
+            }
+        }
+        dimension => Filter {
+            dimension,
+            value: value.clone(),
+            forms: Vec::new(),
+        },
     });
     filters.collect()
 }

@@ -12,6 +12,7 @@ use super::budgets::{self, BudgetState};
 use super::day::{DAY_MS, Day};
 use super::movers::{Comparison, Moved, Mover};
 use super::{Store, share};
+use crate::budgets::models;
 use crate::ledger::query::{Dimension, Filter, Span, SpendQuery};
 
 /// Days that a day is compared with: a week, so that each weekday is in it once.
@@ -104,7 +105,9 @@ impl Daily {
             last.average = Some(moved.total.causes.before);
         }
         let mut states = Vec::new();
-        for policy in &query.budgets {
+        let mut policies = query.budgets.clone();
+        models::name(&mut policies, book);
+        for policy in &policies {
             states.extend(budgets::states(store, policy, until)?);
         }
         let filters = query.filters.iter();

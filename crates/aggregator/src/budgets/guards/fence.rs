@@ -1,10 +1,12 @@
 //! One guard, held against a call and against what the call belongs to.
 
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
 use tollmesh_budget::estimate::{self, OUTPUT_TOKENS_DEFAULT};
 use tollmesh_budget::guard::IDENTICAL_MS;
 use tollmesh_budget::{Enforce, Facts, Guard};
-use tollmesh_wire::{Denied, Match, ReservationRequest, Subject};
+use tollmesh_wire::{Denied, Match, ModelNames, ReservationRequest, Subject};
 
 use super::seen::{Group, GroupKey, IDLE_MS};
 
@@ -17,6 +19,8 @@ pub(super) struct Fence {
     pub(super) guard: Guard,
     pub(super) matches: Match,
     pub(super) except: Match,
+    /// Names of the models that any guard asks for.
+    pub(super) models: Arc<ModelNames>,
 }
 
 /// What a guard found.

@@ -76,6 +76,9 @@ pub struct Filter {
     pub dimension: Dimension,
     /// The value that it must have; empty for none.
     pub value: String,
+    /// Where there are any, patterns of which the value fits one, in lower case
+    /// ([`tollmesh_wire::matching::forms`]); `value` is then what people call them.
+    pub forms: Vec<String>,
 }
 
 /// A span of time: from `from` on, before `to`; open where absent.
@@ -190,6 +193,7 @@ impl Filter {
         Filter {
             dimension: Dimension::parse(name),
             value: value.into(),
+            forms: Vec::new(),
         }
     }
 }

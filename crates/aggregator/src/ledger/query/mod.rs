@@ -8,6 +8,7 @@ mod file;
 mod filter;
 mod folded;
 mod forgotten;
+mod forms;
 mod gathered;
 mod highest;
 mod hours;

@@ -11,6 +11,7 @@ use tollmesh_wire::{Outcome, Timestamp};
 use crate::ledger::codes::{self, Coded};
 use crate::ledger::outcomes;
 use crate::ledger::query::filter::{Column, Dimension, Filter, Span};
+use crate::ledger::query::forms;
 use crate::ledger::query::parts::Part;
 use crate::ledger::query::terms::{Terms, Way};
 use crate::ledger::rollup::HOUR_MS;
@@ -234,10 +235,27 @@ impl Scope {
                 }
             }
             Dimension::Column(column) => {
-                return self.add_column_filter(*column, &filter.value, way);
+                return match filter.forms.as_slice() {
+                    [] => self.add_column_filter(*column, &filter.value, way),
+                    forms => self.add_forms_filter(*column, forms, way),
+                };
             }
         };
         self.add_condition(sql, values);
+    }
+
+    /// The condition that a column's value has one of these forms, whatever the case of its letters.
+    fn add_forms_filter(&mut self, column: Column, forms: &[String], way: Way) {
+        let (test, value): (fn(&str) -> String, _) = match self.dialect {
+            Dialect::Sqlite => (has_form_sqlite, forms::globs(forms)),
+            Dialect::Postgres => (has_form_postgres, forms::regex(forms)),
+        };
+        let sql = match Place::of(column) {
+            Place::Models(of) => of_id_where("t.model_id", "models m", "m.id", &test(of), way),
+            Place::Sources(of) => of_id_where("t.source_id", "sources s", "s.id", &test(of), way),
+            Place::Own(expression) => test(expression),
+        };
+        self.add_condition(sql, [Value::Text(value)]);
     }
 
     fn add_column_filter(&mut self, column: Column, word: &str, way: Way) {
@@ -284,6 +302,22 @@ fn of_id(id: &str, table: &str, key: &str, value: &str, test: &str, way: Way) ->
         Way::Listed => format!("{id} IN (SELECT {key} FROM {table} WHERE {value} {test})"),
         Way::OfEach => format!("(SELECT {value} FROM {table} WHERE {key} = {id}) {test}"),
     }
+}
+
+/// The same for a test that names the value itself.
+fn of_id_where(id: &str, table: &str, key: &str, test: &str, way: Way) -> String {
+    match way {
+        Way::Listed => format!("{id} IN (SELECT {key} FROM {table} WHERE {test})"),
+        Way::OfEach => format!("EXISTS (SELECT 1 FROM {table} WHERE {key} = {id} AND {test})"),
+    }
+}
+
+fn has_form_sqlite(value: &str) -> String {
+    format!("EXISTS (SELECT 1 FROM json_each(?) f WHERE lower({value}) GLOB f.value)")
+}
+
+fn has_form_postgres(value: &str) -> String {
+    format!("lower({value} COLLATE \"C\") ~ ?")
 }
 
 /// A row's instant in milliseconds since 1970.

@@ -1,0 +1,101 @@
+//! The names by which price tables know the models that budgets and guards ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tollmesh_budget::Policy;
+use tollmesh_pricing::Book;
+use tollmesh_wire::ModelNames;
+use tollmesh_wire::matching::{MODEL, is_pattern};
+
+/// Names of one model that are held against calls: several times what any of the shipped tables'
+/// models has.
+const NAMES_MAX: usize = 2_048;
+/// Names of all models that budgets or guards ask for: some 40 bytes each, in every worker of every
+/// filter.
+const NAMES_ALL_MAX: usize = 20_000;
+
+/// The other names of the models that these ask for. Patterns speak for themselves.
+pub fn named<'m>(
+    book: &Book,
+    matches: impl Iterator<Item = &'m BTreeMap<String, String>>,
+) -> ModelNames {
+    let asked: BTreeSet<&String> = matches.filter_map(|wanted| wanted.get(MODEL)).collect();
+    let mut named = ModelNames::new();
+    let mut n_left = NAMES_ALL_MAX;
+    for model in asked.into_iter().filter(|model| !is_pattern(model)) {
+        let mut names = book.names_of(model);
+        names.retain(|name| !name.eq_ignore_ascii_case(model));
+        let n_kept = names.len().min(NAMES_MAX).min(n_left);
+        if n_kept < names.len() {
+            let n_left_out = names.len() - n_kept;
+            tracing::warn!(
+                model,
+                n_left_out,
+                "a model has too many names to hold it by all"
+            );
+            names.truncate(n_kept);
+        }
+        n_left -= n_kept;
+        if !names.is_empty() {
+            named.insert(model.clone(), names.into());
+        }
+    }
+    named
+}
+
+/// Tells policies the names of the models that they ask for.
+pub fn name(policies: &mut [Policy], book: &Book) {
+    let asking = policies.iter().flat_map(|policy| {
+        let excepts = policy.tiers.iter().map(|tier| &tier.except);
+        excepts.chain([&policy.matches])
+    });
+    let models = Arc::new(named(book, asking));
+    for policy in policies {
+        policy.models = Arc::clone(&models);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(model: &str) -> Vec<String> {
+        let book = Book::load(Book::shipped()).unwrap();
+        let wanted = [(MODEL.to_owned(), model.to_owned())].into();
+        let named = named(&book, std::iter::once(&wanted));
+        named
+            .get(model)
+            .map(|names| names.to_vec())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_name_is_held_by_all_that_providers_have_for_the_model() {
+        let gpt = names("gpt-4o");
+        for name in ["openai/gpt-4o", "openai/gpt-4o:nitro"] {
+            assert!(gpt.iter().any(|own| own == name), "{name}: {gpt:?}");
+        }
+        assert!(!gpt.iter().any(|own| own.contains("4o-mini")), "{gpt:?}");
+        // A snapshot is itself alone, under each prefix.
+        let dated = names("gpt-4o-2024-08-06");
+        let is_dated = |own: &String| own.contains("gpt-4o-2024-08-06");
+        assert!(dated.iter().all(is_dated), "{dated:?}");
+        assert!(
+            dated.iter().any(|own| own == "openai/gpt-4o-2024-08-06"),
+            "{dated:?}"
+        );
+        assert!(names("no-such-model").is_empty());
+        assert!(names("gpt-4o*").is_empty());
+    }
+
+    #[test]
+    fn no_shipped_model_has_more_names_than_are_held() {
+        let book = Book::load(Book::shipped()).unwrap();
+        let most = book
+            .models()
+            .map(|(_, model)| book.names_of(&model.id).len());
+        let most = most.max().unwrap_or(0);
+        assert!((10..=NAMES_MAX / 4).contains(&most), "{most}");
+    }
+}
