@@ -690,6 +690,37 @@ fn a_budget_on_a_model_holds_for_each_of_its_names() {
 }
 
 #[test]
+fn a_name_that_new_tables_have_for_a_model_is_held_to_its_budgets() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = budget("3 requests", "month", "match = { model = \"rocket\" }");
+        let node = Node::start(dir.path(), &limit, &Shared::default()).await;
+        let watch = tokio::spawn(node.budgets.clone().watch());
+        let asked = |id: &str| ReservationRequest {
+            v: 1,
+            event_id: id.to_owned(),
+            provider: "acme".to_owned(),
+            model: Some("Missile".to_owned()),
+            ..ReservationRequest::default()
+        };
+        let before = node.budgets.reserve(&asked("a")).await;
+        assert_eq!(id_of(&before), None, "another model's");
+        let prices = PRICES.replace("match = [\"rocket\"", "match = [\"rocket\", \"missile\"");
+        std::fs::write(dir.path().join("acme.toml"), prices).unwrap();
+        node.prices.look();
+        until("filters know the name", || {
+            let names = node.budgets.table().models.get("rocket").cloned();
+            names.is_some_and(|names| names == ["missile"])
+        })
+        .await;
+        let held = node.budgets.reserve(&asked("b")).await;
+        assert!(id_of(&held).is_some(), "{held:?}");
+        watch.abort();
+        node.stop().await;
+    });
+}
+
+#[test]
 fn late_usage_charges_the_difference_and_gives_nothing_back() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

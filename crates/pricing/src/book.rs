@@ -249,20 +249,21 @@ impl Book {
         Some(&self.provider(provider)?.find(name)?.model)
     }
 
-    /// The names by which providers know the model that any of them knows by this one, as patterns
-    /// in lower case (`*` any text, `?` any byte, `#` a digit), each once; a name without those
+    /// The names by which providers and deployments know the model that any provider knows by this
+    /// one, as patterns in lower case (`*` any text, `?` any byte, `#` a digit), each once; a name without those
     /// stands for its dated snapshots, too. Empty where no table has the name.
     pub fn names_of(&self, name: &str) -> Vec<String> {
-        let of = |name: &str| -> BTreeSet<String> {
-            self.providers
-                .iter()
-                .flat_map(|p| p.names_of(name))
-                .collect()
-        };
+        let providers = || self.providers.iter();
+        let own: BTreeSet<String> = providers().flat_map(|p| p.names_of_id(name)).collect();
         // Those who resell a model know it by a name that others have for it.
-        let own = of(name);
-        let resold = own.iter().flat_map(|name| of(name));
-        let all: BTreeSet<String> = resold.chain(own.iter().cloned()).collect();
+        let resold = own
+            .iter()
+            .flat_map(|n| providers().flat_map(|p| p.names_of(n)));
+        let mut all: BTreeSet<String> = resold.chain(own.iter().cloned()).collect();
+        if let Some(overrides) = &self.overrides {
+            let deployed: Vec<String> = overrides.deployed(&all).map(str::to_owned).collect();
+            all.extend(deployed);
+        }
         all.into_iter().collect()
     }
 
@@ -273,7 +274,14 @@ impl Book {
             let id = model.id.to_lowercase();
             names::undated(&model.matches).into_iter().chain([id])
         };
-        self.models().flat_map(of_model)
+        let own = self.overrides.iter().flat_map(Overrides::names);
+        self.models().flat_map(of_model).chain(own)
+    }
+
+    /// Whether tables or an operator's own terms have a model of that name.
+    pub fn knows(&self, name: &str) -> bool {
+        let own = self.overrides.as_ref();
+        own.is_some_and(|own| own.knows(name)) || !self.names_of(name).is_empty()
     }
 
     pub(crate) fn provider(&self, name: &str) -> Option<&Provider> {

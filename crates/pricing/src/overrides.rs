@@ -1,7 +1,7 @@
 //! An operator's own terms: contracts, resellers' rates, names of deployments.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use tollmesh_usage::{Bucket, Unit};
@@ -12,7 +12,7 @@ use crate::book::{Problem, SourceFile};
 use crate::condition::{Condition, lower};
 use crate::cost::{Call, Line, Priced, Reason, Status, Usd};
 use crate::fields::{Fields, Report};
-use crate::names::Glob;
+use crate::names::{Glob, without_date};
 use crate::table::Span;
 
 /// The only schema of override files there is.
@@ -112,6 +112,39 @@ impl Overrides {
             model_requested: Some(&deployment.model),
             context: Cow::Owned(context),
         })
+    }
+
+    /// The deployments of a model that has these names (lower case; one without a snapshot's date
+    /// stands for all of its snapshots).
+    pub(crate) fn deployed<'o>(
+        &'o self,
+        names: &'o BTreeSet<String>,
+    ) -> impl Iterator<Item = &'o str> {
+        let is_of = |model: &str| {
+            let model = model.to_lowercase();
+            names.contains(&model) || without_date(&model).is_some_and(|stem| names.contains(stem))
+        };
+        let deployments = self.deployments.iter().filter(move |d| is_of(&d.model));
+        deployments.map(|d| d.name.as_str())
+    }
+
+    /// Names of deployments, and what terms say of models' names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let deployments = self.deployments.iter().map(|d| d.name.clone());
+        deployments.chain(self.model_globs().map(Glob::to_string))
+    }
+
+    /// What terms say of models, where they say anything.
+    fn model_globs(&self) -> impl Iterator<Item = &Glob> {
+        let globs = self.terms.iter().flat_map(|t| &t.model);
+        globs.filter(|glob| **glob != Glob::new("*"))
+    }
+
+    /// Whether a deployment or terms have that model's name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        let name = &*lower(name);
+        let is_deployed = self.deployments.iter().any(|d| d.name == name);
+        is_deployed || self.model_globs().any(|glob| glob.matches(name))
     }
 
     /// Applies the first terms that hold to a call's list price.
@@ -398,5 +431,20 @@ azure_zone = "eu"
             book(OWN).unwrap().version(),
             book("schema = 1").unwrap().version()
         );
+    }
+
+    #[test]
+    fn a_deployment_is_a_name_of_its_model() {
+        let book = book(OWN).unwrap();
+        assert_eq!(book.names_of("GPT"), ["gpt", "prod-chat"]);
+        for (name, is_known) in [
+            ("gpt", true),
+            ("PROD-chat", true),
+            ("Own-1", true),
+            ("other", false),
+        ] {
+            assert_eq!(book.knows(name), is_known, "{name}");
+        }
+        assert!(book.names().any(|name| name == "prod-chat"));
     }
 }

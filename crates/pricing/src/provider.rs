@@ -161,10 +161,27 @@ impl Provider {
     /// the file has, those of that snapshot alone.
     pub(crate) fn names_of(&self, name: &str) -> Vec<String> {
         // Without a note of the name: those that calls carry have room there.
-        let entry = self.look_up(name).and_then(|place| self.entry(place));
-        let Some(model) = entry.map(|entry| &entry.model) else {
-            return Vec::new();
-        };
+        let named = self.look_up(name).and_then(|place| self.entry(place));
+        let named = named.map(|entry| entry.model.as_ref());
+        match named {
+            Some(model) => self.names_around(model, name),
+            None => Vec::new(),
+        }
+    }
+
+    /// The same for an id that may be no name, yet what people know the model by.
+    pub(crate) fn names_of_id(&self, id: &str) -> Vec<String> {
+        if self.look_up(id).is_some() {
+            return self.names_of(id);
+        }
+        let mut models = self.all_models();
+        match models.find(|model| model.id.eq_ignore_ascii_case(id)) {
+            Some(model) => self.names_around(model, id),
+            None => Vec::new(),
+        }
+    }
+
+    fn names_around(&self, model: &Model, name: &str) -> Vec<String> {
         let own = names::undated(&model.matches);
         let bare = self.without_prefix(name).unwrap_or(name);
         let lower = bare.to_lowercase();

@@ -58,6 +58,8 @@ pub fn name(policies: &mut [Policy], book: &Book) {
 
 #[cfg(test)]
 mod tests {
+    use tollmesh_wire::{Match, Source, Subject};
+
     use super::*;
 
     fn names(model: &str) -> Vec<String> {
@@ -89,13 +91,45 @@ mod tests {
         assert!(names("gpt-4o*").is_empty());
     }
 
+    /// Whatever name a table prices as a model's: a budget on that model holds for it.
     #[test]
-    fn no_shipped_model_has_more_names_than_are_held() {
+    fn no_priced_name_is_a_way_around_a_budget_on_its_model() {
         let book = Book::load(Book::shipped()).unwrap();
-        let most = book
-            .models()
-            .map(|(_, model)| book.names_of(&model.id).len());
-        let most = most.max().unwrap_or(0);
-        assert!((10..=NAMES_MAX / 4).contains(&most), "{most}");
+        let source = Source::default();
+        let tags = BTreeMap::new();
+        let (mut n_names, mut n_most) = (0, 0);
+        for (provider, model) in book.models() {
+            let wanted: BTreeMap<String, String> = [(MODEL.to_owned(), model.id.clone())].into();
+            let names = named(&book, std::iter::once(&wanted));
+            n_most = n_most.max(names.values().map(|names| names.len()).max().unwrap_or(0));
+            let wanted = Match::new(wanted).knowing(&names);
+            for text in &model.matches {
+                for date in [
+                    "",
+                    "-20260102",
+                    "-2026-01-02",
+                    "@20260102",
+                    "@default",
+                    "@latest",
+                ] {
+                    let name = text.replace("{snap}", date).to_uppercase();
+                    let name = name.replace('*', "X").replace('?', "U").replace('#', "7");
+                    let found = book.model(provider, &name);
+                    if found.is_none_or(|found| found.id != model.id) {
+                        continue;
+                    }
+                    let subject = Subject {
+                        provider,
+                        model: Some(&name),
+                        tags: &tags,
+                        source: &source,
+                    };
+                    assert!(wanted.matches(&subject), "{provider} {}: {name}", model.id);
+                    n_names += 1;
+                }
+            }
+        }
+        assert!(n_names > 2_000, "{n_names}");
+        assert!((100..=NAMES_MAX / 4).contains(&n_most), "{n_most}");
     }
 }

@@ -71,7 +71,7 @@ fn unknown_model(wanted: &BTreeMap<String, String>, book: &Book) -> Option<Strin
             format!("no price table has a model that {model:?} fits; calls that name one count")
         });
     }
-    if !book.names_of(model).is_empty() {
+    if book.knows(model) {
         return None;
     }
     let known: Vec<String> = book.names().collect();
