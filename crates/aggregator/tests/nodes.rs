@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use tokio::sync::watch;
 use tollmesh_aggregator::budgets::Budgets;
 use tollmesh_aggregator::budgets::store::{Answer, Ask, CellKey, Look, Store, StoreError};
 use tollmesh_aggregator::ingest;
@@ -32,8 +33,21 @@ const PRICES: &str = "schema = 1\nprovider = \"acme\"\ncurrency = \"USD\"\n\
 struct Shared {
     cells: Arc<Mutex<HashMap<CellKey, Cell>>>,
     is_away: Arc<AtomicBool>,
+    /// Budgets about which it does not answer: it hangs, or else it fails.
+    hanging: Hanging,
+    failing: Arc<Mutex<Option<&'static str>>>,
     registering: Arc<Mutex<Registering>>,
     n_registered: Arc<AtomicU64>,
+}
+
+/// Of which budgets answers are held back: those whose names begin so.
+#[derive(Clone, Debug)]
+struct Hanging(Arc<watch::Sender<Option<&'static str>>>);
+
+impl Default for Hanging {
+    fn default() -> Hanging {
+        Hanging(Arc::new(watch::Sender::new(None)))
+    }
 }
 
 /// What becomes of a store's being told of budgets.
@@ -78,6 +92,13 @@ impl Shared {
 
     fn answer(&self, node: &str, ask: &Ask) -> Result<Reply, StoreError> {
         let now_ms = self.now_ms()?;
+        let failing = *self.failing.lock().unwrap();
+        if failing.is_some_and(|budget| ask.cell.budget.starts_with(budget)) {
+            return Err(StoreError::Unavailable {
+                store: "test".to_owned(),
+                what: "its shard is away".to_owned(),
+            });
+        }
         let mut cells = self.cells.lock().unwrap();
         let cell = cells.entry(ask.cell.clone()).or_default();
         let mut marker = Marker::OLD;
@@ -93,7 +114,15 @@ impl Shared {
 impl Store for Way {
     fn sync<'a>(&'a self, asks: &'a [Ask]) -> Answer<'a, Vec<Result<Reply, StoreError>>> {
         let replies = asks.iter().map(|ask| self.store.answer(&self.node, ask));
-        Box::pin(ready(replies.collect()))
+        let replies = replies.collect();
+        let names: Vec<String> = asks.iter().map(|ask| ask.cell.budget.clone()).collect();
+        let mut hanging = self.store.hanging.0.subscribe();
+        Box::pin(async move {
+            let hangs = |name: &&str| names.iter().any(|budget| budget.starts_with(*name));
+            let released = hanging.wait_for(|held| held.as_ref().is_none_or(|name| !hangs(name)));
+            released.await.unwrap();
+            replies
+        })
     }
 
     fn look<'a>(
@@ -360,6 +389,130 @@ fn without_the_store_each_budget_does_what_it_says() {
             until("the store knows", || store.spent() == 700).await;
             node.stop().await;
         }
+    });
+}
+
+/// What came of that many calls at once, of 10,000 tokens at most each.
+async fn asked_at_once(node: &Arc<Node>, name: &str, n: usize) -> Vec<(String, Decision)> {
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..n {
+        let (node, id) = (Arc::clone(node), format!("{name}-{n}"));
+        calls.spawn(async move { (id.clone(), node.reserve(&id, 10_000).await) });
+    }
+    calls.join_all().await
+}
+
+/// One that answers late is not away: what is known of the limit bounds what calls may cost together.
+#[test]
+fn a_store_that_is_slow_lets_no_calls_pass_the_limit() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        for is_known in [false, true] {
+            let store = Shared::default();
+            let limit = budget("0.1 USD", "month", "on_unavailable = \"open\"");
+            let place = dir.path().join(is_known.to_string());
+            let node = Arc::new(Node::start(&place, &limit, &store).await);
+            if is_known {
+                let decision = node.reserve("first", 500).await;
+                assert!(id_of(&decision).is_some());
+                node.settle("first", id_of(&decision), 500).await;
+            }
+            store.hanging.0.send_replace(Some(""));
+            let passed = asked_at_once(&node, "at once", 40).await;
+            let mut allowed = passed.iter().filter(|(_, said)| id_of(said).is_some());
+            let n_allowed = allowed.clone().count();
+            assert_eq!(n_allowed, if is_known { 9 } else { 10 });
+            let refused = passed.iter().filter(|(_, said)| id_of(said).is_none());
+            for (_, said) in refused {
+                assert_eq!(reason(said), "budget_exceeded");
+            }
+            store.hanging.0.send_replace(None);
+            // They are held though nothing was granted for them when they left.
+            until("the store knows", || {
+                let granted = node.amount("reserved");
+                granted == if is_known { "0.09" } else { "0.1" }
+            })
+            .await;
+            let more = asked_at_once(&node, "later", 10).await;
+            assert!(
+                more.iter()
+                    .all(|(_, said)| reason(said) == "budget_exceeded")
+            );
+            let (id, said) = allowed.next().unwrap();
+            node.settle(id, id_of(said), 10_000).await;
+            for (id, said) in allowed {
+                node.settle(id, id_of(said), 0).await;
+            }
+            let spent = if is_known { 10_500 } else { 10_000 };
+            until("the store knows", || store.spent() == spent).await;
+            assert_eq!(granted_at_last(&node, "last", 80_000).await, "allowed");
+        }
+    });
+}
+
+/// Budgets of two teams; about those of the one a shard of the store does not answer.
+async fn with_a_shard_away(dir: &Path, store: &Shared) -> Node {
+    let of = |team: &str, provider: &str| {
+        let more = format!("on_unavailable = \"closed\"\nmatch = {{ provider = {provider:?} }}");
+        budget("100 USD", "month", &more).replace("\"all\"", &format!("{team:?}"))
+    };
+    let text = format!("{}{}", of("near", "acme"), of("gone", "zenith"));
+    Node::start(dir, &text, store).await
+}
+
+async fn ask_the_other_shard(node: &Node, id: &str) -> Decision {
+    let request = ReservationRequest {
+        v: 1,
+        event_id: id.to_owned(),
+        provider: "zenith".to_owned(),
+        api: "openai.chat".to_owned(),
+        body_bytes: 10,
+        max_output_tokens: Some(10),
+        ..ReservationRequest::default()
+    };
+    node.budgets.reserve(&request).await
+}
+
+#[test]
+fn a_shard_that_hangs_holds_up_no_other() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        store.hanging.0.send_replace(Some("gone"));
+        let node = with_a_shard_away(dir.path().join("a").as_path(), &store).await;
+        let said = ask_the_other_shard(&node, "hangs").await;
+        assert_eq!(reason(&said), "budget_unverifiable");
+        // Each needs more than was granted; only the store can give it.
+        for n in 1..=5 {
+            let tokens = n * 1_000_000;
+            assert_eq!(
+                granted_at_last(&node, &n.to_string(), tokens).await,
+                "allowed"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_shard_that_is_away_is_told_once() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        *store.failing.lock().unwrap() = Some("gone");
+        let node = with_a_shard_away(dir.path().join("a").as_path(), &store).await;
+        let said = ask_the_other_shard(&node, "fails").await;
+        assert_eq!(reason(&said), "budget_unverifiable");
+        until("it is told", || node.budgets.store_failing().is_some()).await;
+        for n in 1..=20 {
+            let tokens = n * 100_000;
+            assert_eq!(
+                granted_at_last(&node, &n.to_string(), tokens).await,
+                "allowed"
+            );
+            assert!(node.budgets.store_failing().is_some(), "{n}");
+        }
+        *store.failing.lock().unwrap() = None;
+        until("it is back", || node.budgets.store_failing().is_none()).await;
     });
 }
 

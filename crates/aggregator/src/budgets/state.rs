@@ -1,5 +1,6 @@
 //! All accounts of this node and what is reserved from them, behind one lock.
 
+mod aloft;
 mod charged;
 mod elsewhere;
 mod reservations;
@@ -15,6 +16,8 @@ use super::ended::Ended;
 use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Identity, Spend, SpendKey};
+use aloft::Aloft;
+pub use aloft::Asked;
 use elsewhere::Elsewheres;
 use reservations::Reservation;
 pub use reservations::{Hold, Refused, admitted_ms};
@@ -54,6 +57,7 @@ pub struct State {
     pub reached: Vec<SpendKey>,
     /// What is known of the store's own life.
     pub lives: Lives,
+    aloft: Aloft,
     elsewheres: Elsewheres,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,

@@ -73,7 +73,7 @@ pub struct Memory {
 /// One node's side of one cell.
 ///
 /// * What is spent, held and carried never exceeds what the store granted and the node persisted,
-///   unless calls cost more than was reserved for them.
+///   unless calls cost more than was reserved for them, or went ahead uncovered.
 /// * Of what was granted nothing is used after the lease's end but by calls that had been let go.
 /// * A reply counts only for the report that was sent last: what was lowered since stays lowered.
 #[derive(Clone, Debug, Default)]
@@ -165,6 +165,18 @@ impl Holder {
             return Refusal::Exhausted;
         }
         Refusal::NeedsGrant
+    }
+
+    /// Notes a call that goes ahead though nothing covers it: its budget says so of calls that cannot
+    /// be verified. It is asked for in the next report, and until it is over nothing is left for others
+    /// that was not granted beyond it; the same call twice is one.
+    pub fn hold_uncovered(&mut self, now_ms: u64, id: ReservationId, amount: u64) {
+        if self.holds.contains_key(&id) {
+            return;
+        }
+        let since_ms = now_ms;
+        self.holds.insert(id, Hold { amount, since_ms });
+        self.held = self.held.saturating_add(amount);
     }
 
     /// A call is over and cost that much. Without a known reservation it is charged all the same.

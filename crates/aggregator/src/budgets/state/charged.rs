@@ -78,13 +78,9 @@ impl State {
                 self.judge(&charge.at);
             }
         }
-        if let (Some(id), Some(mut reservation)) = (id, reservation) {
-            // What went ahead without a lease has used up its allowance.
-            reservation
-                .holds
-                .retain(|hold| hold.is_leased || settled.charges.is_empty());
+        if let (Some(id), Some(reservation)) = (id, reservation) {
             // Where the charge went to the same account, its hold is gone already.
-            self.let_go(id, &reservation.holds);
+            self.let_go(id, &reservation.holds, !settled.charges.is_empty());
         }
     }
 
@@ -198,6 +194,7 @@ impl State {
         self.stored
             .retain(|_, spend| unix_ms < spend.end_ms + kept_ms);
         if self.accounts.len() != n_before {
+            self.forget_failing();
             self.forget_elsewhere();
             self.n_keys.clear();
             for account in self.accounts.values() {

@@ -297,7 +297,7 @@ mod tests {
             if let Some(grant) = account.take(&reply, now_ms) {
                 account.persisted(grant.granted);
             }
-            account.answered(now_ms);
+            account.answered();
             node.state.hear(&at.budget, reply.life, now_ms);
             if wait_ms > 0 {
                 node.state.lives.wait_until(&at.budget, now_ms + wait_ms);
