@@ -257,6 +257,7 @@ fn what_calls_wait_for_is_given_in_one_step_and_stock_in_many() {
 fn what_went_ahead_uncovered_is_asked_for_and_leaves_others_nothing() {
     let mut store = InMemory::new(None);
     let (mut one, mut other) = (Node::new("one"), Node::new("other"));
+    one.beat(&mut store, 1_000, 0);
     one.beat(&mut store, 20_000, 0);
     let id = |number| ReservationId { boot: 1, number };
     for _ in 0..2 {
