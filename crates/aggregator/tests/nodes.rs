@@ -709,6 +709,50 @@ fn what_is_reckoned_anew_is_what_was_charged() {
 }
 
 #[test]
+fn keys_that_share_an_account_are_reckoned_anew_as_one() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = "[[budget]]\nname = \"each\"\nper = [\"user\"]\nlimit = \"100 tokens\"\n\
+             window = \"month\"\n";
+        let node = Node::start(dir.path().join("a").as_path(), limit, &Shared::default()).await;
+        let of = |user: &str, id: &str, tokens| {
+            let mut event = call(id, tokens);
+            event.tags.insert("user".to_owned(), user.to_owned());
+            ingest::priced(event, &node.prices.tables())
+        };
+        let first: Vec<Entry> = (0..10_000)
+            .map(|n| of(&format!("u{n}"), &n.to_string(), 1))
+            .collect();
+        node.ledger.append(first, Vec::new()).await.unwrap();
+        // Those that come late spend the most.
+        let late = vec![of("late 1", "a", 60), of("late 2", "b", 30)];
+        node.ledger.append(late, Vec::new()).await.unwrap();
+        let shared = |rows: Vec<serde_json::Map<String, serde_json::Value>>, name: &str| {
+            let amount = |row: &serde_json::Map<String, serde_json::Value>| row[name].clone();
+            let mut of_others = rows.iter().filter(|row| row["key"]["user"] == "__other__");
+            let others = of_others.next().map(amount).unwrap_or_default();
+            let all = rows.iter().map(amount);
+            let all: u64 = all
+                .map(|n| n.as_str().unwrap().parse::<u64>().unwrap())
+                .sum();
+            (others, all)
+        };
+        for name in ["charged", "in_rows"] {
+            let recounted = node.budgets.recount(None).await.unwrap().items;
+            assert!(recounted.iter().all(|row| row["raised"] == false));
+            assert_eq!(shared(recounted, name), ("90".into(), 10_090), "{name}");
+        }
+        let again = vec![of("late 1", "c", 5), of("u7", "d", 5)];
+        node.ledger.append(again, Vec::new()).await.unwrap();
+        assert_eq!(
+            shared(node.budgets.rows().items, "spent"),
+            ("95".into(), 10_100)
+        );
+        node.stop().await;
+    });
+}
+
+#[test]
 fn a_cached_budget_refuses_keys_that_filters_cannot_be_told_of() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

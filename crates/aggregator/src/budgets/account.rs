@@ -92,6 +92,10 @@ pub struct Account {
     asked: bool,
     /// The grant that would have sufficed for all that it asked for.
     wanted: u64,
+    /// The grant without which calls in flight or waiting by the last report are not all covered.
+    needed: u64,
+    /// Whether the store's last word was that it gives less.
+    is_short: bool,
     /// How many reports there were.
     n_reports: u64,
     /// What was reserved since the last report.
@@ -133,6 +137,8 @@ impl Account {
             waiting: 0,
             asked: false,
             wanted: 0,
+            needed: 0,
+            is_short: false,
             n_reports: 0,
             taken: 0,
             pace: 0,
@@ -292,11 +298,18 @@ impl Account {
         self.is_away
     }
 
-    /// Whether the store's last word was on a report from after that instant, or has only just been that
-    /// it gives no more.
+    /// Whether the store's last word was on a report from after that instant, or that it gives too
+    /// little for those before.
     pub fn is_answered_since(&self, since_ms: u64, now_ms: u64) -> bool {
-        let is_said = |answered_ms| answered_ms > since_ms || self.is_starved(now_ms);
+        let is_no = self.is_starved(now_ms) || self.is_short(now_ms);
+        let is_said = |answered_ms| answered_ms > since_ms || is_no;
         self.answered_ms.is_some_and(is_said)
+    }
+
+    /// Whether the store's last word was that it gives less than calls needed, and it is not long ago.
+    fn is_short(&self, now_ms: u64) -> bool {
+        let ends_ms = self.holder.deadline_ms();
+        self.is_short && ends_ms.is_some_and(|ends_ms| now_ms < ends_ms)
     }
 
     /// Whether calls wait for the store's answer.
@@ -359,6 +372,7 @@ impl Account {
             report.need = report.need.saturating_add(waiting).min(report.want);
         }
         self.wanted = report.committed.saturating_add(report.want);
+        self.needed = report.committed.saturating_add(report.need);
         report
     }
 
@@ -387,6 +401,8 @@ impl Account {
             self.is_dirty = true;
             return None;
         }
+        let is_granting = reply.granting_from_ms <= reply.now_ms;
+        self.is_short = is_granting && reply.granted < self.needed;
         let granted = self.holder.granted();
         self.others_spent = reply.spent.saturating_sub(self.told);
         self.others_allocated = reply.allocated.saturating_sub(reply.granted);

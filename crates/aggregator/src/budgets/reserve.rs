@@ -371,7 +371,7 @@ fn denial(budget: &Budget, reason: &str) -> Denied {
 
 #[cfg(test)]
 mod tests {
-    use tollmesh_budget::lease::{Cell, Marker};
+    use tollmesh_budget::lease::{Cell, Marker, Reply};
 
     use super::super::policies::Policies;
     use super::*;
@@ -480,6 +480,35 @@ mod tests {
             // It is asked in the next beat whether the store is back.
             assert!(state.accounts[&wanted.at].is_waited_for());
         }
+    }
+
+    #[test]
+    fn a_store_that_gave_too_little_has_answered_those_that_come_then() {
+        let (mut state, wanted) = answered("open");
+        let account = state.accounts.get_mut(&wanted.at).unwrap();
+        account.wait_for(90);
+        let report = account.report(2_000, 2, false);
+        let reply = Reply {
+            seq: 2,
+            granted: 20,
+            allocated: 20,
+            limit: 1_000,
+            lease_ms: 10_000,
+            ..Reply::default()
+        };
+        assert!(report.committed + report.need > reply.granted);
+        account.take(&reply, 2_000);
+        account.answered();
+        let asked = |now_ms| Asked {
+            since_ms: 2_100,
+            ..unavailable(now_ms)
+        };
+        assert_eq!(
+            told(&mut state, &wanted, 90, asked(2_200)),
+            "budget_exceeded"
+        );
+        // The lease has ended since.
+        assert_eq!(told(&mut state, &wanted, 90, asked(12_000)), "unleased");
     }
 
     /// Each reply wakes all that wait, whomever it answers.

@@ -18,6 +18,7 @@ use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Identity, Spend, SpendKey};
 use aloft::Aloft;
 pub use aloft::Asked;
+pub use charged::stored_key;
 use elsewhere::Elsewheres;
 use reservations::Reservation;
 pub use reservations::{Hold, Refused, admitted_ms};

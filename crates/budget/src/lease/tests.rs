@@ -268,6 +268,12 @@ fn what_went_ahead_uncovered_is_asked_for_and_leaves_others_nothing() {
     assert_eq!(one.1.reserve(20_001, id(2), 1), Err(Refusal::NeedsGrant));
     assert_eq!(one.beat(&mut store, 20_002, 0).granted, 600);
     assert_eq!(other.beat(&mut store, 20_003, 500).granted, 200);
+    other.1.hold_uncovered(20_003, id(3), 700);
+    assert_eq!(other.beat(&mut store, 20_003, 0).granted, 700);
+    assert_eq!(one.beat(&mut store, 20_004, 90).granted, 600);
+    assert_eq!(one.1.reserve(20_004, id(2), 1), Err(Refusal::Exhausted));
+    other.1.release(id(3));
+    other.beat(&mut store, 20_004, 0);
     one.1.settle(Some(id(1)), 50);
     assert_eq!(one.1.reserve(20_004, id(2), 550), Ok(()));
     assert_eq!(one.1.held(), 550);
