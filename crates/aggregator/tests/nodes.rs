@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tollmesh_aggregator::budgets::Budgets;
 use tollmesh_aggregator::budgets::store::{Answer, Ask, CellKey, Look, Store, StoreError};
 use tollmesh_aggregator::ingest;
-use tollmesh_aggregator::ledger::{Entry, Ledger, LedgerOptions};
+use tollmesh_aggregator::ledger::{Entry, Ledger, LedgerOptions, Quarantined};
 use tollmesh_aggregator::metrics::Metrics;
 use tollmesh_aggregator::prices::Prices;
 use tollmesh_budget::lease::{Cell, Elsewhere, Marker, Reply};
@@ -840,6 +840,36 @@ fn a_model_that_a_budget_put_is_the_one_that_rows_are_reckoned_by() {
             );
             node.stop().await;
         }
+    });
+}
+
+/// No other event of the call will come.
+#[test]
+fn an_event_that_is_refused_leaves_nothing_reserved() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = budget("1 USD", "month", "");
+        let node = Node::start(&dir.path().join("a"), &limit, &Shared::default()).await;
+        for id in ["read", "unread"] {
+            assert_eq!(granted_at_last(&node, id, 1_000).await, "allowed");
+        }
+        let reserved = node.amount("reserved");
+        assert!(reserved != "0", "{reserved}");
+        let unread = Quarantined {
+            received: call("unread-0", 1).time,
+            event_id: Some("unread-0".to_owned()),
+            reason: "its time is none".to_owned(),
+            body: "{}".to_owned(),
+        };
+        let read = Event {
+            duration_ms: u64::MAX,
+            ..call("read-0", 10)
+        };
+        let read = ingest::priced(read, &node.prices.tables());
+        let appended = node.ledger.append(vec![read], vec![unread]).await.unwrap();
+        assert_eq!(appended.refused().count(), 1);
+        assert_eq!(node.amount("reserved"), "0");
+        node.stop().await;
     });
 }
 

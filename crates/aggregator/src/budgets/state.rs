@@ -60,6 +60,9 @@ pub struct State {
     pub lives: Lives,
     aloft: Aloft,
     elsewheres: Elsewheres,
+    /// The first instants of the cells of which a budget's key has accounts: of the 95 earlier parts of
+    /// a rolling window most keys have few.
+    parts: HashMap<(Arc<str>, Arc<str>), Vec<i64>>,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,
@@ -84,6 +87,8 @@ impl State {
         if !self.accounts.contains_key(&at) {
             let account = self.begin(budget, at.clone(), key, cell, now_ms);
             self.accounts.insert(at.clone(), account);
+            self.note_part(&at);
+
             *self
                 .n_keys
                 .entry((Arc::clone(&budget.id), cell.start))

@@ -192,6 +192,8 @@ impl State {
         if self.accounts.len() != n_before {
             self.forget_failing();
             self.forget_elsewhere();
+
+            self.note_parts();
             self.n_keys.clear();
             for account in self.accounts.values() {
                 let place = (Arc::clone(&account.at.budget), account.cell.start);
