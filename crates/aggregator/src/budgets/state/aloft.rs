@@ -135,8 +135,10 @@ mod tests {
                     window = \"day\"\nenforce = \"strict\"";
         let policies = Policies::new(parse("budgets.toml", text).unwrap());
         let budget = Arc::clone(&policies.all[0]);
-        let mut state = State::default();
-        state.policies = Arc::new(policies);
+        let mut state = State {
+            policies: Arc::new(policies),
+            ..State::default()
+        };
         let cell = budget.cell_at(NOON_MS).unwrap();
         let mut open = |user: &str| {
             let account = state.open(&budget, vec![user.to_owned()], cell, 1);
