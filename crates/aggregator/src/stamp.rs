@@ -24,4 +24,14 @@ impl Stamp {
             mtime: (file.mtime(), file.mtime_nsec()),
         })
     }
+
+    /// The file's length in bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether both are of one file, whatever stands in it.
+    pub fn is_of_same_file(&self, other: &Stamp) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
 }

@@ -161,6 +161,13 @@ pub enum Missed {
          beside it as .recovered-N, and the other file gone on with once it stands still"
     )]
     Replaced,
+    /// The file is there, with another's content.
+    #[error(
+        "was overwritten by another program while it was written; once it stands still it is gone \
+         on with, as what it is then. What stood in it alone is gone; a log that is none of the new \
+         content's is moved aside as -wal.replaced-N"
+    )]
+    Overwritten,
 }
 
 /// Why entries were not taken. None of them is in the ledger; all may be sent again.

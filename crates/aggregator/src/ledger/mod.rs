@@ -25,6 +25,7 @@ mod handle;
 mod late;
 mod lines;
 mod lock;
+mod mark;
 pub mod outbox;
 mod outcomes;
 pub mod overrides;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ledger::error::{LedgerError, Missed};
-use crate::ledger::site::{Site, beside};
+use crate::ledger::site::{Site, beside, is_nothing};
 use crate::ledger::store::Store;
 use crate::ledger::{aside, schema};
 use crate::stamp::Stamp;
@@ -32,6 +32,8 @@ pub struct Rescue {
     failed: Option<Instant>,
     /// Another file in the ledger's place, and since when it is as it is.
     settling: Option<(Stamp, Instant)>,
+    /// The ledger's own file, overwritten, and since when it is as it is.
+    overwritten: Option<(Stamp, Instant)>,
 }
 
 /// What is missed at the ledger's path of what is open; `None` where all of it is there.
@@ -89,6 +91,22 @@ impl Rescue {
         }
     }
 
+    /// Whether a file that was overwritten stands still, and is as it is for now.
+    pub fn stands_still(&mut self, now: Stamp) -> bool {
+        match self.overwritten {
+            Some((seen, since)) if seen == now => since.elapsed() >= SETTLE,
+            _ => {
+                self.overwritten = Some((now, Instant::now()));
+                false
+            }
+        }
+    }
+
+    /// The file is the one that is written, or another is gone on with.
+    pub fn is_known_again(&mut self) {
+        self.overwritten = None;
+    }
+
     /// Nothing is there: a copy takes the file's place.
     fn put_back(&mut self, path: &Path, store: &Store) -> Result<(), LedgerError> {
         let copy = copy_beside(path, store)?;
@@ -143,6 +161,26 @@ fn write_out(store: &Store, found: &Site, opened: &Site) -> Result<(), LedgerErr
     let aside = aside.map_err(unsaved(&log))?;
     tracing::warn!(path = %aside.display(), "a log that is none of the ledger's was moved here");
     Ok(())
+}
+
+/// Moves the log away from a file that got another's content: with it, its pages would be taken for
+/// that one's.
+pub fn part(path: &Path) -> Result<(), LedgerError> {
+    let failed = unsaved(path);
+    let leads_to = fs::canonicalize(path).map_err(&failed)?;
+    let log = beside(&leads_to, "-wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        let aside = aside::next(&log, LOG_SUFFIX).map_err(&failed)?;
+        fs::rename(&log, &aside).map_err(&failed)?;
+        tracing::warn!(path = %aside.display(), "the log of the overwritten ledger was moved here");
+    }
+    for suffix in ["-wal", "-shm"] {
+        match fs::remove_file(beside(&leads_to, suffix)) {
+            Err(error) if !is_nothing(&error) => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    sync_folder(&leads_to).map_err(&failed)
 }
 
 /// Leaves no log of ours beside a file that is not.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::ledger::budgets::{self, Adopted, Identity, Known, Spend};
@@ -11,6 +12,7 @@ use crate::ledger::counters::{self, Numbers};
 use crate::ledger::dictionary::{Dictionaries, Dictionary};
 use crate::ledger::entry::Appended;
 use crate::ledger::error::LedgerError;
+use crate::ledger::mark::Marked;
 use crate::ledger::outbox::{self, Note};
 use crate::ledger::outcomes::{self, CallOutcome, Told};
 use crate::ledger::prune::{self, Forgotten, Pruned, Pruning};
@@ -33,24 +35,31 @@ const KEEPING_SMALL: &str = "sums cannot be kept small";
 const COPY_PAGES: i32 = 4_096;
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it
-/// knows may be of a transaction that never was.
+/// knows may be of a transaction that never was. Dropped, it leaves file and log as they are.
 pub struct Store {
     path: PathBuf,
     connection: Connection,
     memory: Memory,
     /// What was opened; `None` where it was gone again before it could be looked at.
     site: Option<Site>,
+    /// How the file is left after each write.
+    marked: Marked,
 }
 
 impl Store {
-    /// Opens the file, or makes it.
-    pub fn open(path: &Path) -> Result<Store, LedgerError> {
+    /// Opens the file, or makes it, and marks there how it leaves it.
+    pub fn open(path: &Path, marked: &Marked) -> Result<Store, LedgerError> {
         let connection = schema::open_writable(path)?;
+        // A file that was overwritten meanwhile must not get pages of this one's log.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(schema::failed(path, "cannot be set up for writing"))?;
         let known = RowCount::read(&connection)
             .and_then(|count| Ok((count, Forgotten::read(&connection)?)));
         let (count, forgotten) = known.map_err(schema::failed(path, "cannot be read"))?;
-        Ok(Store {
+        let store = Store {
             site: Site::at(path).ok().flatten(),
+            marked: marked.clone(),
             path: path.to_owned(),
             connection,
             memory: Memory {
@@ -59,12 +68,23 @@ impl Store {
                 count,
                 forgotten,
             },
-        })
+        };
+        marked.forget();
+        store.mark();
+        Ok(store)
     }
 
     /// What is open, by what the file system calls it.
     pub fn site(&self) -> Option<&Site> {
         self.site.as_ref()
+    }
+
+    /// Marks how the file is left, where it was written at all: most commits are in the log only.
+    fn mark(&self) {
+        if let Some(site) = &self.site {
+            self.marked
+                .note(site.file(), pages::writes(&self.connection));
+        }
     }
 
     /// Copies all that is open, wherever its file is now, into a new file, durably.
@@ -94,7 +114,9 @@ impl Store {
             transaction.commit()?;
             Ok(done)
         };
-        write(&mut self.connection, &mut self.memory).map_err(schema::failed(&self.path, doing))
+        let done = write(&mut self.connection, &mut self.memory);
+        self.mark();
+        done.map_err(schema::failed(&self.path, doing))
     }
 
     /// One that deletes: free pages go back to the file system after it.
@@ -104,7 +126,9 @@ impl Store {
         step: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
     ) -> Result<T, LedgerError> {
         let done = self.write(doing, step)?;
-        prune::shrink(&self.connection).map_err(schema::failed(&self.path, doing))?;
+        let shrunk = prune::shrink(&self.connection);
+        self.mark();
+        shrunk.map_err(schema::failed(&self.path, doing))?;
         Ok(done)
     }
 
@@ -315,6 +339,7 @@ impl Store {
         let held = self
             .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], is_held);
+        self.mark();
         match held {
             Ok(0) => Ok(()),
             // A reader was at work for all of the busy time-out; the next try is soon.
@@ -349,5 +374,10 @@ impl Store {
         {
             tracing::warn!(%error, "the ledger's write-ahead log stays beside it");
         }
+        // The log goes with the last connection, where it has nothing any more.
+        let _ = self
+            .connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        self.marked.forget();
     }
 }

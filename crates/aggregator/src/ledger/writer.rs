@@ -18,6 +18,7 @@ use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::mark::Marked;
 use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
@@ -60,6 +61,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), Led
         shared: Arc::clone(&shared),
         lock,
         rescue: Rescue::default(),
+        marked: Marked::default(),
     };
     writer.store = Some(writer.first_store()?);
     let (queue, receiver, events) = queue::bounded(options.queue_events_max);
@@ -82,6 +84,8 @@ pub struct Writer {
     shared: Arc<Shared>,
     lock: Lock,
     rescue: Rescue,
+    /// How the file was left, whether or not it is open.
+    marked: Marked,
 }
 
 // === impl Shared ===
@@ -285,7 +289,7 @@ impl Writer {
             return Ok(store);
         }
         self.rescue.settle(&self.path)?;
-        let mut store = Store::open(&self.path)?;
+        let mut store = Store::open(&self.path, &self.marked)?;
         if self.ails() {
             store.write_out()?;
         }
@@ -359,6 +363,7 @@ impl Writer {
             self.reader.follow(None);
         }
         if schema::is_damage(&error) {
+            self.marked.forget();
             match aside::set_aside(&self.path) {
                 Ok(path) => {
                     self.shared.set_aside.fetch_add(1, Ordering::Relaxed);
@@ -410,6 +415,9 @@ impl Writer {
     fn end(&mut self) {
         if let Err(error) = self.look() {
             tracing::error!(error = %chain(&error), "the ledger is not where it was written");
+        }
+        if self.is_parted() {
+            return;
         }
         if let Some(store) = self.store.take() {
             store.close();
