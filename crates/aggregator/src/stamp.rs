@@ -25,9 +25,9 @@ impl Stamp {
         })
     }
 
-    /// The file's length in bytes.
-    pub const fn len(&self) -> u64 {
-        self.len
+    /// Whether both are of files of one length.
+    pub const fn is_as_long_as(&self, other: &Stamp) -> bool {
+        self.len == other.len
     }
 
     /// Whether both are of one file, whatever stands in it.

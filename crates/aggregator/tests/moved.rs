@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollmesh_aggregator::ledger::query::SpendQuery;
+use tollmesh_aggregator::ledger::recovered::TakenIn;
 use tollmesh_aggregator::ledger::{
-    AppendError, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions, Meter, Missed,
-    Occasion,
+    AppendError, CallOutcome, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions,
+    Meter, Missed, Occasion, Subject,
 };
 use tollmesh_aggregator::money::PicoUsd;
 use tollmesh_usage::{Bucket, Usage};
@@ -216,6 +217,67 @@ fn another_file_is_gone_on_with_and_what_was_recorded_stands_beside_it() {
 
     fs::rename(&recovered, state.join("ledger.db")).unwrap();
     assert_eq!(rows(&state), 20);
+}
+
+fn label(event: &str, label: &str, ms: i64) -> CallOutcome {
+    CallOutcome {
+        subject: Subject::Event(event.into()),
+        label: label.into(),
+        told: Timestamp::from_unix_ms(ms),
+    }
+}
+
+#[test]
+fn what_was_recorded_in_a_replaced_ledger_is_taken_into_the_other_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let ledger = open(&state);
+    append(&ledger, 0..10);
+    let backup = dir.path().join("backup.db");
+    ledger.reader().backup(&backup, &mut |_| {}).unwrap();
+    append(&ledger, 10..500);
+    let told = vec![label("a", "accepted", 2), label("b", "accepted", 2)];
+    run(ledger.tell(told)).unwrap();
+    fs::rename(&backup, state.join("ledger.db")).unwrap();
+    append(&ledger, 495..510);
+    let told = vec![label("a", "rejected", 3), label("b", "edited", 1)];
+    run(ledger.tell(told)).unwrap();
+    let counted_before = counted(&ledger);
+
+    // A copy that was taken in half when the process was killed is one of which the ledger has half.
+    let taken = run(ledger.take_in()).unwrap();
+    let expected = TakenIn {
+        copies: 1,
+        calls: 485,
+        outcomes: 1,
+        ..TakenIn::default()
+    };
+    assert_eq!(taken, expected);
+    assert_eq!(run(ledger.take_in()).unwrap(), TakenIn::default());
+    assert_eq!(rows_after_a_kill(&state), 510);
+    // They were counted when they came.
+    assert_eq!(
+        (ledger.health().rows, counted(&ledger)),
+        (510, counted_before)
+    );
+    let names = fs::read_dir(&state).unwrap();
+    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.contains("recovered")));
+    run(ledger.close());
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_a_damaged_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    fs::write(dir.path().join("ledger.db.recovered-7"), [b'x'; 5_000]).unwrap();
+    let taken = run(ledger.take_in()).unwrap();
+    assert_eq!((taken.copies, taken.damaged), (0, 1));
+    assert!(dir.path().join("ledger.db.damaged-1").exists());
+    assert!(!dir.path().join("ledger.db.recovered-7").exists());
+    assert_eq!(ledger.health().rows, 10);
+    run(ledger.close());
 }
 
 #[test]

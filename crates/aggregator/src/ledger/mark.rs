@@ -53,7 +53,7 @@ impl Marked {
     /// Notes how the file is left by who has written it so often, unless that is known.
     pub fn note(&self, file: &Path, writes: u64) {
         let mut mark = self.lock();
-        if !mark.as_ref().is_some_and(|mark| mark.writes == writes) {
+        if mark.as_ref().is_none_or(|mark| mark.writes != writes) {
             *mark = Mark::of(file, writes);
         }
     }
@@ -74,7 +74,7 @@ impl Marked {
         let begin = begin(&mark.file)?;
         let became = match crc32fast::hash(&begin) == mark.begin {
             // Only its time was set, as `touch` does.
-            true if stamp.len() == mark.stamp.len() => {
+            true if stamp.is_as_long_as(&mark.stamp) => {
                 mark.stamp = stamp;
                 return None;
             }

@@ -36,6 +36,7 @@ mod quarantine;
 pub mod query;
 mod queue;
 mod recording;
+pub mod recovered;
 pub mod reduce;
 mod regroup;
 pub mod reprice;

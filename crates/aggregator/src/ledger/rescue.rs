@@ -6,10 +6,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::ledger::aside::{self, Aside};
 use crate::ledger::error::{LedgerError, Missed};
+use crate::ledger::schema;
 use crate::ledger::site::{Site, beside, is_nothing};
 use crate::ledger::store::Store;
-use crate::ledger::{aside, schema};
 use crate::stamp::Stamp;
 
 /// What stands between the ledger's name and the number of a copy of what was recorded.
@@ -34,6 +35,11 @@ pub struct Rescue {
     settling: Option<(Stamp, Instant)>,
     /// The ledger's own file, overwritten, and since when it is as it is.
     overwritten: Option<(Stamp, Instant)>,
+}
+
+/// Copies of what replaced ledgers had recorded, the oldest first.
+pub fn recovered(path: &Path) -> io::Result<Vec<Aside>> {
+    aside::numbered(path, SUFFIX)
 }
 
 /// What is missed at the ledger's path of what is open; `None` where all of it is there.
@@ -144,8 +150,8 @@ impl Rescue {
         self.settling = Stamp::of(path).map(|now| (now, Instant::now()));
         tracing::error!(
             copy = %copy.display(),
-            "what the replaced ledger recorded is in this copy; to go on with it, stop tollmesh \
-             and move the copy over the ledger"
+            "what the replaced ledger recorded is in this copy; the calls of it that the other file \
+             lacks are taken into that within minutes, and the copy is deleted then"
         );
         Ok(())
     }
@@ -160,6 +166,7 @@ fn write_out(store: &Store, found: &Site, opened: &Site) -> Result<(), LedgerErr
     let aside = aside::next(&log, LOG_SUFFIX).and_then(|to| fs::rename(&log, &to).map(|()| to));
     let aside = aside.map_err(unsaved(&log))?;
     tracing::warn!(path = %aside.display(), "a log that is none of the ledger's was moved here");
+    aside::keep_few_of(&log, LOG_SUFFIX);
     Ok(())
 }
 
@@ -173,6 +180,7 @@ pub fn part(path: &Path) -> Result<(), LedgerError> {
         let aside = aside::next(&log, LOG_SUFFIX).map_err(&failed)?;
         fs::rename(&log, &aside).map_err(&failed)?;
         tracing::warn!(path = %aside.display(), "the log of the overwritten ledger was moved here");
+        aside::keep_few_of(&log, LOG_SUFFIX);
     }
     for suffix in ["-wal", "-shm"] {
         match fs::remove_file(beside(&leads_to, suffix)) {

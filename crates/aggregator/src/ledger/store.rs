@@ -6,11 +6,11 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::ledger::budgets::{self, Adopted, Identity, Known, Spend};
+use crate::ledger::budgets::{self, Adopted, Charges, Identity, Known, Spend};
 use crate::ledger::clock::{self, Believed};
 use crate::ledger::counters::{self, Numbers};
 use crate::ledger::dictionary::{Dictionaries, Dictionary};
-use crate::ledger::entry::Appended;
+use crate::ledger::entry::{Appended, Entry};
 use crate::ledger::error::LedgerError;
 use crate::ledger::mark::Marked;
 use crate::ledger::outbox::{self, Note};
@@ -18,6 +18,7 @@ use crate::ledger::outcomes::{self, CallOutcome, Told};
 use crate::ledger::prune::{self, Forgotten, Pruned, Pruning};
 use crate::ledger::queue::Batch;
 use crate::ledger::recording::{Measuring, Memory, Recording};
+use crate::ledger::recovered::Charged;
 use crate::ledger::reduce::Reduction;
 use crate::ledger::regroup::{self, Due};
 use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
@@ -25,7 +26,7 @@ use crate::ledger::rollup::Key;
 use crate::ledger::row_count::RowCount;
 use crate::ledger::site::Site;
 use crate::ledger::thin::{self, Sums};
-use crate::ledger::totals::{Increments, Meter, Totals};
+use crate::ledger::totals::{Increments, Meter, NoMeter, Totals};
 use crate::ledger::{fold, pages, schema, sweep};
 
 /// What fails where sums are deleted or regrouped.
@@ -162,6 +163,26 @@ impl Store {
         })
     }
 
+    /// Records calls that are in counters and accounts already.
+    pub fn take_in(&mut self, entries: Vec<Entry>) -> Result<Appended, LedgerError> {
+        self.write("a copy cannot be taken in", |connection, memory| {
+            let measuring = Measuring {
+                meter: &mut NoMeter,
+                increments: &mut Increments::default(),
+                charger: &mut Charged,
+                charges: &mut Charges::default(),
+                pricer: None,
+            };
+            let mut recording = Recording::begin(connection, memory, measuring)?;
+            let appended = recording.record_batch(&Batch {
+                entries,
+                quarantine: Vec::new(),
+            })?;
+            recording.finish()?;
+            Ok(appended)
+        })
+    }
+
     /// Deletes some of the rows that are to go, the oldest first, and gives their pages back to the
     /// file system; says which. Sums and counters stay.
     pub fn prune(&mut self, pruning: Pruning) -> Result<Pruned, LedgerError> {
@@ -261,6 +282,20 @@ impl Store {
                 .iter()
                 .map(|outcome| outcomes::tell(connection, outcome))
                 .collect()
+        })
+    }
+
+    /// Writes outcomes of another ledger that this one does not know, or only earlier ones; says how
+    /// many.
+    pub fn retell(&mut self, outcomes: &[CallOutcome]) -> Result<u64, LedgerError> {
+        self.write("outcomes cannot be written", |connection, _| {
+            let mut n = 0;
+            for outcome in outcomes {
+                if outcomes::is_news(connection, outcome)? {
+                    n += u64::from(outcomes::tell(connection, outcome)? != Told::Already);
+                }
+            }
+            Ok(n)
         })
     }
 

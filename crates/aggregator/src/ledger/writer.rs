@@ -368,7 +368,7 @@ impl Writer {
                 Ok(path) => {
                     self.shared.set_aside.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(path = %path.display(), "a damaged ledger was set aside");
-                    self.keep_few_aside();
+                    aside::keep_few(&self.path);
                 }
                 Err(error) => tracing::error!(%error, "a damaged ledger cannot be set aside"),
             }
@@ -391,18 +391,6 @@ impl Writer {
             error: Arc::clone(&error),
         });
         error
-    }
-
-    fn keep_few_aside(&self) {
-        let found = aside::all(&self.path).unwrap_or_default();
-        let n_over = found.len().saturating_sub(aside::ASIDE_MAX);
-        for old in &found[..n_over] {
-            let path = old.path.display();
-            match aside::delete(old) {
-                Ok(()) => tracing::warn!(%path, "the oldest damaged ledger was deleted"),
-                Err(error) => tracing::warn!(%path, %error, "a damaged ledger cannot be deleted"),
-            }
-        }
     }
 
     fn recover(&mut self) {

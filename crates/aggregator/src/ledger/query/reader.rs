@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
 use crate::ledger::error::{LedgerError, Missed, QueryError};
 use crate::ledger::site::Site;
@@ -93,7 +93,7 @@ impl Reader {
             }
             error => error,
         });
-        if answer.as_ref().is_err_and(tells_of_damage) {
+        if answer.as_ref().is_err_and(QueryError::is_of_damage) {
             self.suspects.store(true, Ordering::Release);
         }
         answer
@@ -167,17 +167,5 @@ impl Reader {
         self.close();
         self.keep(open);
         Ok(n)
-    }
-}
-
-/// Whether the file, and not the question, is what was wrong.
-fn tells_of_damage(error: &QueryError) -> bool {
-    match error {
-        QueryError::Ledger(error) => schema::is_damage(error),
-        QueryError::Sqlite(error) => matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        ),
-        _ => false,
     }
 }
