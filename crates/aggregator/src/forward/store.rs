@@ -93,10 +93,9 @@ impl Store {
                 vacant.insert(0);
             }
         }
-        // One a visit: a server's clock that is set right within the hour has not cost everything.
-        let beyond = months.range(..window.0).next().map(|(month, _)| *month);
-        if let Some(month) = beyond {
-            schema::drop_month(&mut client, month).await?;
+        if months.range(..window.0).next().is_some()
+            && let Some(month) = schema::drop_month_before(&mut client, window.0).await?
+        {
             months.remove(&month);
         }
         let (enrolled, is_new) = enrol(&client, ledger_id).await?;
