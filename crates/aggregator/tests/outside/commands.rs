@@ -87,7 +87,7 @@ fn bad_lines_are_told_and_the_others_go_on() {
     let error = String::from_utf8(output.stderr).unwrap();
     let why = line["error"].as_str().unwrap();
     assert_eq!(error, format!("tollmesh: line 1: {why}\n"));
-    assert!(why.contains("cache_read"), "{why}");
+    assert!(why.contains("input_tokens is 1"), "{why}");
 }
 
 #[test]
