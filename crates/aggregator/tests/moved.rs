@@ -267,6 +267,18 @@ fn what_was_recorded_in_a_replaced_ledger_is_taken_into_the_other_and_deleted() 
 }
 
 #[test]
+fn half_a_copy_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["ledger.db.recovered-3.partial", "ledger.db.partial"] {
+        fs::write(dir.path().join(name), "half").unwrap();
+    }
+    run(open(dir.path()).close());
+    assert!(!dir.path().join("ledger.db.recovered-3.partial").exists());
+    // Whosever that is.
+    assert!(dir.path().join("ledger.db.partial").exists());
+}
+
+#[test]
 fn a_copy_that_cannot_be_read_is_a_damaged_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());

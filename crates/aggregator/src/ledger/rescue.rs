@@ -16,6 +16,9 @@ use crate::stamp::Stamp;
 /// What stands between the ledger's name and the number of a copy of what was recorded.
 const SUFFIX: &str = ".recovered-";
 
+/// What a copy's name ends with until it is whole.
+const PARTIAL: &str = ".partial";
+
 /// What stands between the name of a log and its number, where it is no log of the ledger's.
 const LOG_SUFFIX: &str = ".replaced-";
 
@@ -40,6 +43,26 @@ pub struct Rescue {
 /// Copies of what replaced ledgers had recorded, the oldest first.
 pub fn recovered(path: &Path) -> io::Result<Vec<Aside>> {
     aside::numbered(path, SUFFIX)
+}
+
+/// Deletes copies that a process was killed over: each is as large as the ledger was. Before the ledger is
+/// opened, by whoever holds its lock.
+pub fn forget_partial(path: &Path) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return;
+    };
+    let prefix = format!("{name}{SUFFIX}");
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    for file in files {
+        let name = file.file_name();
+        let is_partial = |name: &str| name.starts_with(&prefix) && name.ends_with(PARTIAL);
+        if name.to_str().is_some_and(is_partial)
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            let path = file.path();
+            tracing::warn!(path = %path.display(), %error, "half a copy cannot be deleted");
+        }
+    }
 }
 
 /// What is missed at the ledger's path of what is open; `None` where all of it is there.
@@ -202,7 +225,7 @@ fn disown(store: &Store, found: Option<&Site>) -> io::Result<()> {
 /// Copies all that is open into a new file. One with that name is whole.
 fn copy_beside(path: &Path, store: &Store) -> Result<PathBuf, LedgerError> {
     let to = aside::next(path, SUFFIX).map_err(unsaved(path))?;
-    let partial = beside(&to, ".partial");
+    let partial = beside(&to, PARTIAL);
     let _ = fs::remove_file(&partial);
     let copied = store
         .copy(&partial)

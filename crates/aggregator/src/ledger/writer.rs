@@ -23,7 +23,7 @@ use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
 use crate::ledger::reprice::{Place, Pricer, Repricing};
-use crate::ledger::rescue::Rescue;
+use crate::ledger::rescue::{self, Rescue};
 use crate::ledger::schema;
 use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
@@ -51,6 +51,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), Led
     let shared = Arc::new(Shared::default());
     let path = options.dir.join(LEDGER_FILE);
     let reader = Reader::new(path.clone(), Arc::clone(&shared.suspected));
+    rescue::forget_partial(&path);
     let mut writer = Writer {
         reader: reader.clone(),
         path,
