@@ -112,6 +112,9 @@ pub enum Input<'a> {
     ResponseHead {
         /// The headers.
         headers: &'a Headers<'a>,
+        /// Whether another proxy of the mesh sent them; asked for only where
+        /// [`Session::asks_who_answers`].
+        is_from_mesh: bool,
         /// Whether no body follows.
         ends: bool,
     },
@@ -279,6 +282,15 @@ impl Session {
         }
     }
 
+    /// Whether these headers of a response say what only another proxy of the mesh is believed, so
+    /// that it is worth asking the host who sent them.
+    pub fn asks_who_answers(&self, headers: &Headers<'_>) -> bool {
+        match &self.phase {
+            Phase::Requesting(call) => response::has_claim(call, headers),
+            _ => false,
+        }
+    }
+
     /// Whether the call will give an event, so that an [`Ending`] is worth asking the host for.
     pub fn is_metered(&self) -> bool {
         let is_known = !matches!(self.phase, Phase::Fresh | Phase::Unmetered);
@@ -356,9 +368,14 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
                 None => (Phase::Requesting(call), effects),
             }
         }
-        (Phase::Requesting(call), Input::ResponseHead { headers, ends }) => {
-            response::head(site, call, headers, ends)
-        }
+        (
+            Phase::Requesting(call),
+            Input::ResponseHead {
+                headers,
+                is_from_mesh,
+                ends,
+            },
+        ) => response::head(site, call, headers, is_from_mesh, ends),
 
         // A provider may answer before it has read the whole request.
         (Phase::Answering(mut answer), input @ request_input!()) => {

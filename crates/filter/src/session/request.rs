@@ -12,7 +12,7 @@ use super::admission::{self, Budgeted};
 use super::call::Call;
 use super::refusal::{over_budget, untagged};
 use super::{Effects, Phase, Site};
-use crate::config::{Verdict, verdict};
+use crate::config::{Counted, Verdict, verdict};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::fingerprint::Fingerprint;
@@ -41,8 +41,8 @@ pub(super) fn head(
         Verdict::Unreadable { provider, sibling } => {
             unreadable(site, headers, peer, &provider, sibling, now)
         }
-        Verdict::Metered { target, is_gateway } => {
-            metered(site, headers, peer, target, is_gateway, ends, now)
+        Verdict::Metered { target, counted } => {
+            metered(site, headers, peer, target, counted, ends, now)
         }
     }
 }
@@ -175,10 +175,11 @@ fn metered(
     headers: &Headers<'_>,
     peer: Option<&str>,
     target: Target,
-    is_gateway: bool,
+    counted: Counted,
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
+    let is_gateway = counted.is_behind();
     let signature = signature(site, headers);
     let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
     let missing_tags = missing(&site.config.tags, &tagged.tags);
@@ -225,7 +226,7 @@ fn metered(
         event_id: site.ids.next(),
         started: now,
         target,
-        is_gateway,
+        counted,
         host: kept(headers, ":authority", HOST_BYTES_MAX).unwrap_or_default(),
         request_id: kept(headers, "x-request-id", REQUEST_ID_BYTES_MAX),
         trace: trace(headers),
