@@ -13,7 +13,7 @@ mod response;
 
 use std::rc::Rc;
 
-use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner, UsageSource};
+use tollmesh_usage::{DecoderPool, EventCutter, POOL_BYTES_MAX, UsageScanner, UsageSource};
 use tollmesh_wire::plugin::OnUnavailable;
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
@@ -29,6 +29,11 @@ use crate::tags::impostors;
 use call::Call;
 use live::Conversation;
 
+/// What decoders of requests may have of the memory of all decoders, in bytes: a quarter, some 350
+/// bodies in `gzip` at once. How long a request takes is its sender's choice, and answers must be read
+/// meanwhile.
+pub const REQUEST_DECODERS_BYTES_MAX: u64 = POOL_BYTES_MAX / 4;
+
 /// What every call of one plugin instance shares.
 #[derive(Debug)]
 pub struct Site {
@@ -42,6 +47,8 @@ pub struct Site {
     pub calibrations: Rc<Calibrations>,
     /// The memory of this VM's decoders, whatever it is configured as.
     pub decoders: DecoderPool,
+    /// The part of it that requests may have ([`REQUEST_DECODERS_BYTES_MAX`]).
+    pub request_decoders: DecoderPool,
     /// What the aggregator has decided about budgets.
     pub decisions: Rc<Decisions>,
     /// What this worker shares with the others of its proxy.
@@ -51,12 +58,14 @@ pub struct Site {
 impl Site {
     /// A site whose calls have taught nothing yet, that knows no budgets and no other workers.
     pub fn new(config: PluginConfig, ids: impl Into<Rc<EventIds>>, source: Source) -> Site {
+        let decoders = DecoderPool::default();
         Site {
             config,
             ids: ids.into(),
             source,
             calibrations: Rc::default(),
-            decoders: DecoderPool::default(),
+            request_decoders: decoders.part(REQUEST_DECODERS_BYTES_MAX),
+            decoders,
             decisions: Rc::default(),
             shared: Rc::new(Private::default()),
         }

@@ -17,7 +17,7 @@ use crate::host::{self, SharedData};
 use crate::ids::EventIds;
 use crate::queue::Queue;
 use crate::record::append;
-use crate::session::{Effects, Site};
+use crate::session::{Effects, REQUEST_DECODERS_BYTES_MAX, Site};
 
 /// The filter state `wasm.tollmesh.usage`, which access logs can show.
 const USAGE_PROPERTY: &str = "tollmesh.usage";
@@ -34,7 +34,11 @@ const TICKS_A_TURN: u32 = TICK_MS / HURRIED_TICK_MS;
 thread_local! {
     /// What all plugin instances of one VM have, which has one thread. Another configuration is
     /// another instance, and what calls have taught is true under any.
-    static LASTING: (Rc<Calibrations>, DecoderPool) = Default::default();
+    static LASTING: (Rc<Calibrations>, DecoderPool, DecoderPool) = {
+        let decoders = DecoderPool::default();
+        let of_requests = decoders.part(REQUEST_DECODERS_BYTES_MAX);
+        (Rc::default(), decoders, of_requests)
+    };
 }
 
 /// One plugin instance in one VM. The host knows instances by their configurations: it makes a new
@@ -77,11 +81,11 @@ impl Worker {
 
     /// The site of calls under that configuration, with what they share with those under others.
     pub fn site_of(&self, config: PluginConfig, ids: Rc<EventIds>, source: Source) -> Site {
-        let (calibrations, decoders) =
-            LASTING.with(|(calibrations, pool)| (Rc::clone(calibrations), pool.clone()));
+        let (calibrations, decoders, request_decoders) = LASTING.with(Clone::clone);
         Site {
             calibrations,
             decoders,
+            request_decoders,
             decisions: Rc::clone(&self.decisions),
             shared: Rc::new(SharedData),
             ..Site::new(config, ids, source)

@@ -77,7 +77,7 @@ pub(super) fn body(
     ends: bool,
     now: Timestamp,
 ) -> Effects {
-    let n_bytes = call.body.facts().body_bytes + chunk.len() as u64;
+    let n_bytes = call.body.n_bytes_sent() + chunk.len() as u64;
     let budgeted = call.budgeted.as_ref();
     let ends = ends || budgeted.is_some_and(|budgeted| budgeted.is_whole_at(n_bytes));
     if let Some(fingerprint) = &mut call.fingerprint {
@@ -200,16 +200,24 @@ fn metered(
         effects.edits.extend(path);
         effects.counts.append(&mut budgeted.take_counts());
     }
-    let edits = body_edits(site, headers, &target, &signature, budgeted.as_deref());
+    let encoding = content_encoding(headers);
+    let edits = match encoding {
+        None => body_edits(site, &target, &signature, budgeted.as_deref()),
+        Some(_) => Edits::default(),
+    };
     let is_read = !is_gateway || edits.include_usage;
     if site.config.accept_encoding == AcceptEncoding::Narrow && is_read {
         let edit = narrowed(headers, &signature, edits.include_usage);
         effects.edits.extend(edit);
     }
-    let body = match is_websocket(headers) {
+    let content_type = headers.text("content-type");
+    let body = match (is_websocket(headers), encoding) {
         // Frames are read in another place, and never edited.
-        true => RequestBody::unread(&target),
-        false => RequestBody::new(&target, headers.text("content-type"), edits),
+        (true, _) => RequestBody::unread(&target),
+        (false, None) => RequestBody::new(&target, content_type, edits),
+        (false, Some(encoding)) => {
+            RequestBody::encoded(&target, content_type, &encoding, &site.request_decoders)
+        }
     };
     if let Some(budgeted) = &mut budgeted {
         budgeted.may_edit = body.may_change();
@@ -313,17 +321,26 @@ fn counts(tagged: &Tagged, missing_tags: &[String]) -> Vec<(Counter, u64)> {
     counts.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
-/// What may be changed in the body of this request.
+/// How the body is encoded, where it is: all that its headers say, which may be several.
+fn content_encoding(headers: &Headers<'_>) -> Option<String> {
+    const NAME: &str = "content-encoding";
+    let first = headers.get(NAME)?;
+    let values = headers.iter().filter(|(name, _)| *name == NAME.as_bytes());
+    let values: Vec<_> = values
+        .map(|(_, value)| String::from_utf8_lossy(value))
+        .collect();
+    let is_plain = values.len() == 1 && first.eq_ignore_ascii_case(b"identity");
+    (!is_plain).then(|| values.join(","))
+}
+
+/// What may be changed in the body of this request, which is not encoded.
 fn body_edits(
     site: &Site,
-    headers: &Headers<'_>,
     target: &Target,
     signature: &Signature<'_>,
     budgeted: Option<&Budgeted>,
 ) -> Edits {
-    let encoding = headers.get("content-encoding").unwrap_or(b"identity");
-    let is_readable = encoding.eq_ignore_ascii_case(b"identity");
-    if !is_readable || !signature.leaves_body_free() {
+    if !signature.leaves_body_free() {
         return Edits::default();
     }
     let is_wanted = site.config.include_usage == IncludeUsage::InjectAndStrip;
