@@ -44,6 +44,7 @@ impl Row {
         let looks = [
             "/v1/videos/",
             "/async/chat/completions/",
+            "/async/sonar/",
             "/async-result/",
             "/deferred-completion/",
         ];
@@ -1061,6 +1062,31 @@ fn smaller_endpoints_count_as_their_siblings_do() {
             r#"{"id":"mod-1","model":"m","results":[{"intent":{"scores":{"a":0.9}}}],
             "usage":{"prompt_tokens":5,"completion_tokens":0,"total_tokens":5}}"#,
             json!({"api": "openai.moderations", "model": "m", "usage": {"input": 5, "output": 0}}),
+        ),
+        row(
+            "https://docs.perplexity.ai/api-reference/async-sonar-post",
+            "api.perplexity.ai",
+            "/v1/async/sonar",
+            job("CREATED", "null"),
+            none.clone(),
+        ),
+        row(
+            "https://docs.perplexity.ai/api-reference/async-sonar-api-request-get",
+            "api.perplexity.ai",
+            "/v1/async/sonar/job",
+            job("COMPLETED", answer),
+            json!({"api": "openai.chat.async", "response_id": "job", "usage_source": "reported",
+                "usage": {"input": 9, "output": 50, "reasoning": 70, "web_searches": 3}}),
+        ),
+        row(
+            "https://docs.perplexity.ai/api-reference/sonar-post",
+            "api.perplexity.ai",
+            "/v1/sonar",
+            r#"{"id":"s","model":"sonar","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+            "usage":{"prompt_tokens":14,"completion_tokens":70,"total_tokens":84,"search_context_size":"low",
+            "cost":{"input_tokens_cost":0.000014,"output_tokens_cost":0.00007,"request_cost":0.005,"total_cost":0.005084}}}"#,
+            json!({"api": "openai.chat", "provider": "perplexity", "model": "sonar",
+                "usage": {"input": 14, "output": 70}, "cost": "0.005084"}),
         ),
         row(
             "https://docs.snowflake.com/developer-guide/snowflake-rest-api/cortex-embed/cortex-embed-introduction",
