@@ -893,6 +893,41 @@ fn cohere_tells_what_it_processed_and_what_it_charges() {
                 json!({"model": "rerank-v3.5", "usage": {"search_units": 3}}),
             )
         },
+        Row {
+            request: r#"{"model":"rerank-v3.5"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/rerank",
+                json!({"id": "1", "results": [], "meta": {"billed_units": {"search_units": 3},
+                    "tokens": {"input_tokens": 67}}}),
+                json!({"model": "rerank-v3.5", "usage": {"input": 67, "search_units": 3},
+                    "billed": {"search_units": 3}}),
+            )
+        },
+        // https://docs.cohere.com/reference/embed: images beside texts.
+        Row {
+            request: r#"{"model":"embed-v4.0"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/embed",
+                json!({"id": "1", "embeddings": {}, "meta": {"billed_units": {"input_tokens": 12,
+                    "image_tokens": 1500, "images": 2}, "tokens": {"input_tokens": 14}}}),
+                json!({"model": "embed-v4.0", "usage": {"input": 14, "image_input": 1500,
+                    "images": 2, "output": 0}, "billed": {"input": 12, "image_input": 1500,
+                    "images": 2}}),
+            )
+        },
+        // https://docs.cohere.com/v1/reference/chat: a connector that searched.
+        Row {
+            request: r#"{"model":"command-r"}"#,
+            ..Row::json(
+                "api.cohere.com /v1/chat",
+                json!({"text": "a", "finish_reason": "COMPLETE", "meta": {"billed_units": {
+                    "input_tokens": 4, "output_tokens": 2, "search_units": 1},
+                    "tokens": {"input_tokens": 60, "output_tokens": 3}}}),
+                json!({"model": "command-r", "finish_reason": "COMPLETE", "tool_calls": 0,
+                    "usage": {"input": 60, "output": 3, "search_units": 1},
+                    "billed": {"input": 4, "output": 2, "search_units": 1}}),
+            )
+        },
     ]);
 }
 
