@@ -481,6 +481,59 @@ fn gemini_ends_where_it_says_why() {
     ]);
 }
 
+/// <https://ai.google.dev/gemini-api/docs/google-search>, on pricing: the unique queries of a prompt
+/// are charged; empty ones are not.
+#[test]
+fn geminis_queries_are_counted_once_each() {
+    let candidate = |index: u64, queries: Value| {
+        json!({"content": {"parts": [{"text": "a"}]}, "index": index, "finishReason": "STOP",
+            "groundingMetadata": {"webSearchQueries": queries}})
+    };
+    let answer = |candidates: Value| {
+        json!({"candidates": candidates, "usageMetadata": {"promptTokenCount": 4,
+            "candidatesTokenCount": 6, "totalTokenCount": 10}, "modelVersion": "g-1"})
+    };
+    let one = |queries: Value| answer(json!([candidate(0, queries)]));
+    let wanted = |n: u64| {
+        let mut usage = json!({"input": 4, "output": 6, "grounded_prompts": 1});
+        if n > 0 {
+            usage["web_searches"] = json!(n);
+        }
+        json!({"model": "g-1", "usage": usage, "tool_calls": 0, "finish_reason": "STOP"})
+    };
+    let whole = |answer: Value, n: u64| Row::json(GEMINI, answer, wanted(n));
+    let streamed = |chunks: &[Value], n: u64| {
+        let mut wanted = wanted(n);
+        wanted["complete"] = json!(true);
+        Row::events(GEMINI_STREAM, chunks, wanted)
+    };
+    let (long, longer) = ("q".repeat(300), "q".repeat(400));
+    check([
+        whole(one(json!(["", "a", "", "b"])), 2),
+        whole(one(json!(["a", "a"])), 1),
+        whole(one(json!([""])), 0),
+        whole(one(json!(["caf\u{e9}", "cafe"])), 2),
+        whole(
+            answer(json!([
+                candidate(0, json!(["a", "b"])),
+                candidate(1, json!(["c"]))
+            ])),
+            3,
+        ),
+        whole(
+            answer(json!([
+                candidate(0, json!(["a", "b"])),
+                candidate(1, json!(["b"]))
+            ])),
+            2,
+        ),
+        streamed(&[one(json!(["a", "b"])), one(json!([]))], 2),
+        streamed(&[one(json!(["a"])), one(json!(["a", "b"]))], 2),
+        whole(one(json!([long, longer])), 2),
+        streamed(&[one(json!([long])), one(json!([long]))], 1),
+    ]);
+}
+
 /// <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>,
 /// <https://ai.google.dev/gemini-api/docs/imagen>
 #[test]
