@@ -170,6 +170,9 @@ impl Reader {
                         self.findings.note(state.header(*count, value));
                     }
                 }
+                if let Some(value) = header(bedrock::LATENCY_HEADER) {
+                    self.findings.context("latency", Value::Text(value));
+                }
                 bedrock::TIER_HEADER
             }
             Dialect::Gemini(_) | Dialect::Interactions(_) => gemini::TIER_HEADER,

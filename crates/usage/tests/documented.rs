@@ -839,6 +839,59 @@ fn invoked_models_have_bodies_of_their_own() {
     ]);
 }
 
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/latency-optimized-inference.html>,
+/// `…/APIReference/API_runtime_InvokeModel.html`
+#[test]
+fn bedrock_tells_whether_a_call_was_served_with_less_latency() {
+    let usage = json!({"inputTokens": 7, "outputTokens": 9, "totalTokens": 16});
+    let metadata = json!({"metrics": {"latencyMs": 1}, "usage": usage,
+        "performanceConfig": {"latency": "optimized"}});
+    let whole = |latency: &str| {
+        json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+            "performanceConfig": {"latency": latency}, "stopReason": "end_turn", "usage": usage})
+    };
+    let expected = |latency: &str| {
+        json!({"model": "us.amazon.nova-pro-v1:0", "usage": {"input": 7, "output": 9},
+            "tool_calls": 0, "finish_reason": "end_turn", "context": {"latency": latency}})
+    };
+    let mut streamed = expected("optimized");
+    streamed["complete"] = json!(true);
+    let path = format!("{BEDROCK}/us.amazon.nova-pro-v1%3A0");
+    check([
+        Row::json(
+            format!("{path}/converse"),
+            whole("optimized"),
+            expected("optimized"),
+        ),
+        Row::json(
+            format!("{path}/converse"),
+            whole("standard"),
+            expected("standard"),
+        ),
+        Row::messages(
+            format!("{path}/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                ("messageStop", json!({"stopReason": "end_turn"})),
+                ("metadata", metadata),
+            ],
+            streamed,
+        ),
+        Row {
+            headers: &[
+                "application/json",
+                "x-amzn-bedrock-performanceconfig-latency: optimized",
+            ],
+            ..Row::json(
+                format!("{path}/invoke"),
+                json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+                    "stopReason": "end_turn", "usage": {"inputTokens": 7, "outputTokens": 9}}),
+                expected("optimized"),
+            )
+        },
+    ]);
+}
+
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-1-0-text-image.html>,
 /// `…/model-parameters-diffusion-3-5-large.html`, `…/model-parameters-cohere-command-r-plus.html`
 #[test]

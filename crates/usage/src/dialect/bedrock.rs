@@ -100,8 +100,17 @@ pub(super) static CONVERSE_SCHEMA: Node<Field> = Node::object(&[
         "serviceTier",
         Node::object(&[("type", Node::leaf(Field::Tier))]),
     ),
+    ("performanceConfig", PERFORMANCE),
     ("trace", Node::object(&[("promptRouter", PROMPT_ROUTER)])),
 ]);
+
+/// How the call was served, which may be otherwise than it was asked for; `optimized` has rates of
+/// its own (<https://docs.aws.amazon.com/bedrock/latest/userguide/latency-optimized-inference.html>).
+const PERFORMANCE: Node<Field> =
+    Node::object(&[("latency", Node::leaf(Field::Context("latency")))]);
+
+/// The header in which InvokeModel says so.
+pub(super) const LATENCY_HEADER: &str = "x-amzn-bedrock-performanceconfig-latency";
 
 /// A router's path does not name the model that it chose
 /// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_PromptRouterTrace.html>).
