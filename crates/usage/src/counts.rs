@@ -45,6 +45,8 @@ pub(crate) enum Count {
     BilledImage,
     WebSearches,
     WebFetches,
+    /// Searches of the web that succeeded, where the usage tells them by that.
+    WebSearchCalls,
     FileSearches,
     DocumentSearches,
     XSearches,

@@ -266,9 +266,11 @@ fn xais_tools_are_counted_by_kind() {
     let all = r#"{"web_search_calls":1,"x_search_calls":2,"code_interpreter_calls":3,
         "file_search_calls":4,"mcp_calls":9,"document_search_calls":5}"#;
     let tried = r#"[{"type":"file_search_call","status":"completed"},
-        {"type":"file_search_call","status":"failed"}]"#;
-    let one = r#"{"file_search_calls":1}"#;
-    let none = r#"{"file_search_calls":0}"#;
+        {"type":"file_search_call","status":"failed"},
+        {"type":"web_search_call","status":"completed","action":{"type":"search"}},
+        {"type":"web_search_call","status":"failed","action":{"type":"search"}}]"#;
+    let one = r#"{"file_search_calls":1,"web_search_calls":1}"#;
+    let none = r#"{"file_search_calls":0,"web_search_calls":0}"#;
     let usage = |units: Value| {
         let mut usage = json!({"input": 12845, "cache_read": 20224, "output": 1439,
             "reasoning": 0});
@@ -289,7 +291,7 @@ fn xais_tools_are_counted_by_kind() {
     check(vec![
         of("[]", x, json!({"x_searches": 11})),
         of("[]", all, by_kind.clone()),
-        of(tried, one, json!({"file_searches": 1})),
+        of(tried, one, json!({"file_searches": 1, "web_searches": 1})),
         of(tried, none, json!({})),
         row(
             source,

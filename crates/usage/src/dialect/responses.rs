@@ -73,7 +73,7 @@ const USAGE: Node<Field> = Node::object(&[
     (
         "server_side_tool_usage_details",
         Node::object(&[
-            ("web_search_calls", Node::leaf(Field::Query)),
+            ("web_search_calls", count(Count::WebSearchCalls)),
             ("x_search_calls", count(Count::XSearches)),
             ("code_interpreter_calls", count(Count::CodeCalls)),
             ("file_search_calls", count(Count::FileSearches)),

@@ -76,13 +76,12 @@ impl Reader {
 /// What the provider's tools did. A number that the usage tells stands before that of the items,
 /// of which some may have failed and are not charged.
 fn set_tools(findings: &Findings, counts: &Counts, usage: &mut Usage) {
-    let file_searches = counts.get(Count::FileSearches);
+    let told_or = |count, listed| counts.get(count).or(Some(listed));
+    let web_searches = told_or(Count::WebSearchCalls, findings.n_web_searches);
+    let file_searches = told_or(Count::FileSearches, findings.n_file_searches);
     for (n, unit) in [
-        (Some(findings.n_web_searches), Unit::WebSearches),
-        (
-            file_searches.or(Some(findings.n_file_searches)),
-            Unit::FileSearches,
-        ),
+        (web_searches, Unit::WebSearches),
+        (file_searches, Unit::FileSearches),
         (counts.get(Count::DocumentSearches), Unit::DocumentSearches),
         (counts.get(Count::XSearches), Unit::XSearches),
         (counts.get(Count::CodeCalls), Unit::CodeCalls),
