@@ -25,6 +25,7 @@ use crate::headers::Headers;
 use crate::ids::EventIds;
 use crate::shared::{Private, Shared};
 use crate::tags::impostors;
+use crate::verdicts::Verdicts;
 
 use call::Call;
 use live::Conversation;
@@ -34,6 +35,8 @@ use live::Conversation;
 pub struct Site {
     /// What the operator configured.
     pub config: PluginConfig,
+    /// What requests under this configuration lately were.
+    pub verdicts: Verdicts,
     /// Names for events.
     pub ids: Rc<EventIds>,
     /// The caller, where the peer proves nothing else.
@@ -53,6 +56,7 @@ impl Site {
     pub fn new(config: PluginConfig, ids: impl Into<Rc<EventIds>>, source: Source) -> Site {
         Site {
             config,
+            verdicts: Verdicts::default(),
             ids: ids.into(),
             source,
             calibrations: Rc::default(),
