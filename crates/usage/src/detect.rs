@@ -356,7 +356,7 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     if let Some((provider, path)) = relay::passed_on(&host, path)
         && let Some(service) = SERVICES.iter().find(|known| known.provider == provider)
     {
-        return match of_service(service, &host, path, method) {
+        return match of_service(service, &host, &path, method) {
             // The gateway answers equal requests out of its cache: nothing is added to them.
             Detection::Metered(target) => Detection::Metered(Target {
                 may_include_usage: false,
@@ -971,6 +971,8 @@ mod tests {
             ("/v1/threads/runs", "POST", false),
             ("/v1/videos", "POST", false),
             ("/v1/videos/video_1/remix", "POST", false),
+            ("/v1/async/sonar", "POST", false),
+            ("/v1/async/sonar/r", "GET", true),
             ("/v1/videos/video_1", "GET", true),
             ("/v1/threads/t/runs/r", "GET", true),
             ("/v1/threads/t/runs/r/submit_tool_outputs", "POST", true),
@@ -1038,6 +1040,19 @@ mod tests {
                 panic!("{path} is not metered");
             };
             assert!(!target.may_include_usage);
+        }
+        // However it is written, it is what servers take it for.
+        for path in [
+            "/v1//account/gateway/openai/chat/completions",
+            "/v1/./account/gateway/openai/chat/completions",
+            "/v1/account/gateway/%6Fpenai/chat/completions",
+            "/v1/account/gateway/anthropic/../OpenAI/chat/completions",
+            "/v1/account/gateway;x/openai;y/chat/completions",
+            "/v1/account/gateway%2Fopenai%2fchat/completions",
+            "https://gateway.ai.cloudflare.com/V1/account/gateway/openai/chat/completions",
+        ] {
+            let expected = (Api::OpenAiChat, "openai".to_owned(), None);
+            assert_eq!(metered(host, path, "POST"), Some(expected), "{path}");
         }
         let unknown = "/v1/account/gateway/openai/telepathy";
         let unreadable = Detection::Unreadable {

@@ -481,6 +481,59 @@ fn gemini_ends_where_it_says_why() {
     ]);
 }
 
+/// <https://ai.google.dev/gemini-api/docs/google-search>, on pricing: the unique queries of a prompt
+/// are charged; empty ones are not.
+#[test]
+fn geminis_queries_are_counted_once_each() {
+    let candidate = |index: u64, queries: Value| {
+        json!({"content": {"parts": [{"text": "a"}]}, "index": index, "finishReason": "STOP",
+            "groundingMetadata": {"webSearchQueries": queries}})
+    };
+    let answer = |candidates: Value| {
+        json!({"candidates": candidates, "usageMetadata": {"promptTokenCount": 4,
+            "candidatesTokenCount": 6, "totalTokenCount": 10}, "modelVersion": "g-1"})
+    };
+    let one = |queries: Value| answer(json!([candidate(0, queries)]));
+    let wanted = |n: u64| {
+        let mut usage = json!({"input": 4, "output": 6, "grounded_prompts": 1});
+        if n > 0 {
+            usage["web_searches"] = json!(n);
+        }
+        json!({"model": "g-1", "usage": usage, "tool_calls": 0, "finish_reason": "STOP"})
+    };
+    let whole = |answer: Value, n: u64| Row::json(GEMINI, answer, wanted(n));
+    let streamed = |chunks: &[Value], n: u64| {
+        let mut wanted = wanted(n);
+        wanted["complete"] = json!(true);
+        Row::events(GEMINI_STREAM, chunks, wanted)
+    };
+    let (long, longer) = ("q".repeat(300), "q".repeat(400));
+    check([
+        whole(one(json!(["", "a", "", "b"])), 2),
+        whole(one(json!(["a", "a"])), 1),
+        whole(one(json!([""])), 0),
+        whole(one(json!(["caf\u{e9}", "cafe"])), 2),
+        whole(
+            answer(json!([
+                candidate(0, json!(["a", "b"])),
+                candidate(1, json!(["c"]))
+            ])),
+            3,
+        ),
+        whole(
+            answer(json!([
+                candidate(0, json!(["a", "b"])),
+                candidate(1, json!(["b"]))
+            ])),
+            2,
+        ),
+        streamed(&[one(json!(["a", "b"])), one(json!([]))], 2),
+        streamed(&[one(json!(["a"])), one(json!(["a", "b"]))], 2),
+        whole(one(json!([long, longer])), 2),
+        streamed(&[one(json!([long])), one(json!([long]))], 1),
+    ]);
+}
+
 /// <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>,
 /// <https://ai.google.dev/gemini-api/docs/imagen>
 #[test]
@@ -786,6 +839,122 @@ fn invoked_models_have_bodies_of_their_own() {
     ]);
 }
 
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/latency-optimized-inference.html>,
+/// `…/APIReference/API_runtime_InvokeModel.html`
+#[test]
+fn bedrock_tells_whether_a_call_was_served_with_less_latency() {
+    let usage = json!({"inputTokens": 7, "outputTokens": 9, "totalTokens": 16});
+    let metadata = json!({"metrics": {"latencyMs": 1}, "usage": usage,
+        "performanceConfig": {"latency": "optimized"}});
+    let whole = |latency: &str| {
+        json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+            "performanceConfig": {"latency": latency}, "stopReason": "end_turn", "usage": usage})
+    };
+    let expected = |latency: &str| {
+        json!({"model": "us.amazon.nova-pro-v1:0", "usage": {"input": 7, "output": 9},
+            "tool_calls": 0, "finish_reason": "end_turn", "context": {"latency": latency}})
+    };
+    let mut streamed = expected("optimized");
+    streamed["complete"] = json!(true);
+    let path = format!("{BEDROCK}/us.amazon.nova-pro-v1%3A0");
+    check([
+        Row::json(
+            format!("{path}/converse"),
+            whole("optimized"),
+            expected("optimized"),
+        ),
+        Row::json(
+            format!("{path}/converse"),
+            whole("standard"),
+            expected("standard"),
+        ),
+        Row::messages(
+            format!("{path}/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                ("messageStop", json!({"stopReason": "end_turn"})),
+                ("metadata", metadata),
+            ],
+            streamed,
+        ),
+        Row {
+            headers: &[
+                "application/json",
+                "x-amzn-bedrock-performanceconfig-latency: optimized",
+            ],
+            ..Row::json(
+                format!("{path}/invoke"),
+                json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+                    "stopReason": "end_turn", "usage": {"inputTokens": 7, "outputTokens": 9}}),
+                expected("optimized"),
+            )
+        },
+    ]);
+}
+
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-1-0-text-image.html>,
+/// `…/model-parameters-diffusion-3-5-large.html`, `…/model-parameters-cohere-command-r-plus.html`
+#[test]
+fn invoked_models_name_images_and_calls_in_words_of_their_own() {
+    let image = "iVBO".repeat(50);
+    let command = "cohere.command-r-plus-v1%3A0";
+    let calls = json!([{"name": "query", "parameters": {"day": "2023-09-29"}},
+        {"name": "catalog", "parameters": {}}]);
+    let counted: &[&str] = &[
+        "application/json",
+        "x-amzn-bedrock-input-token-count: 10",
+        "x-amzn-bedrock-output-token-count: 5",
+    ];
+    let called = json!({"model": "cohere.command-r-plus-v1:0", "usage": {"input": 10, "output": 5},
+        "finish_reason": "COMPLETE", "tool_calls": 2});
+    let mut streamed = called.clone();
+    streamed["complete"] = json!(true);
+    check([
+        Row::json(
+            format!("{BEDROCK}/stability.stable-diffusion-xl-v1/invoke"),
+            json!({"result": "success", "artifacts": [
+                {"seed": 1, "base64": image, "finishReason": "SUCCESS"},
+                {"seed": 2, "base64": image, "finishReason": "CONTENT_FILTERED"}]}),
+            json!({"model": "stability.stable-diffusion-xl-v1", "usage": {"images": 2},
+                "source": "absent"}),
+        ),
+        Row::json(
+            format!("{BEDROCK}/stability.sd3-5-large-v1%3A0/invoke"),
+            json!({"seeds": [1, 2], "finish_reasons": [null, "Filter reason: output image"],
+                "images": [image, ""]}),
+            json!({"model": "stability.sd3-5-large-v1:0", "usage": {"images": 1},
+                "source": "absent"}),
+        ),
+        Row {
+            headers: counted,
+            ..Row::json(
+                format!("{BEDROCK}/{command}/invoke"),
+                json!({"response_id": "r", "text": "", "generation_id": "g", "chat_history": [],
+                    "finish_reason": "COMPLETE", "tool_calls": calls}),
+                called,
+            )
+        },
+        Row::messages(
+            format!("{BEDROCK}/{command}/invoke-with-response-stream"),
+            &[
+                (
+                    "chunk",
+                    json!({"is_finished": false, "event_type": "tool-calls-generation",
+                    "tool_calls": calls}),
+                ),
+                (
+                    "chunk",
+                    json!({"is_finished": true, "event_type": "stream-end", "finish_reason":
+                    "COMPLETE", "response": {"tool_calls": calls, "finish_reason": "COMPLETE"},
+                    "amazon-bedrock-invocationMetrics": {"inputTokenCount": 10,
+                    "outputTokenCount": 5}}),
+                ),
+            ],
+            streamed,
+        ),
+    ]);
+}
+
 /// <https://docs.cohere.com/v1/reference/chat-stream>, <https://docs.cohere.com/reference/chat-stream>,
 /// <https://docs.cohere.com/reference/rerank>
 #[test]
@@ -828,6 +997,41 @@ fn cohere_tells_what_it_processed_and_what_it_charges() {
                 "api.cohere.com /v2/rerank",
                 json!({"id": "1", "results": [], "meta": {"billed_units": {"search_units": 3}}}),
                 json!({"model": "rerank-v3.5", "usage": {"search_units": 3}}),
+            )
+        },
+        Row {
+            request: r#"{"model":"rerank-v3.5"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/rerank",
+                json!({"id": "1", "results": [], "meta": {"billed_units": {"search_units": 3},
+                    "tokens": {"input_tokens": 67}}}),
+                json!({"model": "rerank-v3.5", "usage": {"input": 67, "search_units": 3},
+                    "billed": {"search_units": 3}}),
+            )
+        },
+        // https://docs.cohere.com/reference/embed: images beside texts.
+        Row {
+            request: r#"{"model":"embed-v4.0"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/embed",
+                json!({"id": "1", "embeddings": {}, "meta": {"billed_units": {"input_tokens": 12,
+                    "image_tokens": 1500, "images": 2}, "tokens": {"input_tokens": 14}}}),
+                json!({"model": "embed-v4.0", "usage": {"input": 14, "image_input": 1500,
+                    "images": 2, "output": 0}, "billed": {"input": 12, "image_input": 1500,
+                    "images": 2}}),
+            )
+        },
+        // https://docs.cohere.com/v1/reference/chat: a connector that searched.
+        Row {
+            request: r#"{"model":"command-r"}"#,
+            ..Row::json(
+                "api.cohere.com /v1/chat",
+                json!({"text": "a", "finish_reason": "COMPLETE", "meta": {"billed_units": {
+                    "input_tokens": 4, "output_tokens": 2, "search_units": 1},
+                    "tokens": {"input_tokens": 60, "output_tokens": 3}}}),
+                json!({"model": "command-r", "finish_reason": "COMPLETE", "tool_calls": 0,
+                    "usage": {"input": 60, "output": 3, "search_units": 1},
+                    "billed": {"input": 4, "output": 2, "search_units": 1}}),
             )
         },
     ]);

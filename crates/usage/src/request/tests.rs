@@ -688,3 +688,62 @@ fn large_and_deep_bodies_take_no_more_than_small_ones() {
     let (sent, is_changed, _) = relay(body_of(Api::OpenAiChat, &edits), &[deep.as_bytes()]);
     assert_eq!((sent.len(), is_changed), (deep.len(), false));
 }
+
+#[test]
+fn encoded_bodies_are_read_as_what_they_decode_to() {
+    use std::io::Write;
+    let pool = DecoderPool::default();
+    let n_left = pool.n_bytes_left();
+    let long = "x".repeat(100_000);
+    let plain = format!(r#"{{"messages":["{long}"],"stream":true,"model":"gpt-4o"}}"#);
+    let compressed = || {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(plain.as_bytes()).unwrap();
+        let mut brotli = Vec::new();
+        let params = brotli::enc::BrotliEncoderParams::default();
+        brotli::BrotliCompress(&mut plain.as_bytes(), &mut brotli, &params).unwrap();
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let zstd = ruzstd::encoding::compress_to_vec(plain.as_bytes(), level);
+        [
+            ("gzip", gzip.finish().unwrap()),
+            ("br", brotli),
+            ("zstd", zstd),
+        ]
+    };
+    let target = target(Api::OpenAiChat, "openai");
+    let body = |encoding| RequestBody::encoded(&target, Some("application/json"), encoding, &pool);
+    let is_read = |facts: &RequestFacts| {
+        facts.model.as_deref() == Some("gpt-4o")
+            && facts.streams
+            && facts.body_bytes == plain.len() as u64
+    };
+    for (encoding, sent) in compressed() {
+        for n_chunk in [1, 7, sent.len()] {
+            let mut reader = body(encoding);
+            for chunk in sent.chunks(n_chunk) {
+                assert_eq!(reader.push(chunk), None);
+            }
+            assert_eq!(reader.finish(), None);
+            assert!(is_read(reader.facts()), "{encoding} {:?}", reader.facts());
+            assert_eq!(reader.n_bytes_sent(), sent.len() as u64);
+            assert_eq!(pool.n_bytes_left(), n_left, "its memory is given back");
+            assert!(!reader.may_change());
+        }
+        // What is not what its header says.
+        let (sent_back, is_changed, facts) = relay(body(encoding), &[plain.as_bytes()]);
+        assert!(is_read(&facts), "{encoding} {facts:?}");
+        assert_eq!(
+            (sent_back.as_slice(), is_changed),
+            (plain.as_bytes(), false)
+        );
+    }
+    for encoding in ["gzip, gzip", "x-own", "", "identity, identity"] {
+        let (.., facts) = relay(body(encoding), &[plain.as_bytes()]);
+        assert!(is_read(&facts), "{encoding} {facts:?}");
+    }
+    // Where no memory is left for a decoder, the body is read as it is.
+    let none = DecoderPool::of(0);
+    let reader = RequestBody::encoded(&target, None, "gzip", &none);
+    let (.., facts) = relay(reader, &[&compressed()[0].1]);
+    assert_eq!(facts.model, None);
+}
