@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use tollmesh_pricing::cost::{Inputs, Reason};
 use tollmesh_pricing::{Book, Call, Priced, Status};
-use tollmesh_usage::{Usage, batch};
+use tollmesh_usage::{Api, Usage, batch};
 use tollmesh_wire::event::{Event, ExtraUsage, Kind, Outcome};
 
 use crate::ledger::CostRecord;
@@ -34,6 +34,13 @@ pub struct Bill<'a> {
     pub context: &'a BTreeMap<String, String>,
     /// Whether it is charged at all.
     pub is_billable: bool,
+    /// Whether its own usage is what the requests of a batch used together.
+    pub is_batch: bool,
+}
+
+/// Whether answers of that API tell what the requests of a batch used together.
+pub fn sums_batches(api: &str) -> bool {
+    api == Api::OpenAiBatches.name()
 }
 
 impl<'a> From<&'a Event> for Bill<'a> {
@@ -53,6 +60,7 @@ impl<'a> From<&'a Event> for Bill<'a> {
             extra_usage: &event.extra_usage,
             context: &event.pricing_context,
             is_billable: is_charged && is_ours,
+            is_batch: sums_batches(&event.api),
         }
     }
 }
@@ -92,7 +100,7 @@ impl<'a> Bill<'a> {
             unix_ms: self.unix_ms,
             service_tier: self.service_tier,
             usage: self.usage,
-            inputs: inputs(None, self.usage),
+            inputs: inputs(self.is_batch.then_some(batch::MIXED_KIND), self.usage),
             context: self.context,
         }
     }
@@ -251,6 +259,27 @@ mod tests {
             let total = record.total.map(|total| total.to_string());
             let got = format!("{} {}", record.status.name(), total.unwrap_or_default());
             assert_eq!(got, cost, "{kind:?} {input} {n_requests:?}");
+        }
+    }
+
+    /// <https://platform.openai.com/docs/api-reference/batch/object>: `request_counts` may be left out.
+    #[test]
+    fn a_batch_that_does_not_say_how_many_requests_it_had_has_no_exact_price() {
+        let book = Book::load(Book::shipped()).unwrap();
+        for (input, n_requests, cost) in [
+            (500_000, None, "assumed 0.625"),
+            (150_000, None, "exact 0.09375"),
+            (500_000, Some(1), "exact 0.625"),
+            (500_000, Some(50), "assumed 0.3125"),
+        ] {
+            let event = Event {
+                api: Api::OpenAiBatches.name().into(),
+                ..batch(None, input, n_requests)
+            };
+            let record = Bill::from(&event).price(&book, "v".into());
+            let total = record.total.map(|total| total.to_string());
+            let got = format!("{} {}", record.status.name(), total.unwrap_or_default());
+            assert_eq!(got, cost, "{input} {n_requests:?}");
         }
     }
 

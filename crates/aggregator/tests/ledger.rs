@@ -579,12 +579,18 @@ fn coverage_counts_what_is_not_known() {
         },
         cost: CostRecord::unpriced(Arc::from("digest"), "no_row"),
     };
+    // An image has no tokens, and a price.
+    let by_piece = Event {
+        usage_source: "absent".into(),
+        ..event("by_piece")
+    };
     append(
         &ledger,
         vec![
             entry(event("a"), 1),
             entry(untagged, 1),
             entry(relayed, 0),
+            entry(by_piece, 40_000),
             unpriced,
         ],
     );
@@ -595,12 +601,12 @@ fn coverage_counts_what_is_not_known() {
             tags: vec!["team".into(), "feature".into()],
         });
         let coverage = coverage.unwrap();
-        assert_eq!(coverage.requests, 3);
+        assert_eq!(coverage.requests, 4);
         assert_eq!((coverage.unpriced, coverage.assumed), (1, 0));
         assert_eq!((coverage.estimated, coverage.absent), (1, 1));
         assert_eq!(
             coverage.untagged,
-            [("team".to_owned(), 1), ("feature".to_owned(), 2)]
+            [("team".to_owned(), 1), ("feature".to_owned(), 3)]
         );
     }
 }

@@ -26,6 +26,8 @@ use quirks::Quirks;
 pub(crate) enum Field {
     Model,
     ResponseId,
+    /// The id by which the answer is to be fetched, of an answer that has none yet.
+    RequestId,
     Tier,
     Cost,
     CostTicks,
@@ -131,6 +133,8 @@ enum Dialect {
 pub(crate) struct Reader {
     dialect: Dialect,
     api: Api,
+    /// The path names the response.
+    is_asked_by_id: bool,
     pub(crate) findings: Findings,
     /// Where the tool call at hand began.
     call_at: u64,
@@ -147,6 +151,7 @@ impl Reader {
         Reader {
             dialect: dialect_of(target, quirks),
             api: target.api,
+            is_asked_by_id: target.path_response_id.is_some(),
             findings,
             call_at: 0,
             outline: Vec::new(),
@@ -162,6 +167,9 @@ impl Reader {
                     if let Some(value) = header(name) {
                         self.findings.note(state.header(*count, value));
                     }
+                }
+                if let Some(value) = header(bedrock::LATENCY_HEADER) {
+                    self.findings.context("latency", Value::Text(value));
                 }
                 bedrock::TIER_HEADER
             }
@@ -323,7 +331,10 @@ impl Visitor<Field> for Reader {
                 let outcome = take_text(&mut findings.model, value);
                 findings.note(outcome);
             }
-            Field::ResponseId => {
+            // What was asked for by an id is known by that, whatever id it has itself.
+            Field::ResponseId | Field::RequestId if self.is_asked_by_id => {}
+            Field::RequestId if findings.response_id.is_some() => {}
+            Field::ResponseId | Field::RequestId => {
                 let outcome = take_text(&mut findings.response_id, value);
                 findings.note(outcome);
             }

@@ -786,6 +786,122 @@ fn invoked_models_have_bodies_of_their_own() {
     ]);
 }
 
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/latency-optimized-inference.html>,
+/// `…/APIReference/API_runtime_InvokeModel.html`
+#[test]
+fn bedrock_tells_whether_a_call_was_served_with_less_latency() {
+    let usage = json!({"inputTokens": 7, "outputTokens": 9, "totalTokens": 16});
+    let metadata = json!({"metrics": {"latencyMs": 1}, "usage": usage,
+        "performanceConfig": {"latency": "optimized"}});
+    let whole = |latency: &str| {
+        json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+            "performanceConfig": {"latency": latency}, "stopReason": "end_turn", "usage": usage})
+    };
+    let expected = |latency: &str| {
+        json!({"model": "us.amazon.nova-pro-v1:0", "usage": {"input": 7, "output": 9},
+            "tool_calls": 0, "finish_reason": "end_turn", "context": {"latency": latency}})
+    };
+    let mut streamed = expected("optimized");
+    streamed["complete"] = json!(true);
+    let path = format!("{BEDROCK}/us.amazon.nova-pro-v1%3A0");
+    check([
+        Row::json(
+            format!("{path}/converse"),
+            whole("optimized"),
+            expected("optimized"),
+        ),
+        Row::json(
+            format!("{path}/converse"),
+            whole("standard"),
+            expected("standard"),
+        ),
+        Row::messages(
+            format!("{path}/converse-stream"),
+            &[
+                ("messageStart", json!({"role": "assistant"})),
+                ("messageStop", json!({"stopReason": "end_turn"})),
+                ("metadata", metadata),
+            ],
+            streamed,
+        ),
+        Row {
+            headers: &[
+                "application/json",
+                "x-amzn-bedrock-performanceconfig-latency: optimized",
+            ],
+            ..Row::json(
+                format!("{path}/invoke"),
+                json!({"output": {"message": {"role": "assistant", "content": [{"text": "a"}]}},
+                    "stopReason": "end_turn", "usage": {"inputTokens": 7, "outputTokens": 9}}),
+                expected("optimized"),
+            )
+        },
+    ]);
+}
+
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-1-0-text-image.html>,
+/// `…/model-parameters-diffusion-3-5-large.html`, `…/model-parameters-cohere-command-r-plus.html`
+#[test]
+fn invoked_models_name_images_and_calls_in_words_of_their_own() {
+    let image = "iVBO".repeat(50);
+    let command = "cohere.command-r-plus-v1%3A0";
+    let calls = json!([{"name": "query", "parameters": {"day": "2023-09-29"}},
+        {"name": "catalog", "parameters": {}}]);
+    let counted: &[&str] = &[
+        "application/json",
+        "x-amzn-bedrock-input-token-count: 10",
+        "x-amzn-bedrock-output-token-count: 5",
+    ];
+    let called = json!({"model": "cohere.command-r-plus-v1:0", "usage": {"input": 10, "output": 5},
+        "finish_reason": "COMPLETE", "tool_calls": 2});
+    let mut streamed = called.clone();
+    streamed["complete"] = json!(true);
+    check([
+        Row::json(
+            format!("{BEDROCK}/stability.stable-diffusion-xl-v1/invoke"),
+            json!({"result": "success", "artifacts": [
+                {"seed": 1, "base64": image, "finishReason": "SUCCESS"},
+                {"seed": 2, "base64": image, "finishReason": "CONTENT_FILTERED"}]}),
+            json!({"model": "stability.stable-diffusion-xl-v1", "usage": {"images": 2},
+                "source": "absent"}),
+        ),
+        Row::json(
+            format!("{BEDROCK}/stability.sd3-5-large-v1%3A0/invoke"),
+            json!({"seeds": [1, 2], "finish_reasons": [null, "Filter reason: output image"],
+                "images": [image, ""]}),
+            json!({"model": "stability.sd3-5-large-v1:0", "usage": {"images": 1},
+                "source": "absent"}),
+        ),
+        Row {
+            headers: counted,
+            ..Row::json(
+                format!("{BEDROCK}/{command}/invoke"),
+                json!({"response_id": "r", "text": "", "generation_id": "g", "chat_history": [],
+                    "finish_reason": "COMPLETE", "tool_calls": calls}),
+                called,
+            )
+        },
+        Row::messages(
+            format!("{BEDROCK}/{command}/invoke-with-response-stream"),
+            &[
+                (
+                    "chunk",
+                    json!({"is_finished": false, "event_type": "tool-calls-generation",
+                    "tool_calls": calls}),
+                ),
+                (
+                    "chunk",
+                    json!({"is_finished": true, "event_type": "stream-end", "finish_reason":
+                    "COMPLETE", "response": {"tool_calls": calls, "finish_reason": "COMPLETE"},
+                    "amazon-bedrock-invocationMetrics": {"inputTokenCount": 10,
+                    "outputTokenCount": 5}}),
+                ),
+            ],
+            streamed,
+        ),
+    ]);
+}
+
 /// <https://docs.cohere.com/v1/reference/chat-stream>, <https://docs.cohere.com/reference/chat-stream>,
 /// <https://docs.cohere.com/reference/rerank>
 #[test]

@@ -41,7 +41,12 @@ fn events(documents: &[&str]) -> String {
 
 impl Row {
     fn target(&self) -> Target {
-        let looks = ["/v1/videos/", "/async/chat/completions/", "/async-result/"];
+        let looks = [
+            "/v1/videos/",
+            "/async/chat/completions/",
+            "/async-result/",
+            "/deferred-completion/",
+        ];
         let method = match looks.iter().any(|look| self.path.contains(look)) {
             true => "GET",
             false => "POST",
@@ -986,6 +991,85 @@ fn chat_completions_that_are_polled_complete_the_call_that_asked() {
             "usage":{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}}"#,
             json!({"response_id": "job", "model": "glm-4.6", "usage": {"input": 9, "output": 5},
                 "usage_source": "reported"}),
+        ),
+    ]);
+}
+
+/// <https://docs.x.ai/docs/guides/deferred-chat-completions>: what asks looks like any other call,
+/// and its answer is fetched by `request_id`, which is not the id of the completion.
+#[test]
+fn a_deferred_completion_is_known_by_the_id_that_it_is_fetched_by() {
+    let source = "https://docs.x.ai/docs/guides/deferred-chat-completions";
+    let answer = r#"{"id":"c0161816","object":"chat.completion","created":1,"model":"grok-4",
+        "choices":[{"index":0,"message":{"role":"assistant","content":"42"},"finish_reason":"stop"}],
+        "usage":{"prompt_tokens":27,"completion_tokens":48,"total_tokens":75,
+        "prompt_tokens_details":{"text_tokens":27,"cached_tokens":7}}}"#;
+    check(vec![
+        row(
+            source,
+            "api.x.ai",
+            "/v1/chat/completions",
+            r#"{"request_id":"f15c114e"}"#,
+            json!({"api": "openai.chat", "response_id": "f15c114e", "usage": {},
+                "usage_source": "absent"}),
+        ),
+        row(
+            source,
+            "api.x.ai",
+            "/v1/chat/deferred-completion/f15c114e",
+            answer,
+            json!({"api": "openai.chat.async", "response_id": "f15c114e", "model": "grok-4",
+                "usage": {"input": 20, "cache_read": 7, "output": 48}, "billable": false,
+                "usage_source": "reported", "finish_reason": "stop", "trouble": null}),
+        ),
+        row(
+            "https://docs.z.ai/api-reference/llm/chat-completion",
+            "api.z.ai",
+            "/api/paas/v4/chat/completions",
+            r#"{"id":"own","request_id":"asked","model":"glm-4.6","choices":[],"usage":
+            {"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}}"#,
+            json!({"response_id": "own"}),
+        ),
+        row(
+            "https://docs.z.ai/api-reference/llm/chat-completion",
+            "api.z.ai",
+            "/api/paas/v4/chat/completions",
+            r#"{"request_id":"asked","id":"own","model":"glm-4.6","choices":[],"usage":
+            {"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}}"#,
+            json!({"response_id": "own"}),
+        ),
+    ]);
+}
+
+/// Endpoints beside chat that answer in a shape which is read already.
+#[test]
+fn smaller_endpoints_count_as_their_siblings_do() {
+    check(vec![
+        row(
+            "https://docs.cohere.com/v1/reference/generate",
+            "api.cohere.com",
+            "/v1/generate",
+            r#"{"id":"g","generations":[{"id":"1","text":"hi","finish_reason":"COMPLETE"}],"prompt":"p",
+            "meta":{"api_version":{"version":"1"},"billed_units":{"input_tokens":5,"output_tokens":7}}}"#,
+            json!({"api": "cohere.v1.chat", "response_id": "g", "usage": {"input": 5, "output": 7},
+                "finish_reason": "COMPLETE", "usage_source": "reported"}),
+        ),
+        row(
+            "https://docs.mistral.ai/api/#tag/classifiers",
+            "api.mistral.ai",
+            "/v1/classifications",
+            r#"{"id":"mod-1","model":"m","results":[{"intent":{"scores":{"a":0.9}}}],
+            "usage":{"prompt_tokens":5,"completion_tokens":0,"total_tokens":5}}"#,
+            json!({"api": "openai.moderations", "model": "m", "usage": {"input": 5, "output": 0}}),
+        ),
+        row(
+            "https://docs.snowflake.com/developer-guide/snowflake-rest-api/cortex-embed/cortex-embed-introduction",
+            "acme.snowflakecomputing.com",
+            "/api/v2/cortex/inference:embed",
+            r#"{"object":"list","data":[{"object":"embedding","embedding":[[0.1]],"index":0}],
+            "model":"e5-base-v2","usage":{"total_tokens":17}}"#,
+            json!({"provider": "snowflake", "model": "e5-base-v2",
+                "usage": {"input": 17, "output": 0}}),
         ),
     ]);
 }

@@ -13,7 +13,7 @@ use tollmesh_usage::Usage;
 use tollmesh_wire::event::ExtraUsage;
 
 use super::{Outcome, lines};
-use crate::charge::Bill;
+use crate::charge::{Bill, sums_batches};
 use crate::clock;
 use crate::ledger::CostRecord;
 use crate::prices::{Prices, Tables};
@@ -47,6 +47,8 @@ struct Beside {
     billed_buckets: Option<Usage>,
     #[serde(default)]
     extra_usage: Vec<Nested>,
+    #[serde(default)]
+    api: Option<String>,
 }
 
 /// Usage charged apart, as `extract` writes it.
@@ -105,6 +107,7 @@ fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {
         extra_usage: &extra,
         context: call.context,
         is_billable: beside.billable,
+        is_batch: beside.api.as_deref().is_some_and(sums_batches),
     };
     let cost = bill.price(&tables.book, Arc::clone(&tables.version));
     Ok(answer(&id, &cost))

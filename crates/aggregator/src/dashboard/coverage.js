@@ -8,10 +8,10 @@ import { nothing, panel } from "./panel.js";
 import { table } from "./table.js";
 
 const KINDS = [
-  ["without a price", "unpriced_requests", "cost_status", "unpriced"],
-  ["at an assumed rate", "assumed_requests", "cost_status", "assumed"],
-  ["with estimated counts", "estimated_requests", "usage_source", "estimated"],
-  ["without counts", "absent_requests", "usage_source", "absent"],
+  ["without a price", "unpriced_requests", [["cost_status", "unpriced"]]],
+  ["at an assumed rate", "assumed_requests", [["cost_status", "assumed"]]],
+  ["with estimated counts", "estimated_requests", [["usage_source", "estimated"]]],
+  ["without counts", "absent_requests", [["usage_source", "absent"], ["cost_status", "unpriced"]]],
 ];
 
 export const coverage = panel({
@@ -21,14 +21,15 @@ export const coverage = panel({
   draw: ([answer], context) => {
     const known = answer.items[0];
     if (known.requests === 0) return nothing("No calls in this span.");
-    const kinds = KINDS.map(([text, field, name, value]) => ({ text, n: known[field], name, value }));
+    const kinds = KINDS.map(([text, field, where]) => ({ text, n: known[field], where }));
     const tags = Object.entries(known.untagged_requests);
-    const rows = [...tags.map(([tag, n]) => ({ text: `without ${tag}`, n, name: tag, value: "" })), ...kinds];
+    const rows = [...tags.map(([tag, n]) => ({ text: `without ${tag}`, n, where: [[tag, ""]] })), ...kinds];
     const columns = [
       {
         name: "Requests",
-        cell: ({ text, n, name, value }) => {
-          const link = context.link(narrowed(context.view, name, value), text, {}, "calls");
+        cell: ({ text, n, where }) => {
+          const view = where.reduce((view, [name, value]) => narrowed(view, name, value), context.view);
+          const link = context.link(view, text, {}, "calls");
           link.append(bar(n / known.requests, "warning"));
           return link;
         },

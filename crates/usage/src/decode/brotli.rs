@@ -38,11 +38,15 @@ impl fmt::Debug for Brotli {
 impl Brotli {
     pub(super) fn new(pool: &DecoderPool) -> Result<Brotli, Trouble> {
         let alloc = StandardAlloc::default;
+        let mut inner = BrotliState::new_strict(alloc(), alloc(), alloc());
+        // The window at once: one that grows by doubling takes half as much again while it is
+        // copied. A body that comes in one piece is still given no more than what it needs.
+        inner.set_initial_ring_buffer_size(u32::MAX);
         Ok(Brotli {
             _memory: pool.reserve(FIXED_BYTES)?,
             pool: pool.clone(),
             window: None,
-            inner: BrotliState::new_strict(alloc(), alloc(), alloc()),
+            inner,
             is_complete: false,
             volume: Volume::default(),
         })
@@ -113,6 +117,8 @@ fn window_bytes(first: u8) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use brotli::enc::BrotliEncoderParams;
 
     use super::*;
@@ -180,6 +186,32 @@ mod tests {
                 "by {n_chunk}"
             );
         }
+    }
+
+    #[test]
+    fn a_window_is_allocated_once() {
+        let mut body = Vec::new();
+        let mut encoder = brotli::CompressorWriter::new(&mut body, 4096, 5, 22);
+        for _ in 0..40 {
+            let piece = "{\"id\":1234567890},".repeat(5000);
+            encoder.write_all(piece.as_bytes()).unwrap();
+            encoder.flush().unwrap();
+        }
+        drop(encoder);
+        let mut brotli = Brotli::new(&DecoderPool::default()).unwrap();
+        let mut windows = std::collections::BTreeSet::new();
+        for chunk in body.chunks(100) {
+            brotli.push(chunk, &mut |_| ()).unwrap();
+            windows.insert(brotli.inner.ringbuffer_size);
+        }
+        assert!(brotli.is_complete());
+        windows.remove(&0);
+        assert_eq!(windows.into_iter().collect::<Vec<_>>(), [1 << 22]);
+
+        let body = encoded(&[b'x'; 1000], 22);
+        let mut brotli = Brotli::new(&DecoderPool::default()).unwrap();
+        brotli.push(&body, &mut |_| ()).unwrap();
+        assert!(brotli.inner.ringbuffer_size <= 1024);
     }
 
     #[test]

@@ -667,6 +667,9 @@ pub(super) const MISTRAL_PATHS: &[PathRule] = &[
     // `…#tag/agents`, `…#tag/fim`: both answer chat completions.
     post("/v1/agents/completions", Api::OpenAiChat),
     post("/v1/fim/completions", Api::OpenAiChat),
+    // https://docs.mistral.ai/api/#tag/classifiers: answered and counted as moderations are.
+    post("/v1/classifications", Api::OpenAiModerations),
+    post("/v1/chat/classifications", Api::OpenAiModerations),
     post("/v1/conversations", Api::MistralConversations),
     post("/v1/conversations/*", Api::MistralConversations),
     post("/v1/conversations/*/restart", Api::MistralConversations),
@@ -699,6 +702,8 @@ pub(super) const WRITER_PATHS: &[PathRule] = &[post("/v1/chat", Api::OpenAiChat)
 pub(super) const COHERE_PATHS: &[PathRule] = &[
     post("**/v2/chat", Api::CohereChat),
     post("**/v1/chat", Api::CohereV1Chat),
+    // https://docs.cohere.com/v1/reference/generate: counted as version 1's chat is.
+    post("**/v1/generate", Api::CohereV1Chat),
     post("**/*/embed", Api::CohereEmbed),
     post("**/*/rerank", Api::CohereRerank),
     post("**/*/audio/transcriptions", Api::CohereAudio),
@@ -829,6 +834,11 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/async/chat/completions", Api::OpenAiAsyncChat),
     get("**/async/chat/completions/{response}", Api::OpenAiAsyncChat),
     get("**/async-result/{response}", Api::OpenAiAsyncChat),
+    // https://docs.x.ai/docs/guides/deferred-chat-completions
+    get(
+        "**/chat/deferred-completion/{response}",
+        Api::OpenAiAsyncChat,
+    ),
     post("**/chat/completions", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
@@ -845,6 +855,7 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     post("**/embeddings/multimodal", Api::OpenAiEmbeddings),
     // https://docs.snowflake.com/developer-guide/snowflake-rest-api/reference/cortex-inference
     post("**/cortex/inference:complete", Api::OpenAiChat),
+    post("**/cortex/inference:embed", Api::OpenAiEmbeddings),
     post("**/responses", Api::OpenAiResponses),
     // https://docs.perplexity.ai/api-reference/agent-post
     post("**/v1/agent", Api::OpenAiResponses),

@@ -100,8 +100,17 @@ pub(super) static CONVERSE_SCHEMA: Node<Field> = Node::object(&[
         "serviceTier",
         Node::object(&[("type", Node::leaf(Field::Tier))]),
     ),
+    ("performanceConfig", PERFORMANCE),
     ("trace", Node::object(&[("promptRouter", PROMPT_ROUTER)])),
 ]);
+
+/// How the call was served, which may be otherwise than it was asked for; `optimized` has rates of
+/// its own (<https://docs.aws.amazon.com/bedrock/latest/userguide/latency-optimized-inference.html>).
+const PERFORMANCE: Node<Field> =
+    Node::object(&[("latency", Node::leaf(Field::Context("latency")))]);
+
+/// The header in which InvokeModel says so.
+pub(super) const LATENCY_HEADER: &str = "x-amzn-bedrock-performanceconfig-latency";
 
 /// A router's path does not name the model that it chose
 /// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_PromptRouterTrace.html>).
@@ -200,6 +209,14 @@ const RESULTS: Node<Field> = Node::array(&RESULT);
 const IMAGES: Node<Field> = Node::array(&IMAGE);
 const IMAGE: Node<Field> = Node::leaf(Field::Image);
 
+/// An image of Stable Diffusion XL's
+/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-diffusion-1-0-text-image.html>).
+const ARTIFACT: Node<Field> = Node::object(&[("base64", IMAGE)]);
+
+/// What Command R wants called, whole also within a stream
+/// (<https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-cohere-command-r-plus.html>).
+const COMMAND_CALLS: Node<Field> = Node::array(&CALL).named(Field::Envelope);
+
 /// The answer or chunk of any model.
 pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
     // Claude
@@ -253,7 +270,9 @@ pub(super) static INVOKE_SCHEMA: Node<Field> = Node::object(&[
     // TwelveLabs
     ("finishReason", FINISH),
     ("images", IMAGES),
+    ("artifacts", Node::array(&ARTIFACT)),
     ("response", Node::object(&[("finish_reason", FINISH)])),
+    ("tool_calls", COMMAND_CALLS),
     ("usage", ANY_USAGE),
     ("amazon-bedrock-invocationMetrics", METRICS),
 ]);
@@ -329,8 +348,10 @@ impl State {
                 self.has_call_id = !matches!(value, Value::Null | Value::Text(""));
                 Ok(())
             }
+            // An image that was filtered out is empty, and its reason stands beside it (`…/
+            // model-parameters-diffusion-3-5-large.html`, `finish_reasons`).
             Field::Image => {
-                let is_made = value != Value::Null;
+                let is_made = !matches!(value, Value::Null | Value::Text(""));
                 findings.has_content |= is_made;
                 findings.n_items += u64::from(is_made);
                 Ok(())

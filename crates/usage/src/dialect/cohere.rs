@@ -87,6 +87,13 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
         ]),
     ),
     ("response", RESPONSE),
+    (
+        "generations",
+        Node::array(&Node::object(&[
+            ("text", TEXT),
+            ("finish_reason", Node::leaf(Field::Finish)),
+        ])),
+    ),
     ("usage", USAGE),
     ("meta", USAGE),
 ]);

@@ -31,7 +31,8 @@ pub struct Coverage {
     pub assumed: u64,
     /// Calls whose counts are estimated.
     pub estimated: u64,
-    /// Calls without counts.
+    /// Calls without counts whose price wanted some; images and speech are priced by the piece, and
+    /// what failed costs nothing.
     pub absent: u64,
     /// Calls without each of the tags asked for, in their order.
     pub untagged: Vec<(String, u64)>,
@@ -79,7 +80,11 @@ fn counts(
         format!("t.cost_status = {}", codes::UNPRICED),
         format!("t.cost_status = {}", codes::ASSUMED),
         format!("t.usage_source = {}", codes::ESTIMATED),
-        format!("t.usage_source = {}", codes::ABSENT),
+        format!(
+            "t.usage_source = {} AND t.cost_status = {}",
+            codes::ABSENT,
+            codes::UNPRICED
+        ),
     ];
     let n_fixed = conditions.len();
     for tag in &query.tags {

@@ -286,6 +286,8 @@ const BASE_RESPONSE: Node<Field> = Node::object(&[("status_code", Node::leaf(Fie
 pub(in crate::dialect) static SCHEMA: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::Kind)),
     ("id", Node::leaf(Field::ResponseId)),
+    // https://docs.x.ai/docs/guides/deferred-chat-completions
+    ("request_id", Node::leaf(Field::RequestId)),
     ("model", Node::leaf(Field::Model)),
     ("service_tier", Node::leaf(Field::Tier)),
     ("choices", Node::array(&CHOICE)),
