@@ -117,7 +117,8 @@ fn own(rule: &ApiRule, path: &str, method: &str) -> Detection {
     let target = Family::parse(name).and_then(|f| detect_as(f, provider, path, method));
     match target {
         Some(mut target) => {
-            target.may_include_usage = rule.include_usage;
+            // What is known of the path is not the operator's to say.
+            target.may_include_usage &= rule.include_usage;
             Detection::Metered(target)
         }
         None => Detection::NotOurs,
