@@ -197,7 +197,8 @@ mod tests {
                 {"host":"gw.internal","api":"anthropic","role":"gateway"},
                 {"host":"api.openai.com","path":"/v1/embeddings","role":"ignore"},
                 {"host":"*.anthropic.com","role":"gateway"},
-                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true}]"#,
+                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true},
+                {"host":"az.internal","api":"azure","include_usage":true}]"#,
         );
         for (host, path, expected) in [
             (
@@ -249,6 +250,17 @@ mod tests {
                 "api.x.ai",
                 "/v1/chat/completions",
                 "openai.chat egress include_usage=true gateway=true",
+            ),
+            // What a path is known not to take is not asked for, whatever the host takes.
+            (
+                "az.internal",
+                "/openai/deployments/d/chat/completions?api-version=2024-10-21",
+                "openai.chat azure include_usage=true gateway=false",
+            ),
+            (
+                "az.internal",
+                "/openai/deployments/d/chat/completions?api-version=2024-02-01",
+                "openai.chat azure include_usage=false gateway=false",
             ),
         ] {
             assert_eq!(shown(&config, host, path), expected, "{host}{path}");
