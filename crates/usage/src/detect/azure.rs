@@ -24,7 +24,7 @@ const USAGE_OPTION_SINCE: &str = "2024-09-01";
 /// <https://github.com/BerriAI/litellm/issues/8855>). `/models/…` is the Model Inference API, whose
 /// body has `max_tokens` and no `stream_options`, and which refuses what it does not have unless
 /// `extra-parameters` says otherwise
-/// (<https://learn.microsoft.com/rest/api/aifoundry/model-inference/get-chat-completions>;
+/// (<https://learn.microsoft.com/rest/api/aifoundry/model-inference/get-chat-completions/get-chat-completions>;
 /// <https://github.com/BerriAI/litellm/issues/11696>).
 pub(super) fn narrow(target: &mut Target, path: &str, written: &str) {
     if !matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions) {

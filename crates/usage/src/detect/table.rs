@@ -642,7 +642,7 @@ pub(super) const AZURE_PATHS: &[PathRule] = &[
         Api::OpenAiChat,
     )
     .without_usage_option(),
-    // https://learn.microsoft.com/azure/ai-foundry/openai/reference-preview-latest#completions---create
+    // https://learn.microsoft.com/azure/ai-services/openai/reference-preview#completions---create
     post("**/deployments/{model}/completions", Api::OpenAiCompletions).without_usage_option(),
     post("**/deployments/{model}/embeddings", Api::OpenAiEmbeddings),
     post(
