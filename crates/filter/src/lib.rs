@@ -34,6 +34,7 @@ pub mod signature;
 pub mod source;
 pub mod tags;
 pub mod trace;
+pub mod verdicts;
 
 #[cfg(target_arch = "wasm32")]
 pub mod host;

@@ -25,6 +25,7 @@ use crate::headers::Headers;
 use crate::ids::EventIds;
 use crate::shared::{Private, Shared};
 use crate::tags::impostors;
+use crate::verdicts::Verdicts;
 
 use call::Call;
 use live::Conversation;
@@ -39,6 +40,8 @@ pub const REQUEST_DECODERS_BYTES_MAX: u64 = POOL_BYTES_MAX / 4;
 pub struct Site {
     /// What the operator configured.
     pub config: PluginConfig,
+    /// What requests under this configuration lately were.
+    pub verdicts: Verdicts,
     /// Names for events.
     pub ids: Rc<EventIds>,
     /// The caller, where the peer proves nothing else.
@@ -61,6 +64,7 @@ impl Site {
         let decoders = DecoderPool::default();
         Site {
             config,
+            verdicts: Verdicts::default(),
             ids: ids.into(),
             source,
             calibrations: Rc::default(),

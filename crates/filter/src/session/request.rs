@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use tollmesh_usage::detect::WEBSOCKET;
 use tollmesh_usage::{Api, Edits, RequestBody, Target};
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing, SignedBy};
-use tollmesh_wire::{Denied, PluginConfig, Source, Subject, Timestamp};
+use tollmesh_wire::{Denied, Source, Subject, Timestamp};
 
 use super::admission::{self, Budgeted};
 use super::call::Call;
 use super::refusal::{over_budget, untagged};
 use super::{Effects, Phase, Site};
-use crate::config::{Counted, Verdict, verdict};
+use crate::config::{Counted, Verdict};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::fingerprint::Fingerprint;
@@ -35,7 +35,7 @@ pub(super) fn head(
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
-    match recognised(&site.config, headers) {
+    match recognised(site, headers) {
         Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
         Verdict::Free => (Phase::Unmetered, free(site, headers, peer)),
         Verdict::Unreadable { provider, sibling } => {
@@ -49,9 +49,10 @@ pub(super) fn head(
 
 /// What the request is. Its content type has no say in that: an endpoint that is known by its path
 /// answers whatever the client calls its body.
-fn recognised(config: &PluginConfig, headers: &Headers<'_>) -> Verdict {
+fn recognised(site: &Site, headers: &Headers<'_>) -> Verdict {
     let pseudo = |name| headers.text(name).unwrap_or_default();
-    let verdict = |method: &str| verdict(config, pseudo(":authority"), pseudo(":path"), method);
+    let (authority, path) = (pseudo(":authority"), pseudo(":path"));
+    let verdict = |method: &str| site.verdicts.of(&site.config, authority, path, method);
     let found = match is_websocket(headers) {
         true => verdict(WEBSOCKET),
         false => verdict(pseudo(":method")),
