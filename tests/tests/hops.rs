@@ -177,12 +177,10 @@ fn a_provider_that_says_that_its_calls_were_counted_is_paid() {
         "api.anthropic.com",
         "generativelanguage.googleapis.com",
     ];
-    let openai = json!({ "host": "api.openai.com", "api": "openai", "role": "provider" });
     for built in [
         // By its certificate it is no proxy of the mesh.
         Mesh::built().provider_certified_for(&hosts),
         Mesh::built().plugin(json!({ "relay": "never" })),
-        Mesh::built().plugin(json!({ "apis": [openai] })),
     ] {
         let Some(mesh) = built.start() else { return };
         for is_http2 in [false, true] {

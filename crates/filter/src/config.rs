@@ -45,7 +45,6 @@ impl Counted {
         match (rule, relay) {
             (Some(rule), _) if rule.role == Role::Gateway => Counted::Behind,
             (_, Relay::Never) => Counted::Here,
-            (Some(rule), _) if rule.is_role_stated => Counted::Here,
             (_, Relay::Auto) => Counted::HereUnlessTold,
         }
     }

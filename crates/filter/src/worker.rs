@@ -50,7 +50,7 @@ pub struct Worker {
     /// metered.
     pub site: RefCell<Option<Rc<Site>>>,
     /// Events on their way.
-    pub queue: RefCell<Queue>,
+    pub queue: Rc<RefCell<Queue>>,
     /// Counts not yet told to the host.
     pub counters: Counters,
     /// Where events and questions go; `None` until the configuration said it.
@@ -68,7 +68,7 @@ impl Worker {
     pub fn new(seed: u64) -> Worker {
         Worker {
             site: RefCell::new(None),
-            queue: RefCell::new(Queue::new(seed)),
+            queue: Rc::new(RefCell::new(Queue::new(seed))),
             counters: Counters::default(),
             aggregator: RefCell::new(None),
             decisions: Rc::default(),
@@ -162,7 +162,8 @@ impl Worker {
         self.sent(host::ask(&self.cluster(), headers, timeout))
     }
 
-    fn cluster(&self) -> String {
+    /// Envoy's cluster of the aggregator; nothing until the configuration said it.
+    pub fn cluster(&self) -> String {
         let peer = self.aggregator.borrow();
         peer.as_ref()
             .map(|peer| peer.cluster.clone())

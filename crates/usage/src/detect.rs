@@ -1002,6 +1002,8 @@ mod tests {
             ("/v1/threads/runs", "POST", false),
             ("/v1/videos", "POST", false),
             ("/v1/videos/video_1/remix", "POST", false),
+            ("/v1/async/sonar", "POST", false),
+            ("/v1/async/sonar/r", "GET", true),
             ("/v1/videos/video_1", "GET", true),
             ("/v1/threads/t/runs/r", "GET", true),
             ("/v1/threads/t/runs/r/submit_tool_outputs", "POST", true),

@@ -21,6 +21,7 @@ mod counts;
 mod decode;
 pub mod detect;
 mod dialect;
+mod distinct;
 pub mod estimate;
 mod eventstream;
 mod findings;

@@ -95,6 +95,8 @@ pub struct RequestBody {
     content: Content,
     /// Reads what the body decodes to, where it is encoded.
     encoded: Option<Box<Encoded>>,
+    /// Whether it is encoded, and nothing can undo that.
+    is_undecodable: bool,
 }
 
 /// What the body is made of.
@@ -144,8 +146,10 @@ impl RequestBody {
         pool: &DecoderPool,
     ) -> RequestBody {
         let body = || RequestBody::new(target, content_type, Edits::default());
+        let encoded = Encoded::new(content_encoding, body(), pool).map(Box::new);
         RequestBody {
-            encoded: Encoded::new(content_encoding, body(), pool).map(Box::new),
+            is_undecodable: encoded.is_none(),
+            encoded,
             ..body()
         }
     }
@@ -166,6 +170,7 @@ impl RequestBody {
             media: MediaGauge::default(),
             content,
             encoded: None,
+            is_undecodable: false,
         }
     }
 
@@ -212,6 +217,15 @@ impl RequestBody {
         let encoded = self.encoded.as_ref();
         let decoded = encoded.and_then(|encoded| encoded.facts());
         decoded.unwrap_or(&self.facts)
+    }
+
+    /// Whether it is said to be encoded and could not be decoded, so that what it says is known only
+    /// where that is not true.
+    pub fn is_undecoded(&self) -> bool {
+        match &self.encoded {
+            Some(encoded) => encoded.facts().is_none(),
+            None => self.is_undecodable,
+        }
     }
 
     /// Bytes of body seen as they are sent, encoded or not.

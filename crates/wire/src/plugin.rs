@@ -143,9 +143,6 @@ pub struct ApiRule {
     pub provider: Option<String>,
     /// What this filter is to the host's calls.
     pub role: Role,
-    /// Whether the configuration states that role. A provider by default may be a hop to one, and
-    /// say so in its answers; one that is stated to be a provider is not believed that.
-    pub is_role_stated: bool,
     /// Whether the host takes `stream_options.include_usage`.
     pub include_usage: bool,
 }

@@ -497,7 +497,7 @@ fn only_another_proxy_is_believed_to_have_counted() {
         ("{}", false, false),
         (own, true, true),
         (own, false, false),
-        (stated, true, false),
+        (stated, true, true),
         (stated, false, false),
         (never, true, false),
     ] {

@@ -854,6 +854,9 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.bigmodel.cn/api-reference (asynchronous chat completions)
     post("**/async/chat/completions", Api::OpenAiAsyncChat),
     get("**/async/chat/completions/{response}", Api::OpenAiAsyncChat),
+    // https://docs.perplexity.ai/api-reference/async-sonar-post
+    post("**/v1/async/sonar", Api::OpenAiAsyncChat),
+    get("**/v1/async/sonar/{response}", Api::OpenAiAsyncChat),
     get("**/async-result/{response}", Api::OpenAiAsyncChat),
     // https://docs.x.ai/docs/guides/deferred-chat-completions
     get(
@@ -861,6 +864,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         Api::OpenAiAsyncChat,
     ),
     post("**/chat/completions", Api::OpenAiChat),
+    // https://docs.perplexity.ai/api-reference/sonar-post
+    post("**/v1/sonar", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
     // https://console.upstage.ai/api/document-digitization/document-parsing
@@ -931,6 +936,7 @@ pub(super) const STARTS: &[&str] = &[
     "**/openai/batches",
     "/v1/batch/jobs",
     "**/async/chat/completions",
+    "**/v1/async/sonar",
     "**/v1/videos",
     "**/v1/videos/generations",
     "**/v1/videos/*/remix",

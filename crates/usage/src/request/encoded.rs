@@ -39,7 +39,7 @@ impl Encoded {
         let outcome = self.decoder.finish(|decoded| {
             plain.push(decoded);
         });
-        self.is_broken |= outcome.is_err();
+        self.is_broken |= outcome.is_err() || !self.decoder.is_complete();
         self.decoder = Decoder::Unreadable;
     }
 

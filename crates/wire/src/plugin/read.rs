@@ -142,8 +142,7 @@ impl Reader {
             ("ignore", Role::Ignore),
         ];
         let table = self.table(path, value, KEYS)?;
-        let stated = self.word(&table, "role", ROLE);
-        let role = stated.unwrap_or(Role::Provider);
+        let role = self.word(&table, "role", ROLE).unwrap_or(Role::Provider);
         let path = self.text(&table, "path");
         if path
             .as_ref()
@@ -172,7 +171,6 @@ impl Reader {
             api,
             provider,
             role,
-            is_role_stated: stated.is_some(),
             include_usage,
         })
     }
@@ -270,8 +268,6 @@ mod tests {
         assert_eq!(config.apis[1].role, Role::Ignore);
         assert_eq!(config.apis[2].role, Role::Gateway);
         assert_eq!(config.apis[2].api, None);
-        let stated = config.apis.iter().map(|rule| rule.is_role_stated);
-        assert_eq!(stated.collect::<Vec<_>>(), [false, true, true]);
         assert_eq!(config.relay, Relay::Never);
     }
 

@@ -609,6 +609,48 @@ fn a_budget_on_a_model_reads_bodies_that_are_compressed() {
     }
 }
 
+/// What it asks for cannot be known, so the operator's word for what cannot be asked holds.
+#[test]
+fn a_budget_on_a_model_says_what_holds_for_bodies_that_cannot_be_decoded() {
+    let on_model = |budget: &str| budget.replace(r#""team":"red""#, r#""model":"gpt-4o""#);
+    let deny = r#"{"at":"100%","do":"deny"}"#;
+    let closed = r#","on_unavailable":"closed""#;
+    let strict = on_model(STRICT);
+    for (budget, outcome) in [
+        (strict.clone(), Some("deny")),
+        (on_model(&reached("cached", deny, closed)), Some("deny")),
+        (strict.replace("closed", "open"), Some("open")),
+        (on_model(&reached("cached", deny, "")), Some("open")),
+        (on_model(&reached("observe", deny, closed)), None),
+        (
+            on_model(&reached("cached", r#"{"at":"60%","do":"warn"}"#, closed)),
+            None,
+        ),
+        // It concerns others.
+        (
+            strict.replace(r#""model""#, r#""team":"blue","model""#),
+            None,
+        ),
+    ] {
+        for encoding in ["gzip", "gzip, gzip", "x-own"] {
+            let mut play = Play::budgeted(&[&budget]);
+            play.request(&[CHAT, RED, &[("content-encoding", encoding)]]);
+            let effects = play.request_body(b"\x1f\x8b\x08 that is no gzip");
+            let is_refused = outcome == Some("deny");
+            assert_eq!(effects.denial.is_some(), is_refused, "{budget}");
+            let is_counted = effects.counts.contains(&(Counter::UnverifiedCalls, 1));
+            assert_eq!(is_counted, outcome.is_some(), "{budget}");
+            let (event, _) = play.event();
+            let applied = event["applied"][0]["do"].as_str();
+            assert_eq!(applied, outcome, "{budget}");
+        }
+        // What is simply no JSON asks for nothing.
+        let mut play = Play::budgeted(&[&budget]);
+        play.request(&[CHAT, RED]);
+        assert_eq!(play.request_body(b"\x1f\x8b\x08").denial, None);
+    }
+}
+
 #[test]
 fn a_header_and_a_warning() {
     let header = r#"{"at":"50%","do":"warn"},{"at":"60%","do":"header"}"#;
