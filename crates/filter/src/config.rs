@@ -116,7 +116,8 @@ fn own(rule: &ApiRule, path: &str, method: &str) -> Detection {
     let target = Family::parse(name).and_then(|f| detect_as(f, provider, path, method));
     match target {
         Some(mut target) => {
-            target.may_include_usage = rule.include_usage;
+            // What is known of the path is not the operator's to say.
+            target.may_include_usage &= rule.include_usage;
             Detection::Metered(target)
         }
         None => Detection::NotOurs,
@@ -195,7 +196,8 @@ mod tests {
                 {"host":"gw.internal","api":"anthropic","role":"gateway"},
                 {"host":"api.openai.com","path":"/v1/embeddings","role":"ignore"},
                 {"host":"*.anthropic.com","role":"gateway"},
-                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true}]"#,
+                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true},
+                {"host":"az.internal","api":"azure","include_usage":true}]"#,
         );
         for (host, path, expected) in [
             (
@@ -247,6 +249,17 @@ mod tests {
                 "api.x.ai",
                 "/v1/chat/completions",
                 "openai.chat egress include_usage=true gateway=true",
+            ),
+            // What a path is known not to take is not asked for, whatever the host takes.
+            (
+                "az.internal",
+                "/openai/deployments/d/chat/completions?api-version=2024-10-21",
+                "openai.chat azure include_usage=true gateway=false",
+            ),
+            (
+                "az.internal",
+                "/openai/deployments/d/chat/completions?api-version=2024-02-01",
+                "openai.chat azure include_usage=false gateway=false",
             ),
         ] {
             assert_eq!(shown(&config, host, path), expected, "{host}{path}");

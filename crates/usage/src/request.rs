@@ -53,6 +53,9 @@ pub struct RequestFacts {
     pub max_output_tokens: Option<u64>,
     /// The output limit that we put in its place, or where there was none, in tokens.
     pub cap_put: Option<u64>,
+    /// Whether there should be such a limit, and is none: the app set none, and the endpoint's key
+    /// for it depends on what we do not know.
+    pub is_cap_unsure: bool,
     /// How many answers the app asked for (`n`, `candidateCount`), each of which may reach the
     /// output limit; `None` where the body does not say.
     pub n_choices: Option<u64>,
@@ -122,7 +125,7 @@ impl RequestBody {
     /// neither JSON nor a form is read as JSON all the same, since some servers do not look at the
     /// header, and never edited.
     pub fn new(target: &Target, content_type: Option<&str>, edits: Edits) -> RequestBody {
-        let form = Form::of(target.api, &target.provider);
+        let form = Form::of(target);
         let content = match content_type {
             Some(value) if !is_json(value) => match Multipart::new(value) {
                 Some(multipart) => Content::Form(Box::new(multipart)),
@@ -153,7 +156,7 @@ impl RequestBody {
 
     /// A body that is not read here: frames of a WebSocket.
     pub fn unread(target: &Target) -> RequestBody {
-        let form = Form::of(target.api, &target.provider);
+        let form = Form::of(target);
         RequestBody::made_of(Content::Other, target, form)
     }
 

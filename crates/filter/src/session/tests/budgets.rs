@@ -448,6 +448,44 @@ fn what_cannot_be_edited_is_told_and_counted() {
 }
 
 #[test]
+fn a_cap_whose_key_is_not_known_is_told_and_counted() {
+    let cap = r#"{"at":"60%","do":"cap_output","max_tokens":10}"#;
+    let deployment: &[(&str, &str)] = &[
+        (":authority", "r.openai.azure.com"),
+        (
+            ":path",
+            "/openai/deployments/d/chat/completions?api-version=2024-10-21",
+        ),
+        (":method", "POST"),
+        ("content-type", "application/json"),
+    ];
+    for (body, sent) in [
+        (r#"{"messages":[]}"#, None),
+        (r#"{"max_tokens":50}"#, Some(r#"{"max_tokens":10}"#)),
+    ] {
+        let mut play = Play::budgeted(&[&reached("cached", cap, "")]);
+        play.request(&[deployment, RED]);
+        let edited = play.request_body(body.as_bytes()).body;
+        assert_eq!(edited.as_deref(), sent.map(str::as_bytes));
+        let effects = play.response(&[JSON_HEAD]);
+        let unmade = (Counter::BudgetEditsUnmade, 1);
+        assert_eq!(effects.counts.contains(&unmade), sent.is_none(), "{body}");
+        let told = effects.edits.iter().find_map(|edit| match edit {
+            HeaderEdit::Set(name, value) if name == "x-tollmesh-budget" => {
+                Some(String::from_utf8_lossy(value).into_owned())
+            }
+            _ => None,
+        });
+        let word = if sent.is_some() {
+            "do=cap_output"
+        } else {
+            "advice=cap_output"
+        };
+        assert!(told.is_some_and(|told| told.contains(word)), "{body}");
+    }
+}
+
+#[test]
 fn a_budget_that_observes_only_counts() {
     for (tier, action) in [
         (r#"{"at":"1%","do":"deny"}"#, "deny"),
