@@ -24,6 +24,7 @@ pub mod edit;
 pub mod fingerprint;
 pub mod headers;
 pub mod heap;
+pub mod heirs;
 pub mod ids;
 pub mod path;
 pub mod queue;
