@@ -735,6 +735,22 @@ fn no_service_of_the_mesh_leads_to_the_aggregators_ingest() {
     }
 }
 
+/// By itself Envoy writes its access log, the second record, every ten seconds.
+#[test]
+fn envoys_that_we_start_write_their_access_logs_often() {
+    let plain = yaml(&k8s("overlays/plain/envoy-pod.yaml"));
+    let gateway = yaml(&k8s("overlays/envoy-gateway/envoy-proxy.yaml"));
+    let container = container(&plain["spec"]["template"]["spec"], "envoy");
+    for arguments in [&container["args"], &gateway["spec"]["extraArgs"]] {
+        let all = arguments.as_array().expect("a list");
+        let option = all
+            .iter()
+            .position(|own| own == "--file-flush-interval-msec");
+        let interval_ms = option.and_then(|at| all.get(at + 1));
+        assert_eq!(interval_ms, Some(&json!("250")), "{arguments}");
+    }
+}
+
 #[test]
 fn each_folder_has_a_page_that_names_what_it_makes() {
     let Some(rendered) = rendered() else { return };

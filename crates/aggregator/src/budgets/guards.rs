@@ -16,7 +16,7 @@ use tollmesh_pricing::Book;
 use tollmesh_wire::decision::{BudgetEntry, Enforcement, Unavailable};
 use tollmesh_wire::{Denied, Event, Match, ModelNames, ReservationRequest, Subject};
 
-use super::models;
+use super::model_names;
 use crate::alerts::{Alerts, GuardTripped};
 use crate::ledger::Entry;
 use crate::metrics::Metrics;
@@ -55,7 +55,7 @@ impl Guards {
     /// name that stays is remembered.
     pub fn adopt(&self, guards: Vec<Guard>, book: &Book) {
         let asking = guards.iter().flat_map(|g| [&g.matches, &g.except]);
-        let models = Arc::new(models::named(book, asking));
+        let models = Arc::new(model_names::named(book, asking));
         let fences = guards.into_iter().map(|guard| Fence {
             matches: Match::new(guard.matches.clone()).knowing(&models),
             except: Match::new(guard.except.clone()).knowing(&models),

@@ -11,7 +11,7 @@ mod due;
 mod ended;
 pub mod guards;
 mod lives;
-pub mod models;
+pub mod model_names;
 pub mod overrides;
 mod paged;
 mod policies;
@@ -205,7 +205,7 @@ impl Budgets {
         let Some(ledger) = self.0.ledger.get() else {
             return Ok(());
         };
-        models::name(&mut policies, &self.0.prices.tables().book);
+        model_names::name(&mut policies, &self.0.prices.tables().book);
         let policies = Arc::new(Policies::new(policies));
         let now_ms = clock::now().as_unix_ms();
         let adopted = policies.all.iter().map(|b| adopted(b, now_ms)).collect();

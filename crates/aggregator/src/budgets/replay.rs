@@ -21,7 +21,7 @@ use tollmesh_wire::matching::{Match, Subject};
 use tollmesh_wire::{Event, Outcome};
 
 use super::amount::{amount, charged};
-use super::models;
+use super::model_names;
 use super::worst::Worst;
 use crate::charge::Bill;
 use crate::money::{PicoSum, PicoUsd};
@@ -139,7 +139,7 @@ impl<'p> Replay<'p> {
     /// tables.
     pub fn new(mut policies: Vec<Policy>, from: Timestamp, prices: &'p Prices) -> Replay<'p> {
         let tables = prices.tables();
-        models::name(&mut policies, &tables.book);
+        model_names::name(&mut policies, &tables.book);
         let courses = policies.into_iter().map(|policy| Course::new(policy, from));
         Replay {
             prices,

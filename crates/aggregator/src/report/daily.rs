@@ -12,7 +12,7 @@ use super::budgets::{self, BudgetState};
 use super::day::{DAY_MS, Day};
 use super::movers::{Comparison, Moved, Mover};
 use super::{Store, share};
-use crate::budgets::models;
+use crate::budgets::model_names;
 use crate::ledger::query::{Dimension, Filter, Span, SpendQuery};
 
 /// Days that a day is compared with: a week, so that each weekday is in it once.
@@ -106,7 +106,7 @@ impl Daily {
         }
         let mut states = Vec::new();
         let mut policies = query.budgets.clone();
-        models::name(&mut policies, book);
+        model_names::name(&mut policies, book);
         for policy in &policies {
             states.extend(budgets::states(store, policy, until)?);
         }
