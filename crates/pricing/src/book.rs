@@ -162,7 +162,9 @@ impl Book {
             },
         };
         let (mut priced, id) = self.list_price(&call);
-        overrides.apply(&call, &names, id, &mut priced);
+        let mut models = reckon::charged_names(provider, &call);
+        models.extend(id);
+        overrides.apply(&call, &names, &models, &mut priced);
         priced
     }
 
