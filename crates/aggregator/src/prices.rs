@@ -1,18 +1,21 @@
 //! The price tables in force: shipped, then configured, re-read when their files change.
 
+mod files;
+
 use std::fmt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tollmesh_pricing::{Book, Problem, ReadFile, SourceFile};
 use tollmesh_wire::Timestamp;
+
+use files::{Files, stamps};
 
 use crate::folders::Folders;
 use crate::last_good::LastGood;
@@ -20,11 +23,15 @@ use crate::last_good::LastGood;
 /// How often files are looked at although nothing was notified: network file systems and some
 /// volumes notify nobody.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// A mounted ConfigMap changes in several steps; they are taken as one.
+/// How long files stand still before they are read: a mounted ConfigMap changes in several steps,
+/// and some editors write in place.
 const SETTLE: Duration = Duration::from_millis(200);
-/// A price table is text that people review; more is a wrong file.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
+/// The same where prices or terms are gone: half a file may say less than the whole.
+const SETTLE_LESS: Duration = Duration::from_secs(3);
+/// Files that never stand still are read after this time all the same.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// Places that are named where more are gone from the files.
+const GONE_NAMED_MAX: usize = 20;
 /// Files read at a time. The largest file bounds what more threads would gain.
 const READERS_MAX: usize = 4;
 
@@ -62,17 +69,11 @@ pub struct Prices {
     kept: Option<LastGood>,
 }
 
-/// Names and texts of the configured files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Files {
-    /// In the order in which they override.
-    tables: Vec<(String, String)>,
-    overrides: Option<(String, String)>,
-}
-
 struct State {
     /// The files as last looked at, good or bad; `None` where they could not be read.
     seen: Option<Files>,
+    /// The files in force; `None` where they were never good.
+    good: Option<Files>,
     /// Why the newest files are not in force.
     broken: Option<PricesError>,
 }
@@ -82,10 +83,22 @@ struct State {
 pub enum Look {
     /// Nothing new.
     Same,
-    /// New tables are in force.
-    Loaded,
+    /// New tables are in force, without what is gone from their files.
+    Loaded {
+        /// Places in the files.
+        gone: Vec<String>,
+    },
     /// The new files are bad; the old tables stay.
     Refused(PricesError),
+}
+
+// === impl PricesError ===
+
+impl PricesError {
+    /// All of it on one line, as a log wants it.
+    fn line(&self) -> String {
+        self.to_string().replace('\n', "; ")
+    }
 }
 
 // === impl Tables ===
@@ -105,14 +118,15 @@ impl Prices {
     /// Loads the shipped tables and those paths (files, or folders of `*.toml`), and the
     /// operator's own terms over them.
     pub fn load(paths: &[PathBuf], overrides: Option<&Path>) -> Result<Prices, PricesError> {
-        let files = read_all(paths, overrides)?;
+        let files = Files::read(paths, overrides)?;
         let book = read_book(&files)?;
         Ok(Prices {
             paths: paths.to_vec(),
             overrides: overrides.map(Path::to_owned),
             tables: ArcSwap::from_pointee(Tables::of(book)),
             state: Mutex::new(State {
-                seen: Some(files),
+                seen: Some(files.clone()),
+                good: Some(files),
                 broken: None,
             }),
             kept: None,
@@ -126,10 +140,15 @@ impl Prices {
         let mut prices = match Prices::load(paths, overrides) {
             Ok(prices) => prices,
             Err(error) => {
-                let (book, whose) = match kept.read().map(|files| read_book(&files)) {
-                    Some(Ok(book)) => (Ok(book), "those that were good last are in force"),
+                let last = kept.read::<Files>();
+                let (book, good, whose) = match last.map(|files| (read_book(&files), files)) {
+                    Some((Ok(book), files)) => {
+                        let whose = "those that were good last are in force";
+                        (Ok(book), Some(files), whose)
+                    }
                     _ => (
                         read_book(&Files::default()),
+                        None,
                         "the shipped ones alone are in force, your own terms are not",
                     ),
                 };
@@ -137,9 +156,10 @@ impl Prices {
                     Ok(_) => whose,
                     Err(_) => "there are none: no call gets a price",
                 };
-                tracing::error!(%error, "price tables refused; {whose}");
+                tracing::error!(error = error.line(), "price tables refused; {whose}");
                 let state = State {
                     seen: None,
+                    good,
                     broken: Some(error),
                 };
                 Prices {
@@ -196,33 +216,84 @@ impl Prices {
         Some(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
     }
 
-    /// Looks at the files; takes them if they are new and good.
+    /// Looks at the files when they stand still; takes them if they are new and good. Blocks, for
+    /// as long as files do.
     pub fn look(&self) -> Look {
-        // Read before the lock is taken: files may let one wait, and who asks how prices are must not.
-        let files = read_all(&self.paths, self.overrides.as_deref());
-        let mut state = self.state();
-        let files = match files {
-            Ok(files) => files,
+        self.look_after(|still| self.wait(still))
+    }
+
+    /// The same; `wait` has the files stand still for that long.
+    fn look_after(&self, wait: impl Fn(Duration)) -> Look {
+        wait(SETTLE);
+        let mut looked = match self.read() {
+            Some(looked) => looked,
+            None => return Look::Same,
+        };
+        let good = self.state().good.clone().unwrap_or_default();
+        if let Ok((files, Ok(_))) = &looked
+            && good.may_be_cut(files)
+        {
+            wait(SETTLE_LESS);
+            looked = match self.read() {
+                Some(looked) => looked,
+                None => return Look::Same,
+            };
+        }
+        self.take(looked)
+    }
+
+    /// The files and what they say; `None` where they are those that were seen last. No lock is
+    /// held meanwhile: files may let one wait, and who asks how prices are must not.
+    fn read(&self) -> Option<Result<(Files, Result<Book, PricesError>), PricesError>> {
+        match Files::read(&self.paths, self.overrides.as_deref()) {
+            Err(error) => Some(Err(error)),
+            Ok(files) if self.state().seen.as_ref() == Some(&files) => None,
+            Ok(files) => {
+                let book = read_book(&files);
+                Some(Ok((files, book)))
+            }
+        }
+    }
+
+    fn take(&self, looked: Result<(Files, Result<Book, PricesError>), PricesError>) -> Look {
+        let (files, read) = match looked {
+            Ok(looked) => looked,
             Err(error) => {
+                let mut state = self.state();
                 state.seen = None;
                 return state.refuse(error);
             }
         };
-        if state.seen.as_ref() == Some(&files) {
-            return Look::Same;
-        }
-        let read = read_book(&files);
         if let (Ok(_), Some(kept)) = (&read, &self.kept) {
             kept.keep(&files);
         }
-        state.seen = Some(files);
+        let mut state = self.state();
+        state.seen = Some(files.clone());
         match read {
             Ok(book) => {
                 state.broken = None;
+                let old = state.good.replace(files.clone()).unwrap_or_default();
+                drop(state);
                 self.tables.store(Arc::new(Tables::of(book)));
-                Look::Loaded
+                Look::Loaded {
+                    gone: old.lacking(&files),
+                }
             }
             Err(error) => state.refuse(error),
+        }
+    }
+
+    /// Waits until no file has changed for that long.
+    fn wait(&self, still: Duration) {
+        let stamps = || stamps(&self.paths, self.overrides.as_deref());
+        let begun = Instant::now();
+        let (mut before, mut since) = (stamps(), begun);
+        while since.elapsed() < still && begun.elapsed() < SETTLE_MAX {
+            thread::sleep(SETTLE.min(still));
+            let now = stamps();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
         }
     }
 
@@ -235,7 +306,7 @@ impl Prices {
         let folders = Arc::new(folders);
         loop {
             tokio::select! {
-                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = changed.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let (prices, folders) = (Arc::clone(&self), Arc::clone(&folders));
@@ -245,15 +316,11 @@ impl Prices {
             });
             let look = look.await;
             match look {
-                Ok(Look::Loaded) => {
-                    tracing::info!(
-                        pricing_version = &*self.tables().version,
-                        "price tables loaded"
-                    );
-                }
-                Ok(Look::Refused(error)) => {
-                    tracing::error!(%error, "price tables refused; the old ones stay in force");
-                }
+                Ok(Look::Loaded { gone }) => tell_loaded(&gone, &self.tables().version),
+                Ok(Look::Refused(error)) => tracing::error!(
+                    error = error.line(),
+                    "price tables refused; the old ones stay in force"
+                ),
                 Ok(Look::Same) | Err(_) => {}
             }
         }
@@ -285,15 +352,34 @@ impl State {
     }
 }
 
-impl Files {
-    fn len(&self) -> usize {
-        self.tables.len() + usize::from(self.overrides.is_some())
+fn tell_loaded(gone: &[String], pricing_version: &str) {
+    if let Some(named) = gone.get(..gone.len().min(GONE_NAMED_MAX))
+        && !named.is_empty()
+    {
+        let n = gone.len();
+        tracing::warn!(n, gone = ?named, "prices or terms are gone from the files: lifted");
     }
+    tracing::info!(pricing_version, "price tables loaded");
+}
+
+/// Every mistake in those files, each on a line: one hides no other.
+pub fn mistakes(paths: &[PathBuf], overrides: Option<&Path>) -> Vec<String> {
+    let (files, errors) = Files::look(paths, overrides);
+    let mut sources = Book::shipped().to_vec();
+    sources.extend(files.tables.iter().map(source));
+    let tables = load(&sources).err().unwrap_or_default();
+    let own = files.overrides.as_ref().map(source);
+    let own = own.and_then(|own| Book::default().with_overrides(&own).err());
+    let problems = tables.into_iter().chain(own.unwrap_or_default());
+    let errors = errors.iter().map(PricesError::to_string);
+    errors
+        .chain(problems.map(|problem| problem.to_string()))
+        .collect()
 }
 
 /// The tables of that file or folder alone, without those that ship.
 pub fn read_alone(path: &Path) -> Result<Book, PricesError> {
-    let files = read_all(&[path.to_owned()], None)?;
+    let files = Files::read(&[path.to_owned()], None)?;
     let sources: Vec<SourceFile> = files.tables.iter().map(source).collect();
     Book::load(&sources).map_err(PricesError::Invalid)
 }
@@ -351,68 +437,6 @@ fn next_of<'s>(sources: &'s [SourceFile], next: &AtomicUsize) -> Option<(usize, 
     sources.get(n).map(|source| (n, source))
 }
 
-/// Every file of those paths: folders in their given order, files within by name.
-fn read_all(paths: &[PathBuf], overrides: Option<&Path>) -> Result<Files, PricesError> {
-    let mut tables = Vec::new();
-    for path in paths {
-        for file in tables_at(path).map_err(|error| unreadable(path, &error))? {
-            tables.push(read_named(&file)?);
-        }
-    }
-    let overrides = overrides.map(read_named).transpose()?;
-    Ok(Files { tables, overrides })
-}
-
-fn read_named(file: &Path) -> Result<(String, String), PricesError> {
-    let text = read_table(file).map_err(|error| unreadable(file, &error))?;
-    Ok((file.display().to_string(), text))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> PricesError {
-    let why = match error.kind() {
-        std::io::ErrorKind::InvalidData => "it is no UTF-8 text; save it as such".to_owned(),
-        _ => format!("{error}; correct the path or the file's permissions"),
-    };
-    PricesError::Unreadable {
-        path: path.display().to_string(),
-        why,
-    }
-}
-
-/// The path itself, or the tables in it where it is a folder.
-fn tables_at(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut tables = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let file = entry?.path();
-        if file.extension().is_some_and(|ext| ext == "toml") && file.is_file() {
-            tables.push(file);
-        }
-    }
-    tables.sort();
-    Ok(tables)
-}
-
-fn read_table(file: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    // Who opens a pipe waits for whoever writes it.
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(std::io::Error::other("is no regular file"));
-    }
-    let mut text = String::new();
-    let n_bytes = std::fs::File::open(file)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)? as u64;
-    if n_bytes > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!(
-            "larger than {FILE_BYTES_MAX} bytes"
-        )));
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -447,7 +471,48 @@ mod tests {
         );
         std::fs::remove_file(dir.path().join("away/own.toml")).unwrap();
         std::fs::rename(dir.path().join("away"), &folder).unwrap();
-        assert_eq!(prices.look(), Look::Loaded);
+        assert_eq!(prices.look(), Look::Loaded { gone: Vec::new() });
         assert_eq!(prices.broken(), None);
+    }
+
+    /// Terms over the shipped tables, one `[[override]]` each.
+    fn terms(ids: &[&str]) -> String {
+        let entry = |id: &&str| format!("[[override]]\nid = {id:?}\ntimes = \"0.5\"\n");
+        let entries: String = ids.iter().map(entry).collect();
+        format!("schema = 1\n{entries}")
+    }
+
+    #[test]
+    fn a_file_that_is_half_saved_is_read_again_before_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("overrides.toml");
+        let write = |ids: &[&str]| std::fs::write(&file, terms(ids)).unwrap();
+        write(&["a", "b"]);
+        let prices = Prices::load(&[], Some(&file)).unwrap();
+        let before = prices.tables().version.clone();
+
+        write(&["a"]);
+        let look = prices.look_after(|still| {
+            if still == SETTLE_LESS {
+                assert_eq!(prices.tables().version, before, "half of it is in force");
+                write(&["a", "b", "c"]);
+            }
+        });
+        assert_eq!(look, Look::Loaded { gone: Vec::new() });
+        assert_ne!(prices.tables().version, before);
+
+        let waited = std::cell::RefCell::new(Vec::new());
+        write(&["c", "d"]);
+        let gone = ["a", "b"].map(|id| format!("{}: override {id:?}", file.display()));
+        let look = prices.look_after(|still| waited.borrow_mut().push(still));
+        assert_eq!(
+            look,
+            Look::Loaded {
+                gone: gone.to_vec()
+            }
+        );
+        write(&["c", "d", "e"]);
+        prices.look_after(|still| waited.borrow_mut().push(still));
+        assert_eq!(*waited.borrow(), [SETTLE, SETTLE_LESS, SETTLE]);
     }
 }

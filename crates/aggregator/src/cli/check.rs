@@ -9,6 +9,7 @@ use tollmesh_wire::plugin::{PluginConfig, TagSources};
 use super::check_budgets::{self, Names};
 use super::late_tags::late_tags;
 use super::progress::Progress;
+use super::say::to_the_end;
 use super::{Files, Outcome};
 use crate::alerts::Receivers;
 use crate::budgets::store;
@@ -17,7 +18,7 @@ use crate::forward::Place;
 use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
 use crate::otlp;
-use crate::prices::{Prices, PricesError};
+use crate::prices::{self, Prices};
 
 /// Tell every mistake in every file, with place and remedy.
 ///
@@ -58,25 +59,28 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut pricing = arguments.pricing.clone();
     let (mut overrides, mut budgets, mut labels) = (None, None, Vec::new());
     let file = config::in_use(files.config.as_deref(), Path::new(DEFAULT_FILE));
-    let config = Config::load(file, files.state_dir.as_deref());
+    let (config, problems) = Config::look(file, files.state_dir.as_deref());
     findings.n_files += usize::from(file.is_some());
-    match config {
-        Ok(config) => {
-            if let Some(file) = file {
-                findings.consider(&config, file);
-            }
-            if arguments.ledger {
-                findings.check_ledger(&config.state_dir);
-            }
-            pricing.extend(config.pricing);
-            overrides = config.overrides;
-            budgets = config.budgets.map(|file| (file, config.alerts));
-            labels = config.metrics.labels;
+    let told = problems.iter().map(Problem::to_string);
+    findings.mistakes.extend(told);
+    // A mistake hides no other: what the rest of the file names is looked at all the same.
+    if let Some(config) = config {
+        let is_good = |key: &str| !problems.iter().any(|problem| is_at(problem, key));
+        if let Some(file) = file {
+            findings.consider(&config, file);
         }
-        Err(problems) => {
-            let problems = problems.0.iter().map(Problem::to_string);
-            findings.mistakes.extend(problems);
+        if !problems.is_empty() {
+            // They may be of what holds by default in the place of what was meant.
+            findings.warnings.clear();
         }
+        if arguments.ledger && is_good("state_dir") {
+            findings.check_ledger(&config.state_dir);
+        }
+        pricing.extend(config.pricing);
+        overrides = config.overrides;
+        let receivers = is_good("alerts").then_some(config.alerts);
+        budgets = config.budgets.map(|file| (file, receivers));
+        labels = config.metrics.labels;
     }
     let mut tags = TagSources::default();
     if let Some(file) = &arguments.filter_config
@@ -86,13 +90,19 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     if let Some((file, receivers)) = &budgets {
         let names = check_budgets::Names::new(&labels, &tags);
-        findings.check_budgets(file, &names, receivers);
+        findings.check_budgets(file, &names, receivers.as_ref());
     }
     if let Some(file) = &arguments.config_dump {
         findings.check_routes(file, &tags);
     }
     findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
+}
+
+/// Whether the mistake is at that key or below it.
+fn is_at(problem: &Problem, key: &str) -> bool {
+    let below = problem.key.strip_prefix(key);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
 }
 
 /// What is wrong with the ledger in that directory.
@@ -264,7 +274,7 @@ impl Findings {
         bytes.ok()
     }
 
-    fn check_budgets(&mut self, file: &Path, names: &Names, receivers: &Receivers) {
+    fn check_budgets(&mut self, file: &Path, names: &Names, receivers: Option<&Receivers>) {
         self.n_files += 1;
         match budgets::load_all(file) {
             Ok(limits) => {
@@ -294,28 +304,21 @@ impl Findings {
                 let edits = prices.past_edits(crate::clock::now());
                 self.mistakes.extend(edits.iter().map(ToString::to_string));
             }
-            Err(PricesError::Invalid(problems)) => {
-                let problems = problems.iter().map(ToString::to_string);
-                self.mistakes.extend(problems);
-            }
-            Err(error) => self.mistakes.push(error.to_string()),
+            Err(_) => self.mistakes.extend(prices::mistakes(paths, overrides)),
         }
     }
 
     fn tell(&self) -> anyhow::Result<Outcome> {
-        let mut out = std::io::stdout().lock();
-        for mistake in &self.mistakes {
-            writeln!(out, "error: {mistake}")?;
+        let mistakes = self.mistakes.iter().map(|it| format!("error: {it}\n"));
+        let warnings = self.warnings.iter().map(|it| format!("warning: {it}\n"));
+        let mut text: String = mistakes.chain(warnings).collect();
+        if text.is_empty() {
+            let files = if self.n_files == 1 { "file" } else { "files" };
+            text = format!("{} {files} checked, all well\n", self.n_files);
         }
-        for warning in &self.warnings {
-            writeln!(out, "warning: {warning}")?;
-        }
+        to_the_end(std::io::stdout().write_all(text.as_bytes()))?;
         match (self.mistakes.len(), self.warnings.len()) {
-            (0, 0) => {
-                let files = if self.n_files == 1 { "file" } else { "files" };
-                writeln!(out, "{} {files} checked, all well", self.n_files)?;
-                Ok(Outcome::Done)
-            }
+            (0, 0) => Ok(Outcome::Done),
             (0, _) => Ok(Outcome::Findings),
             (1, _) => Err(anyhow::anyhow!("1 mistake")),
             (n, _) => Err(anyhow::anyhow!("{n} mistakes")),

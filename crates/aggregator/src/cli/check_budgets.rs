@@ -60,10 +60,12 @@ impl Names {
 }
 
 /// Looks through a file's budgets, and through what its guards notify.
-pub fn look(file: &Path, limits: &Limits, names: &Names, receivers: &Receivers) -> Found {
+/// `receivers` are `None` where nobody knows them.
+pub fn look(file: &Path, limits: &Limits, names: &Names, receivers: Option<&Receivers>) -> Found {
     let file = file.display().to_string();
+    let unknown = receivers.map(|receivers| notified::unknown(&file, limits, receivers));
     let mut found = Found {
-        mistakes: notified::unknown(&file, limits, receivers),
+        mistakes: unknown.unwrap_or_default(),
         warnings: Vec::new(),
     };
     for policy in &limits.policies {
@@ -130,7 +132,12 @@ notify = ["ops"]
             ..TagSources::default()
         };
         let names = Names::new(&["region".to_owned()], &tags);
-        let found = look(Path::new("b.toml"), &limits, &names, &Receivers::default());
+        let found = look(
+            Path::new("b.toml"),
+            &limits,
+            &names,
+            Some(&Receivers::default()),
+        );
         let more = "a tag of your own is known by the filter's configuration (--filter-config) or \
                     metrics.labels";
         let wanted = [

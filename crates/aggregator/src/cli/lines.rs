@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::Outcome;
+use super::say::say;
 
 /// A recorded exchange with a long body comes to some megabytes; a line without an end must not
 /// take all memory.
@@ -37,7 +38,7 @@ pub fn for_each(mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>) -> anyho
             }
             Err(error) => {
                 output.flush()?;
-                eprintln!("tollmesh: line {number}: {error:#}");
+                say(format_args!("line {number}: {error:#}"));
                 outcome = Outcome::Findings;
             }
         }

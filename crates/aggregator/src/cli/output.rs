@@ -1,11 +1,12 @@
 //! Rows on standard output: a table for eyes, JSON or CSV for programs.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use super::say::to_the_end;
 use crate::rows::Rows;
 
 /// How rows are written.
@@ -20,19 +21,19 @@ pub enum Format {
     Csv,
 }
 
-/// Writes the rows; `columns` are those that a table has room for.
+/// Writes the rows; `columns` are those that a table has room for. A reader that has seen enough may
+/// go.
 pub fn write(rows: &Rows, format: Format, columns: &[&str]) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    match format {
-        Format::Table => writeln!(out, "{}", table(rows, columns))?,
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &rows.json())?;
-            writeln!(out)?;
-        }
-        Format::Csv => out.write_all(&rows.csv()?)?,
+    let mut text = match format {
+        Format::Table => table(rows, columns).to_string().into_bytes(),
+        Format::Json => serde_json::to_vec_pretty(&rows.json())?,
+        Format::Csv => rows.csv()?,
+    };
+    if format != Format::Csv {
+        text.push(b'\n');
     }
-    out.flush()?;
-    Ok(())
+    let mut out = std::io::stdout().lock();
+    Ok(to_the_end(out.write_all(&text).and_then(|()| out.flush()))?)
 }
 
 /// The table: texts to the left, numbers to the right.

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::output::{self, Format};
+use super::say::say;
 use super::store::Asks;
 use super::{Files, Outcome};
 use crate::clock;
@@ -166,17 +167,15 @@ fn run_focus(
     let exported = focus.export(store, BufWriter::new(std::io::stdout().lock()))?;
     if exported.unpriced > 0 {
         let n = exported.unpriced;
-        eprintln!(
-            "tollmesh: {n} requests have no price and no row; `tollmesh report --by model` \
-                   names them"
-        );
+        say(format_args!(
+            "{n} requests have no price and no row; `tollmesh report --by model` names them"
+        ));
     }
     if exported.forgotten > 0 {
         let n = exported.forgotten;
-        eprintln!(
-            "tollmesh: {n} requests have no row: retention deleted their lines, and only \
-                   their sums are left"
-        );
+        say(format_args!(
+            "{n} requests have no row: retention deleted their lines, and only their sums are left"
+        ));
     }
     Ok(match (exported.unpriced, exported.forgotten) {
         (0, 0) => Outcome::Done,
