@@ -59,12 +59,12 @@ impl ReadFile {
 /// Price tables.
 #[derive(Debug, Default)]
 pub struct Book {
-    providers: Vec<Provider>,
+    pub(crate) providers: Vec<Provider>,
     /// Provider names and aliases, lower case, to indices.
     by_name: HashMap<String, usize>,
     version: String,
     checked: Option<Date>,
-    overrides: Option<Overrides>,
+    pub(crate) overrides: Option<Overrides>,
 }
 
 impl Book {

@@ -21,31 +21,31 @@ const SCHEMA: i64 = 1;
 /// What an operator's file says.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
-    file: String,
-    terms: Vec<Terms>,
-    deployments: Vec<Deployment>,
+    pub(crate) file: String,
+    pub(crate) terms: Vec<Terms>,
+    pub(crate) deployments: Vec<Deployment>,
 }
 
 /// One `[[override]]`: what certain calls cost by contract.
 #[derive(Debug)]
-struct Terms {
-    id: String,
-    provider: Vec<Glob>,
-    model: Vec<Glob>,
-    when: Condition,
-    span: Span,
-    times: Option<Decimal>,
-    rates: Vec<(Bucket, Rate)>,
-    units: Vec<(Unit, Rate)>,
+pub(crate) struct Terms {
+    pub(crate) id: String,
+    pub(crate) provider: Vec<Glob>,
+    pub(crate) model: Vec<Glob>,
+    pub(crate) when: Condition,
+    pub(crate) span: Span,
+    pub(crate) times: Option<Decimal>,
+    pub(crate) rates: Vec<(Bucket, Rate)>,
+    pub(crate) units: Vec<(Unit, Rate)>,
 }
 
 /// One `[[deployment]]`: what a free name stands for.
 #[derive(Debug)]
-struct Deployment {
-    provider: String,
-    name: String,
-    model: String,
-    facts: BTreeMap<String, String>,
+pub(crate) struct Deployment {
+    pub(crate) provider: String,
+    pub(crate) name: String,
+    pub(crate) model: String,
+    pub(crate) facts: BTreeMap<String, String>,
 }
 
 /// A call's model and facts after the deployment map.

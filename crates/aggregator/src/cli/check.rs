@@ -88,14 +88,14 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     {
         tags = filter.tags;
     }
+    let prices = findings.check_prices(&pricing, overrides.as_deref());
     if let Some((file, receivers)) = &budgets {
         let names = check_budgets::Names::new(&labels, &tags);
-        findings.check_budgets(file, &names, receivers.as_ref());
+        findings.check_budgets(file, &names, receivers.as_ref(), prices.as_ref());
     }
     if let Some(file) = &arguments.config_dump {
         findings.check_routes(file, &tags);
     }
-    findings.check_prices(&pricing, overrides.as_deref());
     findings.tell()
 }
 
@@ -274,11 +274,19 @@ impl Findings {
         bytes.ok()
     }
 
-    fn check_budgets(&mut self, file: &Path, names: &Names, receivers: Option<&Receivers>) {
+    fn check_budgets(
+        &mut self,
+        file: &Path,
+        names: &Names,
+        receivers: Option<&Receivers>,
+        prices: Option<&Prices>,
+    ) {
         self.n_files += 1;
+        let tables = prices.map(Prices::tables);
+        let book = tables.as_ref().map(|tables| &tables.book);
         match budgets::load_all(file) {
             Ok(limits) => {
-                let found = check_budgets::look(file, &limits, names, receivers);
+                let found = check_budgets::look(file, &limits, names, receivers, book);
                 self.mistakes.extend(found.mistakes);
                 self.warnings.extend(found.warnings);
             }
@@ -297,15 +305,17 @@ impl Findings {
         }
     }
 
-    fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) {
-        match Prices::load(paths, overrides) {
-            Ok(prices) => {
-                self.n_files += prices.n_files();
-                let edits = prices.past_edits(crate::clock::now());
-                self.mistakes.extend(edits.iter().map(ToString::to_string));
-            }
-            Err(_) => self.mistakes.extend(prices::mistakes(paths, overrides)),
-        }
+    fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) -> Option<Prices> {
+        let Ok(prices) = Prices::load(paths, overrides) else {
+            self.mistakes.extend(prices::mistakes(paths, overrides));
+            return None;
+        };
+        self.n_files += prices.n_files();
+        let edits = prices.past_edits(crate::clock::now());
+        self.mistakes.extend(edits.iter().map(ToString::to_string));
+        let doubts = prices.tables().book.doubts();
+        self.warnings.extend(doubts.iter().map(ToString::to_string));
+        Some(prices)
     }
 
     fn tell(&self) -> anyhow::Result<Outcome> {

@@ -65,6 +65,27 @@ fn an_import_goes_on_when_nobody_reads_its_complaints() {
 }
 
 #[test]
+fn a_report_whose_reader_goes_is_no_failure() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("a.log"), line("a")).expect("is written");
+    let (code, ..) = run(dir.path(), &["import", "--access-log", "a.log"]);
+    assert_eq!(code, Some(0));
+    for arguments in [
+        &["report", "--by", "model"][..],
+        &["report", "--format", "focus"],
+        &["top", "--format", "json"],
+    ] {
+        let mut command = tollmesh(dir.path(), arguments);
+        command.arg("--state-dir").arg(dir.path().join("state"));
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command.stdout(writer).stderr(Stdio::piped()).output();
+        let (code, _, err) = told(output.expect("runs"));
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_check_fails_whoever_reads_it() {
     let dir = tempfile::tempdir().expect("a folder");
     fs::write(dir.path().join("bad.toml"), "drian = \"1s\"\n").expect("is written");
@@ -182,6 +203,41 @@ fn a_check_tells_all_mistakes_at_once() {
         !lines.iter().any(|line| line.contains("unknown receiver")),
         "{lines:#?}"
     );
+}
+
+#[test]
+fn a_check_warns_of_slips() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let files = [
+        (
+            "t.toml",
+            "overrides = \"DIR/o.toml\"\nbudgets = \"DIR/b.toml\"\n",
+        ),
+        (
+            "o.toml",
+            "schema = 1\n[[override]]\nid = \"a\"\ntimes = \"76\"\n\
+                    when = { provider = \"opnai\", modle = \"gpt-4o\" }\n",
+        ),
+        (
+            "b.toml",
+            "[[budget]]\nname = \"a\"\nlimit = \"1 USD\"\nwindow = \"day\"\n\
+                    per = [\"user\", \"user\"]\n\
+                    tiers = [{ at = \"50%\", do = \"downgrade\", models = { gpt-4o = \"gtp\" } }]\n",
+        ),
+    ];
+    put(dir.path(), &files);
+    let (code, lines) = check(dir.path());
+    assert_eq!(code, Some(1), "{lines:#?}");
+    for begin in [
+        "warning: o.toml: override a: `when.modle`: ",
+        "warning: o.toml: override a: `when.provider`: ",
+        "warning: o.toml: override a: `times` = \"76\"",
+        "warning: b.toml: budget \"a\": per: \"user\" stands twice",
+        "warning: b.toml: budget \"a\": tiers[0].models: no price table has \"gtp\"",
+    ] {
+        let told = lines.iter().any(|line| line.starts_with(begin));
+        assert!(told, "{begin} is not among {lines:#?}");
+    }
 }
 
 #[test]
