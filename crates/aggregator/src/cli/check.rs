@@ -19,6 +19,7 @@ use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
 use crate::otlp;
 use crate::prices::{self, Prices};
+use crate::shown::shown_lines;
 
 /// Tell every mistake in every file, with place and remedy.
 ///
@@ -326,7 +327,7 @@ impl Findings {
             let files = if self.n_files == 1 { "file" } else { "files" };
             text = format!("{} {files} checked, all well\n", self.n_files);
         }
-        to_the_end(std::io::stdout().write_all(text.as_bytes()))?;
+        to_the_end(std::io::stdout().write_all(shown_lines(&text).as_bytes()))?;
         match (self.mistakes.len(), self.warnings.len()) {
             (0, 0) => Ok(Outcome::Done),
             (0, _) => Ok(Outcome::Findings),

@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::say::to_the_end;
 use crate::rows::Rows;
+use crate::shown::shown;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -38,7 +39,7 @@ pub fn write(rows: &Rows, format: Format, columns: &[&str]) -> anyhow::Result<()
 
 /// The table: texts to the left, numbers to the right.
 fn table(rows: &Rows, columns: &[&str]) -> Table {
-    let shown: Vec<&str> = rows
+    let wanted: Vec<&str> = rows
         .columns
         .iter()
         .map(String::as_str)
@@ -53,7 +54,7 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
     } else {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
-    table.set_header(shown.iter().map(|column| column.replace('_', " ")));
+    table.set_header(wanted.iter().map(|column| column.replace('_', " ")));
     let places = decimal_places(rows);
     for mut cells in rows.cells() {
         for (name, cell) in rows.columns.iter().zip(&mut cells) {
@@ -62,10 +63,13 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
             }
         }
         let named = rows.columns.iter().zip(cells);
-        let row = named.filter(|(name, _)| shown.contains(&name.as_str()));
-        table.add_row(row.map(|(_, cell)| if cell.is_empty() { "-".into() } else { cell }));
+        let row = named.filter(|(name, _)| wanted.contains(&name.as_str()));
+        table.add_row(row.map(|(_, cell)| match cell.is_empty() {
+            true => "-".into(),
+            false => shown(&cell).into_owned(),
+        }));
     }
-    for (n, name) in shown.iter().enumerate() {
+    for (n, name) in wanted.iter().enumerate() {
         if Rows::is_number(name)
             && let Some(column) = table.column_mut(n)
         {
@@ -100,6 +104,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn names_do_nothing_to_a_terminal() {
+        let model = "gpt\u{1b}]0;x\u{7}\r\n0.00";
+        let item = json!({ "model": model, "requests": 1 });
+        let rows = Rows {
+            columns: ["model", "requests"].map(str::to_owned).to_vec(),
+            items: vec![item.as_object().cloned().unwrap_or_default()],
+            next_cursor: None,
+        };
+        let text = table(&rows, &[]).trim_fmt();
+        assert!(text.contains(r"gpt\u{1b}]0;x\u{7}\r\n0.00"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\r']), "{text:?}");
+    }
 
     #[test]
     fn amounts_stand_point_below_point() {

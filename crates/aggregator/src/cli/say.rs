@@ -3,15 +3,18 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+use crate::shown::{shown, shown_lines};
+
 /// A line on standard error, beside what a command puts out.
 pub fn say(line: impl Display) {
     // As one write, so that lines of several processes do not mix. Nobody can be told of a failure.
-    let _ = io::stderr().write_all(format!("tollmesh: {line}\n").as_bytes());
+    let line = format!("tollmesh: {line}\n");
+    let _ = io::stderr().write_all(shown_lines(&line).as_bytes());
 }
 
 /// A line on standard output, where that is all that a command puts out.
 pub fn put_line(line: impl Display) -> io::Result<()> {
-    to_the_end(writeln!(io::stdout(), "{line}"))
+    to_the_end(writeln!(io::stdout(), "{}", shown(&line.to_string())))
 }
 
 /// What was written, to a reader such as `head` that may have seen enough: that is no failure, and

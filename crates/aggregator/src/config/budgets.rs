@@ -150,6 +150,10 @@ fn policy(
     let name = section.text("name");
     match &name {
         Some(name) if name.is_empty() => section.refuse("name", "empty; give it a name"),
+        Some(name) if name.contains(char::is_control) => section.refuse(
+            "name",
+            format!("{name:?} has control characters; remove them"),
+        ),
         Some(name) if !names.insert(name.clone()) => {
             section.refuse("name", format!("{name:?} stands twice; rename one"));
         }
@@ -420,6 +424,10 @@ window = "rolling 24h"
                  \"name\", \"match\", \"per\", \"limit\", \"window\", \"timezone\", \"enforce\", \
                  \"on_unavailable\", \"offline_allowance\", \"max_stream\", \
                  \"estimate_output_tokens\" or \"tiers\"",
+            ),
+            (
+                budget("").replace("\"a\"", "\"a\\u001b[2K\""),
+                "budgets.toml: budget[0].name: \"a\\u{1b}[2K\" has control characters; remove them",
             ),
             (
                 "budget = 1".to_owned(),
