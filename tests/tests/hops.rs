@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tollmesh_tests::dialect::Dialect;
+use tollmesh_tests::fact::eventually;
 use tollmesh_tests::ledger::Row;
 use tollmesh_tests::{Mesh, Shared, Usage, usage};
 
@@ -151,4 +152,55 @@ fn the_row_that_costs_has_the_tags_where_the_sidecar_knows_its_gateway() {
         }
     }
     mesh.has_not_trapped();
+}
+
+#[test]
+fn a_proxy_that_proves_to_be_of_the_mesh_is_believed_to_have_counted() {
+    let built = Mesh::built().gateway_called_by("spiffe://cluster.local/ns/a/sa/b", json!({}));
+    let Some(mesh) = built.start() else { return };
+    for exchange in [
+        Dialect::OpenAiChat.plain(&used()),
+        Dialect::OpenAiChat.streamed(&used()),
+    ] {
+        let answer = mesh.client("red").call(&exchange);
+        answer.is_what_was_sent(&exchange);
+        counted_and_relayed(mesh.ledger().hops_of(&answer, 2));
+    }
+    assert_eq!(mesh.counted("relay_claims_refused"), 0);
+    mesh.has_not_trapped();
+}
+
+#[test]
+fn a_provider_that_says_that_its_calls_were_counted_is_paid() {
+    let hosts = [
+        "api.openai.com",
+        "api.anthropic.com",
+        "generativelanguage.googleapis.com",
+    ];
+    for built in [
+        // By its certificate it is no proxy of the mesh.
+        Mesh::built().provider_certified_for(&hosts),
+        Mesh::built().plugin(json!({ "relay": "never" })),
+    ] {
+        let Some(mesh) = built.start() else { return };
+        for is_http2 in [false, true] {
+            let client = mesh.client("red");
+            let client = if is_http2 { client.http2() } else { client };
+            let exchange = Dialect::OpenAiChat.plain(&used());
+            let exchange = exchange.reply_header("x-tollmesh-event", "theirs-1");
+            let answer = client.call(&exchange);
+            let row = mesh.ledger().row_of(&answer);
+            assert_eq!(row.text("outcome"), Some("success"), "{}", row.0);
+            assert_eq!(row.differences(&used()), Vec::<String>::new(), "{}", row.0);
+            let told = answer.header("x-tollmesh-event");
+            assert_eq!(told, row.text("event_id"), "{}", row.0);
+        }
+        eventually("two claims", || {
+            match mesh.counted("relay_claims_refused") {
+                2 => Ok(()),
+                n => Err(format!("{n} counted")),
+            }
+        });
+        mesh.has_not_trapped();
+    }
 }

@@ -1002,4 +1002,94 @@ fn months_are_made_ahead_and_dropped_by_retention() {
     });
     let left = "SELECT count(*) FROM tollmesh.months WHERE month < now() - interval '20 months'";
     assert_eq!(cluster.server.ask(left).expect("a count"), "0");
+
+    // The next goes when an hour has passed, whichever sidecar comes: a server's clock may be wrong.
+    cluster
+        .server
+        .run(
+            "CREATE TABLE tollmesh.events_2020_02 PARTITION OF tollmesh.events
+                 FOR VALUES FROM ('2020-02-01 00:00:00+00') TO ('2020-03-01 00:00:00+00');
+             ALTER TABLE tollmesh.events_2020_02 OWNER TO tollmesh;
+             INSERT INTO tollmesh.months VALUES ('2020-02-01')",
+        )
+        .expect("another old month");
+    let rows = "SELECT count(*) FROM tollmesh.calls";
+    let before: u64 = cluster
+        .server
+        .ask(rows)
+        .expect("a count")
+        .parse()
+        .expect("a number");
+    cluster.send(5);
+    eventually("a visit is made", || {
+        let n = cluster.server.ask(rows);
+        match n.map_err(|error| format!("{error:#}"))?.parse::<u64>() {
+            Ok(n) if n == before + 5 => Ok(()),
+            n => Err(format!("{n:?}")),
+        }
+    });
+    assert_eq!(cluster.server.ask(left).expect("a count"), "1");
+    cluster
+        .server
+        .run(
+            "UPDATE tollmesh.meta SET value = (value::bigint - 3600)::text
+             WHERE key = 'month_dropped'",
+        )
+        .expect("an hour passes");
+    cluster.send(5);
+    eventually("the second old month is dropped", || {
+        let n = cluster.server.ask(left);
+        match n.map_err(|error| format!("{error:#}"))?.as_str() {
+            "0" => Ok(()),
+            n => Err(n.to_owned()),
+        }
+    });
+}
+
+/// What stores of this version have.
+const SHAPE: &str = include_str!("../../crates/aggregator/src/forward/shape.txt");
+
+#[test]
+fn a_store_of_another_shape_than_its_version_says_is_refused_with_the_reason() {
+    let Some(mut cluster) = Cluster::start(1, "100ms") else {
+        return;
+    };
+    cluster.send(5);
+    cluster.agrees();
+    // Nothing that the store has is left out of what is looked for.
+    let columns = "SELECT string_agg(c.relname || '.' || a.attname || ' '
+                       || format_type(a.atttypid, a.atttypmod), E'\n' ORDER BY 1)
+                   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                   WHERE c.relnamespace = 'tollmesh'::regnamespace AND a.attnum > 0
+                       AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND NOT c.relispartition";
+    let found = cluster.server.ask(columns).expect("columns");
+    let mut found: Vec<&str> = found.lines().collect();
+    found.sort_unstable();
+    let is_column = |line: &&str| line.contains('.');
+    let mut wanted: Vec<&str> = SHAPE.lines().filter(is_column).collect();
+    wanted.sort_unstable();
+    assert_eq!(found, wanted);
+
+    // As builds before the first release made it.
+    cluster
+        .server
+        .run("ALTER TABLE tollmesh.hourly ALTER tag_set TYPE integer")
+        .expect("an older shape");
+    let why =
+        "the store says schema version 2 and has no hourly.tag_set bigint: a build from before";
+    cluster.send(5);
+    eventually("the sidecar says why it does not forward", || {
+        let (_, body) = cluster.sidecars[0].aggregator.readiness()?;
+        match body.contains(why) {
+            true => Ok(()),
+            false => Err(body),
+        }
+    });
+    let refused = cluster.shared(REPORT).expect_err("no report");
+    assert!(refused.contains(why), "{refused}");
+    cluster
+        .server
+        .run("ALTER TABLE tollmesh.hourly ALTER tag_set TYPE bigint")
+        .expect("as it should be");
+    cluster.agrees();
 }

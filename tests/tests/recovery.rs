@@ -218,6 +218,37 @@ fn what_was_in_flight_at_the_kill_is_metered_too() {
     books.are_kept_by(&mesh);
 }
 
+/// Waits until nothing of a configuration that was replaced is there any more.
+fn replaced(mesh: &Mesh, region: &str) {
+    mesh.replug(|mut plugin| {
+        plugin["tags"]["defaults"] = serde_json::json!({ "region": region });
+        plugin
+    });
+    eventually("the old filter chains are gone", || {
+        let n = mesh.envoy().stats_with("total_filter_chains_draining");
+        let is_gone = !n.is_empty() && n.iter().all(|(_, n)| *n == 0);
+        is_gone.then_some(()).ok_or(format!("{n:?}"))
+    });
+}
+
+/// Envoy knows what has to go by its configuration alone, and forgets the first of two that are equal.
+#[test]
+fn what_waits_outlives_changes_of_the_configuration_back_and_forth() {
+    let built = Mesh::built().replugged().drains_for(1);
+    let Some(mesh) = built.start() else { return };
+    let books = Books::default();
+    replaced(&mesh, "a");
+    mesh.aggregator().kill();
+    for region in ["b", "a", "b", "a"] {
+        books.call(&mesh, N_WAITING);
+        replaced(&mesh, region);
+    }
+    books.call(&mesh, 5);
+    mesh.aggregator().restart().expect("it starts again");
+    books.are_kept_by(&mesh);
+    mesh.has_not_trapped();
+}
+
 /// As an upgrade does that rolls the aggregator and the proxies' configuration in one go.
 #[test]
 fn what_waits_for_the_aggregator_outlives_a_change_of_the_configuration() {

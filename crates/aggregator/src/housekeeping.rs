@@ -11,6 +11,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::clock;
 use crate::ledger::query::FileSize;
+use crate::ledger::recovered::{self, TakeInError, TakenIn};
 use crate::ledger::{AppendError, HOUR_MS, Ledger, Pruned, Pruning, QueryError, Reader, aside};
 use crate::metrics::Metrics;
 use crate::otlp::Signal;
@@ -167,6 +168,7 @@ impl Keeper {
 
     async fn reduce(&mut self, now: Timestamp) -> Result<(), Trouble> {
         let now_ms = now.as_unix_ms();
+        self.take_in().await;
         let ended = Timestamp::from_unix_ms(now_ms - GRACE_MS);
         self.ledger.fold(ended).await?;
         if self.believes(now).await? {
@@ -177,6 +179,22 @@ impl Keeper {
             self.make_room(bytes_max, now_ms).await?;
         }
         Ok(())
+    }
+
+    /// Takes in what replaced ledgers had recorded. Whatever is wrong with a copy, the rest goes on.
+    async fn take_in(&self) {
+        match self.ledger.take_in().await {
+            Ok(taken) if taken == TakenIn::default() => {}
+            Ok(taken) => tracing::warn!(
+                n_copies = taken.copies,
+                n_calls = taken.calls,
+                n_refused = taken.refused,
+                n_outcomes = taken.outcomes,
+                "what a replaced ledger had recorded was taken into the ledger"
+            ),
+            Err(TakeInError::Write(AppendError::Closed)) => {}
+            Err(error) => tracing::warn!(%error, "a recovered copy is not taken in yet"),
+        }
     }
 
     async fn delete_by_age(&self, now_ms: i64) -> Result<(), Trouble> {
@@ -248,10 +266,12 @@ impl Keeper {
     }
 }
 
-/// Bytes of damaged files; those that cannot be seen take none.
+/// Bytes of damaged files, and of copies that wait to be taken in; those that cannot be seen take none.
 fn bytes_aside(reader: &Reader) -> u64 {
-    let found = aside::all(reader.path()).unwrap_or_default();
-    found.iter().map(|aside| aside.bytes).sum()
+    let damaged = aside::all(reader.path()).unwrap_or_default();
+    let recovered = recovered::all(reader.path()).unwrap_or_default();
+    let found = damaged.iter().chain(&recovered);
+    found.map(|aside| aside.bytes).sum()
 }
 
 fn saturate(n: u64) -> i64 {

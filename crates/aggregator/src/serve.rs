@@ -1,9 +1,11 @@
 //! The life of the process: bound, ready, drained, closed.
 
+mod forwarding;
+
 use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,7 +22,6 @@ use crate::budgets::store::{MemoryStore, RedisStore, Store};
 use crate::budgets::{Bookkeeper, Budgets};
 use crate::charge;
 use crate::config::{Config, Listen};
-use crate::forward::{self, Courier};
 use crate::housekeeping::{Keeper, Retention};
 use crate::http::{Guard, Operator, Scrape, Turns};
 use crate::ingest::{Activity, Ingest};
@@ -29,8 +30,8 @@ use crate::ledger::reprice::Pricer;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::net::Bound;
-use crate::otlp::{self, Exporter};
 use crate::prices::Prices;
+use forwarding::Forwarding;
 
 /// After SIGTERM filters that drain send on; this long without a word means that none does.
 const IDLE: Duration = Duration::from_secs(2);
@@ -68,13 +69,6 @@ struct Running {
     forwarding: Option<Forwarding>,
     exporting: Option<Forwarding>,
     telling: Option<alerts::Round>,
-}
-
-/// The forwarding of rows, or their export, which goes on when the servers have ended.
-struct Forwarding {
-    stop: watch::Sender<bool>,
-    courier: JoinHandle<()>,
-    status: Arc<Mutex<forward::Status>>,
 }
 
 /// Serves until SIGTERM or SIGINT. An error means that it never was ready.
@@ -342,52 +336,6 @@ async fn serve_operator(bound: Bound, operator: Operator, stop: watch::Receiver<
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // A sender that is gone means a stop, too.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-impl Forwarding {
-    fn start(ledger: Ledger, settings: forward::Settings, metrics: Arc<Metrics>) -> Forwarding {
-        tracing::info!(to = %settings.place, "calls are forwarded");
-        let courier = Courier::new(ledger, settings, metrics);
-        let stop = watch::Sender::new(false);
-        Forwarding {
-            status: courier.status(),
-            courier: tokio::spawn(courier.run(stop.subscribe())),
-            stop,
-        }
-    }
-
-    fn export(
-        ledger: Ledger,
-        settings: &otlp::Settings,
-        tags: Vec<String>,
-        metrics: Arc<Metrics>,
-    ) -> Forwarding {
-        tracing::info!(to = %settings.endpoint, "calls are exported");
-        let exporter = Exporter::new(ledger, settings.clone(), tags, metrics);
-        let stop = watch::Sender::new(false);
-        Forwarding {
-            status: exporter.status(),
-            courier: tokio::spawn(exporter.run(stop.subscribe())),
-            stop,
-        }
-    }
-
-    /// Brings what is left, at most for `patience`; says what is left then, and that it was not
-    /// `done`.
-    async fn finish(self, patience: Duration, done: &'static str) {
-        self.stop.send_replace(true);
-        // One that is still on its way has brought whole parcels only.
-        let in_time = tokio::time::timeout(patience, self.courier).await;
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pending, pending_outcomes) = (status.pending, status.pending_outcomes);
-        if in_time.is_err() || pending > 0 || pending_outcomes > 0 {
-            tracing::warn!(
-                pending,
-                pending_outcomes,
-                "calls were not {done}; they are when this state_dir is served again"
-            );
-        }
-    }
 }
 
 impl Running {

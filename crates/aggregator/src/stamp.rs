@@ -24,4 +24,14 @@ impl Stamp {
             mtime: (file.mtime(), file.mtime_nsec()),
         })
     }
+
+    /// Whether both are of files of one length.
+    pub const fn is_as_long_as(&self, other: &Stamp) -> bool {
+        self.len == other.len
+    }
+
+    /// Whether both are of one file, whatever stands in it.
+    pub fn is_of_same_file(&self, other: &Stamp) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollmesh_aggregator::ledger::query::SpendQuery;
+use tollmesh_aggregator::ledger::recovered::TakenIn;
 use tollmesh_aggregator::ledger::{
-    AppendError, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions, Meter, Missed,
-    Occasion,
+    AppendError, CallOutcome, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions,
+    Meter, Missed, Occasion, Subject,
 };
 use tollmesh_aggregator::money::PicoUsd;
 use tollmesh_usage::{Bucket, Usage};
@@ -218,6 +219,79 @@ fn another_file_is_gone_on_with_and_what_was_recorded_stands_beside_it() {
     assert_eq!(rows(&state), 20);
 }
 
+fn label(event: &str, label: &str, ms: i64) -> CallOutcome {
+    CallOutcome {
+        subject: Subject::Event(event.into()),
+        label: label.into(),
+        told: Timestamp::from_unix_ms(ms),
+    }
+}
+
+#[test]
+fn what_was_recorded_in_a_replaced_ledger_is_taken_into_the_other_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let ledger = open(&state);
+    append(&ledger, 0..10);
+    let backup = dir.path().join("backup.db");
+    ledger.reader().backup(&backup, &mut |_| {}).unwrap();
+    append(&ledger, 10..500);
+    let told = vec![label("a", "accepted", 2), label("b", "accepted", 2)];
+    run(ledger.tell(told)).unwrap();
+    fs::rename(&backup, state.join("ledger.db")).unwrap();
+    append(&ledger, 495..510);
+    let told = vec![label("a", "rejected", 3), label("b", "edited", 1)];
+    run(ledger.tell(told)).unwrap();
+    let counted_before = counted(&ledger);
+
+    // A copy that was taken in half when the process was killed is one of which the ledger has half.
+    let taken = run(ledger.take_in()).unwrap();
+    let expected = TakenIn {
+        copies: 1,
+        calls: 485,
+        outcomes: 1,
+        ..TakenIn::default()
+    };
+    assert_eq!(taken, expected);
+    assert_eq!(run(ledger.take_in()).unwrap(), TakenIn::default());
+    assert_eq!(rows_after_a_kill(&state), 510);
+    // They were counted when they came.
+    assert_eq!(
+        (ledger.health().rows, counted(&ledger)),
+        (510, counted_before)
+    );
+    let names = fs::read_dir(&state).unwrap();
+    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.contains("recovered")));
+    run(ledger.close());
+}
+
+#[test]
+fn half_a_copy_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["ledger.db.recovered-3.partial", "ledger.db.partial"] {
+        fs::write(dir.path().join(name), "half").unwrap();
+    }
+    run(open(dir.path()).close());
+    assert!(!dir.path().join("ledger.db.recovered-3.partial").exists());
+    // Whosever that is.
+    assert!(dir.path().join("ledger.db.partial").exists());
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_a_damaged_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    fs::write(dir.path().join("ledger.db.recovered-7"), [b'x'; 5_000]).unwrap();
+    let taken = run(ledger.take_in()).unwrap();
+    assert_eq!((taken.copies, taken.damaged), (0, 1));
+    assert!(dir.path().join("ledger.db.damaged-1").exists());
+    assert!(!dir.path().join("ledger.db.recovered-7").exists());
+    assert_eq!(ledger.health().rows, 10);
+    run(ledger.close());
+}
+
 #[test]
 fn a_deleted_lock_is_taken_anew_and_another_process_is_made_room_for() {
     let dir = tempfile::tempdir().unwrap();
@@ -261,4 +335,121 @@ fn what_cannot_be_saved_stays_open_until_it_can() {
     append(&ledger, 10..20);
     assert_eq!(rows_after_a_kill(&state), 20);
     run(ledger.close());
+}
+
+/// What is copied over a ledger, made of the folder of another of the calls 20..30: how many rows are
+/// gone on with, and where the log is then that was nobody else's.
+type Copied = (&'static str, fn(&Path) -> Vec<u8>, u64, &'static str);
+
+const COPIED: [Copied; 4] = [
+    (
+        "another ledger",
+        |dir| fs::read(dir.join("ledger.db")).unwrap(),
+        10,
+        "ledger.db-wal.replaced-1",
+    ),
+    (
+        "half of one",
+        |dir| {
+            let content = fs::read(dir.join("ledger.db")).unwrap();
+            content[..content.len() / 2].to_vec()
+        },
+        0,
+        "ledger.db-wal.replaced-1",
+    ),
+    (
+        "no ledger",
+        |_| b"hello".to_vec(),
+        0,
+        "ledger.db.damaged-1-wal",
+    ),
+    ("nothing", |_| Vec::new(), 0, "ledger.db.damaged-1-wal"),
+];
+
+#[test]
+fn a_ledger_that_is_overwritten_in_place_goes_on_as_what_it_is_then() {
+    for (copied, make, kept, log) in COPIED {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join("other");
+        let ledger = open(&other);
+        append(&ledger, 20..30);
+        run(ledger.close());
+        let content = make(&other);
+
+        let state = dir.path().join("state");
+        let ledger = open(&state);
+        append(&ledger, 0..10);
+        let file = state.join("ledger.db");
+        // As `cp` does, in the same file; while it is at it, nothing is taken.
+        fs::write(&file, &content[..content.len().min(100)]).unwrap();
+        let refused = run(ledger.append(calls(10..20), vec![])).unwrap_err();
+        let AppendError::Storage(error) = &refused else {
+            panic!("{copied}: {refused:?}");
+        };
+        let is_told = matches!(
+            **error,
+            LedgerError::Moved {
+                missed: Missed::Overwritten,
+                ..
+            }
+        );
+        assert!(is_told, "{copied}: {error:?}");
+        assert!(ledger.reader().spend(&SpendQuery::default()).is_err());
+        fs::write(&file, &content).unwrap();
+
+        append(&ledger, 10..20);
+        assert_eq!(rows_after_a_kill(&state), kept + 10, "{copied}");
+        append(&ledger, 0..20);
+        assert_eq!(rows_after_a_kill(&state), kept + 20, "{copied}");
+        let spend = ledger.reader().spend(&SpendQuery::default()).unwrap();
+        assert_eq!(spend[0].requests, kept + 20, "{copied}");
+        let health = ledger.health();
+        assert_eq!(health.set_aside, u64::from(kept == 0), "{copied}");
+        assert_eq!(
+            health.moved,
+            u64::from(log.contains("replaced")),
+            "{copied}"
+        );
+        assert!(fs::metadata(state.join(log)).unwrap().len() > 0, "{copied}");
+        assert!(counted(&ledger) >= 20, "{copied}");
+        run(ledger.close());
+        assert_eq!(rows(&state), kept + 20, "{copied}");
+    }
+}
+
+#[test]
+fn a_ledger_that_is_stopped_when_it_was_overwritten_leaves_the_other_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("other");
+    let ledger = open(&other);
+    append(&ledger, 20..30);
+    run(ledger.close());
+    let state = dir.path().join("state");
+    let ledger = open(&state);
+    append(&ledger, 0..10);
+    let content = fs::read(other.join("ledger.db")).unwrap();
+    fs::write(state.join("ledger.db"), &content).unwrap();
+    run(ledger.close());
+    assert!(fs::read(state.join("ledger.db")).unwrap() == content);
+    assert!(state.join("ledger.db-wal.replaced-1").exists());
+    assert_eq!(rows(&state), 10);
+}
+
+#[test]
+fn a_ledger_whose_time_is_set_or_whose_own_bytes_come_back_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    let file = dir.path().join("ledger.db");
+    let opened = fs::File::options().write(true).open(&file).unwrap();
+    let times = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+    opened.set_times(times).unwrap();
+    run(ledger.append(calls(10..20), vec![])).unwrap();
+    let content = fs::read(&file).unwrap();
+    fs::write(&file, &content).unwrap();
+    run(ledger.append(calls(20..30), vec![])).unwrap();
+    let health = ledger.health();
+    assert_eq!((health.rows, health.moved, health.set_aside), (30, 0, 0));
+    run(ledger.close());
+    assert_eq!(rows(dir.path()), 30);
 }

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use tokio::sync::watch;
 use tollmesh_aggregator::budgets::Budgets;
 use tollmesh_aggregator::budgets::store::{Answer, Ask, CellKey, Look, Store, StoreError};
 use tollmesh_aggregator::ingest;
-use tollmesh_aggregator::ledger::{Entry, Ledger, LedgerOptions};
+use tollmesh_aggregator::ledger::{Entry, Ledger, LedgerOptions, Quarantined};
 use tollmesh_aggregator::metrics::Metrics;
 use tollmesh_aggregator::prices::Prices;
 use tollmesh_budget::lease::{Cell, Elsewhere, Marker, Reply};
@@ -32,8 +33,21 @@ const PRICES: &str = "schema = 1\nprovider = \"acme\"\ncurrency = \"USD\"\n\
 struct Shared {
     cells: Arc<Mutex<HashMap<CellKey, Cell>>>,
     is_away: Arc<AtomicBool>,
+    /// Budgets about which it does not answer: it hangs, or else it fails.
+    hanging: Hanging,
+    failing: Arc<Mutex<Option<&'static str>>>,
     registering: Arc<Mutex<Registering>>,
     n_registered: Arc<AtomicU64>,
+}
+
+/// Of which budgets answers are held back: those whose names begin so.
+#[derive(Clone, Debug)]
+struct Hanging(Arc<watch::Sender<Option<&'static str>>>);
+
+impl Default for Hanging {
+    fn default() -> Hanging {
+        Hanging(Arc::new(watch::Sender::new(None)))
+    }
 }
 
 /// What becomes of a store's being told of budgets.
@@ -78,6 +92,13 @@ impl Shared {
 
     fn answer(&self, node: &str, ask: &Ask) -> Result<Reply, StoreError> {
         let now_ms = self.now_ms()?;
+        let failing = *self.failing.lock().unwrap();
+        if failing.is_some_and(|budget| ask.cell.budget.starts_with(budget)) {
+            return Err(StoreError::Unavailable {
+                store: "test".to_owned(),
+                what: "its shard is away".to_owned(),
+            });
+        }
         let mut cells = self.cells.lock().unwrap();
         let cell = cells.entry(ask.cell.clone()).or_default();
         let mut marker = Marker::OLD;
@@ -93,7 +114,15 @@ impl Shared {
 impl Store for Way {
     fn sync<'a>(&'a self, asks: &'a [Ask]) -> Answer<'a, Vec<Result<Reply, StoreError>>> {
         let replies = asks.iter().map(|ask| self.store.answer(&self.node, ask));
-        Box::pin(ready(replies.collect()))
+        let replies = replies.collect();
+        let names: Vec<String> = asks.iter().map(|ask| ask.cell.budget.clone()).collect();
+        let mut hanging = self.store.hanging.0.subscribe();
+        Box::pin(async move {
+            let hangs = |name: &&str| names.iter().any(|budget| budget.starts_with(*name));
+            let released = hanging.wait_for(|held| held.as_ref().is_none_or(|name| !hangs(name)));
+            released.await.unwrap();
+            replies
+        })
     }
 
     fn look<'a>(
@@ -363,6 +392,130 @@ fn without_the_store_each_budget_does_what_it_says() {
     });
 }
 
+/// What came of that many calls at once, of 10,000 tokens at most each.
+async fn asked_at_once(node: &Arc<Node>, name: &str, n: usize) -> Vec<(String, Decision)> {
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..n {
+        let (node, id) = (Arc::clone(node), format!("{name}-{n}"));
+        calls.spawn(async move { (id.clone(), node.reserve(&id, 10_000).await) });
+    }
+    calls.join_all().await
+}
+
+/// One that answers late is not away: what is known of the limit bounds what calls may cost together.
+#[test]
+fn a_store_that_is_slow_lets_no_calls_pass_the_limit() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        for is_known in [false, true] {
+            let store = Shared::default();
+            let limit = budget("0.1 USD", "month", "on_unavailable = \"open\"");
+            let place = dir.path().join(is_known.to_string());
+            let node = Arc::new(Node::start(&place, &limit, &store).await);
+            if is_known {
+                let decision = node.reserve("first", 500).await;
+                assert!(id_of(&decision).is_some());
+                node.settle("first", id_of(&decision), 500).await;
+            }
+            store.hanging.0.send_replace(Some(""));
+            let passed = asked_at_once(&node, "at once", 40).await;
+            let mut allowed = passed.iter().filter(|(_, said)| id_of(said).is_some());
+            let n_allowed = allowed.clone().count();
+            assert_eq!(n_allowed, if is_known { 9 } else { 10 });
+            let refused = passed.iter().filter(|(_, said)| id_of(said).is_none());
+            for (_, said) in refused {
+                assert_eq!(reason(said), "budget_exceeded");
+            }
+            store.hanging.0.send_replace(None);
+            // They are held though nothing was granted for them when they left.
+            until("the store knows", || {
+                let granted = node.amount("reserved");
+                granted == if is_known { "0.09" } else { "0.1" }
+            })
+            .await;
+            let more = asked_at_once(&node, "later", 10).await;
+            assert!(
+                more.iter()
+                    .all(|(_, said)| reason(said) == "budget_exceeded")
+            );
+            let (id, said) = allowed.next().unwrap();
+            node.settle(id, id_of(said), 10_000).await;
+            for (id, said) in allowed {
+                node.settle(id, id_of(said), 0).await;
+            }
+            let spent = if is_known { 10_500 } else { 10_000 };
+            until("the store knows", || store.spent() == spent).await;
+            assert_eq!(granted_at_last(&node, "last", 80_000).await, "allowed");
+        }
+    });
+}
+
+/// Tokens of a call that only the store can give: at most a twentieth of a limit is in stock.
+const MORE_THAN_STOCK: u64 = 60_000_000;
+
+/// Budgets of two teams; about those of the one a shard of the store does not answer.
+async fn with_a_shard_away(dir: &Path, store: &Shared) -> Node {
+    let of = |team: &str, provider: &str| {
+        let more = format!("on_unavailable = \"closed\"\nmatch = {{ provider = {provider:?} }}");
+        budget("1000 USD", "month", &more).replace("\"all\"", &format!("{team:?}"))
+    };
+    let text = format!("{}{}", of("near", "acme"), of("gone", "zenith"));
+    Node::start(dir, &text, store).await
+}
+
+async fn ask_the_other_shard(node: &Node, id: &str) -> Decision {
+    let request = ReservationRequest {
+        v: 1,
+        event_id: id.to_owned(),
+        provider: "zenith".to_owned(),
+        api: "openai.chat".to_owned(),
+        body_bytes: 10,
+        max_output_tokens: Some(10),
+        ..ReservationRequest::default()
+    };
+    node.budgets.reserve(&request).await
+}
+
+#[test]
+fn a_shard_that_hangs_holds_up_no_other() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        store.hanging.0.send_replace(Some("gone"));
+        let node = with_a_shard_away(dir.path().join("a").as_path(), &store).await;
+        let said = ask_the_other_shard(&node, "hangs").await;
+        assert_eq!(reason(&said), "budget_unverifiable");
+        for n in 1..=5 {
+            assert_eq!(
+                granted_at_last(&node, &n.to_string(), MORE_THAN_STOCK).await,
+                "allowed"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_shard_that_is_away_is_told_once() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Shared::default();
+        *store.failing.lock().unwrap() = Some("gone");
+        let node = with_a_shard_away(dir.path().join("a").as_path(), &store).await;
+        let said = ask_the_other_shard(&node, "fails").await;
+        assert_eq!(reason(&said), "budget_unverifiable");
+        until("it is told", || node.budgets.store_failing().is_some()).await;
+        for n in 1..=10 {
+            assert_eq!(
+                granted_at_last(&node, &n.to_string(), MORE_THAN_STOCK).await,
+                "allowed"
+            );
+            assert!(node.budgets.store_failing().is_some(), "{n}");
+        }
+        *store.failing.lock().unwrap() = None;
+        until("it is back", || node.budgets.store_failing().is_none()).await;
+    });
+}
+
 #[test]
 fn a_node_that_ends_gives_back_its_stock_and_one_that_is_killed_keeps_it() {
     run(async {
@@ -556,6 +709,50 @@ fn what_is_reckoned_anew_is_what_was_charged() {
 }
 
 #[test]
+fn keys_that_share_an_account_are_reckoned_anew_as_one() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = "[[budget]]\nname = \"each\"\nper = [\"user\"]\nlimit = \"100 tokens\"\n\
+             window = \"month\"\n";
+        let node = Node::start(dir.path().join("a").as_path(), limit, &Shared::default()).await;
+        let of = |user: &str, id: &str, tokens| {
+            let mut event = call(id, tokens);
+            event.tags.insert("user".to_owned(), user.to_owned());
+            ingest::priced(event, &node.prices.tables())
+        };
+        let first: Vec<Entry> = (0..10_000)
+            .map(|n| of(&format!("u{n}"), &n.to_string(), 1))
+            .collect();
+        node.ledger.append(first, Vec::new()).await.unwrap();
+        // Those that come late spend the most.
+        let late = vec![of("late 1", "a", 60), of("late 2", "b", 30)];
+        node.ledger.append(late, Vec::new()).await.unwrap();
+        let shared = |rows: Vec<serde_json::Map<String, serde_json::Value>>, name: &str| {
+            let amount = |row: &serde_json::Map<String, serde_json::Value>| row[name].clone();
+            let mut of_others = rows.iter().filter(|row| row["key"]["user"] == "__other__");
+            let others = of_others.next().map(amount).unwrap_or_default();
+            let all = rows.iter().map(amount);
+            let all: u64 = all
+                .map(|n| n.as_str().unwrap().parse::<u64>().unwrap())
+                .sum();
+            (others, all)
+        };
+        for name in ["charged", "in_rows"] {
+            let recounted = node.budgets.recount(None).await.unwrap().items;
+            assert!(recounted.iter().all(|row| row["raised"] == false));
+            assert_eq!(shared(recounted, name), ("90".into(), 10_090), "{name}");
+        }
+        let again = vec![of("late 1", "c", 5), of("u7", "d", 5)];
+        node.ledger.append(again, Vec::new()).await.unwrap();
+        assert_eq!(
+            shared(node.budgets.rows().items, "spent"),
+            ("95".into(), 10_100)
+        );
+        node.stop().await;
+    });
+}
+
+#[test]
 fn a_cached_budget_refuses_keys_that_filters_cannot_be_told_of() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
@@ -643,6 +840,36 @@ fn a_model_that_a_budget_put_is_the_one_that_rows_are_reckoned_by() {
             );
             node.stop().await;
         }
+    });
+}
+
+/// No other event of the call will come.
+#[test]
+fn an_event_that_is_refused_leaves_nothing_reserved() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = budget("1 USD", "month", "");
+        let node = Node::start(&dir.path().join("a"), &limit, &Shared::default()).await;
+        for id in ["read", "unread"] {
+            assert_eq!(granted_at_last(&node, id, 1_000).await, "allowed");
+        }
+        let reserved = node.amount("reserved");
+        assert!(reserved != "0", "{reserved}");
+        let unread = Quarantined {
+            received: call("unread-0", 1).time,
+            event_id: Some("unread-0".to_owned()),
+            reason: "its time is none".to_owned(),
+            body: "{}".to_owned(),
+        };
+        let read = Event {
+            duration_ms: u64::MAX,
+            ..call("read-0", 10)
+        };
+        let read = ingest::priced(read, &node.prices.tables());
+        let appended = node.ledger.append(vec![read], vec![unread]).await.unwrap();
+        assert_eq!(appended.refused().count(), 1);
+        assert_eq!(node.amount("reserved"), "0");
+        node.stop().await;
     });
 }
 

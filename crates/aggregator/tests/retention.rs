@@ -14,7 +14,8 @@ use tollmesh_aggregator::ledger::outbox::Note;
 use tollmesh_aggregator::ledger::query::{Dimension, Span, SpendQuery};
 use tollmesh_aggregator::ledger::reduce::{OTHER, SUM_LINES_MAX, SUM_VALUES_MAX};
 use tollmesh_aggregator::ledger::{
-    Appended, CostRecord, Entry, Ledger, LedgerOptions, Recorded, Refusal,
+    Appended, CostRecord, Entry, Increments, Ledger, LedgerOptions, Meter, Occasion, Recorded,
+    Refusal,
 };
 use tollmesh_aggregator::metrics::Metrics;
 use tollmesh_aggregator::money::{PicoSum, PicoUsd};
@@ -660,4 +661,32 @@ fn damaged_files_count_and_go_first() {
     look(&mut keeper, 3 * HOUR_MS);
     assert_eq!(names(), ["ledger.db.damaged-4"]);
     assert_eq!(ledger.health().rows, 300);
+}
+
+/// Counts each call in a series of its own.
+struct Wordy;
+
+impl Meter for Wordy {
+    fn measure(&mut self, entry: &Entry, _: Occasion<'_>, increments: &mut Increments) {
+        let series = format!("call=\"{}{}\"", entry.event.event_id, "x".repeat(4_000));
+        increments.add("requests", &series, 1);
+    }
+}
+
+#[test]
+fn counters_are_no_bytes_of_calls() {
+    let bytes = |options: LedgerOptions| {
+        let ledger = Ledger::open(options).unwrap();
+        fill(&ledger, 0, 0..2, 100);
+        let reader = ledger.reader();
+        let used = reader.file_size().unwrap().used_bytes();
+        (used, reader.bytes_of_calls().unwrap())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (plain, of_calls) = bytes(LedgerOptions::new(dir.path()));
+    let dir = tempfile::tempdir().unwrap();
+    let (wordy, of_the_same) = bytes(LedgerOptions::new(dir.path()).meter(Wordy));
+    assert!(wordy > plain + 200 * 4_000, "{wordy} and {plain}");
+    assert!(of_calls > 0 && of_calls < plain);
+    assert_eq!(of_the_same, of_calls);
 }

@@ -84,6 +84,7 @@ fn main() {
             &site,
             Input::ResponseHead {
                 headers: &headers,
+                is_from_mesh: false,
                 ends: false,
             },
             now,

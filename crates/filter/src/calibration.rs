@@ -77,6 +77,7 @@ mod tests {
         streams: true,
         max_output_tokens: None,
         cap_put: None,
+        is_cap_unsure: false,
         n_choices: None,
         has_tools: false,
         has_router_tools: false,

@@ -4,7 +4,7 @@ use tollmesh_usage::detect::{
     Api, Detection, Family, Target, bare_host, detect, detect_as, is_known, normal_path,
 };
 use tollmesh_wire::PluginConfig;
-use tollmesh_wire::plugin::{ApiRule, Role};
+use tollmesh_wire::plugin::{ApiRule, Relay, Role};
 
 /// What a request is, under this configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub enum Verdict {
     Metered {
         /// What it is.
         target: Target,
-        /// Whether the host's own calls are counted behind it, so that this one costs nothing.
-        is_gateway: bool,
+        /// Where it is counted.
+        counted: Counted,
     },
     /// A provider's traffic that cannot be read.
     Unreadable {
@@ -29,6 +29,32 @@ pub enum Verdict {
     NotOurs,
 }
 
+/// Where a call is counted, as far as the configuration says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Here: who answers is the provider.
+    Here,
+    /// Behind the host, so that it costs nothing here.
+    Behind,
+    /// Here, unless the answer of another proxy of the mesh says that it was counted.
+    HereUnlessTold,
+}
+
+impl Counted {
+    fn by(rule: Option<&ApiRule>, relay: Relay) -> Counted {
+        match (rule, relay) {
+            (Some(rule), _) if rule.role == Role::Gateway => Counted::Behind,
+            (_, Relay::Never) => Counted::Here,
+            (_, Relay::Auto) => Counted::HereUnlessTold,
+        }
+    }
+
+    /// Whether it is known to be counted behind the host.
+    pub fn is_behind(self) -> bool {
+        self == Counted::Behind
+    }
+}
+
 /// Decides what a request is: the operator's own hosts first, then the table of providers.
 pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str) -> Verdict {
     let rule = rule(&config.apis, authority, path);
@@ -38,9 +64,10 @@ pub fn verdict(config: &PluginConfig, authority: &str, path: &str, method: &str)
         Some(rule) if rule.api.is_none() => listed(rule, authority, path, method),
         Some(rule) => own(rule, path, method),
     };
-    let is_gateway = rule.is_some_and(|rule| rule.role == Role::Gateway);
+    let counted = Counted::by(rule, config.relay);
+    let is_gateway = counted.is_behind();
     match detection {
-        Detection::Metered(target) => Verdict::Metered { target, is_gateway },
+        Detection::Metered(target) => Verdict::Metered { target, counted },
         // What the gateway cannot read either, it counts.
         Detection::Unreadable { .. } if is_gateway => Verdict::NotOurs,
         Detection::Unreadable { provider, sibling } => Verdict::Unreadable {
@@ -89,7 +116,8 @@ fn own(rule: &ApiRule, path: &str, method: &str) -> Detection {
     let target = Family::parse(name).and_then(|f| detect_as(f, provider, path, method));
     match target {
         Some(mut target) => {
-            target.may_include_usage = rule.include_usage;
+            // What is known of the path is not the operator's to say.
+            target.may_include_usage &= rule.include_usage;
             Detection::Metered(target)
         }
         None => Detection::NotOurs,
@@ -150,11 +178,12 @@ mod tests {
 
     fn shown(config: &PluginConfig, host: &str, path: &str) -> String {
         match verdict(config, host, path, "POST") {
-            Verdict::Metered { target, is_gateway } => format!(
-                "{} {} include_usage={} gateway={is_gateway}",
+            Verdict::Metered { target, counted } => format!(
+                "{} {} include_usage={} gateway={}",
                 target.api.name(),
                 target.provider,
-                target.may_include_usage
+                target.may_include_usage,
+                counted.is_behind()
             ),
             other => format!("{other:?}"),
         }
@@ -167,7 +196,8 @@ mod tests {
                 {"host":"gw.internal","api":"anthropic","role":"gateway"},
                 {"host":"api.openai.com","path":"/v1/embeddings","role":"ignore"},
                 {"host":"*.anthropic.com","role":"gateway"},
-                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true}]"#,
+                {"host":"api.x.ai","role":"gateway","provider":"egress","include_usage":true},
+                {"host":"az.internal","api":"azure","include_usage":true}]"#,
         );
         for (host, path, expected) in [
             (
@@ -219,6 +249,17 @@ mod tests {
                 "api.x.ai",
                 "/v1/chat/completions",
                 "openai.chat egress include_usage=true gateway=true",
+            ),
+            // What a path is known not to take is not asked for, whatever the host takes.
+            (
+                "az.internal",
+                "/openai/deployments/d/chat/completions?api-version=2024-10-21",
+                "openai.chat azure include_usage=true gateway=false",
+            ),
+            (
+                "az.internal",
+                "/openai/deployments/d/chat/completions?api-version=2024-02-01",
+                "openai.chat azure include_usage=false gateway=false",
             ),
         ] {
             assert_eq!(shown(&config, host, path), expected, "{host}{path}");

@@ -39,6 +39,8 @@ pub enum Counter {
     UnverifiedCalls,
     /// Questions for the decision table that were not answered.
     DecisionPollsFailed,
+    /// Answers that said without being believed that their call was counted elsewhere.
+    RelayClaimsRefused,
     /// Usage events that we asked for and could not cut out of the answer.
     UsageEventsLeft,
     /// Plugin configurations that could not be used; such a filter meters nothing.
@@ -49,7 +51,7 @@ pub enum Counter {
     Trouble(Trouble),
 }
 
-const PLAIN: [Counter; 19] = [
+const PLAIN: [Counter; 20] = [
     Counter::EventsQueued,
     Counter::EventsSent,
     Counter::BatchesResent,
@@ -66,6 +68,7 @@ const PLAIN: [Counter; 19] = [
     Counter::ReservationsAsked,
     Counter::UnverifiedCalls,
     Counter::DecisionPollsFailed,
+    Counter::RelayClaimsRefused,
     Counter::UsageEventsLeft,
     Counter::BadConfigurations,
     Counter::Faults,
@@ -98,6 +101,7 @@ impl Counter {
             Counter::ReservationsAsked => "reservations_asked",
             Counter::UnverifiedCalls => "unverified_calls",
             Counter::DecisionPollsFailed => "decision_polls_failed",
+            Counter::RelayClaimsRefused => "relay_claims_refused",
             Counter::UsageEventsLeft => "usage_events_left",
             Counter::BadConfigurations => "bad_configurations",
             Counter::Faults => "faults",

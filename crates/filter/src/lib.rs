@@ -24,6 +24,7 @@ pub mod edit;
 pub mod fingerprint;
 pub mod headers;
 pub mod heap;
+pub mod heirs;
 pub mod ids;
 pub mod path;
 pub mod queue;
@@ -34,6 +35,7 @@ pub mod signature;
 pub mod source;
 pub mod tags;
 pub mod trace;
+pub mod verdicts;
 
 #[cfg(target_arch = "wasm32")]
 pub mod host;

@@ -121,6 +121,10 @@ impl Queue {
     /// Adds an event, as JSON; how many had to go for it. The batch on the way stays, since it
     /// may be in the ledger already.
     pub fn push(&mut self, event: &str) -> u64 {
+        self.add(event.as_bytes())
+    }
+
+    fn add(&mut self, event: &[u8]) -> u64 {
         let n_bytes_max = QUEUE_BYTES_MAX.saturating_sub(self.batch.text.len());
         let mut n_dropped = 0;
         if event.len() > n_bytes_max {
@@ -130,7 +134,7 @@ impl Queue {
             while self.waiting.n_bytes() + event.len() > n_bytes_max {
                 n_dropped += u64::from(self.waiting.drop_first());
             }
-            self.waiting.push(event.as_bytes());
+            self.waiting.push(event);
         }
         self.n_dropped += n_dropped;
         n_dropped
@@ -220,6 +224,26 @@ impl Queue {
     /// Takes over what another queue had dropped and could not tell.
     pub fn inherit(&mut self, n_dropped: u64) {
         self.n_dropped = self.n_dropped.saturating_add(n_dropped);
+    }
+
+    /// Takes all events of another queue, behind its own; how many had to go for them. What is on the
+    /// way from there is sent once more from here, under the same ids.
+    pub fn take_over(&mut self, other: &mut Queue) -> u64 {
+        let batch = std::mem::take(&mut other.batch);
+        let mut n_dropped = 0;
+        let mut start = batch.start;
+        for length in batch.lengths {
+            let event = batch.text.get(start..start + length);
+            n_dropped += self.add(event.unwrap_or_default());
+            start += length + 1;
+        }
+        let mut event = Vec::new();
+        while !other.waiting.is_empty() {
+            event.clear();
+            other.waiting.take_first(&mut event);
+            n_dropped += self.add(&event);
+        }
+        n_dropped
     }
 
     /// How many were dropped, by what is known here without the aggregator knowing.
@@ -382,6 +406,43 @@ mod tests {
         assert_eq!(events(next(&mut queue, 250)), ["3"]);
         queue.settle(&ACK, 250);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn another_queue_is_taken_over_wholly_and_what_was_on_the_way_goes_again() {
+        let mut left = Queue::new(1);
+        left.n_batch_events_max = 2;
+        for event in ["11", "22", "33", "44", "55"] {
+            left.push(event);
+        }
+        next(&mut left, 0);
+        left.n_batch_events_max = 1;
+        left.settle(&TOO_LARGE, 0);
+        next(&mut left, 0);
+        left.settle(&ACK, 0);
+        assert!(next(&mut left, 0).is_some(), "one is on the way");
+        let mut heir = Queue::new(2);
+        heir.push("0");
+        assert_eq!(heir.take_over(&mut left), 0);
+        assert_eq!(events(next(&mut heir, 0)), ["0", "22", "33", "44", "55"]);
+        // Its answer comes late, or never.
+        for answer in [ACK, AWAY, TOO_LARGE] {
+            assert_eq!(left.settle(&answer, 0), Settled::default());
+            assert!(left.is_empty());
+        }
+        let large = "x".repeat(QUEUE_BYTES_MAX / 4);
+        for _ in 0..4 {
+            heir.push(&large);
+            left.push(&large);
+        }
+        let n_waiting = heir.waiting.n_events();
+        let n_dropped = heir.take_over(&mut left);
+        assert_eq!(
+            n_dropped,
+            n_waiting as u64 + 4 - heir.waiting.n_events() as u64
+        );
+        assert_eq!(heir.n_dropped_untold(), 1 + n_dropped);
+        assert!(heir.waiting.n_bytes() <= QUEUE_BYTES_MAX);
     }
 
     #[test]

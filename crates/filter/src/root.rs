@@ -11,6 +11,7 @@ use tollmesh_wire::{Node, PluginConfig};
 
 use crate::counters::Counter;
 use crate::decisions::poll::{News, Poller, TABLE_BYTES_MAX, WAIT_MS};
+use crate::heirs;
 use crate::host::{self, SharedData};
 use crate::ids::EventIds;
 use crate::queue::Answer;
@@ -25,8 +26,8 @@ const EARLY_TICKS_MAX: u32 = 200;
 /// The longest answer of the aggregator that is read, bytes: a rejection for each event of a
 /// batch.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// How long an instance that is being unloaded tries to deliver what it has, before it gives the rest
-/// up, counted as `events_dropped`. A change of the configuration may come in the middle of an
+/// How long an instance that is being unloaded, and has no heir, tries to deliver what it has, before
+/// it gives the rest up, counted as `events_dropped`. A change of the configuration may come in the middle of an
 /// upgrade, and an aggregator takes minutes to be scheduled, fetched and started at worst.
 const FAREWELL_MAX: Duration = Duration::from_secs(300);
 
@@ -101,6 +102,7 @@ impl Root {
         }
         self.n_early_ticks = 0;
         self.worker.hurry();
+        heirs::stays(&self.worker.cluster(), &self.worker.queue);
     }
 
     /// A configuration that cannot be used must not stop traffic: it is told, counted, and the
@@ -201,9 +203,10 @@ impl Root {
         counters.add(Counter::BatchesResent, u64::from(settled.resends));
     }
 
-    /// Goes on saying farewell: the next batch, or the last word. Between attempts it pauses as at
+    /// Goes on saying farewell: hands over, sends the next batch, or says the last word. Between attempts it pauses as at
     /// any time; the host keeps this instance, and ticks come, until it is done.
     fn depart(&mut self, since: Instant) {
+        self.hand_over();
         if since.elapsed() >= FAREWELL_MAX || self.timeout_ms().is_none() {
             let n = self.worker.queue.borrow_mut().abandon();
             self.worker.counters.add(Counter::EventsDropped, n);
@@ -214,6 +217,12 @@ impl Root {
         self.farewell = Farewell::Said;
         self.bequeath();
         self.worker.check(host::tell_done());
+    }
+
+    /// Leaves what is not delivered to another instance, where there is one.
+    fn hand_over(&self) {
+        let n_dropped = heirs::hand_over(&self.worker.cluster(), &self.worker.queue);
+        self.worker.counters.add(Counter::EventsDropped, n_dropped);
     }
 
     /// Leaves to others what can be told by nobody else.
@@ -252,6 +261,8 @@ impl Context for Root {
         if self.farewell != Farewell::NotAsked {
             return true;
         }
+        heirs::goes(&self.worker.queue);
+        self.hand_over();
         let is_empty = self.worker.queue.borrow().is_empty();
         if is_empty {
             self.farewell = Farewell::Said;

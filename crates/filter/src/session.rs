@@ -13,7 +13,7 @@ mod response;
 
 use std::rc::Rc;
 
-use tollmesh_usage::{DecoderPool, EventCutter, UsageScanner, UsageSource};
+use tollmesh_usage::{DecoderPool, EventCutter, POOL_BYTES_MAX, UsageScanner, UsageSource};
 use tollmesh_wire::plugin::OnUnavailable;
 use tollmesh_wire::{PluginConfig, Source, Timestamp};
 
@@ -25,15 +25,23 @@ use crate::headers::Headers;
 use crate::ids::EventIds;
 use crate::shared::{Private, Shared};
 use crate::tags::impostors;
+use crate::verdicts::Verdicts;
 
 use call::Call;
 use live::Conversation;
+
+/// What decoders of requests may have of the memory of all decoders, in bytes: a quarter, some 350
+/// bodies in `gzip` at once. How long a request takes is its sender's choice, and answers must be read
+/// meanwhile.
+pub const REQUEST_DECODERS_BYTES_MAX: u64 = POOL_BYTES_MAX / 4;
 
 /// What every call of one plugin instance shares.
 #[derive(Debug)]
 pub struct Site {
     /// What the operator configured.
     pub config: PluginConfig,
+    /// What requests under this configuration lately were.
+    pub verdicts: Verdicts,
     /// Names for events.
     pub ids: Rc<EventIds>,
     /// The caller, where the peer proves nothing else.
@@ -42,6 +50,8 @@ pub struct Site {
     pub calibrations: Rc<Calibrations>,
     /// The memory of this VM's decoders, whatever it is configured as.
     pub decoders: DecoderPool,
+    /// The part of it that requests may have ([`REQUEST_DECODERS_BYTES_MAX`]).
+    pub request_decoders: DecoderPool,
     /// What the aggregator has decided about budgets.
     pub decisions: Rc<Decisions>,
     /// What this worker shares with the others of its proxy.
@@ -51,12 +61,15 @@ pub struct Site {
 impl Site {
     /// A site whose calls have taught nothing yet, that knows no budgets and no other workers.
     pub fn new(config: PluginConfig, ids: impl Into<Rc<EventIds>>, source: Source) -> Site {
+        let decoders = DecoderPool::default();
         Site {
             config,
+            verdicts: Verdicts::default(),
             ids: ids.into(),
             source,
             calibrations: Rc::default(),
-            decoders: DecoderPool::default(),
+            request_decoders: decoders.part(REQUEST_DECODERS_BYTES_MAX),
+            decoders,
             decisions: Rc::default(),
             shared: Rc::new(Private::default()),
         }
@@ -112,6 +125,9 @@ pub enum Input<'a> {
     ResponseHead {
         /// The headers.
         headers: &'a Headers<'a>,
+        /// Whether another proxy of the mesh sent them; asked for only where
+        /// [`Session::asks_who_answers`].
+        is_from_mesh: bool,
         /// Whether no body follows.
         ends: bool,
     },
@@ -279,6 +295,15 @@ impl Session {
         }
     }
 
+    /// Whether these headers of a response say what only another proxy of the mesh is believed, so
+    /// that it is worth asking the host who sent them.
+    pub fn asks_who_answers(&self, headers: &Headers<'_>) -> bool {
+        match &self.phase {
+            Phase::Requesting(call) => response::has_claim(call, headers),
+            _ => false,
+        }
+    }
+
     /// Whether the call will give an event, so that an [`Ending`] is worth asking the host for.
     pub fn is_metered(&self) -> bool {
         let is_known = !matches!(self.phase, Phase::Fresh | Phase::Unmetered);
@@ -356,9 +381,14 @@ fn next(site: &Site, phase: Phase, input: Input<'_>, now: Timestamp) -> (Phase, 
                 None => (Phase::Requesting(call), effects),
             }
         }
-        (Phase::Requesting(call), Input::ResponseHead { headers, ends }) => {
-            response::head(site, call, headers, ends)
-        }
+        (
+            Phase::Requesting(call),
+            Input::ResponseHead {
+                headers,
+                is_from_mesh,
+                ends,
+            },
+        ) => response::head(site, call, headers, is_from_mesh, ends),
 
         // A provider may answer before it has read the whole request.
         (Phase::Answering(mut answer), input @ request_input!()) => {

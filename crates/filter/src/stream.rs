@@ -246,8 +246,11 @@ impl HttpContext for Stream {
         let Some(serialised) = self.headers(MapType::HttpResponseHeaders) else {
             return Action::Continue;
         };
+        let headers = Headers::parse(&serialised);
+        let is_from_mesh = self.session.asks_who_answers(&headers) && is_from_mesh();
         let input = Input::ResponseHead {
-            headers: &Headers::parse(&serialised),
+            headers: &headers,
+            is_from_mesh,
             ends,
         };
         let action = self.head(MapType::HttpResponseHeaders, input);
@@ -294,6 +297,25 @@ fn principal() -> Option<String> {
         let uri = String::from_utf8(host::property(path).ok()?).ok()?;
         Some(uri).filter(|uri| !uri.is_empty())
     })
+}
+
+/// Whether the answer comes from another proxy of the mesh, as far as the connection shows it.
+///
+/// Such a proxy shows a SPIFFE identity, or nothing at all where the network is trusted and spoken to
+/// in plain text. A provider shows a certificate for its name: those that the public trusts have no
+/// URI in them (Baseline Requirements of the CA/Browser Forum, 7.1.2.7.12, allow names and addresses
+/// alone). Properties: `upstream.*` of
+/// <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>.
+fn is_from_mesh() -> bool {
+    let text = |path| {
+        let value = host::property(path).unwrap_or_default();
+        String::from_utf8(value).unwrap_or_default()
+    };
+    let identity = text("upstream\0uri_san_peer_certificate");
+    match identity.is_empty() {
+        true => text("upstream\0tls_version").is_empty(),
+        false => identity.starts_with("spiffe://"),
+    }
 }
 
 /// Properties that are numbers come as eight bytes, little endian.

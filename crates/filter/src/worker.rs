@@ -17,7 +17,7 @@ use crate::host::{self, SharedData};
 use crate::ids::EventIds;
 use crate::queue::Queue;
 use crate::record::append;
-use crate::session::{Effects, Site};
+use crate::session::{Effects, REQUEST_DECODERS_BYTES_MAX, Site};
 
 /// The filter state `wasm.tollmesh.usage`, which access logs can show.
 const USAGE_PROPERTY: &str = "tollmesh.usage";
@@ -34,7 +34,11 @@ const TICKS_A_TURN: u32 = TICK_MS / HURRIED_TICK_MS;
 thread_local! {
     /// What all plugin instances of one VM have, which has one thread. Another configuration is
     /// another instance, and what calls have taught is true under any.
-    static LASTING: (Rc<Calibrations>, DecoderPool) = Default::default();
+    static LASTING: (Rc<Calibrations>, DecoderPool, DecoderPool) = {
+        let decoders = DecoderPool::default();
+        let of_requests = decoders.part(REQUEST_DECODERS_BYTES_MAX);
+        (Rc::default(), decoders, of_requests)
+    };
 }
 
 /// One plugin instance in one VM. The host knows instances by their configurations: it makes a new
@@ -46,7 +50,7 @@ pub struct Worker {
     /// metered.
     pub site: RefCell<Option<Rc<Site>>>,
     /// Events on their way.
-    pub queue: RefCell<Queue>,
+    pub queue: Rc<RefCell<Queue>>,
     /// Counts not yet told to the host.
     pub counters: Counters,
     /// Where events and questions go; `None` until the configuration said it.
@@ -64,7 +68,7 @@ impl Worker {
     pub fn new(seed: u64) -> Worker {
         Worker {
             site: RefCell::new(None),
-            queue: RefCell::new(Queue::new(seed)),
+            queue: Rc::new(RefCell::new(Queue::new(seed))),
             counters: Counters::default(),
             aggregator: RefCell::new(None),
             decisions: Rc::default(),
@@ -77,11 +81,11 @@ impl Worker {
 
     /// The site of calls under that configuration, with what they share with those under others.
     pub fn site_of(&self, config: PluginConfig, ids: Rc<EventIds>, source: Source) -> Site {
-        let (calibrations, decoders) =
-            LASTING.with(|(calibrations, pool)| (Rc::clone(calibrations), pool.clone()));
+        let (calibrations, decoders, request_decoders) = LASTING.with(Clone::clone);
         Site {
             calibrations,
             decoders,
+            request_decoders,
             decisions: Rc::clone(&self.decisions),
             shared: Rc::new(SharedData),
             ..Site::new(config, ids, source)
@@ -158,7 +162,8 @@ impl Worker {
         self.sent(host::ask(&self.cluster(), headers, timeout))
     }
 
-    fn cluster(&self) -> String {
+    /// Envoy's cluster of the aggregator; nothing until the configuration said it.
+    pub fn cluster(&self) -> String {
         let peer = self.aggregator.borrow();
         peer.as_ref()
             .map(|peer| peer.cluster.clone())

@@ -97,6 +97,15 @@ pub struct Inclusive {
     /// Code interpreter sessions.
     #[serde(default)]
     pub code_sessions: Option<Quantity>,
+    /// Runs of code, where each is charged.
+    #[serde(default)]
+    pub code_calls: Option<Quantity>,
+    /// Searches of X.
+    #[serde(default)]
+    pub x_searches: Option<Quantity>,
+    /// Searches of attached files.
+    #[serde(default)]
+    pub document_searches: Option<Quantity>,
     /// Maps look-ups.
     #[serde(default)]
     pub maps_queries: Option<Quantity>,
@@ -217,6 +226,9 @@ impl Inclusive {
             Unit::WebFetches => self.web_fetches,
             Unit::FileSearches => self.file_searches,
             Unit::CodeSessions => self.code_sessions,
+            Unit::CodeCalls => self.code_calls,
+            Unit::XSearches => self.x_searches,
+            Unit::DocumentSearches => self.document_searches,
             Unit::MapsQueries => self.maps_queries,
             Unit::GroundedPrompts => self.grounded_prompts,
             Unit::SearchUnits => self.search_units,

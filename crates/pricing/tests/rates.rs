@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tollmesh_pricing::{Book, Call};
+use tollmesh_pricing::{Book, Call, Priced, Status};
 use tollmesh_usage::{Bucket, Quantity, Unit, Usage};
 
 /// Provider | model | day | tier | a fact | counts, in millions or units | US dollars.
@@ -37,6 +37,10 @@ openrouter | z-ai/glm-5                      | 2026-11-02 |          |          
 openrouter | openai/gpt-5.4:batch            | 2026-11-15 |          |                   | output=1               | 7.5
 perplexity | openai/gpt-6-luna               | 2026-11-15 |          |                   | output=1               | 0.5
 xai        | grok-voice-transcribe-2.0       | 2026-11-15 |          |                   | audio_seconds=3600     | 0.1
+xai        | grok-4.3                        | 2026-11-22 |          |                   | x_searches=11          | 0.055
+xai        | grok-4.3                        | 2026-11-22 |          |                   | code_calls=2 file_searches=4 document_searches=3 web_searches=1 | 0.055
+openai     | gpt-5                           | 2026-06-01 |          |                   | input=1 code_sessions=2 | 1.31
+openai     | gpt-5                           | 2026-06-02 |          |                   | input=1 code_sessions=2 | 1.25
 cohere     | parse-v5.0                      | 2026-11-15 |          |                   | pages=1000             | 1.5
 ";
 
@@ -68,6 +72,49 @@ fn calls_cost_what_was_listed_on_their_day() {
         let usd = priced.usd.map(|usd| usd.to_string());
         assert_eq!(usd.as_deref(), Some(want), "{line}: {priced:?}");
     }
+}
+
+/// An answer of Grok 4.3 that searched X eleven times, and what it says that it was charged.
+#[test]
+fn xais_tools_cost_what_its_ticks_say() {
+    let book = Book::load(Book::shipped()).unwrap();
+    let mut usage = Usage::new()
+        .with(Bucket::Input, 33_069 - 20_224)
+        .with(Bucket::CacheRead, 20_224)
+        .with(Bucket::Output, 1_439);
+    usage.set_unit(Unit::XSearches, Quantity::whole(11));
+    let priced = priced(&book, "xai", "grok-4.3", &usage);
+    assert_eq!(priced.usd.unwrap().to_string(), "0.07869855");
+    assert_eq!(priced.status, Status::Exact);
+}
+
+/// What OpenAI charges for a container's minutes is in no answer.
+#[test]
+fn a_container_whose_minutes_are_unknown_is_not_free_in_silence() {
+    let book = Book::load(Book::shipped()).unwrap();
+    let mut usage = Usage::new().with(Bucket::Input, 1_000_000);
+    let without = priced(&book, "openai", "gpt-5", &usage);
+    usage.set_unit(Unit::CodeSessions, Quantity::whole(1));
+    let with = priced(&book, "openai", "gpt-5", &usage);
+    assert_eq!(
+        (without.status, with.status),
+        (Status::Exact, Status::Assumed)
+    );
+    assert_eq!(without.usd, with.usd);
+}
+
+/// What a call without further facts costs on 22 November 2026.
+fn priced(book: &Book, provider: &str, model: &str, usage: &Usage) -> Priced {
+    book.price(&Call {
+        provider,
+        model: Some(model),
+        model_requested: None,
+        unix_ms: 1_795_305_600_000,
+        service_tier: None,
+        usage,
+        inputs: None,
+        context: &BTreeMap::new(),
+    })
 }
 
 fn usage(counts: &str) -> Usage {

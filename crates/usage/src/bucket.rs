@@ -93,8 +93,14 @@ pub enum Unit {
     WebFetches,
     /// File searches that the provider ran.
     FileSearches,
-    /// Code interpreter or container sessions.
+    /// Containers that code ran in, as the answer names them. Another answer may have used the same.
     CodeSessions,
+    /// Runs of code, where each is charged.
+    CodeCalls,
+    /// Searches of posts and users of X.
+    XSearches,
+    /// Searches of the files attached to a message.
+    DocumentSearches,
     /// Maps look-ups used to ground an answer.
     MapsQueries,
     /// Prompts answered with grounding (Gemini 2.x charges these and not queries).
@@ -117,11 +123,14 @@ pub enum Unit {
 
 impl Unit {
     /// Every unit, in the order in which they are shown.
-    pub const ALL: [Unit; 13] = [
+    pub const ALL: [Unit; 16] = [
         Unit::WebSearches,
         Unit::WebFetches,
         Unit::FileSearches,
         Unit::CodeSessions,
+        Unit::CodeCalls,
+        Unit::XSearches,
+        Unit::DocumentSearches,
         Unit::MapsQueries,
         Unit::GroundedPrompts,
         Unit::SearchUnits,
@@ -140,6 +149,9 @@ impl Unit {
             Unit::WebFetches => "web_fetches",
             Unit::FileSearches => "file_searches",
             Unit::CodeSessions => "code_sessions",
+            Unit::CodeCalls => "code_calls",
+            Unit::XSearches => "x_searches",
+            Unit::DocumentSearches => "document_searches",
             Unit::MapsQueries => "maps_queries",
             Unit::GroundedPrompts => "grounded_prompts",
             Unit::SearchUnits => "search_units",

@@ -45,6 +45,12 @@ pub(crate) enum Count {
     BilledImage,
     WebSearches,
     WebFetches,
+    /// Searches of the web that succeeded, where the usage tells them by that.
+    WebSearchCalls,
+    FileSearches,
+    DocumentSearches,
+    XSearches,
+    CodeCalls,
     MapsQueries,
     SearchUnits,
     Images,

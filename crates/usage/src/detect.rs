@@ -1,5 +1,6 @@
 //! What a request is, by host, path and method alone.
 
+mod azure;
 mod pattern;
 mod relay;
 mod table;
@@ -163,6 +164,11 @@ impl Api {
         )
     }
 
+    /// Whether its requests have `stream_options.include_usage`, where the endpoint knows it.
+    const fn has_usage_option(self) -> bool {
+        matches!(self, Api::OpenAiChat | Api::OpenAiCompletions)
+    }
+
     /// Whether the answer repeats usage of an earlier call.
     const fn is_retrieval(self) -> bool {
         matches!(
@@ -263,6 +269,10 @@ impl Family {
             let mut target = (rule.method == method)
                 .then(|| Target::from_captures(rule.api, provider, &captures))?;
             target.is_retrieval &= !table::STARTS.contains(&rule.path);
+            target.may_include_usage = rule.takes_include_usage && target.api.has_usage_option();
+            if self == Family::Azure {
+                azure::narrow(&mut target, path, written);
+            }
             if rule.api == Api::OpenAiRealtime {
                 // https://platform.openai.com/docs/guides/realtime-websocket: `model`. Azure's
                 // preview versions call it `deployment`.
@@ -274,6 +284,17 @@ impl Family {
             Some(target)
         })
     }
+}
+
+/// The key under which a chat completion is given an output limit where its app set none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKey {
+    /// `max_tokens`, the older one, which all hosts of the dialect take.
+    MaxTokens,
+    /// `max_completion_tokens`, the one that OpenAI's reasoning models take.
+    MaxCompletionTokens,
+    /// One of the two, by a model that nothing names: neither can be added.
+    Unsure,
 }
 
 /// A request that will be metered: everything that host, path and method say about it.
@@ -289,6 +310,8 @@ pub struct Target {
     pub path_response_id: Option<String>,
     /// Whether `stream_options.include_usage` may be asked for where the app did not.
     pub may_include_usage: bool,
+    /// The key of the output limit of chat completions.
+    pub limit_key: LimitKey,
     /// False for endpoints that charge nothing (token counting, retrievals).
     pub billable: bool,
     /// Whether the answer repeats the usage of an earlier call (`GET /v1/responses/{id}`).
@@ -306,6 +329,10 @@ impl Target {
             path_model: None,
             path_response_id: None,
             may_include_usage: false,
+            limit_key: match provider {
+                "openai" | azure::PROVIDER => LimitKey::MaxCompletionTokens,
+                _ => LimitKey::MaxTokens,
+            },
             billable: !api.counts_only() && !api.is_retrieval() && !api.is_told_later(),
             is_retrieval: api.is_retrieval(),
             pricing_context: BTreeMap::new(),
@@ -356,7 +383,7 @@ pub fn detect(host: &str, path: &str, method: &str) -> Detection {
     if let Some((provider, path)) = relay::passed_on(&host, path)
         && let Some(service) = SERVICES.iter().find(|known| known.provider == provider)
     {
-        return match of_service(service, &host, path, method) {
+        return match of_service(service, &host, &path, method) {
             // The gateway answers equal requests out of its cache: nothing is added to them.
             Detection::Metered(target) => Detection::Metered(Target {
                 may_include_usage: false,
@@ -383,6 +410,10 @@ fn of_service(service: &Service, host: &str, path: &str, method: &str) -> Detect
                 target.pricing_context.insert(name, value);
             }
         }
+        if service.provider == azure::PROVIDER {
+            azure::narrow(&mut target, &pattern::normal_path(path), path);
+            azure::narrow_at_host(&mut target, host);
+        }
         return Detection::Metered(target);
     }
     let normal = pattern::normal_path(path);
@@ -407,14 +438,10 @@ fn offered(service: &Service, path: &str, method: &str) -> Option<Target> {
     let mut families = service.families.iter();
     let offered = families.find_map(|family| detect_as(*family, service.provider, path, method));
     match offered {
-        Some(target) => {
-            let has_option = matches!(target.api, Api::OpenAiChat | Api::OpenAiCompletions);
-            let may_include_usage = service.takes_include_usage && has_option;
-            Some(Target {
-                may_include_usage,
-                ..target
-            })
-        }
+        Some(target) => Some(Target {
+            may_include_usage: target.may_include_usage && service.takes_include_usage,
+            ..target
+        }),
         None => {
             let provider = service.provider.to_owned();
             shaped(path, method).map(|target| Target { provider, ..target })
@@ -437,7 +464,10 @@ fn compatible(authority: &str, path: &str, method: &str) -> Option<Target> {
         .then(|| detect_as(ollama, "ollama", path, method))
         .flatten()
     {
-        return Some(target);
+        return Some(Target {
+            may_include_usage: false,
+            ..target
+        });
     }
     shaped(path, method)
 }
@@ -453,7 +483,8 @@ fn shaped(path: &str, method: &str) -> Option<Target> {
 }
 
 /// Decides what a request to a host of one's own is, which offers that family's endpoints under
-/// any prefix. `None` where the path is not one of them.
+/// any prefix. `None` where the path is not one of them. [`Target::may_include_usage`] says what is
+/// known of the path; whether the host takes the option is the caller's to know.
 pub fn detect_as(family: Family, provider: &str, path: &str, method: &str) -> Option<Target> {
     routed(path, |normal| family.target(provider, normal, path, method))
 }
@@ -971,6 +1002,8 @@ mod tests {
             ("/v1/threads/runs", "POST", false),
             ("/v1/videos", "POST", false),
             ("/v1/videos/video_1/remix", "POST", false),
+            ("/v1/async/sonar", "POST", false),
+            ("/v1/async/sonar/r", "GET", true),
             ("/v1/videos/video_1", "GET", true),
             ("/v1/threads/t/runs/r", "GET", true),
             ("/v1/threads/t/runs/r/submit_tool_outputs", "POST", true),
@@ -1038,6 +1071,19 @@ mod tests {
                 panic!("{path} is not metered");
             };
             assert!(!target.may_include_usage);
+        }
+        // However it is written, it is what servers take it for.
+        for path in [
+            "/v1//account/gateway/openai/chat/completions",
+            "/v1/./account/gateway/openai/chat/completions",
+            "/v1/account/gateway/%6Fpenai/chat/completions",
+            "/v1/account/gateway/anthropic/../OpenAI/chat/completions",
+            "/v1/account/gateway;x/openai;y/chat/completions",
+            "/v1/account/gateway%2Fopenai%2fchat/completions",
+            "https://gateway.ai.cloudflare.com/V1/account/gateway/openai/chat/completions",
+        ] {
+            let expected = (Api::OpenAiChat, "openai".to_owned(), None);
+            assert_eq!(metered(host, path, "POST"), Some(expected), "{path}");
         }
         let unknown = "/v1/account/gateway/openai/telepathy";
         let unreadable = Detection::Unreadable {

@@ -84,6 +84,8 @@ pub(crate) enum Field {
     Modality,
     ModalityTokens,
     Query,
+    /// The container that code ran in.
+    CodeContainer,
     Maps,
     Image,
     /// What a tool of the provider's used, apart from the model's own usage.

@@ -38,6 +38,8 @@ pub(crate) struct Findings {
     pub(crate) n_web_searches: u64,
     /// File searches listed among them.
     pub(crate) n_file_searches: u64,
+    /// Containers that these items name.
+    pub(crate) n_code_sessions: u64,
     pub(crate) extra: Vec<ExtraUsage>,
     pub(crate) tool_calls: Option<u32>,
     pub(crate) is_error: bool,

@@ -21,6 +21,7 @@ mod counts;
 mod decode;
 pub mod detect;
 mod dialect;
+mod distinct;
 pub mod estimate;
 mod eventstream;
 mod findings;
@@ -40,7 +41,7 @@ mod ws;
 
 pub use bucket::{Bucket, Quantity, Unit, Usage};
 pub use decode::{DecoderPool, POOL_BYTES_MAX};
-pub use detect::{Api, Detection, Family, Target, detect, detect_as};
+pub use detect::{Api, Detection, Family, LimitKey, Target, detect, detect_as};
 pub use estimate::{Basis, Calibration};
 pub use live::{LiveAnswer, LiveScanner};
 pub use relayed::Relayed;

@@ -6,6 +6,7 @@
 //! rules of the edits stand in `request/read.rs`.
 
 mod characters;
+mod encoded;
 mod form;
 mod media;
 mod multipart;
@@ -15,8 +16,10 @@ mod write;
 
 use std::collections::BTreeMap;
 
+use crate::decode::DecoderPool;
 use crate::detect::Target;
 use crate::json::Scanner;
+use encoded::Encoded;
 use form::{Field, Form};
 use media::MediaGauge;
 use multipart::Multipart;
@@ -50,6 +53,9 @@ pub struct RequestFacts {
     pub max_output_tokens: Option<u64>,
     /// The output limit that we put in its place, or where there was none, in tokens.
     pub cap_put: Option<u64>,
+    /// Whether there should be such a limit, and is none: the app set none, and the endpoint's key
+    /// for it depends on what we do not know.
+    pub is_cap_unsure: bool,
     /// How many answers the app asked for (`n`, `candidateCount`), each of which may reach the
     /// output limit; `None` where the body does not say.
     pub n_choices: Option<u64>,
@@ -69,7 +75,7 @@ pub struct RequestFacts {
     pub usage_injected: bool,
     /// Whether the app asked the model to reason.
     pub asks_reasoning: bool,
-    /// Bytes of body seen.
+    /// Bytes of body seen; of one that was decoded, those that it decodes to.
     pub body_bytes: u64,
     /// Bytes of it that are images, sound or files, as base64; to about 256 bytes each.
     pub media_bytes: u64,
@@ -87,6 +93,10 @@ pub struct RequestBody {
     facts: RequestFacts,
     media: MediaGauge,
     content: Content,
+    /// Reads what the body decodes to, where it is encoded.
+    encoded: Option<Box<Encoded>>,
+    /// Whether it is encoded, and nothing can undo that.
+    is_undecodable: bool,
 }
 
 /// What the body is made of.
@@ -115,7 +125,7 @@ impl RequestBody {
     /// neither JSON nor a form is read as JSON all the same, since some servers do not look at the
     /// header, and never edited.
     pub fn new(target: &Target, content_type: Option<&str>, edits: Edits) -> RequestBody {
-        let form = Form::of(target.api, &target.provider);
+        let form = Form::of(target);
         let content = match content_type {
             Some(value) if !is_json(value) => match Multipart::new(value) {
                 Some(multipart) => Content::Form(Box::new(multipart)),
@@ -126,9 +136,27 @@ impl RequestBody {
         RequestBody::made_of(content, target, form)
     }
 
+    /// A body that the app sends encoded, as its header `content-encoding` says. It is read as what it
+    /// decodes to, with a decoder that has its memory out of the pool until the body ends, and is
+    /// never edited. What cannot be decoded is read as it is.
+    pub fn encoded(
+        target: &Target,
+        content_type: Option<&str>,
+        content_encoding: &str,
+        pool: &DecoderPool,
+    ) -> RequestBody {
+        let body = || RequestBody::new(target, content_type, Edits::default());
+        let encoded = Encoded::new(content_encoding, body(), pool).map(Box::new);
+        RequestBody {
+            is_undecodable: encoded.is_none(),
+            encoded,
+            ..body()
+        }
+    }
+
     /// A body that is not read here: frames of a WebSocket.
     pub fn unread(target: &Target) -> RequestBody {
-        let form = Form::of(target.api, &target.provider);
+        let form = Form::of(target);
         RequestBody::made_of(Content::Other, target, form)
     }
 
@@ -141,6 +169,8 @@ impl RequestBody {
             },
             media: MediaGauge::default(),
             content,
+            encoded: None,
+            is_undecodable: false,
         }
     }
 
@@ -153,6 +183,9 @@ impl RequestBody {
     /// to be replaced, at most 1,538 bytes are withheld until its end is known: as many as a text
     /// of 256 bytes may take.
     pub fn push(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+        if let Some(encoded) = &mut self.encoded {
+            encoded.push(chunk);
+        }
         let base = self.facts.body_bytes;
         self.facts.body_bytes += chunk.len() as u64;
         self.facts.media_bytes += self.media.push(chunk);
@@ -169,6 +202,9 @@ impl RequestBody {
     /// The body has ended; `Some` are bytes that were withheld until now, to be sent at its end.
     /// Only a body that was cut within a value has such bytes.
     pub fn finish(&mut self) -> Option<Vec<u8>> {
+        if let Some(encoded) = &mut self.encoded {
+            encoded.finish();
+        }
         let Content::Json(json) = &mut self.content else {
             return None;
         };
@@ -178,7 +214,23 @@ impl RequestBody {
 
     /// What was read so far; final once the body has ended.
     pub fn facts(&self) -> &RequestFacts {
-        &self.facts
+        let encoded = self.encoded.as_ref();
+        let decoded = encoded.and_then(|encoded| encoded.facts());
+        decoded.unwrap_or(&self.facts)
+    }
+
+    /// Whether it is said to be encoded and could not be decoded, so that what it says is known only
+    /// where that is not true.
+    pub fn is_undecoded(&self) -> bool {
+        match &self.encoded {
+            Some(encoded) => encoded.facts().is_none(),
+            None => self.is_undecodable,
+        }
+    }
+
+    /// Bytes of body seen as they are sent, encoded or not.
+    pub fn n_bytes_sent(&self) -> u64 {
+        self.facts.body_bytes
     }
 }
 

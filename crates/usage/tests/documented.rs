@@ -481,6 +481,59 @@ fn gemini_ends_where_it_says_why() {
     ]);
 }
 
+/// <https://ai.google.dev/gemini-api/docs/google-search>, on pricing: the unique queries of a prompt
+/// are charged; empty ones are not.
+#[test]
+fn geminis_queries_are_counted_once_each() {
+    let candidate = |index: u64, queries: Value| {
+        json!({"content": {"parts": [{"text": "a"}]}, "index": index, "finishReason": "STOP",
+            "groundingMetadata": {"webSearchQueries": queries}})
+    };
+    let answer = |candidates: Value| {
+        json!({"candidates": candidates, "usageMetadata": {"promptTokenCount": 4,
+            "candidatesTokenCount": 6, "totalTokenCount": 10}, "modelVersion": "g-1"})
+    };
+    let one = |queries: Value| answer(json!([candidate(0, queries)]));
+    let wanted = |n: u64| {
+        let mut usage = json!({"input": 4, "output": 6, "grounded_prompts": 1});
+        if n > 0 {
+            usage["web_searches"] = json!(n);
+        }
+        json!({"model": "g-1", "usage": usage, "tool_calls": 0, "finish_reason": "STOP"})
+    };
+    let whole = |answer: Value, n: u64| Row::json(GEMINI, answer, wanted(n));
+    let streamed = |chunks: &[Value], n: u64| {
+        let mut wanted = wanted(n);
+        wanted["complete"] = json!(true);
+        Row::events(GEMINI_STREAM, chunks, wanted)
+    };
+    let (long, longer) = ("q".repeat(300), "q".repeat(400));
+    check([
+        whole(one(json!(["", "a", "", "b"])), 2),
+        whole(one(json!(["a", "a"])), 1),
+        whole(one(json!([""])), 0),
+        whole(one(json!(["caf\u{e9}", "cafe"])), 2),
+        whole(
+            answer(json!([
+                candidate(0, json!(["a", "b"])),
+                candidate(1, json!(["c"]))
+            ])),
+            3,
+        ),
+        whole(
+            answer(json!([
+                candidate(0, json!(["a", "b"])),
+                candidate(1, json!(["b"]))
+            ])),
+            2,
+        ),
+        streamed(&[one(json!(["a", "b"])), one(json!([]))], 2),
+        streamed(&[one(json!(["a"])), one(json!(["a", "b"]))], 2),
+        whole(one(json!([long, longer])), 2),
+        streamed(&[one(json!([long])), one(json!([long]))], 1),
+    ]);
+}
+
 /// <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api>,
 /// <https://ai.google.dev/gemini-api/docs/imagen>
 #[test]
@@ -944,6 +997,41 @@ fn cohere_tells_what_it_processed_and_what_it_charges() {
                 "api.cohere.com /v2/rerank",
                 json!({"id": "1", "results": [], "meta": {"billed_units": {"search_units": 3}}}),
                 json!({"model": "rerank-v3.5", "usage": {"search_units": 3}}),
+            )
+        },
+        Row {
+            request: r#"{"model":"rerank-v3.5"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/rerank",
+                json!({"id": "1", "results": [], "meta": {"billed_units": {"search_units": 3},
+                    "tokens": {"input_tokens": 67}}}),
+                json!({"model": "rerank-v3.5", "usage": {"input": 67, "search_units": 3},
+                    "billed": {"search_units": 3}}),
+            )
+        },
+        // https://docs.cohere.com/reference/embed: images beside texts.
+        Row {
+            request: r#"{"model":"embed-v4.0"}"#,
+            ..Row::json(
+                "api.cohere.com /v2/embed",
+                json!({"id": "1", "embeddings": {}, "meta": {"billed_units": {"input_tokens": 12,
+                    "image_tokens": 1500, "images": 2}, "tokens": {"input_tokens": 14}}}),
+                json!({"model": "embed-v4.0", "usage": {"input": 14, "image_input": 1500,
+                    "images": 2, "output": 0}, "billed": {"input": 12, "image_input": 1500,
+                    "images": 2}}),
+            )
+        },
+        // https://docs.cohere.com/v1/reference/chat: a connector that searched.
+        Row {
+            request: r#"{"model":"command-r"}"#,
+            ..Row::json(
+                "api.cohere.com /v1/chat",
+                json!({"text": "a", "finish_reason": "COMPLETE", "meta": {"billed_units": {
+                    "input_tokens": 4, "output_tokens": 2, "search_units": 1},
+                    "tokens": {"input_tokens": 60, "output_tokens": 3}}}),
+                json!({"model": "command-r", "finish_reason": "COMPLETE", "tool_calls": 0,
+                    "usage": {"input": 60, "output": 3, "search_units": 1},
+                    "billed": {"input": 4, "output": 2, "search_units": 1}}),
             )
         },
     ]);

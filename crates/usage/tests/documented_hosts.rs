@@ -44,6 +44,7 @@ impl Row {
         let looks = [
             "/v1/videos/",
             "/async/chat/completions/",
+            "/async/sonar/",
             "/async-result/",
             "/deferred-completion/",
         ];
@@ -243,6 +244,115 @@ fn tools_of_the_responses_api_are_counted_apart() {
             wanted.clone(),
         ),
         row(source, "api.openai.com", "/v1/responses", stream, wanted),
+    ]);
+}
+
+/// <https://docs.x.ai/developers/tools/tool-usage-details>: what succeeded is charged, and told
+/// apart from what was tried.
+#[test]
+fn xais_tools_are_counted_by_kind() {
+    let source = "https://docs.x.ai/developers/tools/tool-usage-details";
+    let answer = |output: &str, details: &str| {
+        format!(
+            r#"{{"id":"r","status":"completed","model":"grok-4.3","output":{output},"usage":{{"input_tokens":33069,
+            "input_tokens_details":{{"cached_tokens":20224}},"output_tokens":1439,
+            "output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":34508,"num_sources_used":0,
+            "num_server_side_tools_used":11,"cost_in_usd_ticks":786985500,
+            "server_side_tool_usage_details":{details}}}}}"#
+        )
+    };
+    let x = r#"{"web_search_calls":0,"x_search_calls":11,"code_interpreter_calls":0,
+        "file_search_calls":0,"mcp_calls":0,"document_search_calls":0}"#;
+    let all = r#"{"web_search_calls":1,"x_search_calls":2,"code_interpreter_calls":3,
+        "file_search_calls":4,"mcp_calls":9,"document_search_calls":5}"#;
+    let tried = r#"[{"type":"file_search_call","status":"completed"},
+        {"type":"file_search_call","status":"failed"},
+        {"type":"web_search_call","status":"completed","action":{"type":"search"}},
+        {"type":"web_search_call","status":"failed","action":{"type":"search"}}]"#;
+    let one = r#"{"file_search_calls":1,"web_search_calls":1}"#;
+    let none = r#"{"file_search_calls":0,"web_search_calls":0}"#;
+    let usage = |units: Value| {
+        let mut usage = json!({"input": 12845, "cache_read": 20224, "output": 1439,
+            "reasoning": 0});
+        let units = units.as_object().unwrap().clone();
+        usage.as_object_mut().unwrap().extend(units);
+        json!({"usage": usage, "trouble": null})
+    };
+    let of = |output, details, units| {
+        let body = answer(output, details);
+        row(source, "api.x.ai", "/v1/responses", body, usage(units))
+    };
+    let streamed = format!(
+        r#"{{"type":"response.completed","response":{}}}"#,
+        answer("[]", all).replace('\n', "")
+    );
+    let by_kind = json!({"web_searches": 1, "x_searches": 2, "code_calls": 3, "file_searches": 4,
+        "document_searches": 5});
+    check(vec![
+        of("[]", x, json!({"x_searches": 11})),
+        of("[]", all, by_kind.clone()),
+        of(tried, one, json!({"file_searches": 1, "web_searches": 1})),
+        of(tried, none, json!({})),
+        row(
+            source,
+            "api.x.ai",
+            "/v1/responses",
+            events(&[&streamed]),
+            usage(by_kind),
+        ),
+    ]);
+}
+
+/// <https://developers.openai.com/api/docs/guides/tools-code-interpreter>, `…/tools-shell`: an item
+/// names its container, which others of the answer, and other answers, may have used too.
+#[test]
+fn containers_that_code_ran_in_are_counted_once_each() {
+    let source = "https://developers.openai.com/api/docs/guides/tools-code-interpreter";
+    let run = |id: &str| {
+        format!(
+            r#"{{"type":"code_interpreter_call","code":"1","container_id":"{id}","outputs":null}}"#
+        )
+    };
+    let shell = r#"{"type":"shell_call","action":{"commands":["ls"]},
+        "environment":{"type":"container_reference","container_id":"cntr_b"}}"#
+        .replace('\n', "");
+    let local = r#"{"type":"shell_call","environment":{"type":"local"}}"#;
+    let message = r#"{"type":"message","content":[{"type":"output_text","text":"1","annotations":[
+        {"type":"container_file_citation","container_id":"cntr_z"}]}]}"#
+        .replace('\n', "");
+    let answer = |items: &[&str]| {
+        let output = items.join(",");
+        format!(
+            r#"{{"id":"r","status":"completed","model":"gpt-5","output":[{output}],"usage":{{"input_tokens":10,"output_tokens":20,"total_tokens":30}}}}"#
+        )
+    };
+    let (a, b) = (run("cntr_a"), run("cntr_b"));
+    let items: [&str; 6] = [&a, &a, &b, &shell, local, &message];
+    let added = format!(r#"{{"type":"response.output_item.added","item":{a}}}"#);
+    let done = format!(r#"{{"type":"response.output_item.done","item":{a}}}"#);
+    let whole = answer(&items);
+    let ended = format!(r#"{{"type":"response.completed","response":{whole}}}"#);
+    let stream = events(&[&added, &done, &ended]);
+    let wanted = |units: Value| {
+        let mut usage = json!({"input": 10, "output": 20});
+        let units = units.as_object().unwrap().clone();
+        usage.as_object_mut().unwrap().extend(units);
+        json!({"usage": usage, "trouble": null, "tool_calls": 0})
+    };
+    let two = json!({"code_sessions": 2});
+    let of = |body: String, units| {
+        row(
+            source,
+            "api.openai.com",
+            "/v1/responses",
+            body,
+            wanted(units),
+        )
+    };
+    check(vec![
+        of(answer(&items), two.clone()),
+        of(stream, two),
+        of(answer(&[local, &message]), json!({})),
     ]);
 }
 
@@ -974,6 +1084,31 @@ fn chat_completions_that_are_polled_complete_the_call_that_asked() {
                 "usage": {"input": 9, "output": 50, "reasoning": 70, "web_searches": 3},
                 "billed": {"input": 29, "output": 50, "reasoning": 70, "web_searches": 3},
                 "usage_source": "reported", "cost": "0.5"}),
+        ),
+        row(
+            "https://docs.perplexity.ai/api-reference/async-sonar-post",
+            "api.perplexity.ai",
+            "/v1/async/sonar",
+            job("CREATED", "null"),
+            none.clone(),
+        ),
+        row(
+            "https://docs.perplexity.ai/api-reference/async-sonar-api-request-get",
+            "api.perplexity.ai",
+            "/v1/async/sonar/job",
+            job("COMPLETED", answer),
+            json!({"api": "openai.chat.async", "response_id": "job", "usage_source": "reported",
+                "usage": {"input": 9, "output": 50, "reasoning": 70, "web_searches": 3}}),
+        ),
+        row(
+            "https://docs.perplexity.ai/api-reference/sonar-post",
+            "api.perplexity.ai",
+            "/v1/sonar",
+            r#"{"id":"s","model":"sonar","choices":[{"index":0,"finish_reason":"stop","message":{"content":"a"}}],
+            "usage":{"prompt_tokens":14,"completion_tokens":70,"total_tokens":84,"search_context_size":"low",
+            "cost":{"input_tokens_cost":0.000014,"output_tokens_cost":0.00007,"request_cost":0.005,"total_cost":0.005084}}}"#,
+            json!({"api": "openai.chat", "provider": "perplexity", "model": "sonar",
+                "usage": {"input": 14, "output": 70}, "cost": "0.005084"}),
         ),
         row(
             "https://docs.bigmodel.cn/api-reference",

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 /// Pieces of requests and other JSON, as regular expressions.
 const JSON: &[&str] = &[
     r"[\[\]{}:, \n]",
-    r#""(stream(_options)?|include_usage|model|usage|n|text|items|max_tokens)":"#,
+    r#""(stream(_options)?|include_usage|model|usage|n|text|items|max_tokens|data_sources)":"#,
     r#""[a-z"]?""#,
     r"true|false|null|[0-9.e-]",
     r"\\|é",

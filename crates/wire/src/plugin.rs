@@ -65,6 +65,8 @@ pub struct PluginConfig {
     pub fingerprint: Option<SecretKey>,
     /// The operator's own API hosts, first match first.
     pub apis: Vec<ApiRule>,
+    /// Whose answers are believed that say that their call was counted behind this hop.
+    pub relay: Relay,
     /// What is known of the caller where Envoy's node does not say it.
     pub source: crate::Source,
 }
@@ -154,6 +156,15 @@ pub enum Role {
     Gateway,
     /// The host's calls are not looked at.
     Ignore,
+}
+
+/// `relay`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// Those that come over a connection of the mesh.
+    Auto,
+    /// Nobody's: calls are relayed only to hosts with the role `gateway`.
+    Never,
 }
 
 /// One thing that is wrong with a configuration.
@@ -268,6 +279,7 @@ impl PluginConfig {
             admission: Admission::default(),
             fingerprint: None,
             apis: Vec::new(),
+            relay: Relay::Auto,
             source: crate::Source::default(),
         }
     }

@@ -61,9 +61,13 @@ pub struct Account {
     pub unleased: u64,
     /// When the store was asked for the earlier parts of its rolling window, on the clock of leases.
     pub looked_ms: Option<u64>,
-    /// When the store's last word on this account came, on the clock of leases; `None` where it did
-    /// not come, or could not be used.
+    /// When the report was sent that the store answered last, on the clock of leases; `None` where its
+    /// last word did not come, or could not be used.
     answered_ms: Option<u64>,
+    /// Whether its last word did not come, or could not be used.
+    is_away: bool,
+    /// Whether a question about it is on its way.
+    is_aloft: bool,
     /// Until when it is not asked again, since it did not answer, on the clock of leases.
     failing_until_ms: u64,
     /// How long that pause is.
@@ -88,6 +92,12 @@ pub struct Account {
     asked: bool,
     /// The grant that would have sufficed for all that it asked for.
     wanted: u64,
+    /// The grant without which calls in flight or waiting by the last report are not all covered.
+    needed: u64,
+    /// Whether the store's last word was that it gives less.
+    is_short: bool,
+    /// How many reports there were.
+    n_reports: u64,
     /// What was reserved since the last report.
     taken: u64,
     /// How fast calls reserve, units in [`STOCK_MS`].
@@ -113,6 +123,8 @@ impl Account {
             unleased: 0,
             looked_ms: None,
             answered_ms: None,
+            is_away: false,
+            is_aloft: false,
             failing_until_ms: 0,
             failing_ms: 0,
             told_ms: None,
@@ -125,6 +137,9 @@ impl Account {
             waiting: 0,
             asked: false,
             wanted: 0,
+            needed: 0,
+            is_short: false,
+            n_reports: 0,
             taken: 0,
             pace: 0,
             persisted: 0,
@@ -215,6 +230,17 @@ impl Account {
         self.is_urgent = true;
     }
 
+    /// How many reports there were: what a call waits for now is in the next.
+    pub fn n_reports(&self) -> u64 {
+        self.n_reports
+    }
+
+    /// Whether what a call waited for after that many reports is yet to be asked for, or on its way.
+    pub fn is_asking(&self, n_reports: u64) -> bool {
+        let is_last = n_reports.saturating_add(1) == self.n_reports;
+        n_reports == self.n_reports || is_last && self.is_aloft
+    }
+
     /// Charges what a call cost, and lets go of what was held for it.
     pub fn charge(&mut self, id: Option<ReservationId>, amount: i128, denied: u64) {
         self.amount += amount;
@@ -225,9 +251,10 @@ impl Account {
         self.is_dirty = true;
     }
 
-    /// Notes that the store's word has come, and can be used.
-    pub fn answered(&mut self, now_ms: u64) {
-        self.answered_ms = Some(now_ms);
+    /// Notes that the store's word on the last report has come, and can be used.
+    pub fn answered(&mut self) {
+        self.answered_ms = self.told_ms;
+        self.is_away = false;
         self.failing_until_ms = 0;
         self.failing_ms = 0;
     }
@@ -235,7 +262,24 @@ impl Account {
     /// Notes that it has not.
     pub fn unanswered(&mut self) {
         self.answered_ms = None;
+        self.is_away = true;
         self.is_dirty = true;
+    }
+
+    /// Notes that a question about it is on its way: the store counts an answer for the newest report
+    /// alone, so that there is one at a time.
+    pub fn set_out(&mut self) {
+        self.is_aloft = true;
+    }
+
+    /// Notes that it is answered, or never will be.
+    pub fn land(&mut self) {
+        self.is_aloft = false;
+    }
+
+    /// Whether a question about it is on its way.
+    pub fn is_aloft(&self) -> bool {
+        self.is_aloft
     }
 
     /// Has it ask no more for a while, so that those that are answered need not wait with it.
@@ -249,10 +293,23 @@ impl Account {
         now_ms < self.failing_until_ms
     }
 
-    /// Whether the store's last word came since then, or has only just been that it gives no more.
+    /// Whether the store's last word did not come, or could not be used.
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+
+    /// Whether the store's last word was on a report from after that instant, or that it gives too
+    /// little for those before.
     pub fn is_answered_since(&self, since_ms: u64, now_ms: u64) -> bool {
-        let is_said = |answered_ms| answered_ms >= since_ms || self.is_starved(now_ms);
+        let is_no = self.is_starved(now_ms) || self.is_short(now_ms);
+        let is_said = |answered_ms| answered_ms > since_ms || is_no;
         self.answered_ms.is_some_and(is_said)
+    }
+
+    /// Whether the store's last word was that it gives less than calls needed, and it is not long ago.
+    fn is_short(&self, now_ms: u64) -> bool {
+        let ends_ms = self.holder.deadline_ms();
+        self.is_short && ends_ms.is_some_and(|ends_ms| now_ms < ends_ms)
     }
 
     /// Whether calls wait for the store's answer.
@@ -307,6 +364,7 @@ impl Account {
         self.is_urgent = false;
         self.is_past = is_over && self.holder.held() == 0;
         self.asked = self.waiting > 0;
+        self.n_reports += 1;
         let waiting = std::mem::take(&mut self.waiting);
         self.taken = 0;
         let mut report = self.holder.report(now_ms, seq, want_more);
@@ -314,6 +372,7 @@ impl Account {
             report.need = report.need.saturating_add(waiting).min(report.want);
         }
         self.wanted = report.committed.saturating_add(report.want);
+        self.needed = report.committed.saturating_add(report.need);
         report
     }
 
@@ -342,6 +401,8 @@ impl Account {
             self.is_dirty = true;
             return None;
         }
+        let is_granting = reply.granting_from_ms <= reply.now_ms;
+        self.is_short = is_granting && reply.granted < self.needed;
         let granted = self.holder.granted();
         self.others_spent = reply.spent.saturating_sub(self.told);
         self.others_allocated = reply.allocated.saturating_sub(reply.granted);

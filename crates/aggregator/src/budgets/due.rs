@@ -31,13 +31,15 @@ impl State {
     pub fn due(&mut self, unix_ms: i64, now_ms: u64) -> Due {
         let silent = self.silent(now_ms);
         let is_due = |account: &&Account| {
-            account.is_due(now_ms) || self.is_look_wanted(account, unix_ms, now_ms)
+            let is_due = account.is_due(now_ms) || self.is_look_wanted(account, unix_ms, now_ms);
+            is_due && self.may_ask(account)
         };
         let mut due: Vec<&Account> = self.accounts.values().filter(is_due).collect();
         if due.len() > BATCH_MAX {
             due.sort_by_key(|account| !account.is_waited_for());
         }
         let silent = silent.iter().filter_map(|at| self.accounts.get(at));
+        let silent = silent.filter(|account| self.may_ask(account));
         let mut told: BTreeSet<(i64, &SpendKey)> = BTreeSet::new();
         let mut looks: BTreeSet<&SpendKey> = BTreeSet::new();
         let mut is_more = false;

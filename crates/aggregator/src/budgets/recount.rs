@@ -1,14 +1,16 @@
 //! Reckoning anew, after the store of leases has lost what it knew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tollmesh_wire::Timestamp;
 
 use super::policies::Budget;
+use super::state::{State, stored_key};
 use super::{Budgets, Shared, adopted};
 use crate::clock;
-use crate::ledger::budgets::{Spend, spent};
+use crate::ledger::budgets::{Adopted, Spend, SpendKey, spent};
 use crate::ledger::query::Reader;
 use crate::ledger::{AppendError, Entry, QueryError};
 use crate::rows::Rows;
@@ -99,14 +101,8 @@ impl Budgets {
     ) -> Vec<(super::store::CellKey, Map<String, Value>)> {
         let (unix_ms, now_ms) = (clock::now().as_unix_ms(), clock::since_boot_ms());
         let mut state = self.0.state();
-        let own: Vec<Spend> = counted
-            .iter()
-            .filter(|spend| spend.at.budget == budget.id)
-            .cloned()
-            .collect();
-        for spend in &own {
-            state.open_stored(&spend.at, now_ms);
-        }
+        let own = counted.iter().filter(|spend| spend.at.budget == budget.id);
+        let own = placed(&mut state, budget, own, now_ms);
         let before: Vec<_> = state
             .accounts
             .values()
@@ -114,13 +110,12 @@ impl Budgets {
             .filter(|account| budget.counts_until(account.cell) > unix_ms)
             .map(|account| (account.at.clone(), account.key.clone(), account.amount))
             .collect();
-        state.load(own.clone());
+        state.load(own.values().cloned().collect());
         let limit = &budget.policy.limit;
         let text = |amount: i128| limit.amount_of(limit.units_of(amount)).to_string();
         let mut found = Vec::new();
         for (at, key, charged) in before {
-            let rows = own.iter().find(|spend| spend.at == at);
-            let in_rows = rows.map_or(0, |spend| spend.amount);
+            let in_rows = own.get(&at).map_or(0, |spend| spend.amount);
             let Some(account) = state.accounts.get_mut(&at) else {
                 continue;
             };
@@ -148,7 +143,31 @@ impl Budgets {
     }
 }
 
-/// What rows say of the present windows of these budgets.
+/// What rows say by the accounts that calls of these keys are charged to here: which keys have their
+/// own is decided by who came first, and not by who spent the most.
+fn placed<'a>(
+    state: &mut State,
+    budget: &Arc<Budget>,
+    counted: impl Iterator<Item = &'a Spend>,
+    now_ms: u64,
+) -> HashMap<SpendKey, Spend> {
+    let mut placed: HashMap<SpendKey, Spend> = HashMap::new();
+    for spend in counted {
+        let Some((key, cell)) = stored_key(budget, &spend.at) else {
+            continue;
+        };
+        let at = state.open(budget, key, cell, now_ms).at.clone();
+        let sum = placed.entry(at.clone()).or_insert_with(|| Spend {
+            at,
+            amount: 0,
+            ..spend.clone()
+        });
+        sum.amount = sum.amount.saturating_add(spend.amount);
+    }
+    placed
+}
+
+/// What rows say of the present windows of these budgets, key by key.
 fn count(
     shared: &Shared,
     reader: &Reader,
@@ -157,10 +176,16 @@ fn count(
     let now_ms = clock::now().as_unix_ms();
     let mut counted = Vec::new();
     for budget in budgets {
-        let adopted = adopted(budget, now_ms);
+        let adopted = Adopted {
+            keys_max: usize::MAX,
+            ..adopted(budget, now_ms)
+        };
         for past in &adopted.windows {
             let mut charge = |entry: &Entry| shared.amount(&budget.policy.limit, entry);
-            counted.extend(spent(reader, &adopted, past, &mut charge)?);
+            let spent = spent(reader, &adopted, past, &mut charge)?;
+            // What is of too many keys to be told apart is held against none of them.
+            let is_told = |spend: &Spend| budget.per.is_empty() || spend.at.key != adopted.others;
+            counted.extend(spent.into_iter().filter(is_told));
         }
     }
     Ok(counted)

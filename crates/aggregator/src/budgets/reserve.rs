@@ -1,5 +1,6 @@
 //! Whether a call may go ahead: all budgets that concern it, all or none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ struct Asked {
     last: Last,
 }
 
+/// The reports that are to ask for a call's part, or have: the account's number of reports by then.
+type Awaited = BTreeMap<SpendKey, u64>;
+
 /// What is done about an account that could not be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
@@ -65,6 +69,7 @@ impl Budgets {
         if let Some(denied) = shared.guarded(request) {
             return Decision::Deny(denied);
         }
+        let mut awaited = Awaited::new();
         loop {
             let replied = shared.replied.notified();
             tokio::pin!(replied);
@@ -80,7 +85,7 @@ impl Budgets {
                 now_ms: clock::since_boot_ms(),
                 last,
             };
-            if let Some(decision) = shared.decide(request, asked) {
+            if let Some(decision) = shared.decide(request, asked, &mut awaited) {
                 return decision;
             }
             shared.wake.notify_one();
@@ -113,7 +118,12 @@ impl Shared {
     }
 
     /// The decision; `None` where the store has to be asked first.
-    fn decide(&self, request: &ReservationRequest, asked: Asked) -> Option<Decision> {
+    fn decide(
+        &self,
+        request: &ReservationRequest,
+        asked: Asked,
+        awaited: &mut Awaited,
+    ) -> Option<Decision> {
         let unix_ms = clock::now().as_unix_ms();
         let now_ms = asked.now_ms;
         if let Some(denied) = self.refused_by_cached(request, unix_ms) {
@@ -145,7 +155,7 @@ impl Shared {
             match take(&mut state, id, wanted, asked) {
                 Ok(hold) => holds.push(hold),
                 Err(why) => {
-                    state.let_go(id, &holds);
+                    state.let_go(id, &holds, false);
                     let stopped = Stopped {
                         budget: Arc::clone(&wanted.budget),
                         at: wanted.at.clone(),
@@ -153,7 +163,7 @@ impl Shared {
                         units: wanted.units,
                         why,
                     };
-                    return stopped.decision(&mut state, request, asked);
+                    return stopped.decision(&mut state, request, asked, awaited);
                 }
             }
         }
@@ -223,6 +233,10 @@ fn take(
         OnUnavailable::Open => u64::MAX,
         OnUnavailable::OpenCapped { allowance } => wanted.budget.units(allowance),
     };
+    // A store that answers others, or answers late, is not away: the limit holds as far as it is known.
+    if !state.is_away(&wanted.at) && state.is_over(&wanted.at, wanted.units) {
+        return Err(Refusal::Exhausted);
+    }
     // An allowance is for the window, whatever parts it has.
     let earlier = state.unleased_before(&wanted.at);
     let Some(account) = state.accounts.get_mut(&wanted.at) else {
@@ -233,6 +247,9 @@ fn take(
         return Err(why);
     }
     account.unleased = unleased;
+    account
+        .holder
+        .hold_uncovered(asked.now_ms, id, wanted.units);
     // The store may be back: this account is to hear of it, not only those that were asked.
     account.wait_for(0);
     Ok(hold(false))
@@ -245,7 +262,7 @@ impl Asked {
         self.last == Last::Wait && !account.is_some_and(|account| account.is_failing(self.now_ms))
     }
 
-    /// Whether the store is there, and has said since the call came what it can give.
+    /// Whether the store is there, and has said what it can give to a report that knew of the call.
     fn is_answered(self, state: &State, at: &SpendKey) -> bool {
         let account = state.accounts.get(at).filter(|_| !state.is_store_silent);
         account.is_some_and(|account| account.is_answered_since(self.since_ms, self.now_ms))
@@ -259,6 +276,7 @@ impl Stopped {
         state: &mut State,
         request: &ReservationRequest,
         asked: Asked,
+        awaited: &mut Awaited,
     ) -> Option<Decision> {
         let budget = &self.budget;
         let now_ms = asked.now_ms;
@@ -266,7 +284,12 @@ impl Stopped {
         let may_wait = asked.waits(state, &self.at);
         let is_open = matches!(self.why, Refusal::NeedsGrant | Refusal::Expired);
         if is_open && let Some(account) = state.accounts.get_mut(&self.at) {
-            account.wait_for(self.units);
+            // Woken by the answer to another, it is not to ask twice.
+            let report = awaited.get(&self.at);
+            if !report.is_some_and(|report| account.is_asking(*report)) {
+                account.wait_for(self.units);
+                awaited.insert(self.at.clone(), account.n_reports());
+            }
             // Where the store has just given nothing, waiting would only make more calls wait.
             if may_wait && !account.is_starved(now_ms) {
                 return None;
@@ -348,7 +371,7 @@ fn denial(budget: &Budget, reason: &str) -> Denied {
 
 #[cfg(test)]
 mod tests {
-    use tollmesh_budget::lease::{Cell, Marker};
+    use tollmesh_budget::lease::{Cell, Marker, Reply};
 
     use super::super::policies::Policies;
     use super::*;
@@ -386,7 +409,7 @@ mod tests {
         let reply = Cell::default().sync(&mut marker, store_ms, "n", &report, &terms);
         let grant = account.take(&reply, 1_000).unwrap();
         account.persisted(grant.granted);
-        account.answered(1_000);
+        account.answered();
         let at = account.at.clone();
         let wanted = Wanted {
             budget,
@@ -418,7 +441,8 @@ mod tests {
             units,
             why,
         };
-        match stopped.decision(state, &ReservationRequest::default(), asked) {
+        let request = ReservationRequest::default();
+        match stopped.decision(state, &request, asked, &mut Awaited::new()) {
             None => "waits".to_owned(),
             Some(Decision::Deny(denied)) => denied.reason,
             Some(other) => format!("{other:?}"),
@@ -435,15 +459,19 @@ mod tests {
             };
             assert_eq!(told(&mut state, &wanted, 1, wait(1_500)), "leased");
             assert_eq!(told(&mut state, &wanted, 90, wait(1_500)), "waits");
-            // The store answers others, and has said nothing since this call came.
+            // The store answers others, and has said nothing to a report that knew of this call.
             let late = Asked {
                 since_ms: 1_500,
                 ..unavailable(1_600)
             };
             assert_eq!(told(&mut state, &wanted, 90, late), expected);
-            // It has: what it can give is too little.
-            state.accounts.get_mut(&wanted.at).unwrap().answered(1_550);
-            assert_eq!(told(&mut state, &wanted, 90, late), "budget_exceeded");
+            // What it says now is of a report from before.
+            for (reported_ms, expected) in [(1_490, expected), (1_550, "budget_exceeded")] {
+                let account = state.accounts.get_mut(&wanted.at).unwrap();
+                account.report(reported_ms, reported_ms, false);
+                account.answered();
+                assert_eq!(told(&mut state, &wanted, 90, late), expected);
+            }
             // Another account's report failed; this one's lease holds, then it has ended.
             state.is_store_silent = true;
             assert_eq!(told(&mut state, &wanted, 90, late), expected);
@@ -451,6 +479,73 @@ mod tests {
             assert_eq!(told(&mut state, &wanted, 1, quiet), expected);
             // It is asked in the next beat whether the store is back.
             assert!(state.accounts[&wanted.at].is_waited_for());
+        }
+    }
+
+    #[test]
+    fn a_store_that_gave_too_little_has_answered_those_that_come_then() {
+        let (mut state, wanted) = answered("open");
+        let account = state.accounts.get_mut(&wanted.at).unwrap();
+        account.wait_for(90);
+        let report = account.report(2_000, 2, false);
+        let reply = Reply {
+            seq: 2,
+            granted: 20,
+            allocated: 20,
+            limit: 1_000,
+            lease_ms: 10_000,
+            ..Reply::default()
+        };
+        assert!(report.committed + report.need > reply.granted);
+        account.take(&reply, 2_000);
+        account.answered();
+        let asked = |now_ms| Asked {
+            since_ms: 2_100,
+            ..unavailable(now_ms)
+        };
+        assert_eq!(
+            told(&mut state, &wanted, 90, asked(2_200)),
+            "budget_exceeded"
+        );
+        // The lease has ended since.
+        assert_eq!(told(&mut state, &wanted, 90, asked(12_000)), "unleased");
+    }
+
+    /// Each reply wakes all that wait, whomever it answers.
+    #[test]
+    fn a_call_that_looks_again_asks_for_no_more() {
+        let (mut state, wanted) = answered("closed");
+        let asked = |now_ms| Asked {
+            since_ms: 1_500,
+            last: Last::Wait,
+            ..unavailable(now_ms)
+        };
+        let mut awaited = Awaited::new();
+        let mut look = |state: &mut State, now_ms| {
+            let stopped = Stopped {
+                budget: Arc::clone(&wanted.budget),
+                at: wanted.at.clone(),
+                cell: wanted.cell,
+                units: 90,
+                why: Refusal::NeedsGrant,
+            };
+            let request = ReservationRequest::default();
+            let decision = stopped.decision(state, &request, asked(now_ms), &mut awaited);
+            assert!(decision.is_none(), "{decision:?}");
+        };
+        // The first report's answer was too little.
+        for now_ms in [1_500, 1_560] {
+            for _ in 0..3 {
+                look(&mut state, now_ms);
+            }
+            let account = state.accounts.get_mut(&wanted.at).unwrap();
+            assert_eq!(account.report(now_ms, now_ms, false).need, 90);
+            account.set_out();
+            // It is on its way.
+            look(&mut state, now_ms + 10);
+            let account = state.accounts.get_mut(&wanted.at).unwrap();
+            assert!(!account.is_waited_for());
+            account.land();
         }
     }
 

@@ -1,5 +1,6 @@
 //! All accounts of this node and what is reserved from them, behind one lock.
 
+mod aloft;
 mod charged;
 mod elsewhere;
 mod reservations;
@@ -15,6 +16,9 @@ use super::ended::Ended;
 use super::lives::Lives;
 use super::policies::{Budget, Policies, Span};
 use crate::ledger::budgets::{Identity, Spend, SpendKey};
+use aloft::Aloft;
+pub use aloft::Asked;
+pub use charged::stored_key;
 use elsewhere::Elsewheres;
 use reservations::Reservation;
 pub use reservations::{Hold, Refused, admitted_ms};
@@ -54,7 +58,11 @@ pub struct State {
     pub reached: Vec<SpendKey>,
     /// What is known of the store's own life.
     pub lives: Lives,
+    aloft: Aloft,
     elsewheres: Elsewheres,
+    /// The first instants of the cells of which a budget's key has accounts: of the 95 earlier parts of
+    /// a rolling window most keys have few.
+    parts: HashMap<(Arc<str>, Arc<str>), Vec<i64>>,
     reservations: HashMap<ReservationId, Reservation>,
     by_event: HashMap<Arc<str>, ReservationId>,
     n_keys: HashMap<(Arc<str>, i64), usize>,
@@ -79,6 +87,8 @@ impl State {
         if !self.accounts.contains_key(&at) {
             let account = self.begin(budget, at.clone(), key, cell, now_ms);
             self.accounts.insert(at.clone(), account);
+            self.note_part(&at);
+
             *self
                 .n_keys
                 .entry((Arc::clone(&budget.id), cell.start))

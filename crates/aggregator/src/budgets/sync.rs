@@ -1,11 +1,15 @@
 //! The conversation with the store of leases, in beats, and the sweeps that go with it.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tollmesh_budget::lease::{Elsewhere, Reply};
 
-use super::state::State;
+use super::state::{Asked, State};
 use super::steady::Steady;
 use super::store::{Ask, Look, Store, StoreError};
 use super::{Budgets, Shared};
@@ -16,8 +20,8 @@ use crate::ledger::budgets::{Grant, SpendKey, Step};
 
 /// How often accounts are looked at although nobody waits.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Between two tries of a store that does not answer.
-const BACK_OFF: Duration = Duration::from_millis(200);
+/// Between two tries of a store that does not answer, in milliseconds.
+const BACK_OFF_MS: u64 = 200;
 /// Between two tries of making budgets known, after the first that fails; twice as long after each.
 const REGISTER_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest of these pauses: a store that is back has taken reports long before.
@@ -25,9 +29,6 @@ const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long after its last answer a store is not taken for away, in milliseconds: two beats of accounts
 /// that nobody uses.
 const ANSWERED_LATELY_MS: u64 = 10_000;
-/// How long after its last answer a store that fails is away, in milliseconds; until then it may be
-/// one shard of it that is.
-const SILENT_AFTER_MS: u64 = 1_000;
 /// How often what is over is swept out.
 const SWEEP_EVERY_MS: u64 = 10_000;
 /// How long accounts stay in memory after their window: calls that were let go ahead in it end.
@@ -43,24 +44,14 @@ pub fn counts_after_ms() -> i64 {
     clock::now().as_unix_ms() - KEPT_MS
 }
 
-/// What came of a round of reports.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Round {
-    /// Nothing was due.
-    Idle,
-    /// The store has answered; there may be more to tell it at once.
-    Told { is_more: bool },
-    /// It is away.
-    Failed,
-}
-
 /// One report on its way, or one look.
 struct Sent {
     at: SpendKey,
     sent_ms: u64,
 }
 
-/// All that goes to the store in one round.
+/// What one budget asks of the store at one time. All of it is on one server of a cluster; other
+/// servers' answers do not wait for it.
 #[derive(Default)]
 struct Questions {
     asks: Vec<Ask>,
@@ -69,9 +60,10 @@ struct Questions {
     looks: Vec<Look>,
     /// What the looks' answers need.
     looked: Vec<Sent>,
-    /// Whether there is more to ask at once.
-    is_more: bool,
 }
+
+/// Questions on their way; each says whether the store is away.
+type Flights<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = bool> + Send + 'a>>>;
 
 /// The clock as it is believed at the start: where it is far ahead of when the ledger was last served
 /// by one that was believed, that one.
@@ -106,6 +98,8 @@ impl Budgets {
         {
             let mut state = self.0.state();
             state.is_ending = true;
+            // Whoever kept the beats has gone, and with them what was on its way.
+            state.land_all();
             for account in state.accounts.values_mut() {
                 account.wait_for(0);
             }
@@ -122,42 +116,34 @@ impl Budgets {
     }
 }
 
-impl State {
-    /// Notes which of so many questions the store did not answer. One shard of a cluster that is
-    /// away is not the store.
-    fn note_unanswered(&mut self, unanswered: &[&SpendKey], n_asked: usize, now_ms: u64) {
-        let is_answered = unanswered.len() < n_asked;
-        if is_answered {
-            self.answered_ms = now_ms;
-        }
-        let is_lately = now_ms.saturating_sub(self.answered_ms) < SILENT_AFTER_MS;
-        self.is_store_silent = !is_answered && (self.answered_ms == 0 || !is_lately);
-        for at in unanswered {
-            let Some(account) = self.accounts.get_mut(*at) else {
-                continue;
-            };
-            account.unanswered();
-            if !self.is_store_silent {
-                account.pause(now_ms);
-            }
-        }
-    }
-}
-
 impl Shared {
     async fn keep_beats(&self, store: &dyn Store, ledger: &Ledger) {
         let mut swept_ms = 0;
         let mut steady = steady_since(ledger).await;
+        let mut flights = Flights::new();
+        let mut again_ms = 0;
         loop {
-            let woken = self.wake.notified();
-            let _ = tokio::time::timeout(LOOK_EVERY, woken).await;
+            let woken = tokio::time::timeout(LOOK_EVERY, self.wake.notified());
+            let mut is_away = tokio::select! {
+                _ = woken => false,
+                Some(is_away) = flights.next() => is_away,
+            };
+            // What came at the same time is looked at together.
+            while let Some(Some(other)) = flights.next().now_or_never() {
+                is_away |= other;
+            }
             let now_ms = clock::since_boot_ms();
+            if is_away {
+                again_ms = now_ms.saturating_add(BACK_OFF_MS);
+            }
             if now_ms.saturating_sub(swept_ms) >= SWEEP_EVERY_MS {
                 swept_ms = now_ms;
                 let unix_ms = steady.believed(clock::now().as_unix_ms(), now_ms);
                 self.sweep(ledger, unix_ms, now_ms).await;
             }
-            self.beat(store, ledger).await;
+            if now_ms >= again_ms {
+                self.ask(store, ledger, &flights);
+            }
             self.publish();
             self.tell_reached();
         }
@@ -165,65 +151,66 @@ impl Shared {
 
     /// Tells the store of what is due and takes its answers; says whether it did.
     async fn beat(&self, store: &dyn Store, ledger: &Ledger) -> bool {
-        let mut last = self.round(store, ledger).await;
-        if last == (Round::Told { is_more: true }) {
-            // What a rolling window may still give is asked for once its earlier parts are known.
-            last = match self.round(store, ledger).await {
-                Round::Idle => Round::Told { is_more: false },
-                other => other,
-            };
+        let mut flights = Flights::new();
+        self.ask(store, ledger, &flights);
+        let is_idle = flights.is_empty();
+        let mut is_away = false;
+        while let Some(other) = flights.next().await {
+            is_away |= other;
         }
-        match last {
-            Round::Idle => false,
-            Round::Told { is_more } => {
-                if is_more {
-                    // The rest in the next beat, which is at once.
-                    self.wake.notify_one();
-                }
-                self.replied.notify_waiters();
-                true
-            }
-            Round::Failed => {
-                self.replied.notify_waiters();
-                tokio::time::sleep(BACK_OFF).await;
-                false
-            }
+        !is_idle && !is_away
+    }
+
+    /// Sets out to ask what is due.
+    fn ask<'a>(&'a self, store: &'a dyn Store, ledger: &'a Ledger, flights: &Flights<'a>) {
+        let (questions, is_more) = self.questions();
+        if is_more && !questions.is_empty() {
+            // The rest in the next beat, which is at once.
+            self.wake.notify_one();
+        }
+        for (budget, questions) in questions {
+            flights.push(Box::pin(self.fly(store, ledger, budget, questions)));
         }
     }
 
-    async fn round(&self, store: &dyn Store, ledger: &Ledger) -> Round {
-        let questions = self.questions();
+    /// Asks, takes the answers, and has the disk know of them; says whether the store is away.
+    async fn fly(
+        &self,
+        store: &dyn Store,
+        ledger: &Ledger,
+        budget: Arc<str>,
+        questions: Questions,
+    ) -> bool {
         let Questions {
             asks,
             sent,
             looks,
             looked,
-            is_more,
         } = &questions;
-        if asks.is_empty() && looks.is_empty() {
-            return Round::Idle;
-        }
         let (replies, found) = tokio::join!(store.sync(asks), store.look(looks));
-        let (grants, failed) = self.take(sent, replies, (looks, looked), found);
-        self.tell(failed.as_ref());
+        let grants = self.take(&budget, sent, replies, (looks, looked), found);
         if !grants.is_empty() {
             self.persist(ledger, grants).await;
         }
-        // Where one shard is away, only what is asked of it waits.
-        match failed.is_some() && self.is_store_away() {
-            false => Round::Told { is_more: *is_more },
-            true => Round::Failed,
-        }
+        let is_away = {
+            let mut state = self.state();
+            let names = sent.iter().chain(looked).map(|sent| &sent.at);
+            state.land(&budget, names);
+            state.is_store_silent && state.is_failing(&budget)
+        };
+        self.replied.notify_waiters();
+        is_away
     }
 
-    /// Takes the store's answers: what has to be on disk before it is used, and why one is missing.
+    /// Takes the store's answers; says what has to be on disk before it is used.
     fn take(
         &self,
+        budget: &Arc<str>,
         sent: &[Sent],
         replies: Vec<Result<Reply, StoreError>>,
         (looks, looked): (&[Look], &[Sent]),
         found: Vec<Result<Vec<Elsewhere>, StoreError>>,
-    ) -> (Vec<Grant>, Option<StoreError>) {
+    ) -> Vec<Grant> {
         let mut grants = Vec::new();
         let mut failed = None;
         let mut unanswered = Vec::new();
@@ -256,7 +243,7 @@ impl Shared {
                         let grant = account.take(&reply, sent.sent_ms);
                         // What the disk has yet to know of is no answer yet.
                         if grant.is_none() {
-                            account.answered(now_ms);
+                            account.answered();
                         }
                         grants.extend(grant);
                     }
@@ -274,8 +261,19 @@ impl Shared {
                 }
             }
         }
-        state.note_unanswered(&unanswered, sent.len() + looked.len(), now_ms);
-        (grants, failed)
+        let sent_ms = sent.iter().chain(looked).map(|sent| sent.sent_ms).max();
+        let asked = Asked {
+            n: sent.len() + looked.len(),
+            sent_ms: sent_ms.unwrap_or(now_ms),
+        };
+        state.note_unanswered(&unanswered, asked, now_ms);
+        state.note_failed(Some(budget), failed.as_ref());
+        if asked.n > unanswered.len() {
+            // A store that takes reports is there, whatever else it does not take.
+            state.note_failed(None, None);
+        }
+        self.tell(&state);
+        grants
     }
 
     /// Has the disk know of grants before they are used.
@@ -295,33 +293,31 @@ impl Shared {
             }
             return;
         }
-        let now_ms = clock::since_boot_ms();
         let mut state = self.state();
         for (at, granted) in granted {
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.persisted(granted);
-                account.answered(now_ms);
+                account.answered();
             }
         }
     }
 
-    /// The reports and looks that are due.
-    fn questions(&self) -> Questions {
+    /// The reports and looks that are due, by budget; and whether there is more to ask at once.
+    fn questions(&self) -> (BTreeMap<Arc<str>, Questions>, bool) {
         let unix_ms = clock::now().as_unix_ms();
         let now_ms = clock::since_boot_ms();
         let mut state = self.state();
         let due = state.due(unix_ms, now_ms);
-        let mut questions = Questions {
-            is_more: due.is_more,
-            ..Questions::default()
-        };
+        let mut all: BTreeMap<Arc<str>, Questions> = BTreeMap::new();
         for at in due.looks {
             let Some(account) = state.accounts.get(&at) else {
                 continue;
             };
+            let questions = all.entry(Arc::clone(&at.budget)).or_default();
             questions.looks.push(state.look(account, unix_ms, now_ms));
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.looked_ms = Some(now_ms);
+                account.set_out();
             }
             let sent_ms = now_ms;
             questions.looked.push(Sent { at, sent_ms });
@@ -338,15 +334,20 @@ impl Shared {
             let Some(account) = state.accounts.get_mut(&at) else {
                 continue;
             };
+            let questions = all.entry(Arc::clone(&at.budget)).or_default();
             questions.asks.push(Ask {
                 cell: account.cell_key(),
                 terms,
                 report: account.report(now_ms, seq, is_over),
             });
+            account.set_out();
             let sent_ms = now_ms;
             questions.sent.push(Sent { at, sent_ms });
         }
-        questions
+        for budget in all.keys() {
+            state.set_out(budget);
+        }
+        (all, due.is_more)
     }
 
     /// Ends what is over.
@@ -358,6 +359,7 @@ impl Shared {
                 tracing::warn!(n_expired, "reservations ended that no event has settled");
             }
             state.forget(believed_ms, KEPT_MS);
+            self.tell(&state);
             state.roll(clock::now().as_unix_ms(), now_ms);
             // A window that ended takes its tier with it.
             state.is_table_old = true;
@@ -373,13 +375,10 @@ impl Shared {
     async fn keep_registered(&self, store: &dyn Store) {
         let mut registered = Vec::new();
         let mut pause = LOOK_EVERY;
-        let mut is_told = false;
         loop {
             match self.register(store, &mut registered).await {
                 Ok(()) => {
-                    if std::mem::take(&mut is_told) && !self.is_store_away() {
-                        self.tell(None);
-                    }
+                    self.note_registering(None);
                     pause = LOOK_EVERY;
                 }
                 Err(error) => {
@@ -387,8 +386,7 @@ impl Shared {
                     if self.is_answered_lately() {
                         tracing::warn!(%error, "budgets cannot be made known to the store");
                     } else {
-                        is_told = true;
-                        self.tell(Some(&error));
+                        self.note_registering(Some(&error));
                     }
                     pause = (pause * 2).clamp(REGISTER_PAUSE_MIN, REGISTER_PAUSE_MAX);
                 }
@@ -419,9 +417,15 @@ impl Shared {
         answered_ms > 0 && clock::since_boot_ms().saturating_sub(answered_ms) < ANSWERED_LATELY_MS
     }
 
-    /// Says once that the store does not answer, and once that it does again.
-    fn tell(&self, failed: Option<&StoreError>) {
-        let failed = failed.map(ToString::to_string);
+    fn note_registering(&self, failed: Option<&StoreError>) {
+        let mut state = self.state();
+        state.note_failed(None, failed);
+        self.tell(&state);
+    }
+
+    /// Says once that the store does not answer, and once that it does again: all of it that is asked.
+    fn tell(&self, state: &State) {
+        let failed = state.failing().map(str::to_owned);
         self.metrics
             .budget_store_up
             .set(i64::from(failed.is_none()));
@@ -442,53 +446,5 @@ impl Shared {
     /// Whether the store answered nothing the last time that it was asked, and nothing lately.
     pub(super) fn is_store_away(&self) -> bool {
         self.state().is_store_silent
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::policies::Policies;
-    use super::*;
-    use crate::config::budgets::parse;
-
-    const NOON_MS: i64 = 1_800_000_000_000;
-
-    #[test]
-    fn a_shard_that_is_away_holds_up_only_its_own() {
-        let text = "[[budget]]\nname = \"b\"\nper = [\"user\"]\nlimit = \"9 requests\"\n\
-                    window = \"day\"\nenforce = \"strict\"";
-        let policies = Policies::new(parse("budgets.toml", text).unwrap());
-        let budget = Arc::clone(&policies.all[0]);
-        let mut state = State::default();
-        state.policies = Arc::new(policies);
-        let cell = budget.cell_at(NOON_MS).unwrap();
-        let mut open = |user: &str| {
-            let account = state.open(&budget, vec![user.to_owned()], cell, 1);
-            account.wait_for(1);
-            account.at.clone()
-        };
-        let (away, near) = (open("away"), open("near"));
-        let due = |state: &mut State, now_ms| state.due(NOON_MS, now_ms).accounts;
-        let mut now_ms = 1_000;
-        for pause_ms in [200, 400, 800, 1_600, 3_200, 3_200] {
-            state.note_unanswered(&[&away], 2, now_ms);
-            assert!(!state.is_store_silent);
-            // The store has heard of the budget, so that no account is to probe it.
-            state.lives.tell(&budget.id, now_ms + pause_ms - 1);
-            let soon = due(&mut state, now_ms + pause_ms - 1);
-            assert_eq!(soon, std::slice::from_ref(&near), "{pause_ms}");
-            assert_eq!(due(&mut state, now_ms + pause_ms).len(), 2, "{pause_ms}");
-            now_ms += pause_ms;
-        }
-        state.accounts.get_mut(&away).unwrap().answered(now_ms);
-        assert_eq!(due(&mut state, now_ms).len(), 2);
-        // Asked for alone, it is still not the whole store.
-        state.note_unanswered(&[&away, &near], 3, now_ms);
-        state.note_unanswered(&[&away], 1, now_ms + SILENT_AFTER_MS - 1);
-        assert!(!state.is_store_silent);
-        state.note_unanswered(&[&away], 1, now_ms + SILENT_AFTER_MS);
-        assert!(state.is_store_silent);
-        state.note_unanswered(&[], 1, now_ms + SILENT_AFTER_MS);
-        assert!(!state.is_store_silent);
     }
 }

@@ -13,8 +13,11 @@ use super::say::say;
 const LINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Answers each line with `answer`. A line that cannot be answered is told on standard error with
-/// its number, and the others go on.
-pub fn for_each(mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>) -> anyhow::Result<Outcome> {
+/// its number, and the others go on; `instead` makes what stands for its answer, if anything does.
+pub fn for_each(
+    mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>,
+    instead: impl Fn(&[u8], &anyhow::Error) -> Option<Value>,
+) -> anyhow::Result<Outcome> {
     let mut input = std::io::stdin().lock();
     let mut output = BufWriter::new(std::io::stdout().lock());
     let mut outcome = Outcome::Done;
@@ -31,16 +34,16 @@ pub fn for_each(mut answer: impl FnMut(&[u8]) -> anyhow::Result<Value>) -> anyho
         if line.trim_ascii().is_empty() {
             continue;
         }
-        match answer(&line) {
-            Ok(value) => {
-                serde_json::to_writer(&mut output, &value)?;
-                output.write_all(b"\n")?;
-            }
-            Err(error) => {
-                output.flush()?;
-                say(format_args!("line {number}: {error:#}"));
-                outcome = Outcome::Findings;
-            }
+        let answered = answer(&line).map(Some).unwrap_or_else(|error| {
+            // In their order, where both are seen together; what cannot be written is told below.
+            let _ = output.flush();
+            say(format_args!("line {number}: {error:#}"));
+            outcome = Outcome::Findings;
+            instead(&line, &error)
+        });
+        if let Some(value) = answered {
+            serde_json::to_writer(&mut output, &value)?;
+            output.write_all(b"\n")?;
         }
     }
     output.flush()?;

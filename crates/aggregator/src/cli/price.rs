@@ -26,7 +26,8 @@ use crate::rows;
 /// `provider`, `model`, `timestamp`, `usage` (inclusive totals: `input_tokens`, `cache_read`,
 /// `cache_write_5m`, `cache_write_1h`, `output_tokens`, `reasoning`, `audio_in`, `audio_out`,
 /// `web_searches`, …), `service_tier` and `context`. A call without a timestamp is priced at the
-/// rates of now. Standard output: `status` (exact, assumed or unpriced), `cost_usd` as a decimal
+/// rates of now. A line whose usage contradicts itself is unpriced, with the reason in `error`. Standard
+/// output: `status` (exact, assumed or unpriced), `cost_usd` as a decimal
 /// string, and the lines that it is made of.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -87,7 +88,26 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let prices = Prices::load(&pricing, overrides.or(config.overrides.as_deref()))?;
     let tables = prices.tables();
     let now_ms = clock::now().as_unix_ms();
-    lines::for_each(|line| price(line, &tables, now_ms))
+    let version = &*tables.version;
+    lines::for_each(
+        |line| price(line, &tables, now_ms),
+        |line, error| unpriced(line, error, version),
+    )
+}
+
+/// What stands for the answer to a line of usage that contradicts itself, so that each call has one.
+fn unpriced(line: &[u8], error: &anyhow::Error, version: &str) -> Option<Value> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    Some(json!({
+        "id": fields.remove("id").unwrap_or_default(),
+        "status": "unpriced",
+        "cost_usd": null,
+        "lines": [],
+        "row": null,
+        "pricing_version": version,
+        "unpriced_because": "bad_usage",
+        "error": format!("{error:#}"),
+    }))
 }
 
 fn price(line: &[u8], tables: &Tables, now_ms: i64) -> anyhow::Result<Value> {

@@ -117,6 +117,14 @@ fn judge_readiness((status, body): &(StatusCode, Bytes), findings: &mut Findings
             "import Envoy's access log (`tollmesh import`), and look at the disk",
         );
     }
+    if detail.pointer("/ledger/moved").and_then(Value::as_u64) > Some(0) {
+        findings.warn(
+            "ledger",
+            "its files were moved, deleted or overwritten since the aggregator began",
+            "the log says where what it had recorded is now; stop whatever does that to state_dir, and \
+             stop the aggregator before its files are touched",
+        );
+    }
     match error_at("/prices/refused") {
         Some(error) => findings.fail(
             "prices",
@@ -290,7 +298,7 @@ mod tests {
         let answer = |status: StatusCode, body: &'static str| (status, Bytes::from(body));
         let well = answer(
             StatusCode::OK,
-            r#"{"ledger":{"rows":3,"set_aside":0},"prices":{"checked":"2026-11-01","refused":null}}"#,
+            r#"{"ledger":{"rows":3,"set_aside":0,"moved":0},"prices":{"checked":"2026-11-01","refused":null}}"#,
         );
         assert_eq!(
             told(|f| judge_readiness(&well, f)),
@@ -298,13 +306,14 @@ mod tests {
         );
         let ill = answer(
             StatusCode::SERVICE_UNAVAILABLE,
-            r#"{"ledger":{"failing":{"error":"disk full"},"set_aside":1},
+            r#"{"ledger":{"failing":{"error":"disk full"},"set_aside":1,"moved":2},
                 "prices":{"refused":"a.toml: bad"},"exporting":{"failing":{"error":"401"}}}"#,
         );
         assert_eq!(
             told(|f| judge_readiness(&ill, f)),
             "FAIL aggregator: answers 503 Service Unavailable: disk full\n\
              warn ledger: a damaged ledger was set aside since the aggregator began\n\
+             warn ledger: its files were moved, deleted or overwritten since the aggregator began\n\
              FAIL prices: older prices stay in force: a.toml: bad\nwarn exporting: 401"
         );
     }

@@ -24,7 +24,10 @@ impl Asked {
         match schema::version(&client).await? {
             None => Err(ForwardError::NoStore),
             Some(found) if found != known => Err(ForwardError::Version { found, known }),
-            Some(_) => Ok(Asked { client }),
+            Some(_) => {
+                schema::check_shape(&client).await?;
+                Ok(Asked { client })
+            }
         }
     }
 

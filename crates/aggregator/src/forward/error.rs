@@ -44,6 +44,18 @@ pub enum ForwardError {
         /// The newest that this build knows.
         known: u32,
     },
+    /// The store has not what its version says.
+    #[error(
+        "the store says schema version {known} and has no {missing}: a build from before the first \
+         release made it, or it was altered; name another database, or drop its schema tollmesh, and \
+         sidecars bring again what their ledgers hold"
+    )]
+    Shape {
+        /// The version that it says, which this build knows.
+        known: u32,
+        /// What it lacks: a column with its type, or an index with its own.
+        missing: String,
+    },
     /// There is no store in that database.
     #[error("no ledger in this database; a sidecar with postgres.url makes it")]
     NoStore,

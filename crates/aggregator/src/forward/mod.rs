@@ -10,6 +10,7 @@
 //! [`Asked`] answers the questions of `tollmesh report` and `tollmesh top` from there.
 
 mod asked;
+mod cells;
 mod courier;
 mod error;
 mod month;

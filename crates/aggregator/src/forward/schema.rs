@@ -11,6 +11,14 @@ use crate::forward::month::Month;
 /// What makes a store of each version one of the next; the first makes it from nothing.
 const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
+/// What a store of this version has, one a line: columns with their types, and indices with theirs that
+/// no column tells of.
+const SHAPE: &str = include_str!("shape.txt");
+
+/// The least time between the droppings of two months, whichever sidecars do it: the clock of a server
+/// that is set right within it has cost one month, not all.
+const DROP_SECONDS_MIN: i64 = 3_600;
+
 /// The advisory lock under which tables are made or altered, so that many sidecars may start at
 /// once: "tollmesh" in ASCII. (`pg_advisory_xact_lock`,
 /// <https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS>)
@@ -45,7 +53,7 @@ pub async fn version(client: &Client) -> Result<Option<u32>, ForwardError> {
 pub async fn migrate(client: &mut Client) -> Result<(), ForwardError> {
     let known = known_version();
     match version(client).await? {
-        Some(found) if found == known => return Ok(()),
+        Some(found) if found == known => return check_shape(client).await,
         Some(found) if found > known => return Err(ForwardError::Version { found, known }),
         _ => {}
     }
@@ -86,7 +94,36 @@ pub async fn migrate(client: &mut Client) -> Result<(), ForwardError> {
         ))
         .await
         .map_err(&failed)?;
+    check_shape(transaction.client()).await?;
     transaction.commit().await.map_err(&failed)
+}
+
+/// Finds out whether the store has what its version says: one that a build from before the first
+/// release made may not, nor one that was altered by hand. What it has beyond that is no matter.
+pub async fn check_shape(client: &Client) -> Result<(), ForwardError> {
+    let wanted: Vec<&str> = SHAPE.lines().collect();
+    let sql = "SELECT wanted FROM unnest($1) wanted EXCEPT (
+                   SELECT c.relname || '.' || a.attname || ' '
+                              || format_type(a.atttypid, a.atttypmod)
+                   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                   WHERE c.relnamespace = to_regnamespace('tollmesh')
+                       AND a.attnum > 0 AND NOT a.attisdropped
+                   UNION ALL
+                   SELECT c.relname || ' ' || m.amname
+                   FROM pg_class c JOIN pg_am m ON m.oid = c.relam
+                   WHERE c.relnamespace = to_regnamespace('tollmesh') AND c.relkind = 'i')
+               ORDER BY 1 LIMIT 1";
+    let missing = client
+        .query_typed_opt(sql, &[(&wanted, Type::TEXT_ARRAY)])
+        .await
+        .map_err(refused("its tables cannot be looked at"))?;
+    match missing {
+        Some(row) => Err(ForwardError::Shape {
+            known: known_version(),
+            missing: row.get(0),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The months that have a partition, with how often the rows of each were lost. A partition that
@@ -131,25 +168,55 @@ pub async fn make(client: &mut Client, month: Month) -> Result<(), ForwardError>
     transaction.commit().await.map_err(&failed)
 }
 
-/// Drops the partition of a month with all its rows, and the outcomes that were told until it ended.
-/// Hourly sums stay.
-pub async fn drop_month(client: &mut Client, month: Month) -> Result<(), ForwardError> {
+/// Drops the partition of the oldest month before that one, with all its rows, and the outcomes that
+/// were told until it ended; answers which month that was. Hourly sums stay. `None` where there is none,
+/// or where a sidecar has dropped one within [`DROP_SECONDS_MIN`].
+pub async fn drop_month_before(
+    client: &mut Client,
+    first: Month,
+) -> Result<Option<Month>, ForwardError> {
     let failed = refused("the partition of a month beyond retention cannot be dropped");
     let transaction = client.transaction().await.map_err(&failed)?;
     transaction
+        .batch_execute(&take_lock())
+        .await
+        .map_err(&failed)?;
+    // What was noted by a clock that was ahead is no reason to wait for it.
+    let due = "SELECT month::text FROM tollmesh.months
+               WHERE month < $1::text::date AND NOT EXISTS (
+                   SELECT 1 FROM tollmesh.meta WHERE key = 'month_dropped'
+                       AND extract(epoch FROM now())::bigint - value::bigint BETWEEN 0 AND $2 - 1)
+               ORDER BY month LIMIT 1";
+    let due = transaction
+        .query_typed_opt(
+            due,
+            &[
+                (&first.first_day(), Type::TEXT),
+                (&DROP_SECONDS_MIN, Type::INT8),
+            ],
+        )
+        .await
+        .map_err(&failed)?;
+    let Some(month) = due.and_then(|row| Month::parse(row.get(0))) else {
+        return Ok(None);
+    };
+    transaction
         .batch_execute(&format!(
-            "{};
-             DELETE FROM tollmesh.months WHERE month = '{}';
+            "DELETE FROM tollmesh.months WHERE month = '{}';
              DELETE FROM tollmesh.outcomes WHERE told < '{} 00:00:00+00';
-             DROP TABLE IF EXISTS tollmesh.{}",
-            take_lock(),
+             DROP TABLE IF EXISTS tollmesh.{};
+             INSERT INTO tollmesh.meta
+                 VALUES ('month_dropped', extract(epoch FROM now())::bigint::text)
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             month.first_day(),
             month.after(1).first_day(),
             month.partition()
         ))
         .await
         .map_err(&failed)?;
-    transaction.commit().await.map_err(&failed)
+    transaction.commit().await.map_err(&failed)?;
+    tracing::info!(%month, "the store's calls of a month beyond retention were dropped");
+    Ok(Some(month))
 }
 
 /// The month that it is, by the server's clock.

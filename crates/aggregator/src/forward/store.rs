@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Transaction};
 
+use crate::forward::cells::{Array, plain, without_nul};
 use crate::forward::error::{ForwardError, refused};
 use crate::forward::month::Month;
 use crate::forward::place::Place;
@@ -69,6 +70,17 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
+impl KnownIds {
+    /// Those of the facts that this column of events refers to; `None` where it refers to none.
+    fn of_column(&self, name: &str) -> Option<&HashMap<i64, i64>> {
+        KINDS
+            .iter()
+            .zip(&self.by_kind)
+            .find(|(kind, _)| kind.columns.contains(&name))
+            .map(|(_, ids)| ids)
+    }
+}
+
 impl Store {
     /// Connects, brings the tables up to date, makes and drops partitions, and finds out what the
     /// store has of that ledger. Rows of `retention_months` before this month are kept, by the
@@ -93,10 +105,9 @@ impl Store {
                 vacant.insert(0);
             }
         }
-        // One a visit: a server's clock that is set right within the hour has not cost everything.
-        let beyond = months.range(..window.0).next().map(|(month, _)| *month);
-        if let Some(month) = beyond {
-            schema::drop_month(&mut client, month).await?;
+        if months.range(..window.0).next().is_some()
+            && let Some(month) = schema::drop_month_before(&mut client, window.0).await?
+        {
             months.remove(&month);
         }
         let (enrolled, is_new) = enrol(&client, ledger_id).await?;
@@ -145,7 +156,7 @@ impl Store {
         let last_row = parcel.upto.unwrap_or(0);
         let mut columns: Vec<Array<'_>> = Vec::with_capacity(parcel.columns.len());
         for (name, cells) in &parcel.columns {
-            columns.push(Array::of(name, cells, &kept, known)?);
+            columns.push(Array::of(cells, &kept, known.of_column(name))?);
         }
         let mut values: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(columns.len() + 3);
         values.push((&self.ledger, Type::INT4));
@@ -372,69 +383,6 @@ async fn tell(transaction: &Transaction<'_>, outcomes: &[CallOutcome]) -> Result
     Ok(())
 }
 
-/// One column's cells as the statement takes them.
-enum Array<'p> {
-    Integers(Vec<Option<i64>>),
-    Texts(Vec<Option<std::borrow::Cow<'p, str>>>),
-}
-
-impl<'p> Array<'p> {
-    fn of(
-        name: &str,
-        cells: &'p Cells,
-        kept: &[bool],
-        known: &KnownIds,
-    ) -> Result<Array<'p>, ForwardError> {
-        let ids = KINDS
-            .iter()
-            .zip(&known.by_kind)
-            .find(|(kind, _)| kind.columns.contains(&name))
-            .map(|(_, ids)| ids);
-        Ok(match cells {
-            Cells::Texts(texts) => Array::Texts(
-                chosen(texts, kept)
-                    .map(|text| text.as_deref().map(plain))
-                    .collect(),
-            ),
-            Cells::Integers(integers) => Array::Integers(match ids {
-                None => chosen(integers, kept).copied().collect(),
-                Some(ids) => chosen(integers, kept)
-                    .map(|id| theirs(*id, ids))
-                    .collect::<Result<_, _>>()?,
-            }),
-        })
-    }
-
-    fn parameter(&self) -> (&(dyn ToSql + Sync), Type) {
-        match self {
-            Array::Integers(cells) => (cells, Type::INT8_ARRAY),
-            Array::Texts(cells) => (cells, Type::TEXT_ARRAY),
-        }
-    }
-}
-
-fn chosen<'c, 'k, T>(
-    cells: &'c [T],
-    kept: &'k [bool],
-) -> impl Iterator<Item = &'c T> + use<'c, 'k, T> {
-    cells
-        .iter()
-        .zip(kept)
-        .filter(|(_, kept)| **kept)
-        .map(|(cell, _)| cell)
-}
-
-/// The store's id for one of ours.
-fn theirs(id: Option<i64>, ids: &HashMap<i64, i64>) -> Result<Option<i64>, ForwardError> {
-    match id {
-        None => Ok(None),
-        Some(id) => match ids.get(&id) {
-            Some(id) => Ok(Some(*id)),
-            None => Err(ForwardError::Broken),
-        },
-    }
-}
-
 /// The first half of the text's SHA-256 as the text of a UUID.
 fn digest(body: &str) -> String {
     let digest = Sha256::digest(body.as_bytes());
@@ -445,52 +393,9 @@ fn digest(body: &str) -> String {
         .collect()
 }
 
-/// PostgreSQL's texts hold no NUL (<https://www.postgresql.org/docs/current/datatype-character.html>);
-/// whoever put one into a header or an id gets a replacement character in its place.
-fn plain(text: &str) -> std::borrow::Cow<'_, str> {
-    match text.contains('\0') || text.contains("\\u0000") {
-        true => without_nul(text).into(),
-        false => text.into(),
-    }
-}
-
-/// The same for JSON, where a NUL is written as an escape; a backslash before it is itself escaped.
-fn without_nul(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(['\\', '\0']) {
-        let (before, from) = rest.split_at(at);
-        plain.push_str(before);
-        let (put, n_bytes) = match from {
-            from if from.starts_with('\0') => ("\u{fffd}", 1),
-            from if from.starts_with("\\u0000") => ("\u{fffd}", 6),
-            from if from.starts_with("\\\\") => ("\\\\", 2),
-            _ => ("\\", 1),
-        };
-        plain.push_str(put);
-        rest = from.get(n_bytes..).unwrap_or_default();
-    }
-    plain.push_str(rest);
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_nul_goes_out() {
-        for (text, sent) in [
-            ("plain", "plain"),
-            ("a\0b", "a\u{fffd}b"),
-            (r#"{"a":"x\u0000y"}"#, "{\"a\":\"x\u{fffd}y\"}"),
-            (r#"{"a":"x\\u0000y"}"#, r#"{"a":"x\\u0000y"}"#),
-            (r#"{"a":"\n\\\u0000"}"#, "{\"a\":\"\\n\\\\\u{fffd}\"}"),
-            ("\\", "\\"),
-        ] {
-            assert_eq!(plain(text), sent);
-        }
-    }
 
     #[test]
     fn a_digest_is_a_uuid() {

@@ -16,6 +16,7 @@ use super::Operator;
 use super::answer::Form;
 use super::api::{self, Pairs};
 use crate::clock;
+use crate::ledger::query::folded_outcomes;
 use crate::ledger::{AppendError, CallOutcome, Subject, Told};
 use crate::problem::Problem;
 use crate::question::Parts;
@@ -30,19 +31,22 @@ const SUBJECT_BYTES_MAX: usize = 256;
 /// The longest label, in bytes: a word, no story.
 const LABEL_BYTES_MAX: usize = 64;
 
-/// `GET /api/v1/outcomes?by=feature&from=&to=&where=k:v&within=900ms`
+/// `GET /api/v1/outcomes?by=feature&from=&to=&where=k:v&limit=&within=900ms`
 pub async fn outcomes(
     State(operator): State<Arc<Operator>>,
     headers: HeaderMap,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let (query, patience) = Parts::from_pairs(pairs, &["by", "from", "to", "where", "within"])
-        .and_then(|parts| Ok((parts.outcomes(clock::now())?, parts.patience()?)))
-        .map_err(api::bad_question)?;
+    let allowed = &["by", "from", "to", "where", "limit", "within"];
+    let parts = Parts::from_pairs(pairs, allowed).map_err(api::bad_question)?;
+    let query = parts.outcomes(clock::now()).map_err(api::bad_question)?;
+    let patience = parts.patience().map_err(api::bad_question)?;
+    let groups_max = parts.groups_max().map_err(api::bad_question)?;
     let form = Form::of(&headers);
     api::ask(&operator, move |reader| {
         let looked = reader.outcomes_within(&query, patience)?;
-        let rows = rows::outcomes(&query.by, looked.answer);
+        let short = folded_outcomes(looked.answer, groups_max);
+        let rows = rows::outcomes(&query.by, short);
         form.write_looked(rows, looked.at)
     })
     .await

@@ -1,4 +1,5 @@
-//! Damaged ledgers beside the one in use: set aside as they are, the newest of them kept.
+//! Damaged ledgers, and what is none of the ledger's, beside the one in use: set aside as they are, the
+//! newest of them kept.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -31,13 +32,43 @@ pub struct Aside {
 /// read with SQLite's own tools.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let to = next(path, SUFFIX)?;
+    move_parts(path, &to)?;
+    Ok(to)
+}
+
+fn move_parts(path: &Path, to: &Path) -> io::Result<()> {
     for part in PARTS {
-        match fs::rename(beside(path, part), beside(&to, part)) {
+        match fs::rename(beside(path, part), beside(to, part)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// Moves a copy beside the ledger in among its damaged files, and says where it is now.
+pub fn rename(copy: &Aside, ledger: &Path) -> io::Result<PathBuf> {
+    let to = next(ledger, SUFFIX)?;
+    move_parts(&copy.path, &to)?;
     Ok(to)
+}
+
+/// Deletes the oldest damaged files beyond [`ASIDE_MAX`].
+pub fn keep_few(ledger: &Path) {
+    keep_few_of(ledger, SUFFIX);
+}
+
+/// Deletes the oldest files of that kind beyond [`ASIDE_MAX`].
+pub fn keep_few_of(path: &Path, suffix: &str) {
+    let found = numbered(path, suffix).unwrap_or_default();
+    let n_over = found.len().saturating_sub(ASIDE_MAX);
+    for old in &found[..n_over] {
+        let path = old.path.display();
+        match delete(old) {
+            Ok(()) => tracing::warn!(%path, "the oldest file that was set aside was deleted"),
+            Err(error) => tracing::warn!(%path, %error, "a file set aside cannot be deleted"),
+        }
+    }
 }
 
 /// The first name of that kind, after which no number is taken.
@@ -53,7 +84,8 @@ pub fn all(path: &Path) -> io::Result<Vec<Aside>> {
     numbered(path, SUFFIX)
 }
 
-fn numbered(path: &Path, suffix: &str) -> io::Result<Vec<Aside>> {
+/// Files of that kind beside the ledger, the oldest first.
+pub fn numbered(path: &Path, suffix: &str) -> io::Result<Vec<Aside>> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
         return Ok(Vec::new());
     };

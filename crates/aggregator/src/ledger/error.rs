@@ -4,6 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rusqlite::ErrorCode;
+
+use crate::ledger::schema;
+
 /// Why a ledger cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -158,9 +162,17 @@ pub enum Missed {
     /// Another file is there.
     #[error(
         "another file took the ledger's place while it was written; what was recorded is copied \
-         beside it as .recovered-N, and the other file gone on with once it stands still"
+         beside it as .recovered-N, the other file gone on with once it stands still, and the copy taken \
+         into it"
     )]
     Replaced,
+    /// The file is there, with another's content.
+    #[error(
+        "was overwritten by another program while it was written; once it stands still it is gone \
+         on with, as what it is then. What stood in it alone is gone; a log that is none of the new \
+         content's is moved aside as -wal.replaced-N"
+    )]
+    Overwritten,
 }
 
 /// Why entries were not taken. None of them is in the ledger; all may be sent again.
@@ -203,6 +215,20 @@ pub enum QueryError {
     /// SQLite refused.
     #[error("the ledger could not be read")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+impl QueryError {
+    /// Whether the file, and not the question, is what was wrong.
+    pub(in crate::ledger) fn is_of_damage(&self) -> bool {
+        match self {
+            QueryError::Ledger(error) => schema::is_damage(error),
+            QueryError::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// What to do about a ledger of another version. An earlier one is migrated by its next writer.

@@ -207,6 +207,7 @@ mod tests {
     use super::*;
     use crate::ledger::budgets::{Charges, NoCharger};
     use crate::ledger::entry::{CostRecord, Entry};
+    use crate::ledger::mark::Marked;
     use crate::ledger::query::{Dimension, Reader, Span, SpendQuery};
     use crate::ledger::queue::Batch;
     use crate::ledger::recording::Measuring;
@@ -263,7 +264,7 @@ mod tests {
     fn sums_are_right_in_the_middle_of_an_hour_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.db");
-        let mut store = Store::open(&path).unwrap();
+        let mut store = Store::open(&path, &Marked::default()).unwrap();
         let append = |store: &mut Store, entries: Vec<Entry>| {
             let batch = Batch {
                 entries,

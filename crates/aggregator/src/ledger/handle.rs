@@ -262,7 +262,7 @@ impl Ledger {
         self.forwards
     }
 
-    async fn chore<T: Send + 'static>(
+    pub(in crate::ledger) async fn chore<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Store) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, AppendError> {

@@ -20,8 +20,8 @@ pub struct Lock {
 
 impl Lock {
     /// Takes it anew where its file was moved or deleted: another process would find nothing in its
-    /// way.
-    pub fn hold(&mut self) -> Result<(), LedgerError> {
+    /// way. Answers whether that was so: somebody may have written in between.
+    pub fn hold(&mut self) -> Result<bool, LedgerError> {
         let there = fs::metadata(self.dir.join(LOCK_FILE));
         let is_held = match (self.file.metadata(), there) {
             (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
@@ -34,7 +34,7 @@ impl Lock {
             let dir = self.dir.display();
             tracing::warn!(%dir, "the ledger's lock was moved or deleted, and is taken anew");
         }
-        Ok(())
+        Ok(!is_held)
     }
 }
 

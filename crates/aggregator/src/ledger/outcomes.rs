@@ -118,6 +118,18 @@ pub fn tell(connection: &Connection, outcome: &CallOutcome) -> rusqlite::Result<
     })
 }
 
+/// Whether nothing was told of the outcome's subject since.
+pub fn is_news(connection: &Connection, outcome: &CallOutcome) -> rusqlite::Result<bool> {
+    let (kind, subject) = outcome.subject.columns();
+    let told_ms = outcome.told.as_unix_ms();
+    connection
+        .prepare_cached(
+            "SELECT NOT EXISTS (SELECT 1 FROM outcomes
+                 WHERE subject_kind = ?1 AND subject = ?2 AND told_ms >= ?3)",
+        )?
+        .query_row(params![kind, subject, told_ms], |row| row.get(0))
+}
+
 /// The next outcomes that were told after that place in the order of telling, at most so many, with
 /// the place of the last.
 pub fn told_after(

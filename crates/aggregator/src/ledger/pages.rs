@@ -12,8 +12,8 @@
 //! the log is recovered), a page's former state in its former place, and ledgers that were begun
 //! without checksums, which stay without.
 //!
-//! The layer is a copy of SQLite's own for the operating system, with two of a file's methods
-//! replaced. This is the only file of this crate with `unsafe` in it.
+//! The layer is a copy of SQLite's own for the operating system, with three of a file's methods
+//! replaced; it also counts what it writes, so that what others write can be told from it. This is the only file of this crate with `unsafe` in it.
 
 #![allow(unsafe_code)]
 
@@ -99,6 +99,45 @@ pub fn has_guards(connection: &Connection) -> bool {
     code == ffi::SQLITE_OK && reserved == c_int::from(RESERVED_BYTES)
 }
 
+/// How often the file of that connection, which [`open`] made, was written or cut through it.
+pub fn writes(connection: &Connection) -> u64 {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the handle is that of an open connection, and SQLite writes one pointer: to the file,
+    // which is the layer's and lives as long as the connection.
+    unsafe {
+        let code = ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_FILE_POINTER,
+            (&raw mut file).cast(),
+        );
+        if code != ffi::SQLITE_OK || file.is_null() {
+            return 0;
+        }
+        let guard = Layer::get().and_then(|layer| layer.guard(file).as_ref());
+        guard.map_or(0, |guard| guard.writes.get())
+    }
+}
+
+/// Whether a file that begins so may be a database: its first page is whole, or at least the header
+/// of one that has no checksums.
+pub fn is_database(begin: &[u8]) -> bool {
+    let Some(header) = begin.get(..HEADER_BYTES) else {
+        return false;
+    };
+    // 1 stands for 65,536 (<https://www.sqlite.org/fileformat2.html#page_size>).
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        bytes => usize::from(bytes),
+    };
+    let is_size = page_bytes >= PAGE_BYTES_MIN as usize && page_bytes.is_power_of_two();
+    let Some(page) = begin.get(..page_bytes).filter(|_| is_size) else {
+        return false;
+    };
+    header.starts_with(b"SQLite format 3\0")
+        && (header[RESERVED_AT] != RESERVED_BYTES || is_sealed(page, 1))
+}
+
 /// Whether the error is that of a page whose checksum is wrong.
 pub fn is_refusal(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|error| error.extended_code);
@@ -141,11 +180,15 @@ struct Guard {
     methods: ffi::sqlite3_io_methods,
     read: Option<Read>,
     write: Option<Write>,
+    truncate: Option<Truncate>,
     is_on: bool,
+    /// How often the file was written or cut.
+    writes: Cell<u64>,
 }
 
 type Read = unsafe extern "C" fn(*mut ffi::sqlite3_file, *mut c_void, c_int, i64) -> c_int;
 type Write = unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, i64) -> c_int;
+type Truncate = unsafe extern "C" fn(*mut ffi::sqlite3_file, i64) -> c_int;
 
 /// `None` where SQLite would not have it.
 static LAYER: OnceLock<Option<Layer>> = OnceLock::new();
@@ -219,11 +262,14 @@ unsafe extern "C" fn open_file(
                 iVersion: methods.iVersion.min(2),
                 xRead: Some(read),
                 xWrite: Some(write),
+                xTruncate: Some(truncate),
                 ..*methods
             },
             read: methods.xRead,
             write: methods.xWrite,
+            truncate: methods.xTruncate,
             is_on: is_to_be_guarded(methods, file),
+            writes: Cell::new(0),
         });
         (*file).pMethods = &raw const (*guard).methods;
         ffi::SQLITE_OK
@@ -326,7 +372,28 @@ unsafe extern "C" fn write(
             }
             seal(page, number);
         }
+        guard.writes.set(guard.writes.get() + 1);
         write(file, from, amount, offset)
+    }
+}
+
+/// Cuts as the layer below does.
+///
+/// # Safety
+///
+/// SQLite calls it for a file of [`open_file`].
+unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, bytes: i64) -> c_int {
+    // SAFETY: the layer wrote the guard when it opened the file; the layer below gets what SQLite
+    // gave.
+    unsafe {
+        let Some(guard) = Layer::get().and_then(|layer| layer.guard(file).as_ref()) else {
+            return ffi::SQLITE_IOERR_TRUNCATE;
+        };
+        let Some(truncate) = guard.truncate else {
+            return ffi::SQLITE_IOERR_TRUNCATE;
+        };
+        guard.writes.set(guard.writes.get() + 1);
+        truncate(file, bytes)
     }
 }
 

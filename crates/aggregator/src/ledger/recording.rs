@@ -83,6 +83,10 @@ impl<'t, 'm> Recording<'t, 'm> {
     pub fn record_batch(&mut self, batch: &Batch) -> rusqlite::Result<Appended> {
         for bad in &batch.quarantine {
             quarantine::keep(self.connection, bad)?;
+            if let Some(event_id) = &bad.event_id {
+                // The call is over, and no other event of it will come.
+                self.settle_by(event_id, None, self.measuring.charges.charges.len());
+            }
         }
         let recorded = batch
             .entries
@@ -101,6 +105,9 @@ impl<'t, 'm> Recording<'t, 'm> {
             Ok(checked) => checked,
             Err(why) => {
                 quarantine::keep_refused(self.connection, entry, &why)?;
+                if entry.event.kind == Kind::Call {
+                    self.settle(&entry.event, self.measuring.charges.charges.len());
+                }
                 return Ok(Recorded::Refused(why));
             }
         };
@@ -172,12 +179,16 @@ impl<'t, 'm> Recording<'t, 'm> {
 
     /// Notes what the event charged, from that charge on.
     fn settle(&mut self, event: &Event, first: usize) {
-        let charges = first..self.measuring.charges.charges.len();
         // Also without a reservation's id: a filter that gave up waiting for it does not know it.
+        self.settle_by(&event.event_id, event.reservation_id.as_deref(), first);
+    }
+
+    fn settle_by(&mut self, event_id: &str, reservation_id: Option<&str>, first: usize) {
+        let charges = first..self.measuring.charges.charges.len();
         if !self.measuring.charger.is_absent() {
             self.measuring.charges.settled.push(Settled {
-                event_id: event.event_id.clone(),
-                reservation_id: event.reservation_id.clone(),
+                event_id: event_id.to_owned(),
+                reservation_id: reservation_id.map(str::to_owned),
                 charges,
             });
         }

@@ -310,6 +310,7 @@ mod tests {
     use super::*;
     use crate::ledger::budgets::{Charges, NoCharger};
     use crate::ledger::entry::{CostRecord, Entry};
+    use crate::ledger::mark::Marked;
     use crate::ledger::prune::Pruning;
     use crate::ledger::query::{Dimension, Reader, SpendQuery};
     use crate::ledger::queue::Batch;
@@ -393,7 +394,7 @@ mod tests {
         fn sums_stay_what_they_were(entries in any_entries(), n_steps in 0..9_usize) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("ledger.db");
-            let mut store = Store::open(&path).unwrap();
+            let mut store = Store::open(&path, &Marked::default()).unwrap();
             let batch = Batch { entries, quarantine: vec![] };
             let measuring = Measuring {
                 meter: &mut NoMeter,

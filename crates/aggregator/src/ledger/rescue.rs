@@ -6,14 +6,18 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::ledger::aside::{self, Aside};
 use crate::ledger::error::{LedgerError, Missed};
-use crate::ledger::site::{Site, beside};
+use crate::ledger::schema;
+use crate::ledger::site::{Site, beside, is_nothing};
 use crate::ledger::store::Store;
-use crate::ledger::{aside, schema};
 use crate::stamp::Stamp;
 
 /// What stands between the ledger's name and the number of a copy of what was recorded.
 const SUFFIX: &str = ".recovered-";
+
+/// What a copy's name ends with until it is whole.
+const PARTIAL: &str = ".partial";
 
 /// What stands between the name of a log and its number, where it is no log of the ledger's.
 const LOG_SUFFIX: &str = ".replaced-";
@@ -32,6 +36,33 @@ pub struct Rescue {
     failed: Option<Instant>,
     /// Another file in the ledger's place, and since when it is as it is.
     settling: Option<(Stamp, Instant)>,
+    /// The ledger's own file, overwritten, and since when it is as it is.
+    overwritten: Option<(Stamp, Instant)>,
+}
+
+/// Copies of what replaced ledgers had recorded, the oldest first.
+pub fn recovered(path: &Path) -> io::Result<Vec<Aside>> {
+    aside::numbered(path, SUFFIX)
+}
+
+/// Deletes copies that a process was killed over: each is as large as the ledger was. Before the ledger is
+/// opened, by whoever holds its lock.
+pub fn forget_partial(path: &Path) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return;
+    };
+    let prefix = format!("{name}{SUFFIX}");
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    for file in files {
+        let name = file.file_name();
+        let is_partial = |name: &str| name.starts_with(&prefix) && name.ends_with(PARTIAL);
+        if name.to_str().is_some_and(is_partial)
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            let path = file.path();
+            tracing::warn!(path = %path.display(), %error, "half a copy cannot be deleted");
+        }
+    }
 }
 
 /// What is missed at the ledger's path of what is open; `None` where all of it is there.
@@ -89,6 +120,22 @@ impl Rescue {
         }
     }
 
+    /// Whether a file that was overwritten stands still, and is as it is for now.
+    pub fn stands_still(&mut self, now: Stamp) -> bool {
+        match self.overwritten {
+            Some((seen, since)) if seen == now => since.elapsed() >= SETTLE,
+            _ => {
+                self.overwritten = Some((now, Instant::now()));
+                false
+            }
+        }
+    }
+
+    /// The file is the one that is written, or another is gone on with.
+    pub fn is_known_again(&mut self) {
+        self.overwritten = None;
+    }
+
     /// Nothing is there: a copy takes the file's place.
     fn put_back(&mut self, path: &Path, store: &Store) -> Result<(), LedgerError> {
         let copy = copy_beside(path, store)?;
@@ -126,8 +173,8 @@ impl Rescue {
         self.settling = Stamp::of(path).map(|now| (now, Instant::now()));
         tracing::error!(
             copy = %copy.display(),
-            "what the replaced ledger recorded is in this copy; to go on with it, stop tollmesh \
-             and move the copy over the ledger"
+            "what the replaced ledger recorded is in this copy; the calls of it that the other file \
+             lacks are taken into that within minutes, and the copy is deleted then"
         );
         Ok(())
     }
@@ -142,7 +189,29 @@ fn write_out(store: &Store, found: &Site, opened: &Site) -> Result<(), LedgerErr
     let aside = aside::next(&log, LOG_SUFFIX).and_then(|to| fs::rename(&log, &to).map(|()| to));
     let aside = aside.map_err(unsaved(&log))?;
     tracing::warn!(path = %aside.display(), "a log that is none of the ledger's was moved here");
+    aside::keep_few_of(&log, LOG_SUFFIX);
     Ok(())
+}
+
+/// Moves the log away from a file that got another's content: with it, its pages would be taken for
+/// that one's.
+pub fn part(path: &Path) -> Result<(), LedgerError> {
+    let failed = unsaved(path);
+    let leads_to = fs::canonicalize(path).map_err(&failed)?;
+    let log = beside(&leads_to, "-wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        let aside = aside::next(&log, LOG_SUFFIX).map_err(&failed)?;
+        fs::rename(&log, &aside).map_err(&failed)?;
+        tracing::warn!(path = %aside.display(), "the log of the overwritten ledger was moved here");
+        aside::keep_few_of(&log, LOG_SUFFIX);
+    }
+    for suffix in ["-wal", "-shm"] {
+        match fs::remove_file(beside(&leads_to, suffix)) {
+            Err(error) if !is_nothing(&error) => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    sync_folder(&leads_to).map_err(&failed)
 }
 
 /// Leaves no log of ours beside a file that is not.
@@ -156,7 +225,7 @@ fn disown(store: &Store, found: Option<&Site>) -> io::Result<()> {
 /// Copies all that is open into a new file. One with that name is whole.
 fn copy_beside(path: &Path, store: &Store) -> Result<PathBuf, LedgerError> {
     let to = aside::next(path, SUFFIX).map_err(unsaved(path))?;
-    let partial = beside(&to, ".partial");
+    let partial = beside(&to, PARTIAL);
     let _ = fs::remove_file(&partial);
     let copied = store
         .copy(&partial)

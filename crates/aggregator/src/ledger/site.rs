@@ -40,6 +40,11 @@ impl Site {
         }))
     }
 
+    /// The file itself, behind links.
+    pub fn file(&self) -> &Path {
+        &self.leads_to
+    }
+
     /// What of `opened` is missed there; `None` where all of it is there.
     pub fn misses(&self, opened: &Site) -> Option<Missed> {
         match self == opened {

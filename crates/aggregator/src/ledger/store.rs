@@ -3,19 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::ledger::budgets::{self, Adopted, Identity, Known, Spend};
+use crate::ledger::budgets::{self, Adopted, Charges, Identity, Known, Spend};
 use crate::ledger::clock::{self, Believed};
 use crate::ledger::counters::{self, Numbers};
 use crate::ledger::dictionary::{Dictionaries, Dictionary};
-use crate::ledger::entry::Appended;
+use crate::ledger::entry::{Appended, Entry};
 use crate::ledger::error::LedgerError;
+use crate::ledger::mark::Marked;
 use crate::ledger::outbox::{self, Note};
 use crate::ledger::outcomes::{self, CallOutcome, Told};
 use crate::ledger::prune::{self, Forgotten, Pruned, Pruning};
 use crate::ledger::queue::Batch;
 use crate::ledger::recording::{Measuring, Memory, Recording};
+use crate::ledger::recovered::Charged;
 use crate::ledger::reduce::Reduction;
 use crate::ledger::regroup::{self, Due};
 use crate::ledger::reprice::{self, Place, Repricing, Sinks, Step};
@@ -23,7 +26,7 @@ use crate::ledger::rollup::Key;
 use crate::ledger::row_count::RowCount;
 use crate::ledger::site::Site;
 use crate::ledger::thin::{self, Sums};
-use crate::ledger::totals::{Increments, Meter, Totals};
+use crate::ledger::totals::{Increments, Meter, NoMeter, Totals};
 use crate::ledger::{fold, pages, schema, sweep};
 
 /// What fails where sums are deleted or regrouped.
@@ -33,24 +36,31 @@ const KEEPING_SMALL: &str = "sums cannot be kept small";
 const COPY_PAGES: i32 = 4_096;
 
 /// The open file with what is known of its content. After any error it is to be dropped: what it
-/// knows may be of a transaction that never was.
+/// knows may be of a transaction that never was. Dropped, it leaves file and log as they are.
 pub struct Store {
     path: PathBuf,
     connection: Connection,
     memory: Memory,
     /// What was opened; `None` where it was gone again before it could be looked at.
     site: Option<Site>,
+    /// How the file is left after each write.
+    marked: Marked,
 }
 
 impl Store {
-    /// Opens the file, or makes it.
-    pub fn open(path: &Path) -> Result<Store, LedgerError> {
+    /// Opens the file, or makes it, and marks there how it leaves it.
+    pub fn open(path: &Path, marked: &Marked) -> Result<Store, LedgerError> {
         let connection = schema::open_writable(path)?;
+        // A file that was overwritten meanwhile must not get pages of this one's log.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(schema::failed(path, "cannot be set up for writing"))?;
         let known = RowCount::read(&connection)
             .and_then(|count| Ok((count, Forgotten::read(&connection)?)));
         let (count, forgotten) = known.map_err(schema::failed(path, "cannot be read"))?;
-        Ok(Store {
+        let store = Store {
             site: Site::at(path).ok().flatten(),
+            marked: marked.clone(),
             path: path.to_owned(),
             connection,
             memory: Memory {
@@ -59,12 +69,23 @@ impl Store {
                 count,
                 forgotten,
             },
-        })
+        };
+        marked.forget();
+        store.mark();
+        Ok(store)
     }
 
     /// What is open, by what the file system calls it.
     pub fn site(&self) -> Option<&Site> {
         self.site.as_ref()
+    }
+
+    /// Marks how the file is left, where it was written at all: most commits are in the log only.
+    fn mark(&self) {
+        if let Some(site) = &self.site {
+            self.marked
+                .note(site.file(), pages::writes(&self.connection));
+        }
     }
 
     /// Copies all that is open, wherever its file is now, into a new file, durably.
@@ -94,7 +115,9 @@ impl Store {
             transaction.commit()?;
             Ok(done)
         };
-        write(&mut self.connection, &mut self.memory).map_err(schema::failed(&self.path, doing))
+        let done = write(&mut self.connection, &mut self.memory);
+        self.mark();
+        done.map_err(schema::failed(&self.path, doing))
     }
 
     /// One that deletes: free pages go back to the file system after it.
@@ -104,7 +127,9 @@ impl Store {
         step: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
     ) -> Result<T, LedgerError> {
         let done = self.write(doing, step)?;
-        prune::shrink(&self.connection).map_err(schema::failed(&self.path, doing))?;
+        let shrunk = prune::shrink(&self.connection);
+        self.mark();
+        shrunk.map_err(schema::failed(&self.path, doing))?;
         Ok(done)
     }
 
@@ -133,6 +158,26 @@ impl Store {
                 .iter()
                 .map(|batch| recording.record_batch(batch))
                 .collect::<rusqlite::Result<_>>()?;
+            recording.finish()?;
+            Ok(appended)
+        })
+    }
+
+    /// Records calls that are in counters and accounts already.
+    pub fn take_in(&mut self, entries: Vec<Entry>) -> Result<Appended, LedgerError> {
+        self.write("a copy cannot be taken in", |connection, memory| {
+            let measuring = Measuring {
+                meter: &mut NoMeter,
+                increments: &mut Increments::default(),
+                charger: &mut Charged,
+                charges: &mut Charges::default(),
+                pricer: None,
+            };
+            let mut recording = Recording::begin(connection, memory, measuring)?;
+            let appended = recording.record_batch(&Batch {
+                entries,
+                quarantine: Vec::new(),
+            })?;
             recording.finish()?;
             Ok(appended)
         })
@@ -240,6 +285,20 @@ impl Store {
         })
     }
 
+    /// Writes outcomes of another ledger that this one does not know, or only earlier ones; says how
+    /// many.
+    pub fn retell(&mut self, outcomes: &[CallOutcome]) -> Result<u64, LedgerError> {
+        self.write("outcomes cannot be written", |connection, _| {
+            let mut n = 0;
+            for outcome in outcomes {
+                if outcomes::is_news(connection, outcome)? {
+                    n += u64::from(outcomes::tell(connection, outcome)? != Told::Already);
+                }
+            }
+            Ok(n)
+        })
+    }
+
     /// Folds some sums of the hours before that one into their days and months; says whether there
     /// may be more.
     pub fn fold(&mut self, before_hour: i64, groups_max: i64) -> Result<bool, LedgerError> {
@@ -315,6 +374,7 @@ impl Store {
         let held = self
             .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], is_held);
+        self.mark();
         match held {
             Ok(0) => Ok(()),
             // A reader was at work for all of the busy time-out; the next try is soon.
@@ -349,5 +409,10 @@ impl Store {
         {
             tracing::warn!(%error, "the ledger's write-ahead log stays beside it");
         }
+        // The log goes with the last connection, where it has nothing any more.
+        let _ = self
+            .connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        self.marked.forget();
     }
 }

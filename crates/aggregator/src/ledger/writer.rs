@@ -18,11 +18,12 @@ use crate::ledger::error::{AppendError, LedgerError};
 use crate::ledger::fold::FOLD_GROUPS_MAX;
 use crate::ledger::handle::{Failing, LEDGER_FILE, LedgerOptions};
 use crate::ledger::lock::{self, Lock};
+use crate::ledger::mark::Marked;
 use crate::ledger::query::Reader;
 use crate::ledger::queue::{self, After, Answer, Batch, Group, Message, Queue, Repriced};
 use crate::ledger::recording::Measuring;
 use crate::ledger::reprice::{Place, Pricer, Repricing};
-use crate::ledger::rescue::Rescue;
+use crate::ledger::rescue::{self, Rescue};
 use crate::ledger::schema;
 use crate::ledger::store::Store;
 use crate::ledger::totals::{Committed, Increments, Meter, Totals};
@@ -50,6 +51,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), Led
     let shared = Arc::new(Shared::default());
     let path = options.dir.join(LEDGER_FILE);
     let reader = Reader::new(path.clone(), Arc::clone(&shared.suspected));
+    rescue::forget_partial(&path);
     let mut writer = Writer {
         reader: reader.clone(),
         path,
@@ -60,6 +62,7 @@ pub fn start(options: LedgerOptions) -> Result<(Queue, Arc<Shared>, Reader), Led
         shared: Arc::clone(&shared),
         lock,
         rescue: Rescue::default(),
+        marked: Marked::default(),
     };
     writer.store = Some(writer.first_store()?);
     let (queue, receiver, events) = queue::bounded(options.queue_events_max);
@@ -82,6 +85,8 @@ pub struct Writer {
     shared: Arc<Shared>,
     lock: Lock,
     rescue: Rescue,
+    /// How the file was left, whether or not it is open.
+    marked: Marked,
 }
 
 // === impl Shared ===
@@ -285,7 +290,7 @@ impl Writer {
             return Ok(store);
         }
         self.rescue.settle(&self.path)?;
-        let mut store = Store::open(&self.path)?;
+        let mut store = Store::open(&self.path, &self.marked)?;
         if self.ails() {
             store.write_out()?;
         }
@@ -359,11 +364,12 @@ impl Writer {
             self.reader.follow(None);
         }
         if schema::is_damage(&error) {
+            self.marked.forget();
             match aside::set_aside(&self.path) {
                 Ok(path) => {
                     self.shared.set_aside.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(path = %path.display(), "a damaged ledger was set aside");
-                    self.keep_few_aside();
+                    aside::keep_few(&self.path);
                 }
                 Err(error) => tracing::error!(%error, "a damaged ledger cannot be set aside"),
             }
@@ -388,18 +394,6 @@ impl Writer {
         error
     }
 
-    fn keep_few_aside(&self) {
-        let found = aside::all(&self.path).unwrap_or_default();
-        let n_over = found.len().saturating_sub(aside::ASIDE_MAX);
-        for old in &found[..n_over] {
-            let path = old.path.display();
-            match aside::delete(old) {
-                Ok(()) => tracing::warn!(%path, "the oldest damaged ledger was deleted"),
-                Err(error) => tracing::warn!(%path, %error, "a damaged ledger cannot be deleted"),
-            }
-        }
-    }
-
     fn recover(&mut self) {
         if self.ails() {
             tracing::info!("the ledger can be written again");
@@ -410,6 +404,9 @@ impl Writer {
     fn end(&mut self) {
         if let Err(error) = self.look() {
             tracing::error!(error = %chain(&error), "the ledger is not where it was written");
+        }
+        if self.is_parted() {
+            return;
         }
         if let Some(store) = self.store.take() {
             store.close();

@@ -76,6 +76,18 @@ fn bad_lines_are_told_and_the_others_go_on() {
         r#"{"provider":"openai","model":"gpt-4o","usage":{"input_tokens":1,"cache_read":2}}"#;
     let output = tollmesh(&["price"], totals);
     assert_eq!(output.status.code(), Some(1));
+    // A call that has no price is not one that is missing.
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["id"], Value::Null);
+    assert_eq!(
+        (&line["status"], &line["cost_usd"]),
+        (&"unpriced".into(), &Value::Null)
+    );
+    assert_eq!(line["unpriced_because"], "bad_usage");
+    let error = String::from_utf8(output.stderr).unwrap();
+    let why = line["error"].as_str().unwrap();
+    assert_eq!(error, format!("tollmesh: line 1: {why}\n"));
+    assert!(why.contains("input_tokens is 1"), "{why}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub struct Memory {
 /// One node's side of one cell.
 ///
 /// * What is spent, held and carried never exceeds what the store granted and the node persisted,
-///   unless calls cost more than was reserved for them.
+///   unless calls cost more than was reserved for them, or went ahead uncovered.
 /// * Of what was granted nothing is used after the lease's end but by calls that had been let go.
 /// * A reply counts only for the report that was sent last: what was lowered since stays lowered.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +81,8 @@ pub struct Holder {
     committed: u64,
     holds: BTreeMap<ReservationId, Hold>,
     held: u64,
+    /// Calls of these that went ahead though nothing covered them.
+    n_uncovered: usize,
     carried: Option<CarriedHold>,
     /// What the store was last heard to grant, minus what was given back since.
     granted: u64,
@@ -102,6 +104,7 @@ pub struct Holder {
 struct Hold {
     amount: u64,
     since_ms: u64,
+    is_uncovered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,8 +148,12 @@ impl Holder {
         let needed = self.bound().saturating_add(amount);
         let is_leased = self.deadline_ms.is_some_and(|deadline| now_ms < deadline);
         if is_leased && needed <= self.usable {
-            let since_ms = now_ms;
-            self.holds.insert(id, Hold { amount, since_ms });
+            let hold = Hold {
+                amount,
+                since_ms: now_ms,
+                is_uncovered: false,
+            };
+            self.holds.insert(id, hold);
             self.held = self.held.saturating_add(amount);
             return Ok(());
         }
@@ -167,6 +174,23 @@ impl Holder {
         Refusal::NeedsGrant
     }
 
+    /// Notes a call that goes ahead though nothing covers it: its budget says so of calls that cannot
+    /// be verified. The next report claims it, so that nobody is granted it, and until it is over only
+    /// what is granted beyond it is left for others here; the same call twice is one.
+    pub fn hold_uncovered(&mut self, now_ms: u64, id: ReservationId, amount: u64) {
+        if self.holds.contains_key(&id) {
+            return;
+        }
+        let hold = Hold {
+            amount,
+            since_ms: now_ms,
+            is_uncovered: true,
+        };
+        self.holds.insert(id, hold);
+        self.held = self.held.saturating_add(amount);
+        self.n_uncovered += 1;
+    }
+
     /// A call is over and cost that much. Without a known reservation it is charged all the same.
     pub fn settle(&mut self, id: Option<ReservationId>, actual: u64) {
         self.committed = self.committed.saturating_add(actual).min(AMOUNT_MAX);
@@ -184,6 +208,7 @@ impl Holder {
     pub fn release(&mut self, id: ReservationId) {
         if let Some(hold) = self.holds.remove(&id) {
             self.held = self.held.saturating_sub(hold.amount);
+            self.n_uncovered -= usize::from(hold.is_uncovered);
         }
     }
 
@@ -216,7 +241,11 @@ impl Holder {
         Report {
             seq,
             committed: self.committed,
-            claim: self.granted,
+            // What is uncovered may be spent all the same: nobody else is to be granted it.
+            claim: match self.n_uncovered {
+                0 => self.granted,
+                _ => self.granted.max(bound),
+            },
             firm: match self.carried {
                 Some(_) => self.committed,
                 None => self.granted,

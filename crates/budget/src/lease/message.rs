@@ -61,7 +61,8 @@ pub struct Report {
     pub seq: u64,
     /// All that was ever spent from the cell here, units.
     pub committed: u64,
-    /// What the holder may spend in all as far as it knows, units; at least `committed`.
+    /// What the holder may spend in all as far as it knows, units; at least `committed`. It is more than
+    /// was granted where calls went ahead uncovered, and may pass the limit then.
     pub claim: u64,
     /// The part of the claim that the store gave for certain, units; less than the claim only while
     /// calls of a life before a crash may still spend.

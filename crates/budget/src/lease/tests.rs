@@ -252,3 +252,29 @@ fn what_calls_wait_for_is_given_in_one_step_and_stock_in_many() {
     assert_eq!(asked(2, 600, 500), 500);
     assert_eq!(asked(3, 990, 990), 500, "there is not so much");
 }
+
+#[test]
+fn what_went_ahead_uncovered_is_asked_for_and_leaves_others_nothing() {
+    let mut store = InMemory::new(None);
+    let (mut one, mut other) = (Node::new("one"), Node::new("other"));
+    one.beat(&mut store, 1_000, 0);
+    one.beat(&mut store, 20_000, 0);
+    let id = |number| ReservationId { boot: 1, number };
+    for _ in 0..2 {
+        one.1.hold_uncovered(20_001, id(1), 600);
+    }
+    assert_eq!(one.1.held(), 600);
+    assert_eq!(one.1.reserve(20_001, id(2), 500), Err(Refusal::Exhausted));
+    assert_eq!(one.1.reserve(20_001, id(2), 1), Err(Refusal::NeedsGrant));
+    assert_eq!(one.beat(&mut store, 20_002, 0).granted, 600);
+    assert_eq!(other.beat(&mut store, 20_003, 500).granted, 200);
+    other.1.hold_uncovered(20_003, id(3), 700);
+    assert_eq!(other.beat(&mut store, 20_003, 0).granted, 700);
+    assert_eq!(one.beat(&mut store, 20_004, 90).granted, 600);
+    assert_eq!(one.1.reserve(20_004, id(2), 1), Err(Refusal::Exhausted));
+    other.1.release(id(3));
+    other.beat(&mut store, 20_004, 0);
+    one.1.settle(Some(id(1)), 50);
+    assert_eq!(one.1.reserve(20_004, id(2), 550), Ok(()));
+    assert_eq!(one.1.held(), 550);
+}

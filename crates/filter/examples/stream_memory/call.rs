@@ -66,7 +66,12 @@ impl Call {
         let mut head = vec![(":status", "200"), ("content-type", framing.content_type)];
         head.extend(encoding.header().map(|name| ("content-encoding", name)));
         let headers = &pairs(&head);
-        call.step(Input::ResponseHead { headers, ends });
+        let is_from_mesh = false;
+        call.step(Input::ResponseHead {
+            headers,
+            is_from_mesh,
+            ends,
+        });
         call
     }
 

@@ -9,6 +9,7 @@ use tollmesh_wire::{Event, ExtraUsage, Outcome, Source, Subject, Timestamp};
 use super::admission::Budgeted;
 use super::outcome::{outcome, unanswered_outcome};
 use super::{Answer, Ending, Site};
+use crate::config::Counted;
 use crate::fingerprint::Fingerprint;
 use crate::source::source;
 use crate::trace::Trace;
@@ -19,7 +20,7 @@ pub(super) struct Call {
     pub event_id: String,
     pub started: Timestamp,
     pub target: Target,
-    pub is_gateway: bool,
+    pub counted: Counted,
     pub host: String,
     pub request_id: Option<String>,
     pub trace: Option<Trace>,

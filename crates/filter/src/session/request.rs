@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use tollmesh_usage::detect::WEBSOCKET;
 use tollmesh_usage::{Api, Edits, RequestBody, Target};
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing, SignedBy};
-use tollmesh_wire::{Denied, PluginConfig, Source, Subject, Timestamp};
+use tollmesh_wire::{Denied, Source, Subject, Timestamp};
 
 use super::admission::{self, Budgeted};
 use super::call::Call;
 use super::refusal::{over_budget, untagged};
 use super::{Effects, Phase, Site};
-use crate::config::{Verdict, verdict};
+use crate::config::{Counted, Verdict};
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::fingerprint::Fingerprint;
@@ -35,23 +35,24 @@ pub(super) fn head(
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
-    match recognised(&site.config, headers) {
+    match recognised(site, headers) {
         Verdict::NotOurs => (Phase::Unmetered, Effects::default()),
         Verdict::Free => (Phase::Unmetered, free(site, headers, peer)),
         Verdict::Unreadable { provider, sibling } => {
             unreadable(site, headers, peer, &provider, sibling, now)
         }
-        Verdict::Metered { target, is_gateway } => {
-            metered(site, headers, peer, target, is_gateway, ends, now)
+        Verdict::Metered { target, counted } => {
+            metered(site, headers, peer, target, counted, ends, now)
         }
     }
 }
 
 /// What the request is. Its content type has no say in that: an endpoint that is known by its path
 /// answers whatever the client calls its body.
-fn recognised(config: &PluginConfig, headers: &Headers<'_>) -> Verdict {
+fn recognised(site: &Site, headers: &Headers<'_>) -> Verdict {
     let pseudo = |name| headers.text(name).unwrap_or_default();
-    let verdict = |method: &str| verdict(config, pseudo(":authority"), pseudo(":path"), method);
+    let (authority, path) = (pseudo(":authority"), pseudo(":path"));
+    let verdict = |method: &str| site.verdicts.of(&site.config, authority, path, method);
     let found = match is_websocket(headers) {
         true => verdict(WEBSOCKET),
         false => verdict(pseudo(":method")),
@@ -77,7 +78,7 @@ pub(super) fn body(
     ends: bool,
     now: Timestamp,
 ) -> Effects {
-    let n_bytes = call.body.facts().body_bytes + chunk.len() as u64;
+    let n_bytes = call.body.n_bytes_sent() + chunk.len() as u64;
     let budgeted = call.budgeted.as_ref();
     let ends = ends || budgeted.is_some_and(|budgeted| budgeted.is_whole_at(n_bytes));
     if let Some(fingerprint) = &mut call.fingerprint {
@@ -175,10 +176,11 @@ fn metered(
     headers: &Headers<'_>,
     peer: Option<&str>,
     target: Target,
-    is_gateway: bool,
+    counted: Counted,
     ends: bool,
     now: Timestamp,
 ) -> (Phase, Effects) {
+    let is_gateway = counted.is_behind();
     let signature = signature(site, headers);
     let tagged = tags(&site.config.tags, headers, &signature, &caller(site, peer));
     let missing_tags = missing(&site.config.tags, &tagged.tags);
@@ -199,16 +201,24 @@ fn metered(
         effects.edits.extend(path);
         effects.counts.append(&mut budgeted.take_counts());
     }
-    let edits = body_edits(site, headers, &target, &signature, budgeted.as_deref());
+    let encoding = content_encoding(headers);
+    let edits = match encoding {
+        None => body_edits(site, &target, &signature, budgeted.as_deref()),
+        Some(_) => Edits::default(),
+    };
     let is_read = !is_gateway || edits.include_usage;
     if site.config.accept_encoding == AcceptEncoding::Narrow && is_read {
         let edit = narrowed(headers, &signature, edits.include_usage);
         effects.edits.extend(edit);
     }
-    let body = match is_websocket(headers) {
+    let content_type = headers.text("content-type");
+    let body = match (is_websocket(headers), encoding) {
         // Frames are read in another place, and never edited.
-        true => RequestBody::unread(&target),
-        false => RequestBody::new(&target, headers.text("content-type"), edits),
+        (true, _) => RequestBody::unread(&target),
+        (false, None) => RequestBody::new(&target, content_type, edits),
+        (false, Some(encoding)) => {
+            RequestBody::encoded(&target, content_type, &encoding, &site.request_decoders)
+        }
     };
     if let Some(budgeted) = &mut budgeted {
         budgeted.may_edit = body.may_change();
@@ -225,7 +235,7 @@ fn metered(
         event_id: site.ids.next(),
         started: now,
         target,
-        is_gateway,
+        counted,
         host: kept(headers, ":authority", HOST_BYTES_MAX).unwrap_or_default(),
         request_id: kept(headers, "x-request-id", REQUEST_ID_BYTES_MAX),
         trace: trace(headers),
@@ -312,17 +322,26 @@ fn counts(tagged: &Tagged, missing_tags: &[String]) -> Vec<(Counter, u64)> {
     counts.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
-/// What may be changed in the body of this request.
+/// How the body is encoded, where it is: all that its headers say, which may be several.
+fn content_encoding(headers: &Headers<'_>) -> Option<String> {
+    const NAME: &str = "content-encoding";
+    let first = headers.get(NAME)?;
+    let values = headers.iter().filter(|(name, _)| *name == NAME.as_bytes());
+    let values: Vec<_> = values
+        .map(|(_, value)| String::from_utf8_lossy(value))
+        .collect();
+    let is_plain = values.len() == 1 && first.eq_ignore_ascii_case(b"identity");
+    (!is_plain).then(|| values.join(","))
+}
+
+/// What may be changed in the body of this request, which is not encoded.
 fn body_edits(
     site: &Site,
-    headers: &Headers<'_>,
     target: &Target,
     signature: &Signature<'_>,
     budgeted: Option<&Budgeted>,
 ) -> Edits {
-    let encoding = headers.get("content-encoding").unwrap_or(b"identity");
-    let is_readable = encoding.eq_ignore_ascii_case(b"identity");
-    if !is_readable || !signature.leaves_body_free() {
+    if !signature.leaves_body_free() {
         return Edits::default();
     }
     let is_wanted = site.config.include_usage == IncludeUsage::InjectAndStrip;

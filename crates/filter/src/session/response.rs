@@ -7,6 +7,7 @@ use tollmesh_wire::plugin::OnMissing;
 use super::call::{Call, elapsed_ms};
 use super::refusal::{BUDGET_HEADER, EVENT_HEADER};
 use super::{Answer, Effects, Phase, Relay, Site, live};
+use crate::config::Counted;
 use crate::counters::Counter;
 use crate::edit::HeaderEdit;
 use crate::headers::Headers;
@@ -21,6 +22,7 @@ pub(super) fn head(
     site: &Site,
     mut call: Box<Call>,
     headers: &Headers<'_>,
+    is_from_mesh: bool,
     ends: bool,
 ) -> (Phase, Effects) {
     let status = headers.text(":status").and_then(|text| text.parse().ok());
@@ -33,8 +35,18 @@ pub(super) fn head(
         let edit = HeaderEdit::Set(MISSING_TAGS_HEADER.into(), names);
         effects.edits.push(edit);
     }
-    tell_budgets(&mut call, headers, &mut effects);
-    if call.is_gateway || headers.has(EVENT_HEADER) {
+    let is_claimed = headers.has(EVENT_HEADER);
+    let is_relayed = match call.counted {
+        Counted::Behind => true,
+        Counted::Here => false,
+        Counted::HereUnlessTold => is_claimed && is_from_mesh,
+    };
+    if is_claimed && !is_relayed {
+        effects.counts.push((Counter::RelayClaimsRefused, 1));
+    }
+    let is_told = is_relayed && headers.has(BUDGET_HEADER);
+    tell_budgets(&mut call, is_told, &mut effects);
+    if is_relayed {
         let relay = Relay {
             call: *call,
             cutter,
@@ -64,13 +76,19 @@ pub(super) fn head(
     (Phase::Answering(Box::new(answer)), effects)
 }
 
+/// Whether the answer says that its call was counted elsewhere, and is believed where it comes from
+/// the mesh.
+pub(super) fn has_claim(call: &Call, headers: &Headers<'_>) -> bool {
+    call.counted == Counted::HereUnlessTold && headers.has(EVENT_HEADER)
+}
+
 /// Tells the app what budgets did to its call. A filter nearer to the provider has the first word.
-fn tell_budgets(call: &mut Call, headers: &Headers<'_>, effects: &mut Effects) {
+fn tell_budgets(call: &mut Call, is_told: bool, effects: &mut Effects) {
     let Some(mut budgeted) = call.budgeted.take() else {
         return;
     };
     let notice = budgeted.notice(call, &mut effects.counts);
-    if let Some(notice) = notice.filter(|_| !headers.has(BUDGET_HEADER)) {
+    if let Some(notice) = notice.filter(|_| !is_told) {
         let edit = HeaderEdit::Set(BUDGET_HEADER.into(), notice.into_bytes());
         effects.edits.push(edit);
     }

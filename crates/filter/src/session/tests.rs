@@ -93,10 +93,16 @@ impl Play {
     }
 
     fn response(&mut self, heads: &[&[(&str, &str)]]) -> Effects {
+        self.response_from(true, heads)
+    }
+
+    fn response_from(&mut self, is_from_mesh: bool, heads: &[&[(&str, &str)]]) -> Effects {
         let headers = headers(heads);
         let ends = false;
+        let is_asked = self.session.asks_who_answers(&headers);
         self.step(Input::ResponseHead {
             headers: &headers,
+            is_from_mesh: is_asked && is_from_mesh,
             ends,
         })
     }
@@ -477,6 +483,46 @@ fn the_filter_nearest_the_provider_counts() {
         assert_eq!(event["usage"], json!({}));
         assert_eq!(event["model_requested"], "gpt-4o");
     }
+}
+
+/// A provider cannot make its calls free by saying that they were counted.
+#[test]
+fn only_another_proxy_is_believed_to_have_counted() {
+    let stated = r#"{"apis":[{"host":"*","api":"openai","role":"provider"}]}"#;
+    let own = r#"{"apis":[{"host":"*","api":"openai"}]}"#;
+    let never = r#"{"relay":"never"}"#;
+    let claim = &[("x-tollmesh-event", "other-7")][..];
+    for (config, is_from_mesh, is_believed) in [
+        ("{}", true, true),
+        ("{}", false, false),
+        (own, true, true),
+        (own, false, false),
+        (stated, true, true),
+        (stated, false, false),
+        (never, true, false),
+    ] {
+        let mut play = Play::with(config);
+        play.request(&[CHAT]);
+        play.request_body(PLAIN_BODY);
+        let head = play.response_from(is_from_mesh, &[JSON_HEAD, claim]);
+        play.response_body(ANSWER, true);
+        let (event, _) = play.end(0);
+        if is_believed {
+            assert_eq!(head, Effects::default(), "{config}");
+            assert_eq!(event["outcome"], "relayed", "{config}");
+            continue;
+        }
+        assert_eq!(head.edits, [set("x-tollmesh-event", "vm-0")], "{config}");
+        assert_eq!(head.counts, [(Counter::RelayClaimsRefused, 1)], "{config}");
+        assert_eq!(event["outcome"], "success", "{config}");
+        assert_eq!(event["usage"]["output"], 5, "{config}");
+    }
+    // What the operator says to be counted behind needs no word, and nobody is asked.
+    let mut play = Play::with(r#"{"relay":"never","apis":[{"host":"*","role":"gateway"}]}"#);
+    play.request(&[CHAT]);
+    let head = play.response_from(false, &[JSON_HEAD, claim]);
+    assert_eq!(head, Effects::default());
+    assert_eq!(play.end(0).0["outcome"], "relayed");
 }
 
 /// Money has an owner: the event that costs is the gateway's, so the tags must reach it.

@@ -11,11 +11,12 @@ const DELIMITER: &str = "--b-1";
 const LINE_BYTES_MAX: usize = 512;
 
 /// How the header of a part may be written, before its name.
-const HEADERS: [&str; 4] = [
+const HEADERS: [&str; 5] = [
     "Content-Disposition: form-data; name=\"NAME\"\r\n",
     "content-disposition:form-data;name=NAME\r\n",
     "Content-Type: text/plain\r\nContent-Disposition: form-data; name=\"NAME\"\r\n",
     "Content-Disposition: form-data; filename=\"a\"; name=\"NAME\"\r\nX-A: b\r\n",
+    "Content-Disposition: form-data; filename=\"a\\\"; name=model; b\"; name=\"NAME\"\r\n",
 ];
 
 const NAMES: [&str; 4] = ["model", "stream", "file", "models"];

@@ -1,6 +1,8 @@
 //! Request bodies: an edited one means what it meant plus the edit, a broken one is not edited.
 
-use serde::de::IgnoredAny;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, json};
 use tollmesh_usage::json::SCALAR_BYTES_MAX;
 use tollmesh_usage::{Api, Edits, RequestBody, RequestFacts, Target};
@@ -35,8 +37,12 @@ pub fn check(input: &[u8]) {
     let Ok(meant) = serde_json::from_str::<Value>(before) else {
         return;
     };
+    let Ok(members) = serde_json::from_str::<Members>(before) else {
+        return;
+    };
+    let meant = edited(meant, &edits, &members);
     let means = serde_json::from_str(after).expect("an edited body stays well-formed");
-    assert_eq!(without_limit(means), without_limit(edited(meant, &edits)));
+    assert_eq!(without_limit(means), without_limit(meant));
 }
 
 fn relay<'a>(edits: &Edits, chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, RequestFacts) {
@@ -63,7 +69,68 @@ fn is_object(text: &str) -> bool {
     matches!(first, Some(Ok(_))) && text.trim_ascii_start().starts_with('{')
 }
 
-fn edited(mut body: Value, edits: &Edits) -> Value {
+/// The members of an object as they are written, each with its value.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+impl Members {
+    /// The last `stream_options` after the usage event was asked for; `None` where there is none.
+    fn options_asked(&self) -> Option<Value> {
+        let (mut streams, mut has_sources) = (false, false);
+        // What it is, and whether we put it in the place of a null.
+        let mut options: Option<(Value, bool)> = None;
+        for (key, value) in &self.0 {
+            match key.as_str() {
+                "stream" => streams = *value == json!(true),
+                "data_sources" => has_sources = !value.is_null(),
+                "stream_options" if has_sources => options = Some((value.clone(), false)),
+                "stream_options" if value.is_null() => options = Some((Value::Null, streams)),
+                "stream_options" => options = Some((with_usage(value.clone()), false)),
+                _ => {}
+            }
+        }
+        let asks = streams && !has_sources;
+        let asked = json!({"include_usage": true});
+        match options {
+            None => asks.then_some(asked),
+            Some((_, true)) if asks => Some(asked),
+            Some((value, _)) => Some(value),
+        }
+    }
+}
+
+fn with_usage(mut options: Value) -> Value {
+    if let Some(options) = options.as_object_mut() {
+        let asked = options.entry("include_usage").or_insert(Value::Null);
+        if matches!(asked, Value::Null | Value::Bool(false)) {
+            *asked = json!(true);
+        }
+    }
+    options
+}
+
+fn edited(mut body: Value, edits: &Edits, members: &Members) -> Value {
     // A longer one is not read, and passes as it is.
     let is_read = |model: &str| model.len() <= SCALAR_BYTES_MAX;
     if body["model"].as_str().is_some_and(is_read)
@@ -71,21 +138,10 @@ fn edited(mut body: Value, edits: &Edits) -> Value {
     {
         body["model"] = json!(model);
     }
-    if !edits.include_usage {
-        return body;
-    }
-    let streams = body["stream"] == json!(true);
-    match body.get_mut("stream_options") {
-        None | Some(Value::Null) if streams => {
-            body["stream_options"] = json!({"include_usage": true});
-        }
-        Some(Value::Object(options)) => {
-            let asked = options.entry("include_usage").or_insert(Value::Null);
-            if matches!(asked, Value::Null | Value::Bool(false)) {
-                *asked = json!(true);
-            }
-        }
-        _ => {}
+    if edits.include_usage
+        && let Some(options) = members.options_asked()
+    {
+        body["stream_options"] = options;
     }
     body
 }

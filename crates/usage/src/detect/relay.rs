@@ -1,5 +1,7 @@
 //! A host that passes calls on to the provider that their path names.
 
+use super::pattern::{normal_path, with_open_slashes};
+
 /// Where Cloudflare's AI gateway is: `/v1/{account}/{gateway}/{name}/…`, what follows being the
 /// provider's own path (<https://developers.cloudflare.com/ai-gateway/get-started/>).
 const HOST: &str = "gateway.ai.cloudflare.com";
@@ -25,14 +27,29 @@ const NAMES: &[(&str, &str)] = &[
     ("workers-ai", "cloudflare"),
 ];
 
-/// The provider that gets the call, and the path that it gets; `None` where the path names none.
-pub(super) fn passed_on<'a>(host: &str, path: &'a str) -> Option<(&'static str, &'a str)> {
+/// The provider that gets the call, and the path that it gets, as servers take it and with the query
+/// that it came with; `None` where the path names none.
+pub(super) fn passed_on(host: &str, path: &str) -> Option<(&'static str, String)> {
     if host != HOST {
         return None;
     }
+    let normal = normal_path(path);
+    let query = path.find('?').and_then(|at| path.get(at..));
+    let named = named(&normal).or_else(|| {
+        let open = with_open_slashes(&normal)?;
+        named(&normal_path(&open))
+    });
+    named.map(|(provider, rest)| (provider, rest + query.unwrap_or_default()))
+}
+
+/// What a path names, which is normal.
+fn named(path: &str) -> Option<(&'static str, String)> {
     let mut parts = path.trim_start_matches('/').splitn(5, '/');
     let (version, name) = (parts.next()?, parts.nth(2)?);
-    let rest = parts.next().filter(|_| version == "v1")?;
-    let (_, provider) = NAMES.iter().find(|(known, _)| *known == name)?;
-    Some((provider, rest))
+    let rest = parts
+        .next()
+        .filter(|_| version.eq_ignore_ascii_case("v1"))?;
+    let mut names = NAMES.iter();
+    let (_, provider) = names.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    Some((provider, rest.to_owned()))
 }

@@ -60,6 +60,18 @@ pub(super) struct PathRule {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) api: Api,
+    /// Whether `stream_options.include_usage` is known there, where the host takes it at all.
+    pub(super) takes_include_usage: bool,
+}
+
+impl PathRule {
+    /// The same, at an endpoint that does not know `stream_options.include_usage`.
+    const fn without_usage_option(self) -> PathRule {
+        PathRule {
+            takes_include_usage: false,
+            ..self
+        }
+    }
 }
 
 const fn post(path: &'static str, api: Api) -> PathRule {
@@ -67,6 +79,7 @@ const fn post(path: &'static str, api: Api) -> PathRule {
         method: "POST",
         path,
         api,
+        takes_include_usage: true,
     }
 }
 
@@ -75,6 +88,7 @@ const fn get(path: &'static str, api: Api) -> PathRule {
         method: "GET",
         path,
         api,
+        takes_include_usage: true,
     }
 }
 
@@ -83,6 +97,7 @@ const fn websocket(path: &'static str, api: Api) -> PathRule {
         method: WEBSOCKET,
         path,
         api,
+        takes_include_usage: true,
     }
 }
 
@@ -368,12 +383,14 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[Family::OpenAi],
         takes_include_usage: false,
     },
-    // https://docs.api.nvidia.com/nim/reference/llm-apis
+    // https://docs.api.nvidia.com/nim/reference/llm-apis (the option is not among what is documented;
+    // https://github.com/langchain-ai/langchain-nvidia/pull/168: some of the models do not take it,
+    // https://github.com/HKUDS/DeepTutor/pull/420: such calls hang)
     Service {
         provider: "nvidia",
         hosts: &["integrate.api.nvidia.com"],
         families: &[Family::OpenAi],
-        takes_include_usage: true,
+        takes_include_usage: false,
     },
     // https://deepinfra.com/docs/openai_api
     Service {
@@ -618,11 +635,15 @@ const MAINLAND_HOSTS: &[&str] = &[
 /// answer tells.
 pub(super) const AZURE_PATHS: &[PathRule] = &[
     post("**/deployments/{model}/chat/completions", Api::OpenAiChat),
+    // https://github.com/openai/openai-python/issues/2296: refused by what answers from data of
+    // one's own.
     post(
         "**/deployments/{model}/extensions/chat/completions",
         Api::OpenAiChat,
-    ),
-    post("**/deployments/{model}/completions", Api::OpenAiCompletions),
+    )
+    .without_usage_option(),
+    // https://learn.microsoft.com/azure/ai-services/openai/reference-preview#completions---create
+    post("**/deployments/{model}/completions", Api::OpenAiCompletions).without_usage_option(),
     post("**/deployments/{model}/embeddings", Api::OpenAiEmbeddings),
     post(
         "**/deployments/{model}/images/generations",
@@ -833,6 +854,9 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
     // https://docs.bigmodel.cn/api-reference (asynchronous chat completions)
     post("**/async/chat/completions", Api::OpenAiAsyncChat),
     get("**/async/chat/completions/{response}", Api::OpenAiAsyncChat),
+    // https://docs.perplexity.ai/api-reference/async-sonar-post
+    post("**/v1/async/sonar", Api::OpenAiAsyncChat),
+    get("**/v1/async/sonar/{response}", Api::OpenAiAsyncChat),
     get("**/async-result/{response}", Api::OpenAiAsyncChat),
     // https://docs.x.ai/docs/guides/deferred-chat-completions
     get(
@@ -840,6 +864,8 @@ pub(super) const OPENAI_PATHS: &[PathRule] = &[
         Api::OpenAiAsyncChat,
     ),
     post("**/chat/completions", Api::OpenAiChat),
+    // https://docs.perplexity.ai/api-reference/sonar-post
+    post("**/v1/sonar", Api::OpenAiChat),
     // https://platform.minimax.io/docs/api-reference/text-post
     post("**/text/chatcompletion_v2", Api::OpenAiChat),
     // https://console.upstage.ai/api/document-digitization/document-parsing
@@ -910,6 +936,7 @@ pub(super) const STARTS: &[&str] = &[
     "**/openai/batches",
     "/v1/batch/jobs",
     "**/async/chat/completions",
+    "**/v1/async/sonar",
     "**/v1/videos",
     "**/v1/videos/generations",
     "**/v1/videos/*/remix",
@@ -1000,15 +1027,18 @@ pub(super) const VERTEX_PATHS: &[PathRule] = &[
         Api::GeminiPredict,
     ),
     // https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/mistral and …/ai21: the
-    // publishers' own chat completions.
+    // publishers' own chat completions, of which Mistral's refuse keys that they do not know
+    // (https://docs.mistral.ai/api) and AI21's have no such option.
     post(
         "**/locations/{location}/publishers/*/models/{model}:rawPredict",
         Api::OpenAiChat,
-    ),
+    )
+    .without_usage_option(),
     post(
         "**/locations/{location}/publishers/*/models/{model}:streamRawPredict",
         Api::OpenAiChat,
-    ),
+    )
+    .without_usage_option(),
     post(
         "**/locations/{location}/endpoints/{model}:generateContent",
         Api::GeminiGenerate,

@@ -5,6 +5,7 @@
 //! processed input. The model stands in the request alone.
 
 use super::Field;
+use super::settle::set_units;
 use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, split};
 use crate::detect::Api;
@@ -185,11 +186,13 @@ pub(super) fn settle(
         Bucket::Output,
         &[(Bucket::Reasoning, counts.get(Count::Reasoning))],
     );
-    if processed.is_some() && (billed_input.is_some() || billed_output.is_some()) {
+    if processed.is_some() {
         let mut charged = Usage::new();
         charged.set(Bucket::Input, billed_input);
         charged.set(Bucket::Output, billed_output);
-        *billed = Some(charged);
+        charged.set(Bucket::ImageInput, usage.get(Bucket::ImageInput));
+        set_units(counts, &mut charged);
+        *billed = Some(charged).filter(|charged| !charged.is_empty());
     }
     input.and(output)
 }

@@ -25,6 +25,7 @@ use super::Field;
 use crate::bucket::{Bucket, Quantity, Unit, Usage};
 use crate::counts::{Count, Counts, less, split};
 use crate::detect::Api;
+use crate::distinct::Distinct;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Container, Node, Value};
@@ -196,7 +197,11 @@ pub(super) struct State {
     is_audio: bool,
     is_image: bool,
     modality_tokens: u64,
-    n_queries: u64,
+    queries: Distinct,
+    /// Where in its list the query at hand stands.
+    n_listed: u64,
+    /// The list of queries was there, be they empty.
+    is_searched: bool,
     n_maps: u64,
     n_characters: u64,
     /// The chunk at hand says why the answer ends.
@@ -230,7 +235,7 @@ impl State {
             },
             Field::Query => {
                 findings.is_eventful = true;
-                self.n_queries += 1;
+                self.query(findings, value);
             }
             // A prompt that was refused has no candidate: this is the answer's last word.
             Field::Envelope if value != Value::Null => {
@@ -267,7 +272,7 @@ impl State {
                 self.is_thought = false;
                 findings.n_document_text = 0;
             }
-            Field::Iterations => self.n_queries = 0,
+            Field::Iterations => self.n_listed = 0,
             Field::Detail(_) => {
                 self.is_audio = false;
                 self.is_image = false;
@@ -321,7 +326,8 @@ impl State {
         let (mut usage, mut billed) = (Usage::new(), None);
         let outcome = self.settle(&counts, Api::GeminiGenerate, &mut usage, &mut billed);
         findings.note(outcome);
-        (self.n_queries, self.n_maps) = (0, 0);
+        (self.is_searched, self.n_maps) = (false, 0);
+        self.queries.clear();
         let model = findings.model.take();
         findings.batch_result(model, billed.unwrap_or(usage));
     }
@@ -336,8 +342,24 @@ impl State {
         }
     }
 
+    /// <https://ai.google.dev/gemini-api/docs/google-search>, on pricing: unique queries are
+    /// charged, and empty ones are not. Candidates and chunks list theirs each for itself. One that
+    /// is too long to be read is told from others by its place.
+    fn query(&mut self, findings: &mut Findings, value: Value<'_>) {
+        self.n_listed += 1;
+        self.is_searched = true;
+        let is_known = match value {
+            Value::Text("") => true,
+            Value::Text(query) => self.queries.insert(query),
+            _ => self.queries.insert((self.index, self.n_listed)),
+        };
+        if !is_known {
+            findings.trouble(Trouble::TooLong);
+        }
+    }
+
     fn is_grounded(&self) -> bool {
-        self.n_queries > 0 || self.n_maps > 0
+        self.is_searched || self.n_maps > 0
     }
 
     pub(super) fn settle(
@@ -367,8 +389,9 @@ impl State {
 
     fn set_grounding(&self, usage: &mut Usage) {
         usage.set_unit(Unit::GroundedPrompts, Quantity::whole(1));
-        if self.n_queries > 0 {
-            usage.set_unit(Unit::WebSearches, Quantity::whole(self.n_queries));
+        let n_queries = self.queries.count();
+        if n_queries > 0 {
+            usage.set_unit(Unit::WebSearches, Quantity::whole(n_queries));
         }
         if self.n_maps > 0 {
             usage.set_unit(Unit::MapsQueries, Quantity::whole(1));

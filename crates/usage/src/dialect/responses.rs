@@ -9,15 +9,18 @@
 //! in `tool_usage.image_gen` (observed; its model in the echoed `tools[]`), beside the number of
 //! searches that are charged (`tool_usage.web_search.num_requests`).
 
+mod items;
 mod text;
 
 use super::Field;
 use crate::bucket::{Bucket, Usage};
 use crate::counts::{Count, Counts, split};
+use crate::distinct::Distinct;
 use crate::findings::{Findings, take_text};
 use crate::json::number::count_of;
 use crate::json::{Node, Value};
 use crate::scan::{ExtraUsage, Trouble};
+use items::Items;
 use text::Text;
 
 const fn count(count: Count) -> Node<Field> {
@@ -64,10 +67,18 @@ const USAGE: Node<Field> = Node::object(&[
         Node::object(&[("total_cost", Node::leaf(Field::Cost))]).named(Field::Cost),
     ),
     ("cost_in_usd_ticks", Node::leaf(Field::CostTicks)),
-    // https://docs.x.ai/docs/guides/tools/overview
+    // https://docs.x.ai/developers/tools/tool-usage-details: what succeeded, and is charged.
+    // https://docs.x.ai/developers/pricing calls a search of collections `file_search` too, and a
+    // search of attached files `attachment_search`, which was `document_search` before.
     (
         "server_side_tool_usage_details",
-        Node::object(&[("web_search_calls", Node::leaf(Field::Query))]),
+        Node::object(&[
+            ("web_search_calls", count(Count::WebSearchCalls)),
+            ("x_search_calls", count(Count::XSearches)),
+            ("code_interpreter_calls", count(Count::CodeCalls)),
+            ("file_search_calls", count(Count::FileSearches)),
+            ("document_search_calls", count(Count::DocumentSearches)),
+        ]),
     ),
     // https://www.alibabacloud.com/help/model-studio/qwen-api-via-openai-responses
     (
@@ -111,14 +122,25 @@ const TOOL_USAGE: Node<Field> = Node::object(&[
 /// Of the tools only the image tool names a model.
 const TOOL: Node<Field> = Node::object(&[("model", Node::leaf(Field::IterationModel))]);
 
+/// <https://platform.openai.com/docs/api-reference/responses/object>: `code_interpreter_call` names
+/// its container, `shell_call` within its `environment`.
+const CONTAINER: Node<Field> = Node::leaf(Field::CodeContainer);
+const ENVIRONMENT: Node<Field> = Node::object(&[("container_id", CONTAINER)]);
+
 /// An output item; the text in it was relayed before as deltas, or is told by [`WHOLE_ITEM`].
-const ITEM: Node<Field> =
-    Node::object(&[("type", Node::leaf(Field::BlockKind)), ("action", ACTION)]);
+const ITEM: Node<Field> = Node::object(&[
+    ("type", Node::leaf(Field::BlockKind)),
+    ("action", ACTION),
+    ("container_id", CONTAINER),
+    ("environment", ENVIRONMENT),
+]);
 
 /// An output item that a stream adds or has done; no delta brings the name of what it calls.
 const STREAMED_ITEM: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::BlockKind)),
     ("action", ACTION),
+    ("container_id", CONTAINER),
+    ("environment", ENVIRONMENT),
     ("name", Node::text(Field::CallText)),
 ])
 .named(Field::Call);
@@ -129,6 +151,8 @@ const ACTION: Node<Field> = Node::object(&[("type", Node::leaf(Field::BlockActio
 const WHOLE_ITEM: Node<Field> = Node::object(&[
     ("type", Node::leaf(Field::BlockKind)),
     ("action", ACTION),
+    ("container_id", CONTAINER),
+    ("environment", ENVIRONMENT),
     (
         "content",
         Node::array(&Node::object(&[("text", Node::text(Field::Content))])),
@@ -178,30 +202,6 @@ pub(super) static SCHEMA: Node<Field> = Node::object(&[
     ("error", Node::object(&[]).named(Field::Error)),
 ]);
 
-/// What the items of one list amount to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Items {
-    calls: u32,
-    web_searches: u64,
-    file_searches: u64,
-}
-
-impl Items {
-    fn add(&mut self, kind: Option<&str>, action: Option<&str>) {
-        match kind {
-            Some("function_call" | "custom_tool_call") => self.calls += 1,
-            // https://platform.openai.com/docs/guides/tools-web-search: only the action `search`
-            // is charged; older answers name no action.
-            Some("web_search_call") if matches!(action, None | Some("search")) => {
-                self.web_searches += 1;
-            }
-            // https://platform.openai.com/docs/pricing: each call of the tool is charged.
-            Some("file_search_call") => self.file_searches += 1,
-            _ => {}
-        }
-    }
-}
-
 /// The document that is being read, and the items seen so far.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -220,6 +220,8 @@ pub(super) struct State {
     is_calling: bool,
     /// Searches that the response itself says were made.
     searches_told: u64,
+    /// An item is told up to three times: as it is added, as it is done, and in the list.
+    containers: Distinct,
     tool_model: Option<String>,
     tool_usage: Option<Usage>,
 }
@@ -236,6 +238,15 @@ impl State {
             Field::Query => {
                 if let Value::Number(text) = value {
                     self.searches_told = count_of(text).unwrap_or(self.searches_told);
+                }
+                return;
+            }
+            Field::CodeContainer => {
+                if let Value::Text(id) = value
+                    && !id.is_empty()
+                    && !self.containers.insert(id)
+                {
+                    findings.trouble(Trouble::TooLong);
                 }
                 return;
             }
@@ -309,6 +320,7 @@ impl State {
         let listed = self.listed.web_searches.max(self.done.web_searches);
         findings.n_web_searches = listed.max(self.searches_told);
         findings.n_file_searches = self.listed.file_searches.max(self.done.file_searches);
+        findings.n_code_sessions = self.containers.count();
         if let Some(status) = self.status.take() {
             self.end_response(findings, &status);
         }

@@ -4,6 +4,7 @@ use super::{Dialect, Reader, anthropic, cohere, interactions, plain, realtime, r
 use crate::bucket::{Quantity, Unit, Usage};
 use crate::counts::{Count, Counts};
 use crate::detect::Api;
+use crate::findings::Findings;
 use crate::scan::Trouble;
 
 impl Reader {
@@ -52,14 +53,7 @@ impl Reader {
         if makes_images && self.findings.n_items > 0 {
             usage.set_unit(Unit::Images, Quantity::whole(self.findings.n_items));
         }
-        for (n, unit) in [
-            (self.findings.n_web_searches, Unit::WebSearches),
-            (self.findings.n_file_searches, Unit::FileSearches),
-        ] {
-            if n > 0 {
-                usage.set_unit(unit, Quantity::whole(n));
-            }
-        }
+        set_tools(&self.findings, &counts, &mut usage);
         let findings = &mut self.findings;
         let seconds = findings.billed_seconds.take();
         if let Some(text) = seconds.or(findings.audio_seconds.take()) {
@@ -76,6 +70,26 @@ impl Reader {
             billed = billed.or_else(|| state.with_citations(&counts, &usage));
         }
         (usage, billed)
+    }
+}
+
+/// What the provider's tools did. A number that the usage tells stands before that of the items,
+/// of which some may have failed and are not charged.
+fn set_tools(findings: &Findings, counts: &Counts, usage: &mut Usage) {
+    let told_or = |count, listed| counts.get(count).or(Some(listed));
+    let web_searches = told_or(Count::WebSearchCalls, findings.n_web_searches);
+    let file_searches = told_or(Count::FileSearches, findings.n_file_searches);
+    for (n, unit) in [
+        (web_searches, Unit::WebSearches),
+        (file_searches, Unit::FileSearches),
+        (counts.get(Count::DocumentSearches), Unit::DocumentSearches),
+        (counts.get(Count::XSearches), Unit::XSearches),
+        (counts.get(Count::CodeCalls), Unit::CodeCalls),
+        (Some(findings.n_code_sessions), Unit::CodeSessions),
+    ] {
+        if let Some(n) = n.filter(|n| *n > 0) {
+            usage.set_unit(unit, Quantity::whole(n));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a request body of each API looks like, as far as metering looks.
 
-use crate::detect::Api;
+use crate::detect::{Api, LimitKey, Target};
 use crate::json::Node;
 
 /// A value in a request body.
@@ -36,6 +36,8 @@ pub(super) enum Field {
     ReasoningKind,
     /// What shall be spoken.
     Speech,
+    /// The data that Azure answers from, which leaves a body without much that others have.
+    DataSources,
 }
 
 /// One API's form of a request.
@@ -50,14 +52,20 @@ pub(super) struct Form {
     pub(super) limit_parent: Option<&'static str>,
     /// The key of the output limit, where we have to add one; `None` where we never do.
     pub(super) limit: Option<&'static str>,
+    /// Whether there is an output limit that we cannot add, since its key is not known.
+    pub(super) is_limit_unsure: bool,
 }
 
 impl Form {
-    /// The form of that API's requests at that provider.
-    pub(super) fn of(api: Api, provider: &str) -> &'static Form {
-        match api {
-            Api::OpenAiChat if matches!(provider, "openai" | "azure") => &CHAT,
-            Api::OpenAiChat | Api::OpenAiCompletions => &COMPATIBLE_CHAT,
+    /// The form of the requests to that target.
+    pub(super) fn of(target: &Target) -> &'static Form {
+        match target.api {
+            Api::OpenAiChat => match target.limit_key {
+                LimitKey::MaxTokens => &COMPATIBLE_CHAT,
+                LimitKey::MaxCompletionTokens => &CHAT,
+                LimitKey::Unsure => &DEPLOYED_CHAT,
+            },
+            Api::OpenAiCompletions => &COMPATIBLE_CHAT,
             Api::OpenAiResponses => &RESPONSES,
             Api::OpenAiAssistantsRun => &RUN,
             Api::OpenAiAudio => &SPEECH,
@@ -143,6 +151,9 @@ const THINKING_CONFIG: Node<Field> = Node::object(&[
 
 const TIER: (&str, Node<Field>) = ("service_tier", Node::leaf(Field::Tier));
 
+/// The name of the limit that not every chat completion takes.
+pub(super) const NEWER_LIMIT: &str = "max_completion_tokens";
+
 /// <https://platform.openai.com/docs/api-reference/chat/create>: `max_tokens` is the older name of
 /// `max_completion_tokens`, and reasoning models refuse it.
 static CHAT: Form = Form {
@@ -150,7 +161,19 @@ static CHAT: Form = Form {
     streams: false,
     has_usage_option: true,
     limit_parent: None,
-    limit: Some("max_completion_tokens"),
+    limit: Some(NEWER_LIMIT),
+    is_limit_unsure: false,
+};
+
+/// The same, of a model that is not known: reasoning models refuse the one key, others the other
+/// ([`LimitKey::Unsure`]).
+static DEPLOYED_CHAT: Form = Form {
+    root: &CHAT_BODY,
+    streams: false,
+    has_usage_option: true,
+    limit_parent: None,
+    limit: None,
+    is_limit_unsure: true,
 };
 
 /// Hosts that speak OpenAI's chat: each takes the older name of the limit
@@ -163,12 +186,18 @@ static COMPATIBLE_CHAT: Form = Form {
     has_usage_option: true,
     limit_parent: None,
     limit: Some("max_tokens"),
+    is_limit_unsure: false,
 };
 
 const STREAM_OPTIONS: (&str, Node<Field>) = (
     "stream_options",
     Node::object(&[("include_usage", Node::leaf(Field::IncludeUsage))]).named(Field::StreamOptions),
 );
+
+/// <https://learn.microsoft.com/azure/ai-foundry/openai/references/on-your-data>. Whoever passes it
+/// on, only Azure takes it; and what answers it refuses `stream_options`
+/// (<https://github.com/openai/openai-python/issues/2296>) and `max_completion_tokens`.
+const DATA_SOURCES: (&str, Node<Field>) = ("data_sources", Node::leaf(Field::DataSources));
 
 static CHAT_BODY: Node<Field> = Node::object(&[
     MODEL,
@@ -180,6 +209,7 @@ static CHAT_BODY: Node<Field> = Node::object(&[
     REASONING,
     THINKING,
     STREAM_OPTIONS,
+    DATA_SOURCES,
     ("max_completion_tokens", Node::leaf(Field::Limit)),
     ("max_tokens", Node::leaf(Field::OtherLimit)),
 ])
@@ -195,6 +225,7 @@ static COMPATIBLE_CHAT_BODY: Node<Field> = Node::object(&[
     REASONING,
     THINKING,
     STREAM_OPTIONS,
+    DATA_SOURCES,
     ("max_tokens", Node::leaf(Field::Limit)),
     ("max_completion_tokens", Node::leaf(Field::OtherLimit)),
 ])
@@ -216,6 +247,7 @@ static RESPONSES: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: Some("max_output_tokens"),
+    is_limit_unsure: false,
 };
 
 /// <https://platform.openai.com/docs/api-reference/runs/createRun>: the same path takes requests
@@ -232,6 +264,7 @@ static RUN: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: None,
+    is_limit_unsure: false,
 };
 
 /// Endpoints whose output has no limit, or none that is asked for, or one at a place of its own.
@@ -241,6 +274,7 @@ static UNLIMITED: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: None,
+    is_limit_unsure: false,
 };
 
 /// <https://platform.openai.com/docs/api-reference/audio/createSpeech>
@@ -250,6 +284,7 @@ static SPEECH: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: None,
+    is_limit_unsure: false,
 };
 
 /// <https://docs.cohere.com/reference/chat>
@@ -260,6 +295,7 @@ static COHERE: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: Some("max_tokens"),
+    is_limit_unsure: false,
 };
 
 /// <https://github.com/ollama/ollama/blob/main/docs/api.md>: streams unless told otherwise.
@@ -277,6 +313,7 @@ static OLLAMA: Form = Form {
     has_usage_option: false,
     limit_parent: Some("options"),
     limit: Some("num_predict"),
+    is_limit_unsure: false,
 };
 
 /// <https://cloud.ibm.com/apidocs/watsonx-ai#text-generation>
@@ -293,6 +330,7 @@ static WATSONX: Form = Form {
     has_usage_option: false,
     limit_parent: Some("parameters"),
     limit: Some("max_new_tokens"),
+    is_limit_unsure: false,
 };
 
 const INFERENCE: (&str, Node<Field>) = (
@@ -308,6 +346,7 @@ static CONVERSE: Form = Form {
     has_usage_option: false,
     limit_parent: Some("inferenceConfig"),
     limit: Some("maxTokens"),
+    is_limit_unsure: false,
 };
 
 static CONVERSE_STREAM: Form = Form {
@@ -316,6 +355,7 @@ static CONVERSE_STREAM: Form = Form {
     has_usage_option: false,
     limit_parent: Some("inferenceConfig"),
     limit: Some("maxTokens"),
+    is_limit_unsure: false,
 };
 
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>: each family of
@@ -331,6 +371,7 @@ static INVOKE: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: None,
+    is_limit_unsure: false,
 };
 
 static INVOKE_STREAM: Form = Form {
@@ -344,6 +385,7 @@ static INVOKE_STREAM: Form = Form {
     has_usage_option: false,
     limit_parent: None,
     limit: None,
+    is_limit_unsure: false,
 };
 
 /// <https://docs.anthropic.com/en/api/messages>, and `max_tokens_to_sample` of
@@ -364,6 +406,7 @@ static MESSAGES: Form = Form {
     limit_parent: None,
     // Required there, so the app set one.
     limit: None,
+    is_limit_unsure: false,
 };
 
 /// <https://ai.google.dev/api/generate-content>: the model and whether it is a stream are in the
@@ -375,6 +418,7 @@ static GENERATE: Form = Form {
     has_usage_option: false,
     limit_parent: Some("generationConfig"),
     limit: Some("maxOutputTokens"),
+    is_limit_unsure: false,
 };
 
 static STREAM_GENERATE: Form = Form {
@@ -383,6 +427,7 @@ static STREAM_GENERATE: Form = Form {
     has_usage_option: false,
     limit_parent: Some("generationConfig"),
     limit: Some("maxOutputTokens"),
+    is_limit_unsure: false,
 };
 
 const GENERATION_CONFIG: Node<Field> = Node::object(&[
@@ -427,4 +472,5 @@ static INTERACTIONS: Form = Form {
     has_usage_option: false,
     limit_parent: Some("generation_config"),
     limit: Some("max_output_tokens"),
+    is_limit_unsure: false,
 };

@@ -103,21 +103,44 @@ fn field_of(header: &[u8]) -> Option<Field> {
     if !name.eq_ignore_ascii_case("content-disposition") {
         return None;
     }
-    match parameter(value, "name")? {
+    match parameter(value, "name")?.as_str() {
         "model" => Some(Field::Model),
         "stream" => Some(Field::Stream),
         _ => None,
     }
 }
 
-/// The value of `name=value` or `name="value"` among parameters that semicolons part.
-fn parameter<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
-    let value = parameters.split(';').find_map(|parameter| {
+/// The value of `name=value` or `name="value"` among parameters that semicolons part; the first,
+/// where there are several. Within quotes nothing parts, and `\"` does not end them (RFC 2183, 2,
+/// with the quoted strings of RFC 822, 3.3).
+fn parameter(parameters: &str, name: &str) -> Option<String> {
+    let value = split_unquoted(parameters).find_map(|parameter| {
         let (key, value) = parameter.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
     })?;
     let unquoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-    Some(unquoted.unwrap_or(value)).filter(|value| !value.is_empty())
+    Some(unquoted.map_or(value.to_owned(), without_escapes)).filter(|value| !value.is_empty())
+}
+
+/// What semicolons part that do not stand within quotes.
+fn split_unquoted(text: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |c| {
+        let is_end = c == ';' && !is_quoted;
+        is_quoted ^= c == '"' && !is_escaped;
+        is_escaped = c == '\\' && is_quoted && !is_escaped;
+        is_end
+    })
+}
+
+/// A quoted string's text.
+fn without_escapes(quoted: &str) -> String {
+    let mut is_escaped = false;
+    let is_kept = |c: &char| {
+        is_escaped = *c == '\\' && !is_escaped;
+        !is_escaped
+    };
+    quoted.chars().filter(is_kept).collect()
 }
 
 // === impl Field ===

@@ -6,17 +6,23 @@
 //! or `null` there becomes `true`. That happens even before `stream` is known: providers take the
 //! object with streams only, so a body that turns out not to stream is no more wrong than it was.
 //! `"stream_options":null` is valid without a stream, so it becomes an object only where `stream`
-//! is known to be true; where `stream` comes later, and where there is no such key, the object
-//! stands before the closing bracket of the body. What has a wrong type is left for the provider
-//! to refuse.
+//! is known to be true. Where `stream` comes later the `null` stays, and nobody asks: the key is not
+//! written a second time, since some servers refuse a key that is there twice. Where there is no such
+//! key, the object stands before the closing bracket of the body. What has a wrong type is left for
+//! the provider to refuse.
 //!
 //! *The output limit.* Numbers above the cap become the cap. Where there is none, the key that the
 //! API has for it is added; a `null` under that key becomes the cap.
+//!
+//! *Data of one's own.* What answers a body with `data_sources` refuses `stream_options` and
+//! `max_completion_tokens`, so neither is added to it. An object of stream options that stands before
+//! them may have been completed by then, and is refused as it was; what was put in the place of a
+//! `null` is taken back at the end, where the key stands twice only for this.
 
 use std::collections::BTreeMap;
 
 use super::characters::Characters;
-use super::form::{Field, Form};
+use super::form::{Field, Form, NEWER_LIMIT};
 use super::splice::Splice;
 use super::write::{Members, json_string};
 use super::{Edits, RequestFacts};
@@ -48,6 +54,8 @@ pub(super) struct Progress {
     /// Whether an output limit, or what should have been one, stands where limits stand.
     has_limit: bool,
     has_limit_parent: bool,
+    /// Whether the body has `data_sources`.
+    has_data_sources: bool,
     spoken: Characters,
 }
 
@@ -61,9 +69,11 @@ impl Progress {
 /// What the last `stream_options` is.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Options {
-    /// Not there, or a `null` that was left.
+    /// Not there.
     #[default]
     Absent,
+    /// A `null` that was left.
+    Null,
     /// A `null` in whose place we put an object.
     Put,
     /// An object.
@@ -137,7 +147,8 @@ impl Wishes {
             | Field::Choices
             | Field::Reasoning
             | Field::ReasoningKind
-            | Field::Speech => false,
+            | Field::Speech
+            | Field::DataSources => false,
         }
     }
 }
@@ -162,6 +173,7 @@ impl Visitor<Field> for Reader<'_> {
             Field::ReasoningKind => self.facts.asks_reasoning &= asks(value),
             Field::StreamOptions => self.null_options(value, span),
             Field::IncludeUsage => self.option(value, span),
+            Field::DataSources => self.progress.has_data_sources = value != Value::Null,
             Field::LimitParent => self.null_limit_parent(value, span),
             Field::Limit | Field::OtherLimit => self.limit(field, value, span),
         }
@@ -175,6 +187,7 @@ impl Visitor<Field> for Reader<'_> {
             Field::StreamOptions => self.progress.option = None,
             Field::Tools => self.facts.has_router_tools = false,
             Field::Reasoning => self.facts.asks_reasoning = true,
+            Field::DataSources => self.progress.has_data_sources = true,
             Field::LimitParent => {
                 self.progress.has_limit_parent = true;
                 self.progress.has_limit = false;
@@ -247,18 +260,23 @@ impl Reader<'_> {
 
     // --- the usage event ---
 
+    /// Whether the usage event may be asked for, as far as the body is known.
+    fn may_ask(&self) -> bool {
+        self.wishes.include_usage && !self.progress.has_data_sources
+    }
+
     fn null_options(&mut self, value: Value<'_>, span: Span) {
-        let may_put = self.wishes.include_usage && self.facts.streams;
+        let may_put = self.may_ask() && self.facts.streams;
         let options = match value {
             Value::Null if may_put && replace(&mut self.splice, span, OPTIONS) => Options::Put,
-            Value::Null => Options::Absent,
+            Value::Null => Options::Null,
             _ => Options::Wrong,
         };
         self.set_options(options);
     }
 
     fn option(&mut self, value: Value<'_>, span: Span) {
-        let may_ask = self.wishes.include_usage;
+        let may_ask = self.may_ask();
         let asked = match value {
             Value::Bool(true) => Asked::App,
             Value::Bool(false) | Value::Null
@@ -272,9 +290,10 @@ impl Reader<'_> {
     }
 
     fn end_options(&mut self, at: u64, is_empty: bool) {
+        let may_ask = self.may_ask();
         let asked = self.progress.option.unwrap_or_else(|| {
             let members = Members::new(is_empty).and(OPTION);
-            if self.wishes.include_usage && insert(&mut self.splice, at, &members) {
+            if may_ask && insert(&mut self.splice, at, &members) {
                 Asked::We
             } else {
                 Asked::Nobody
@@ -350,6 +369,9 @@ impl Reader<'_> {
     /// The output limit as a member of the object that it belongs in.
     fn limit_member(&self) -> Option<String> {
         let (key, cap) = (self.form.limit?, self.wishes.cap?);
+        if key == NEWER_LIMIT && self.progress.has_data_sources {
+            return None;
+        }
         Some(format!(r#""{key}":{cap}"#))
     }
 
@@ -369,22 +391,27 @@ impl Reader<'_> {
                 Some(parent) => members.and(&format!(r#""{parent}":{{{member}}}"#)),
             };
         }
-        let is_asking = self.wishes.include_usage && self.progress.options == Options::Absent;
-        let asks = is_asking && self.facts.streams;
+        let asks = self.progress.options == Options::Absent && self.may_ask() && self.facts.streams;
         if asks {
             members = members.and(&format!(r#""stream_options":{OPTIONS}"#));
         }
-        // Put while `stream` was true, which a later `stream` has taken back.
-        if self.progress.options == Options::Put && !self.facts.streams {
+        // Put in good faith, which a later `stream` or `data_sources` has taken away.
+        let is_put = self.progress.options == Options::Put;
+        let takes_back = is_put && !(self.may_ask() && self.facts.streams);
+        if takes_back {
             members = members.and(r#""stream_options":null"#);
         }
         let is_inserted = !members.is_none() && insert(&mut self.splice, at, &members);
         self.note_cap(adds_limit && is_inserted);
-        let is_asked = matches!(
-            self.progress.options,
-            Options::Put | Options::Object(Asked::We)
-        );
+        self.facts.is_cap_unsure = !has_limit && !adds_limit && self.is_limit_unsure();
+        let is_asked = is_put && !takes_back || self.progress.options == Options::Object(Asked::We);
         self.facts.usage_injected = self.facts.streams && (is_asked || asks && is_inserted);
+    }
+
+    /// Whether there is a cap, and no key that the endpoint is sure to take it under.
+    fn is_limit_unsure(&self) -> bool {
+        let is_refused = self.form.limit == Some(NEWER_LIMIT) && self.progress.has_data_sources;
+        self.wishes.cap.is_some() && (self.form.is_limit_unsure || is_refused)
     }
 }
 

@@ -5,7 +5,7 @@ mod properties;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::detect::Api;
+use crate::detect::{Api, LimitKey};
 
 fn target(api: Api, provider: &str) -> Target {
     Target::new(api, provider)
@@ -112,10 +112,6 @@ fn the_usage_event_is_asked_for_by_these_rules() {
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
         ),
         (
-            r#"{"stream_options":null,"stream":true}"#,
-            r#"{"stream_options":null,"stream":true,"stream_options":{"include_usage":true}}"#,
-        ),
-        (
             r#"{"stream":false,"stream":true}"#,
             r#"{"stream":false,"stream":true,"stream_options":{"include_usage":true}}"#,
         ),
@@ -164,6 +160,28 @@ fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
         ),
         (r#"{"stream":false}"#, false),
         (r#"{"stream":null,"stream_options":null}"#, false),
+        // To ask, the key would have to stand there twice.
+        (r#"{"stream_options":null,"stream":true}"#, false),
+        (
+            r#"{"stream_options":null,"messages":[],"stream":true}"#,
+            false,
+        ),
+        // What answers from data of one's own takes no such option, wherever it stands.
+        (r#"{"stream":true,"data_sources":[{"type":"a"}]}"#, false),
+        (r#"{"data_sources":[{}],"stream":true}"#, false),
+        (r#"{"data_sources":{"a":[]},"stream":true}"#, false),
+        (
+            r#"{"data_sources":[],"stream":true,"stream_options":null}"#,
+            false,
+        ),
+        (
+            r#"{"data_sources":[],"stream":true,"stream_options":{}}"#,
+            false,
+        ),
+        (
+            r#"{"data_sources":[],"stream_options":{"include_usage":false},"stream":true}"#,
+            false,
+        ),
         (r#"{"stream":"true"}"#, false),
         ("{}", false),
         (
@@ -207,6 +225,102 @@ fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
             (facts.app_includes_usage, facts.usage_injected),
             (app_includes_usage, false),
             "{body}"
+        );
+    }
+}
+
+#[test]
+fn data_of_ones_own_takes_back_what_was_asked_before() {
+    let body = r#"{"stream":true,"stream_options":null,"data_sources":[{"a":1}]}"#;
+    let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+    let meant: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&edited).unwrap(), meant);
+    assert!(!facts.usage_injected);
+    // None is there, or it is within something else.
+    for body in [
+        r#"{"data_sources":null,"stream":true}"#,
+        r#"{"data_sources":[],"data_sources":null,"stream":true}"#,
+        r#"{"messages":[{"data_sources":[]}],"stream":true}"#,
+    ] {
+        let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+        let expected = format!(
+            r#"{},"stream_options":{{"include_usage":true}}}}"#,
+            &body[..body.len() - 1]
+        );
+        assert_eq!(edited, expected);
+        assert!(facts.usage_injected, "{body}");
+    }
+}
+
+#[test]
+fn a_limit_is_not_added_under_a_key_that_may_be_refused() {
+    let capped = |limit_key, body: &str| {
+        let target = Target {
+            limit_key,
+            ..target(Api::OpenAiChat, "azure")
+        };
+        let mut whole = None;
+        for n_chunk in [1, 5, body.len()] {
+            let chunks: Vec<&[u8]> = body.as_bytes().chunks(n_chunk).collect();
+            let (sent, _, facts) = relay(RequestBody::new(&target, None, capping(10)), &chunks);
+            let sent = String::from_utf8(sent).unwrap();
+            let got = (sent, facts.cap_put, facts.is_cap_unsure);
+            assert_eq!(
+                whole.get_or_insert(got.clone()),
+                &got,
+                "{body} by {n_chunk}"
+            );
+        }
+        whole.unwrap()
+    };
+    use LimitKey::{MaxCompletionTokens, MaxTokens, Unsure};
+    let (older, newer) = (r#"{"max_tokens":10}"#, r#"{"max_completion_tokens":10}"#);
+    for (key, body, sent, put, is_unsure) in [
+        (MaxTokens, "{}", older, Some(10), false),
+        (MaxCompletionTokens, "{}", newer, Some(10), false),
+        (Unsure, "{}", "{}", None, true),
+        (Unsure, r#"{"max_tokens":99}"#, older, Some(10), false),
+        (
+            Unsure,
+            r#"{"max_completion_tokens":99}"#,
+            newer,
+            Some(10),
+            false,
+        ),
+        (Unsure, r#"{"max_tokens":10}"#, older, None, false),
+        (
+            Unsure,
+            r#"{"max_tokens":null}"#,
+            r#"{"max_tokens":null}"#,
+            None,
+            true,
+        ),
+        (
+            MaxCompletionTokens,
+            r#"{"data_sources":[]}"#,
+            r#"{"data_sources":[]}"#,
+            None,
+            true,
+        ),
+        (
+            MaxCompletionTokens,
+            r#"{"data_sources":[],"max_tokens":99}"#,
+            r#"{"data_sources":[],"max_tokens":10}"#,
+            Some(10),
+            false,
+        ),
+        (
+            MaxTokens,
+            r#"{"data_sources":[]}"#,
+            r#"{"data_sources":[],"max_tokens":10}"#,
+            Some(10),
+            false,
+        ),
+    ] {
+        assert_eq!(
+            capped(key, body),
+            (sent.to_owned(), put, is_unsure),
+            "{key:?}"
         );
     }
 }
@@ -663,6 +777,39 @@ fn forms_are_read_for_their_model() {
 }
 
 #[test]
+fn what_a_file_is_called_names_no_field() {
+    let is_field = |disposition: &str| {
+        let body =
+            format!("--xy\r\nContent-Disposition: {disposition}\r\n\r\nwhisper-1\r\n--xy--\r\n");
+        let target = target(Api::OpenAiAudio, "openai");
+        let content_type = Some("multipart/form-data; boundary=xy");
+        let form = RequestBody::new(&target, content_type, Edits::default());
+        relay(form, &[body.as_bytes()]).2.model.is_some()
+    };
+    for (disposition, is_model) in [
+        (r#"form-data; name="model""#, true),
+        (r#"form-data;name=model"#, true),
+        (r#"form-data; filename="a;b"; name="model""#, true),
+        (r#"form-data; filename="a\"; b"; NAME = "model""#, true),
+        (r#"form-data; filename="a\\"; name="model""#, true),
+        (r#"form-data; name="mod\el""#, true),
+        (
+            r#"form-data; filename="a; name=model; b"; name="file""#,
+            false,
+        ),
+        (
+            r#"form-data; filename="a\"; name=model; b"; name="file""#,
+            false,
+        ),
+        (r#"form-data; name="file"; filename="a; name=model""#, false),
+        (r#"form-data; filename="a; name=model"#, false),
+        (r#"form-data; filename*=utf-8''a; name*=model"#, false),
+    ] {
+        assert_eq!(is_field(disposition), is_model, "{disposition}");
+    }
+}
+
+#[test]
 fn large_and_deep_bodies_take_no_more_than_small_ones() {
     let long = "x".repeat(1 << 20);
     let body = format!(r#"{{"model":"{long}","messages":["{long}"],"stream":true}}"#);
@@ -687,4 +834,63 @@ fn large_and_deep_bodies_take_no_more_than_small_ones() {
     let deep = format!(r#"{{"stream":true,"x":{}"#, "[".repeat(100_000));
     let (sent, is_changed, _) = relay(body_of(Api::OpenAiChat, &edits), &[deep.as_bytes()]);
     assert_eq!((sent.len(), is_changed), (deep.len(), false));
+}
+
+#[test]
+fn encoded_bodies_are_read_as_what_they_decode_to() {
+    use std::io::Write;
+    let pool = DecoderPool::default();
+    let n_left = pool.n_bytes_left();
+    let long = "x".repeat(100_000);
+    let plain = format!(r#"{{"messages":["{long}"],"stream":true,"model":"gpt-4o"}}"#);
+    let compressed = || {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(plain.as_bytes()).unwrap();
+        let mut brotli = Vec::new();
+        let params = brotli::enc::BrotliEncoderParams::default();
+        brotli::BrotliCompress(&mut plain.as_bytes(), &mut brotli, &params).unwrap();
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let zstd = ruzstd::encoding::compress_to_vec(plain.as_bytes(), level);
+        [
+            ("gzip", gzip.finish().unwrap()),
+            ("br", brotli),
+            ("zstd", zstd),
+        ]
+    };
+    let target = target(Api::OpenAiChat, "openai");
+    let body = |encoding| RequestBody::encoded(&target, Some("application/json"), encoding, &pool);
+    let is_read = |facts: &RequestFacts| {
+        facts.model.as_deref() == Some("gpt-4o")
+            && facts.streams
+            && facts.body_bytes == plain.len() as u64
+    };
+    for (encoding, sent) in compressed() {
+        for n_chunk in [1, 7, sent.len()] {
+            let mut reader = body(encoding);
+            for chunk in sent.chunks(n_chunk) {
+                assert_eq!(reader.push(chunk), None);
+            }
+            assert_eq!(reader.finish(), None);
+            assert!(is_read(reader.facts()), "{encoding} {:?}", reader.facts());
+            assert_eq!(reader.n_bytes_sent(), sent.len() as u64);
+            assert_eq!(pool.n_bytes_left(), n_left, "its memory is given back");
+            assert!(!reader.may_change());
+        }
+        // What is not what its header says.
+        let (sent_back, is_changed, facts) = relay(body(encoding), &[plain.as_bytes()]);
+        assert!(is_read(&facts), "{encoding} {facts:?}");
+        assert_eq!(
+            (sent_back.as_slice(), is_changed),
+            (plain.as_bytes(), false)
+        );
+    }
+    for encoding in ["gzip, gzip", "x-own", "", "identity, identity"] {
+        let (.., facts) = relay(body(encoding), &[plain.as_bytes()]);
+        assert!(is_read(&facts), "{encoding} {facts:?}");
+    }
+    // Where no memory is left for a decoder, the body is read as it is.
+    let none = DecoderPool::of(0);
+    let reader = RequestBody::encoded(&target, None, "gzip", &none);
+    let (.., facts) = relay(reader, &[&compressed()[0].1]);
+    assert_eq!(facts.model, None);
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::reader::{Reader, Table};
 use super::{
     AGGREGATOR_TIMEOUT_MS_DEFAULT, API_FAMILIES, AcceptEncoding, Admission, AggregatorPeer,
-    ApiRule, IncludeUsage, Mistake, OnUnavailable, PluginConfig, Problem, Role, SecretKey,
+    ApiRule, IncludeUsage, Mistake, OnUnavailable, PluginConfig, Problem, Relay, Role, SecretKey,
     SignedBy,
 };
 use crate::Source;
@@ -38,6 +38,7 @@ impl Reader {
             "admission",
             "fingerprint",
             "apis",
+            "relay",
             "source",
         ];
         const INCLUDE_USAGE: &[(&str, IncludeUsage)] = &[
@@ -50,6 +51,7 @@ impl Reader {
         ];
         const SIGNED_BY: &[(&str, SignedBy)] =
             &[("app", SignedBy::App), ("envoy", SignedBy::Envoy)];
+        const RELAY: &[(&str, Relay)] = &[("auto", Relay::Auto), ("never", Relay::Never)];
         let table = self.table(String::new(), document, KEYS)?;
         let aggregator = self.aggregator(&table);
         let tags = self.section(&table, "tags", Reader::tags);
@@ -59,6 +61,7 @@ impl Reader {
         let admission = self.section(&table, "admission", Reader::admission);
         let fingerprint = self.section(&table, "fingerprint", Reader::fingerprint);
         let apis = self.apis(&table);
+        let relay = self.word(&table, "relay", RELAY);
         let source = self.section(&table, "source", Reader::source);
         Some(PluginConfig {
             aggregator: aggregator?,
@@ -69,6 +72,7 @@ impl Reader {
             admission: admission.unwrap_or_default(),
             fingerprint,
             apis,
+            relay: relay.unwrap_or(Relay::Auto),
             source: source.unwrap_or_default(),
         })
     }
@@ -238,7 +242,8 @@ mod tests {
             "apis": [ { "host": "LLM.internal", "path": "/v1/*", "api": "openai",
                         "provider": "vllm", "include_usage": true },
                       { "host": "hooks.internal", "role": "ignore" },
-                      { "host": "*", "role": "gateway" } ] }"#,
+                      { "host": "*", "role": "gateway" } ],
+            "relay": "never" }"#,
         )
         .unwrap();
         assert_eq!(config.aggregator.timeout_ms, 1_500);
@@ -263,6 +268,7 @@ mod tests {
         assert_eq!(config.apis[1].role, Role::Ignore);
         assert_eq!(config.apis[2].role, Role::Gateway);
         assert_eq!(config.apis[2].api, None);
+        assert_eq!(config.relay, Relay::Never);
     }
 
     #[test]
@@ -287,7 +293,7 @@ mod tests {
         let cases = [
             (
                 r#""tag":{}"#,
-                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "signed_by", "admission", "fingerprint", "apis" or "source""#,
+                r#"tag: unknown key; expected one of "aggregator", "tags", "include_usage", "accept_encoding", "signed_by", "admission", "fingerprint", "apis", "relay" or "source""#,
             ),
             (
                 r#""tags":{"on_missing":"drop"}"#,
@@ -349,6 +355,10 @@ mod tests {
             (
                 r#""include_usage":true"#,
                 r#"include_usage: unknown value "true"; expected "inject_and_strip" or "off""#,
+            ),
+            (
+                r#""relay":"always""#,
+                r#"relay: unknown value "always"; expected "auto" or "never""#,
             ),
             (
                 r#""apis":[{"host":"a"}]"#,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::account::{self, Account};
-use super::super::policies::Policies;
+use super::super::policies::{Budget, Policies, Span};
 use super::State;
 use crate::ledger::budgets::{Charges, Known, Settled, Spend, SpendKey};
 
@@ -78,13 +78,9 @@ impl State {
                 self.judge(&charge.at);
             }
         }
-        if let (Some(id), Some(mut reservation)) = (id, reservation) {
-            // What went ahead without a lease has used up its allowance.
-            reservation
-                .holds
-                .retain(|hold| hold.is_leased || settled.charges.is_empty());
+        if let (Some(id), Some(reservation)) = (id, reservation) {
             // Where the charge went to the same account, its hold is gone already.
-            self.let_go(id, &reservation.holds);
+            self.let_go(id, &reservation.holds, !settled.charges.is_empty());
         }
     }
 
@@ -93,13 +89,9 @@ impl State {
         let Some(budget) = self.policies.of_id(&at.budget).cloned() else {
             return false;
         };
-        let key: Vec<String> = serde_json::from_str(&at.key).unwrap_or_default();
-        let Some(cell) = budget.cell_at(at.window_ms) else {
+        let Some((key, cell)) = stored_key(&budget, at) else {
             return false;
         };
-        if cell.start != at.window_ms || key.len() != budget.per.len() {
-            return false;
-        }
         self.open(&budget, key, cell, now_ms);
         true
     }
@@ -198,7 +190,10 @@ impl State {
         self.stored
             .retain(|_, spend| unix_ms < spend.end_ms + kept_ms);
         if self.accounts.len() != n_before {
+            self.forget_failing();
             self.forget_elsewhere();
+
+            self.note_parts();
             self.n_keys.clear();
             for account in self.accounts.values() {
                 let place = (Arc::clone(&account.at.budget), account.cell.start);
@@ -208,9 +203,17 @@ impl State {
     }
 }
 
+/// The values and the cell that the ledger's name of an account means; `None` where it is none of
+/// that budget's.
+pub fn stored_key(budget: &Budget, at: &SpendKey) -> Option<(Vec<String>, Span)> {
+    let key: Vec<String> = serde_json::from_str(&at.key).unwrap_or_default();
+    let cell = budget.cell_at(at.window_ms)?;
+    let is_own = cell.start == at.window_ms && key.len() == budget.per.len();
+    is_own.then_some((key, cell))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::super::policies::Policies as Budgets;
     use super::*;
     use crate::config::budgets::parse;
     use crate::ledger::budgets::Charge;
@@ -218,7 +221,7 @@ mod tests {
     #[test]
     fn an_account_that_was_forgotten_and_opened_again_is_what_the_ledger_has() {
         let text = "[[budget]]\nname = \"b\"\nlimit = \"9 requests\"\nwindow = \"day\"";
-        let policies = Budgets::new(parse("budgets.toml", text).unwrap());
+        let policies = Policies::new(parse("budgets.toml", text).unwrap());
         let budget = Arc::clone(&policies.all[0]);
         let day = budget.cell_at(1_800_000_000_000).unwrap();
         let mut state = State {

@@ -167,8 +167,8 @@ impl State {
 
     /// The parts that count together with the account's, itself left out, the latest first.
     pub fn earlier<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = Earlier> + 's {
-        let starts = account.budget.cells_before(account.cell.start);
         let found = self.found(account);
+        let starts = self.parts_before(account, found).into_iter();
         starts.filter_map(move |start| {
             let at = SpendKey {
                 window_ms: start,
@@ -189,6 +189,38 @@ impl State {
             };
             (own.is_some() || earlier.allocated > 0 || earlier.spent > 0).then_some(earlier)
         })
+    }
+
+    /// The first instants of earlier parts of which anything is known.
+    fn parts_before(&self, account: &Account, found: Option<&Found>) -> Vec<i64> {
+        let budget = &account.budget;
+        let window = budget.cell_ms().and(budget.window_at(account.cell.start));
+        let Some(window) = window else {
+            return Vec::new();
+        };
+        let place = (Arc::clone(&account.at.budget), Arc::clone(&account.at.key));
+        let own = self.parts.get(&place).into_iter().flatten();
+        let others = found.into_iter().flat_map(|found| found.parts.keys());
+        let counts = |start: &i64| window.start <= *start && *start < account.cell.start;
+        let mut starts: Vec<i64> = own.chain(others).copied().filter(counts).collect();
+        starts.sort_unstable_by(|a, b| b.cmp(a));
+        starts.dedup();
+        starts
+    }
+
+    /// Notes that there is an account of that name.
+    pub(super) fn note_part(&mut self, at: &SpendKey) {
+        let place = (Arc::clone(&at.budget), Arc::clone(&at.key));
+        self.parts.entry(place).or_default().push(at.window_ms);
+    }
+
+    /// Notes anew of which cells there are accounts.
+    pub(super) fn note_parts(&mut self) {
+        self.parts.clear();
+        let all: Vec<SpendKey> = self.accounts.keys().cloned().collect();
+        for at in &all {
+            self.note_part(at);
+        }
     }
 
     /// Whether others spent from the account's key in parts that count.
@@ -297,7 +329,7 @@ mod tests {
             if let Some(grant) = account.take(&reply, now_ms) {
                 account.persisted(grant.granted);
             }
-            account.answered(now_ms);
+            account.answered();
             node.state.hear(&at.budget, reply.life, now_ms);
             if wait_ms > 0 {
                 node.state.lives.wait_until(&at.budget, now_ms + wait_ms);
@@ -359,6 +391,35 @@ mod tests {
         fn spent(&mut self, mesh: &Mesh) -> u64 {
             let at = self.present(mesh).at.clone();
             self.state.spent(&self.state.accounts[&at])
+        }
+    }
+
+    #[test]
+    fn of_earlier_parts_only_those_are_looked_up_that_are_known() {
+        let mut mesh = Mesh::new();
+        let (mut a, mut b) = (Node::new("a", "cached"), Node::new("b", "cached"));
+        let mut starts = Vec::new();
+        for n_parts in [40, 60, 2] {
+            a.present(&mesh).charge(None, 7, 0);
+            mesh.beat(&mut a);
+            starts.push(a.present(&mesh).cell.start);
+            mesh.unix_ms += n_parts * QUARTER_MS;
+        }
+        for node in [&mut a, &mut b] {
+            let at = node.present(&mesh).at.clone();
+            mesh.beat(node);
+            let account = &node.state.accounts[&at];
+            let found = node.state.found(account);
+            let parts = node.state.parts_before(account, found);
+            let spent = node.state.earlier(account).map(|part| part.spent);
+            assert_eq!(
+                spent.filter(|n| *n > 0).collect::<Vec<_>>(),
+                [7, 7],
+                "{}",
+                node.name
+            );
+            assert!(parts.len() < 6, "{}: {parts:?}", node.name);
+            assert!(parts.starts_with(&[starts[2]]) && parts.contains(&starts[1]));
         }
     }
 
@@ -482,5 +543,6 @@ mod tests {
         }
         assert!(a.state.accounts.is_empty(), "nobody uses the key any more");
         assert!(a.state.elsewheres.0.is_empty());
+        assert!(a.state.parts.is_empty());
     }
 }

@@ -75,10 +75,7 @@ impl State {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         // A lease from before the limit was lowered may still cover more.
-        let is_over = self.accounts.get(at).is_some_and(|account| {
-            let taken = self.spent(account).saturating_add(account.holder.held());
-            taken.saturating_add(units) > account.budget.hard_units
-        });
+        let is_over = self.is_over(at, units);
         let Some(account) = self.accounts.get_mut(at) else {
             return Err(Refusal::NeedsGrant);
         };
@@ -96,6 +93,14 @@ impl State {
         }
         account.took(units);
         Ok(())
+    }
+
+    /// Whether the account would pass the limit by that much more, as far as is known here.
+    pub fn is_over(&self, at: &SpendKey, units: u64) -> bool {
+        self.accounts.get(at).is_some_and(|account| {
+            let taken = self.spent(account).saturating_add(account.holder.held());
+            taken.saturating_add(units) > account.budget.hard_units
+        })
     }
 
     /// Nothing is exhausted of a window whose earlier parts are not known: the store was asked for
@@ -123,13 +128,14 @@ impl State {
         self.reservations.insert(id, reservation);
     }
 
-    /// Lets go of holds that come to nothing.
-    pub fn let_go(&mut self, id: ReservationId, holds: &[Hold]) {
+    /// Lets go of what is held for a call. Where it was charged, it has used up what it had of an
+    /// allowance.
+    pub fn let_go(&mut self, id: ReservationId, holds: &[Hold], is_charged: bool) {
         for hold in holds {
             if let Some(account) = self.accounts.get_mut(&hold.at) {
-                match hold.is_leased {
-                    true => account.holder.release(id),
-                    false => account.unleased = account.unleased.saturating_sub(hold.units),
+                account.holder.release(id);
+                if !hold.is_leased && !is_charged {
+                    account.unleased = account.unleased.saturating_sub(hold.units);
                 }
                 account.touch();
             }
@@ -153,7 +159,7 @@ impl State {
     fn end(&mut self, id: ReservationId) {
         if let Some(reservation) = self.reservations.remove(&id) {
             self.by_event.remove(&reservation.event_id);
-            self.let_go(id, &reservation.holds);
+            self.let_go(id, &reservation.holds, false);
         }
     }
 

@@ -12,11 +12,15 @@ use crate::ledger::error::QueryError;
 use crate::ledger::query::{
     Column, Dimension, Filter, Reader, Span, SpendQuery, SpendRow, Unsummed,
 };
+use crate::ledger::reduce::OTHER;
 use crate::ledger::rollup::HOUR_MS;
 use crate::ledger::{CostRecord, Entry};
 
 /// Parts of a time that are asked for one by one at most; a rolling window has 96, a year 366 days.
 const INTERVALS_MAX: usize = 1_000;
+
+/// Whose key is none of a call's, which are JSON: what sums no longer tell apart.
+const NOBODY: &str = "";
 
 /// Milliseconds in a day.
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -30,6 +34,17 @@ pub enum Measure {
     Tokens,
     /// Calls.
     Requests,
+}
+
+impl Measure {
+    /// What one of them is called.
+    fn unit(self) -> &'static str {
+        match self {
+            Measure::Cost => "pico-dollars",
+            Measure::Tokens => "tokens",
+            Measure::Requests => "requests",
+        }
+    }
 }
 
 /// A budget whose spend events charge from now on.
@@ -67,7 +82,8 @@ pub struct Past {
 ///
 /// Sums answer for nearly all calls. Those that are charged otherwise than their sums say are looked
 /// at one by one: what a call used beside its own model is in no sum. Of more keys than may have
-/// accounts of their own, those that spent the most have them.
+/// accounts of their own, those that spent the most have them. What sums of deleted calls no longer
+/// tell apart is charged to no key: it was spent by many, and would hold up others for them.
 pub fn spent(
     reader: &Reader,
     budget: &Adopted,
@@ -84,7 +100,35 @@ pub fn spent(
         })?,
         Measure::Requests => {}
     }
+    leave_out(budget, &mut amounts);
     Ok(accounts(budget, past, amounts))
+}
+
+/// Leaves out what was spent by nobody in particular, and says so.
+fn leave_out(budget: &Adopted, amounts: &mut Amounts) {
+    let mut left_out = 0_i128;
+    amounts.retain(|(_, key), amount| {
+        let is_kept = key != NOBODY;
+        left_out = left_out.saturating_add(if is_kept { 0 } else { *amount });
+        is_kept
+    });
+    if left_out > 0 {
+        tracing::warn!(
+            budget = &*budget.id,
+            left_out = %left_out,
+            unit = budget.measure.unit(),
+            "sums of deleted calls no longer tell who spent some of a budget with keys; it is \
+             charged to none of them"
+        );
+    }
+}
+
+/// The account's key; [`NOBODY`] where a value stands for several.
+fn own_key(key: &[Option<String>]) -> String {
+    match key.iter().flatten().any(|value| value == OTHER) {
+        true => NOBODY.to_owned(),
+        false => key_text(key),
+    }
 }
 
 /// Adds what calls without a price are charged: by the sums of their tokens, as long as there are not
@@ -116,7 +160,7 @@ fn add_unpriced(
             usage.set(bucket, u64::try_from(n).unwrap_or(u64::MAX));
         }
         let provider = provider.as_deref().unwrap_or_default();
-        let place = (past.window_of(begin), key_text(key));
+        let place = (past.window_of(begin), own_key(key));
         *amounts.entry(place).or_default() += charge(&alike(provider, begin, usage)).max(0);
     }
     // Sums do not tell what a call used of other models, nor what it is billed for instead.
@@ -187,7 +231,7 @@ fn add_each(
         if outcome.as_deref().is_some_and(is_not_ours) {
             return;
         }
-        let place = (past.window_of(entry.event.time), key_text(key));
+        let place = (past.window_of(entry.event.time), own_key(key));
         *amounts.entry(place).or_default() += beyond(entry);
     })
 }
@@ -299,7 +343,7 @@ fn of_sums(budget: &Adopted, past: &Past, rows: &[SpendRow]) -> Amounts {
                 .fold(0_i128, |sum, n| sum.saturating_add_unsigned(*n)),
         };
         let window_ms = row.start.map_or(past.window_ms, Timestamp::as_unix_ms);
-        *amounts.entry((window_ms, key_text(key))).or_default() += amount;
+        *amounts.entry((window_ms, own_key(key))).or_default() += amount;
     }
     amounts
 }
@@ -371,6 +415,38 @@ mod tests {
         assert_eq!(bounded.len(), 10 * 11);
         assert_eq!(bounded[&(3, "k90".to_owned())], 90);
         assert_eq!(bounded[&(3, OTHERS.to_owned())], (0..90).sum::<i128>());
+    }
+
+    #[test]
+    fn what_sums_no_longer_tell_apart_is_nobodys() {
+        let budget = Adopted {
+            id: "budget".into(),
+            measure: Measure::Requests,
+            keys_max: 10,
+            others: OTHERS.into(),
+            windows: vec![],
+        };
+        let past = Past {
+            window_ms: 0,
+            end_ms: DAY_MS,
+            counts_ms: None,
+            query: SpendQuery::default(),
+        };
+        let row = |team: &str, user: &str, requests| SpendRow {
+            key: [team, user, "success"].map(|v| Some(v.to_owned())).into(),
+            requests,
+            ..SpendRow::default()
+        };
+        let rows = [
+            row("red", "ann", 3),
+            row("red", OTHER, 700),
+            row(OTHER, "ann", 40),
+        ];
+        let mut amounts = of_sums(&budget, &past, &rows);
+        assert_eq!(amounts.values().sum::<i128>(), 743);
+        leave_out(&budget, &mut amounts);
+        let ann = (0, r#"["red","ann"]"#.to_owned());
+        assert_eq!(amounts, Amounts::from([(ann, 3)]));
     }
 
     const MINUTE_MS: i64 = 60_000;

@@ -64,12 +64,15 @@ impl Reader {
         })
     }
 
-    /// Bytes of the file that calls take, with sums of their days: about all but what sums of days
-    /// take whose calls are deleted.
+    /// Bytes of the file that calls take, with sums of their days, outcomes, and what those refer to:
+    /// all but what sums of days take whose calls are deleted, and what no call frees by going.
     pub fn bytes_of_calls(&self) -> Result<u64, QueryError> {
         let used = self.file_size()?.used_bytes();
-        let of_past = self.ask(|connection| Ok(bytes_of_past(connection)?))?;
-        Ok(used.saturating_sub(of_past))
+        let of_others = self.ask(|connection| {
+            let of_past = bytes_of_past(connection)?;
+            Ok(of_past + bytes_that_stay(connection)?)
+        })?;
+        Ok(used.saturating_sub(of_others))
     }
 
     fn call_time(&self, sql: &str) -> Result<Option<Timestamp>, QueryError> {
@@ -78,6 +81,22 @@ impl Reader {
             Ok(ms.map(Timestamp::from_unix_ms))
         })
     }
+}
+
+/// Tables that stay as they are, whichever calls are deleted.
+const STAYING: &str = "'meta', 'metric_series', 'metric_totals', 'metric_buckets', 'budgets',
+    'budget_spend', 'denials', 'quarantine'";
+
+/// What those tables take, with their indices.
+fn bytes_that_stay(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = format!(
+        "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate = TRUE AND name IN
+             (SELECT name FROM sqlite_schema WHERE tbl_name IN ({STAYING}))"
+    );
+    let bytes: i64 = connection
+        .prepare_cached(&sql)?
+        .query_row([], |row| row.get(0))?;
+    Ok(bytes.unsigned_abs())
 }
 
 /// What sums of days and months take whose calls are all deleted: their share of the lines of each

@@ -6,6 +6,7 @@ use tollmesh_wire::Timestamp;
 
 use super::comparison::Compared;
 use super::spend::{SpendRow, in_order};
+use super::told::OutcomeRow;
 use crate::ledger::reduce::OTHER;
 use crate::money::PicoSum;
 
@@ -98,6 +99,49 @@ pub fn folded_pairs(mut rows: Vec<Compared>, rows_max: usize) -> Vec<Compared> {
     rows
 }
 
+/// The same of what became of calls: groups with all their labels in the order of their spend, as far as
+/// they are that many rows together, and at least one; all others have one row a label, which come last.
+/// A subject of several of these is counted in each.
+pub fn folded_outcomes(mut rows: Vec<OutcomeRow>, rows_max: usize) -> Vec<OutcomeRow> {
+    if rows.len() <= rows_max {
+        return rows;
+    }
+    let other_key = others_key(rows.first().map_or(0, |row| row.key.len()));
+    let mut n_kept = 0;
+    for group in rows.chunk_by(|a, b| a.key == b.key) {
+        if n_kept > 0 && n_kept + group.len() > rows_max {
+            break;
+        }
+        n_kept += group.len();
+    }
+    let mut others: BTreeMap<_, OutcomeRow> = BTreeMap::new();
+    // Days of the past may have such a group of their own.
+    let own = rows.extract_if(..n_kept, |row| row.key == other_key);
+    let own: Vec<OutcomeRow> = own.collect();
+    let folded = rows.split_off(n_kept - own.len());
+    for row in folded.into_iter().chain(own) {
+        let place = (row.label.is_none(), row.label.clone());
+        let other = others.entry(place).or_insert_with(|| OutcomeRow {
+            key: other_key.clone(),
+            label: row.label.clone(),
+            outcomes: 0,
+            requests: 0,
+            cost: PicoSum::ZERO,
+            spend: PicoSum::ZERO,
+        });
+        other.outcomes += row.outcomes;
+        other.requests += row.requests;
+        other.cost += row.cost;
+    }
+    let spend = others.values().map(|other| other.cost.as_pico()).sum();
+    rows.extend(others.into_values().map(|other| OutcomeRow {
+        spend: PicoSum::from_pico(spend),
+        ..other
+    }));
+    rows.shrink_to_fit();
+    rows
+}
+
 fn others_key(n_dimensions: usize) -> Vec<Option<String>> {
     vec![Some(OTHER.to_owned()); n_dimensions]
 }
@@ -105,6 +149,42 @@ fn others_key(n_dimensions: usize) -> Vec<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outcomes_beyond_the_largest_groups_are_summed_by_label() {
+        let row = |key: &str, label: Option<&str>, n: u64, spend: i128| OutcomeRow {
+            key: vec![Some(key.to_owned())],
+            label: label.map(str::to_owned),
+            outcomes: if label.is_some() { n } else { 0 },
+            requests: n,
+            cost: PicoSum::from_pico(i128::from(n)),
+            spend: PicoSum::from_pico(spend),
+        };
+        let rows = vec![
+            row("a", Some("accepted"), 5, 9),
+            row("a", None, 4, 9),
+            row(OTHER, Some("accepted"), 7, 7),
+            row("b", Some("accepted"), 3, 5),
+            row("b", Some("edited"), 2, 5),
+            row("c", None, 1, 1),
+        ];
+        assert_eq!(folded_outcomes(rows.clone(), 6), rows);
+        let expected = vec![
+            row("a", Some("accepted"), 5, 9),
+            row("a", None, 4, 9),
+            row(OTHER, Some("accepted"), 10, 13),
+            row(OTHER, Some("edited"), 2, 13),
+            row(OTHER, None, 1, 13),
+        ];
+        for rows_max in [1, 2, 3, 4] {
+            assert_eq!(
+                folded_outcomes(rows.clone(), rows_max),
+                expected,
+                "{rows_max}"
+            );
+        }
+        assert_eq!(folded_outcomes(rows, 5).len(), 6);
+    }
 
     fn row(start: Option<i64>, name: &str, pico: i128) -> SpendRow {
         SpendRow {

@@ -35,7 +35,7 @@ pub use comparison::{Compared, ComparisonQuery};
 pub use coverage::{Coverage, CoverageQuery};
 pub use file::FileSize;
 pub use filter::{Column, Dimension, Filter, Span};
-pub use folded::{folded, folded_pairs};
+pub use folded::{folded, folded_outcomes, folded_pairs};
 pub use looked::{Looked, LookedAt, Patience};
 pub use past::Unsummed;
 pub use quarantined::Held;

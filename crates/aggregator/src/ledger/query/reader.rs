@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
-use crate::ledger::error::{LedgerError, QueryError};
+use crate::ledger::error::{LedgerError, Missed, QueryError};
 use crate::ledger::site::Site;
 use crate::ledger::{pages, rescue, schema};
 
@@ -28,6 +28,8 @@ pub struct Reader {
     /// What this process's writer has open: no question opens anything else meanwhile, since two
     /// files with one log would be read as one.
     written: Arc<Mutex<Option<Site>>>,
+    /// Set while it is not known whose content the file has.
+    is_unknown: Arc<AtomicBool>,
 }
 
 /// A connection with what it was opened on: another file may take its place, when a damaged one is
@@ -53,7 +55,16 @@ impl Reader {
             idle: Arc::default(),
             suspects,
             written: Arc::default(),
+            is_unknown: Arc::default(),
         }
+    }
+
+    /// Answers nothing while the file is of unknown content.
+    pub(in crate::ledger) fn doubt(&self, is_unknown: bool) {
+        if is_unknown {
+            self.close();
+        }
+        self.is_unknown.store(is_unknown, Ordering::Release);
     }
 
     /// Opens nothing from here on but what this process's writer has open, if it has something.
@@ -82,7 +93,7 @@ impl Reader {
             }
             error => error,
         });
-        if answer.as_ref().is_err_and(tells_of_damage) {
+        if answer.as_ref().is_err_and(QueryError::is_of_damage) {
             self.suspects.store(true, Ordering::Release);
         }
         answer
@@ -92,6 +103,9 @@ impl Reader {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
+        if self.is_unknown.load(Ordering::Acquire) {
+            return Err(rescue::moved(&self.path, Missed::Overwritten).into());
+        }
         let present = Site::at(&self.path).ok().flatten();
         let idle = self.idle().pop();
         let mut open = match idle {
@@ -153,17 +167,5 @@ impl Reader {
         self.close();
         self.keep(open);
         Ok(n)
-    }
-}
-
-/// Whether the file, and not the question, is what was wrong.
-fn tells_of_damage(error: &QueryError) -> bool {
-    match error {
-        QueryError::Ledger(error) => schema::is_damage(error),
-        QueryError::Sqlite(error) => matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        ),
-        _ => false,
     }
 }

@@ -89,7 +89,8 @@ impl Budgeted {
             };
             let is_put = facts.cap_put.is_some();
             // Where it could have been put and was not, the API has no such limit.
-            if budget.is_observed() || cap == Some(what) && (is_put || !self.may_edit) {
+            let is_told = is_put || !self.may_edit || facts.is_cap_unsure;
+            if budget.is_observed() || cap == Some(what) && is_told {
                 self.tell_edit(budget, &at, "cap_output", is_put);
             }
         }

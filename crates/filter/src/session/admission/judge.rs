@@ -177,6 +177,7 @@ impl Budgeted {
             now,
             is_fixed: true,
         };
+        let mut unknown = Vec::new();
         for place in std::mem::take(&mut self.undecided) {
             let Some(budget) = table.budgets().get(place) else {
                 continue;
@@ -187,6 +188,14 @@ impl Budgeted {
                 if let Some(denied) = refused {
                     return Verdict::Refuse(denied);
                 }
+            } else if concerns.is_none() && call.body.is_undecoded() && refuses(budget, &case) {
+                unknown.push(place);
+            }
+        }
+        if !unknown.is_empty() {
+            let verdict = self.do_without(site, call, &unknown, now);
+            if matches!(verdict, Verdict::Refuse(_)) {
+                return verdict;
             }
         }
         self.add_strict_by_put(call);
@@ -221,6 +230,15 @@ fn with_model<'a>(subject: &Subject<'a>, model: &'a str) -> Subject<'a> {
 /// Whether that call has to be reserved with that budget.
 fn reserves(budget: &Budget, subject: &Subject<'_>) -> bool {
     budget.is_strict() && budget.concerns(subject) == Some(true) && !budget.exempts(subject)
+}
+
+/// Whether that budget may refuse a call that it concerns: it reserves, or has reached a tier that
+/// refuses.
+fn refuses(budget: &Budget, case: &Case<'_>) -> bool {
+    let mut tiers = budget.tiers(case.subject, case.now);
+    let is_spent = tiers.any(|tier| matches!(tier.action, Action::Shed | Action::Deny));
+    let reserves = budget.is_strict() && !budget.exempts(case.subject);
+    !budget.is_observed() && (is_spent || reserves)
 }
 
 fn models_of(tier: &TierEntry) -> impl Iterator<Item = (&str, &str)> {

@@ -66,16 +66,24 @@ impl Budgeted {
                 });
                 Verdict::Refuse(denied)
             }
-            None => self.do_without(site, call, now),
+            None => {
+                let strict = std::mem::take(&mut self.strict);
+                self.do_without(site, call, &strict, now)
+            }
         }
     }
 
-    /// Nobody could be asked: each strict budget's own word on that.
-    fn do_without(&mut self, site: &Site, call: &Call, now: Timestamp) -> Verdict {
+    /// Nobody could be asked, or nothing is known to ask about: each budget's own word on that.
+    pub(super) fn do_without(
+        &mut self,
+        site: &Site,
+        call: &Call,
+        places: &[usize],
+        now: Timestamp,
+    ) -> Verdict {
         self.counts.push((Counter::UnverifiedCalls, 1));
         let table = Rc::clone(&self.table);
-        let strict = std::mem::take(&mut self.strict);
-        let budgets = strict
+        let budgets = places
             .iter()
             .filter_map(|place| table.budgets().get(*place));
         let mut budgets: Vec<&Budget> = budgets.collect();

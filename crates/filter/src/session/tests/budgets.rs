@@ -1,5 +1,12 @@
 //! What budgets do to calls: refused, reserved, edited, told, only observed.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use tollmesh_usage::POOL_BYTES_MAX;
+
 use super::*;
 use crate::decisions::Table;
 
@@ -441,6 +448,44 @@ fn what_cannot_be_edited_is_told_and_counted() {
 }
 
 #[test]
+fn a_cap_whose_key_is_not_known_is_told_and_counted() {
+    let cap = r#"{"at":"60%","do":"cap_output","max_tokens":10}"#;
+    let deployment: &[(&str, &str)] = &[
+        (":authority", "r.openai.azure.com"),
+        (
+            ":path",
+            "/openai/deployments/d/chat/completions?api-version=2024-10-21",
+        ),
+        (":method", "POST"),
+        ("content-type", "application/json"),
+    ];
+    for (body, sent) in [
+        (r#"{"messages":[]}"#, None),
+        (r#"{"max_tokens":50}"#, Some(r#"{"max_tokens":10}"#)),
+    ] {
+        let mut play = Play::budgeted(&[&reached("cached", cap, "")]);
+        play.request(&[deployment, RED]);
+        let edited = play.request_body(body.as_bytes()).body;
+        assert_eq!(edited.as_deref(), sent.map(str::as_bytes));
+        let effects = play.response(&[JSON_HEAD]);
+        let unmade = (Counter::BudgetEditsUnmade, 1);
+        assert_eq!(effects.counts.contains(&unmade), sent.is_none(), "{body}");
+        let told = effects.edits.iter().find_map(|edit| match edit {
+            HeaderEdit::Set(name, value) if name == "x-tollmesh-budget" => {
+                Some(String::from_utf8_lossy(value).into_owned())
+            }
+            _ => None,
+        });
+        let word = if sent.is_some() {
+            "do=cap_output"
+        } else {
+            "advice=cap_output"
+        };
+        assert!(told.is_some_and(|told| told.contains(word)), "{body}");
+    }
+}
+
+#[test]
 fn a_budget_that_observes_only_counts() {
     for (tier, action) in [
         (r#"{"at":"1%","do":"deny"}"#, "deny"),
@@ -503,6 +548,106 @@ fn a_budget_on_a_model_is_decided_when_the_model_is_known() {
         let asks = play.request_body(PLAIN_BODY).asks.expect("a question");
         let question: Value = serde_json::from_str(&asks).unwrap();
         assert_eq!(question["model"], "cheap");
+    }
+}
+
+/// An app cannot get past a budget on a model by compressing what names it.
+#[test]
+fn a_budget_on_a_model_reads_bodies_that_are_compressed() {
+    let body = format!(
+        r#"{{"messages":["{}"],"max_tokens":7,"model":"gpt-4o"}}"#,
+        "a long story ".repeat(5_000)
+    );
+    let gzip = {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(body.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let denies = reached("cached", r#"{"at":"100%","do":"deny"}"#, "");
+    let denies = denies.replace(r#""team":"red""#, r#""model":"gpt-4o""#);
+    let strict = STRICT.replace(r#""team":"red""#, r#""model":"gpt-4o""#);
+    let identity_first = [
+        ("content-encoding", "identity"),
+        ("content-encoding", "gzip"),
+    ];
+    for (encodings, sent) in [
+        (&[("content-encoding", "gzip")][..], gzip.as_slice()),
+        (&identity_first[..], gzip.as_slice()),
+        // Servers that do not look at the header take this as it is.
+        (&[("content-encoding", "gzip")][..], body.as_bytes()),
+        (&[("content-encoding", "x-own")][..], body.as_bytes()),
+    ] {
+        let length = sent.len().to_string();
+        let length = &[("content-length", length.as_str())][..];
+        for heads in [&[CHAT, encodings][..], &[CHAT, encodings, length][..]] {
+            let mut play = Play::budgeted(&[&denies]);
+            let free = play.site.decoders.n_bytes_left();
+            assert_eq!(free, POOL_BYTES_MAX);
+            assert_eq!(play.request(heads), Effects::default());
+            for chunk in sent.chunks(100) {
+                let effects = play.step(Input::RequestBody { chunk, ends: false });
+                assert_eq!(effects.body, None);
+            }
+            if !play.session.is_refused() {
+                play.request_body(b"");
+            }
+            assert!(play.session.is_refused(), "{encodings:?}");
+            assert_eq!(play.site.decoders.n_bytes_left(), free);
+            let (event, _) = play.event();
+            assert_eq!(event["outcome"], "denied");
+            assert_eq!(event["model_requested"], "gpt-4o");
+
+            // What is reserved is what the provider reads.
+            let mut play = Play::budgeted(&[&strict]);
+            play.request(heads);
+            let asked = play.request_body(sent).asks.expect("a question");
+            let asked: Value = serde_json::from_str(&asked).unwrap();
+            assert_eq!(asked["model"], "gpt-4o");
+            assert_eq!(asked["max_output_tokens"], 7);
+            assert_eq!(asked["body_bytes"], body.len());
+        }
+    }
+}
+
+/// What it asks for cannot be known, so the operator's word for what cannot be asked holds.
+#[test]
+fn a_budget_on_a_model_says_what_holds_for_bodies_that_cannot_be_decoded() {
+    let on_model = |budget: &str| budget.replace(r#""team":"red""#, r#""model":"gpt-4o""#);
+    let deny = r#"{"at":"100%","do":"deny"}"#;
+    let closed = r#","on_unavailable":"closed""#;
+    let strict = on_model(STRICT);
+    for (budget, outcome) in [
+        (strict.clone(), Some("deny")),
+        (on_model(&reached("cached", deny, closed)), Some("deny")),
+        (strict.replace("closed", "open"), Some("open")),
+        (on_model(&reached("cached", deny, "")), Some("open")),
+        (on_model(&reached("observe", deny, closed)), None),
+        (
+            on_model(&reached("cached", r#"{"at":"60%","do":"warn"}"#, closed)),
+            None,
+        ),
+        // It concerns others.
+        (
+            strict.replace(r#""model""#, r#""team":"blue","model""#),
+            None,
+        ),
+    ] {
+        for encoding in ["gzip", "gzip, gzip", "x-own"] {
+            let mut play = Play::budgeted(&[&budget]);
+            play.request(&[CHAT, RED, &[("content-encoding", encoding)]]);
+            let effects = play.request_body(b"\x1f\x8b\x08 that is no gzip");
+            let is_refused = outcome == Some("deny");
+            assert_eq!(effects.denial.is_some(), is_refused, "{budget}");
+            let is_counted = effects.counts.contains(&(Counter::UnverifiedCalls, 1));
+            assert_eq!(is_counted, outcome.is_some(), "{budget}");
+            let (event, _) = play.event();
+            let applied = event["applied"][0]["do"].as_str();
+            assert_eq!(applied, outcome, "{budget}");
+        }
+        // What is simply no JSON asks for nothing.
+        let mut play = Play::budgeted(&[&budget]);
+        play.request(&[CHAT, RED]);
+        assert_eq!(play.request_body(b"\x1f\x8b\x08").denial, None);
     }
 }
 
