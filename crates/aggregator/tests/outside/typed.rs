@@ -86,6 +86,31 @@ fn a_report_whose_reader_goes_is_no_failure() {
 }
 
 #[test]
+fn a_models_name_does_nothing_to_a_terminal() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let hostile = r"gpt\\u001b]0;x\\u0007\\u0000\\r\\n4o";
+    let log = line("a").replace("gpt-4o", hostile) + &line("b").replace("gpt-4o", "gpt4o");
+    fs::write(dir.path().join("a.log"), log).expect("is written");
+    let imported = run(dir.path(), &["import", "--access-log", "a.log"]);
+    assert_eq!(imported.0, Some(0), "{imported:?}");
+    for arguments in [
+        &["report", "--by", "model"][..],
+        &["report", "--by", "model", "--format", "csv"],
+        &["top", "--by", "tokens"],
+    ] {
+        let (code, out, _) = run(dir.path(), arguments);
+        assert_eq!(code, Some(0), "{arguments:?}");
+        assert!(
+            out.contains(r"gpt\u{1b}]0;x\u{7}\u{0}\r\n4o"),
+            "{arguments:?}: {out}"
+        );
+        assert!(out.contains("gpt4o"), "{arguments:?}: {out}");
+        let acts = |c: char| c.is_control() && c != '\n';
+        assert!(!out.contains(acts), "{arguments:?}: {out:?}");
+    }
+}
+
+#[test]
 fn a_check_fails_whoever_reads_it() {
     let dir = tempfile::tempdir().expect("a folder");
     fs::write(dir.path().join("bad.toml"), "drian = \"1s\"\n").expect("is written");
