@@ -341,4 +341,15 @@ mod tests {
         assert_eq!(prices.look(), Look::Loaded { gone: Vec::new() });
         assert_eq!(prices.broken(), None);
     }
+
+    #[test]
+    fn a_log_has_all_mistakes_on_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("own.toml");
+        std::fs::write(&file, "provider = 3\nschema = \"x\"\n").unwrap();
+        let error = Prices::load(std::slice::from_ref(&file), None).unwrap_err();
+        assert!(error.to_string().lines().count() > 1, "{error}");
+        assert!(!error.line().contains('\n'), "{}", error.line());
+        assert_eq!(mistakes(&[file], None).join("; "), error.line());
+    }
 }
