@@ -20,7 +20,7 @@ pub struct Bill<'a> {
     pub provider: &'a str,
     /// The model that served.
     pub model: Option<&'a str>,
-    /// The model asked for.
+    /// The model that the provider was asked for.
     pub model_requested: Option<&'a str>,
     /// When, in milliseconds since 1970.
     pub unix_ms: i64,
@@ -53,7 +53,11 @@ impl<'a> From<&'a Event> for Bill<'a> {
         Bill {
             provider: &event.provider,
             model: event.model.as_deref(),
-            model_requested: event.model_requested.as_deref(),
+            // What the provider was asked for: a budget may have put another in the app's place.
+            model_requested: event
+                .model_put
+                .as_deref()
+                .or(event.model_requested.as_deref()),
             unix_ms: event.time.as_unix_ms(),
             service_tier: event.service_tier.as_deref(),
             usage: event.billed_usage.as_ref().unwrap_or(&event.usage),
@@ -281,6 +285,29 @@ mod tests {
             let got = format!("{} {}", record.status.name(), total.unwrap_or_default());
             assert_eq!(got, cost, "{input} {n_requests:?}");
         }
+    }
+
+    /// Amazon bills the model that it was asked for, which a budget had put in the place of the
+    /// app's; prices: <https://aws.amazon.com/bedrock/pricing/>.
+    #[test]
+    fn a_model_that_was_put_in_place_of_another_is_the_one_asked_for() {
+        let book = Book::load(Book::shipped()).unwrap();
+        let price = |asked: &str, put: Option<&str>| {
+            let event = Event {
+                provider: "bedrock-mantle".into(),
+                model_requested: Some(asked.into()),
+                model_put: put.map(str::to_owned),
+                model: put.or(Some(asked)).map(str::to_owned),
+                billable: true,
+                usage: Usage::new().with(Bucket::Input, 1_000_000),
+                ..Event::default()
+            };
+            Bill::from(&event).price(&book, "v".into()).total
+        };
+        let (big, small) = ("openai.gpt-oss-120b-1:0", "openai.gpt-oss-20b-1:0");
+        let (dear, cheap) = (price(big, None), price(small, None));
+        assert!(cheap.is_some() && cheap < dear, "{cheap:?} {dear:?}");
+        assert_eq!(price(big, Some(small)), cheap);
     }
 
     #[test]

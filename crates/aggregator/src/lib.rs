@@ -30,5 +30,6 @@ pub mod report;
 pub mod reprice;
 pub mod rows;
 pub mod serve;
+pub mod shown;
 pub mod stamp;
 pub mod trust;

@@ -1,5 +1,8 @@
 //! The price tables in force: shipped, then configured, re-read when their files change.
 
+mod files;
+mod watch;
+
 use std::fmt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -9,21 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tollmesh_pricing::{Book, Problem, ReadFile, SourceFile};
 use tollmesh_wire::Timestamp;
 
-use crate::folders::Folders;
-use crate::last_good::LastGood;
+use files::Files;
 
-/// How often files are looked at although nothing was notified: network file systems and some
-/// volumes notify nobody.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// A mounted ConfigMap changes in several steps; they are taken as one.
-const SETTLE: Duration = Duration::from_millis(200);
-/// A price table is text that people review; more is a wrong file.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+use crate::last_good::LastGood;
 
 /// Files read at a time. The largest file bounds what more threads would gain.
 const READERS_MAX: usize = 4;
@@ -66,17 +61,11 @@ pub struct Prices {
     loaded: Notify,
 }
 
-/// Names and texts of the configured files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Files {
-    /// In the order in which they override.
-    tables: Vec<(String, String)>,
-    overrides: Option<(String, String)>,
-}
-
 struct State {
     /// The files as last looked at, good or bad; `None` where they could not be read.
     seen: Option<Files>,
+    /// The files in force; `None` where they were never good.
+    good: Option<Files>,
     /// Why the newest files are not in force.
     broken: Option<PricesError>,
 }
@@ -86,10 +75,22 @@ struct State {
 pub enum Look {
     /// Nothing new.
     Same,
-    /// New tables are in force.
-    Loaded,
+    /// New tables are in force, without what is gone from their files.
+    Loaded {
+        /// Places in the files.
+        gone: Vec<String>,
+    },
     /// The new files are bad; the old tables stay.
     Refused(PricesError),
+}
+
+// === impl PricesError ===
+
+impl PricesError {
+    /// All of it on one line, as a log wants it.
+    fn line(&self) -> String {
+        self.to_string().replace('\n', "; ")
+    }
 }
 
 // === impl Tables ===
@@ -109,14 +110,15 @@ impl Prices {
     /// Loads the shipped tables and those paths (files, or folders of `*.toml`), and the
     /// operator's own terms over them.
     pub fn load(paths: &[PathBuf], overrides: Option<&Path>) -> Result<Prices, PricesError> {
-        let files = read_all(paths, overrides)?;
+        let files = Files::read(paths, overrides)?;
         let book = read_book(&files)?;
         Ok(Prices {
             paths: paths.to_vec(),
             overrides: overrides.map(Path::to_owned),
             tables: ArcSwap::from_pointee(Tables::of(book)),
             state: Mutex::new(State {
-                seen: Some(files),
+                seen: Some(files.clone()),
+                good: Some(files),
                 broken: None,
             }),
             kept: None,
@@ -132,10 +134,15 @@ impl Prices {
         let mut prices = match Prices::load(paths, overrides) {
             Ok(prices) => prices,
             Err(error) => {
-                let (book, whose) = match kept.read().map(|files| read_book(&files)) {
-                    Some(Ok(book)) => (Ok(book), "those that were good last are in force"),
+                let last = kept.read::<Files>();
+                let (book, good, whose) = match last.map(|files| (read_book(&files), files)) {
+                    Some((Ok(book), files)) => {
+                        let whose = "those that were good last are in force";
+                        (Ok(book), Some(files), whose)
+                    }
                     _ => (
                         read_book(&Files::default()),
+                        None,
                         "the shipped ones alone are in force, your own terms are not",
                     ),
                 };
@@ -143,9 +150,10 @@ impl Prices {
                     Ok(_) => whose,
                     Err(_) => "there are none: no call gets a price",
                 };
-                tracing::error!(%error, "price tables refused; {whose}");
+                tracing::error!(error = error.line(), "price tables refused; {whose}");
                 let state = State {
                     seen: None,
+                    good,
                     broken: Some(error),
                 };
                 Prices {
@@ -204,70 +212,6 @@ impl Prices {
         Some(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
     }
 
-    /// Looks at the files; takes them if they are new and good.
-    pub fn look(&self) -> Look {
-        // Read before the lock is taken: files may let one wait, and who asks how prices are must not.
-        let files = read_all(&self.paths, self.overrides.as_deref());
-        let mut state = self.state();
-        let files = match files {
-            Ok(files) => files,
-            Err(error) => {
-                state.seen = None;
-                return state.refuse(error);
-            }
-        };
-        if state.seen.as_ref() == Some(&files) {
-            return Look::Same;
-        }
-        let read = read_book(&files);
-        if let (Ok(_), Some(kept)) = (&read, &self.kept) {
-            kept.keep(&files);
-        }
-        state.seen = Some(files);
-        match read {
-            Ok(book) => {
-                state.broken = None;
-                self.tables.store(Arc::new(Tables::of(book)));
-                self.loaded.notify_one();
-                Look::Loaded
-            }
-            Err(error) => state.refuse(error),
-        }
-    }
-
-    /// Keeps looking, at once when the file system says that something changed. Never returns.
-    pub async fn watch(self: Arc<Prices>) {
-        let changed = Arc::clone(&self.changed);
-        let paths = self.paths.iter().chain(&self.overrides);
-        let folders = Folders::new("prices", paths.map(PathBuf::as_path), &changed);
-        folders.watch();
-        let folders = Arc::new(folders);
-        loop {
-            tokio::select! {
-                () = changed.notified() => tokio::time::sleep(SETTLE).await,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            let (prices, folders) = (Arc::clone(&self), Arc::clone(&folders));
-            let look = tokio::task::spawn_blocking(move || {
-                folders.watch();
-                prices.look()
-            });
-            let look = look.await;
-            match look {
-                Ok(Look::Loaded) => {
-                    tracing::info!(
-                        pricing_version = &*self.tables().version,
-                        "price tables loaded"
-                    );
-                }
-                Ok(Look::Refused(error)) => {
-                    tracing::error!(%error, "price tables refused; the old ones stay in force");
-                }
-                Ok(Look::Same) | Err(_) => {}
-            }
-        }
-    }
-
     /// Has whoever watches look at the files now.
     pub fn look_soon(&self) {
         self.changed.notify_one();
@@ -304,15 +248,24 @@ impl State {
     }
 }
 
-impl Files {
-    fn len(&self) -> usize {
-        self.tables.len() + usize::from(self.overrides.is_some())
-    }
+/// Every mistake in those files, each on a line: one hides no other.
+pub fn mistakes(paths: &[PathBuf], overrides: Option<&Path>) -> Vec<String> {
+    let (files, errors) = Files::look(paths, overrides);
+    let mut sources = Book::shipped().to_vec();
+    sources.extend(files.tables.iter().map(source));
+    let tables = load(&sources).err().unwrap_or_default();
+    let own = files.overrides.as_ref().map(source);
+    let own = own.and_then(|own| Book::default().with_overrides(&own).err());
+    let problems = tables.into_iter().chain(own.unwrap_or_default());
+    let errors = errors.iter().map(PricesError::to_string);
+    errors
+        .chain(problems.map(|problem| problem.to_string()))
+        .collect()
 }
 
 /// The tables of that file or folder alone, without those that ship.
 pub fn read_alone(path: &Path) -> Result<Book, PricesError> {
-    let files = read_all(&[path.to_owned()], None)?;
+    let files = Files::read(&[path.to_owned()], None)?;
     let sources: Vec<SourceFile> = files.tables.iter().map(source).collect();
     Book::load(&sources).map_err(PricesError::Invalid)
 }
@@ -370,68 +323,6 @@ fn next_of<'s>(sources: &'s [SourceFile], next: &AtomicUsize) -> Option<(usize, 
     sources.get(n).map(|source| (n, source))
 }
 
-/// Every file of those paths: folders in their given order, files within by name.
-fn read_all(paths: &[PathBuf], overrides: Option<&Path>) -> Result<Files, PricesError> {
-    let mut tables = Vec::new();
-    for path in paths {
-        for file in tables_at(path).map_err(|error| unreadable(path, &error))? {
-            tables.push(read_named(&file)?);
-        }
-    }
-    let overrides = overrides.map(read_named).transpose()?;
-    Ok(Files { tables, overrides })
-}
-
-fn read_named(file: &Path) -> Result<(String, String), PricesError> {
-    let text = read_table(file).map_err(|error| unreadable(file, &error))?;
-    Ok((file.display().to_string(), text))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> PricesError {
-    let why = match error.kind() {
-        std::io::ErrorKind::InvalidData => "it is no UTF-8 text; save it as such".to_owned(),
-        _ => format!("{error}; correct the path or the file's permissions"),
-    };
-    PricesError::Unreadable {
-        path: path.display().to_string(),
-        why,
-    }
-}
-
-/// The path itself, or the tables in it where it is a folder.
-fn tables_at(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut tables = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let file = entry?.path();
-        if file.extension().is_some_and(|ext| ext == "toml") && file.is_file() {
-            tables.push(file);
-        }
-    }
-    tables.sort();
-    Ok(tables)
-}
-
-fn read_table(file: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    // Who opens a pipe waits for whoever writes it.
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(std::io::Error::other("is no regular file"));
-    }
-    let mut text = String::new();
-    let n_bytes = std::fs::File::open(file)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)? as u64;
-    if n_bytes > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!(
-            "larger than {FILE_BYTES_MAX} bytes"
-        )));
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,7 +357,18 @@ mod tests {
         );
         std::fs::remove_file(dir.path().join("away/own.toml")).unwrap();
         std::fs::rename(dir.path().join("away"), &folder).unwrap();
-        assert_eq!(prices.look(), Look::Loaded);
+        assert_eq!(prices.look(), Look::Loaded { gone: Vec::new() });
         assert_eq!(prices.broken(), None);
+    }
+
+    #[test]
+    fn a_log_has_all_mistakes_on_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("own.toml");
+        std::fs::write(&file, "provider = 3\nschema = \"x\"\n").unwrap();
+        let error = Prices::load(std::slice::from_ref(&file), None).unwrap_err();
+        assert!(error.to_string().lines().count() > 1, "{error}");
+        assert!(!error.line().contains('\n'), "{}", error.line());
+        assert_eq!(mistakes(&[file], None).join("; "), error.line());
     }
 }

@@ -15,6 +15,7 @@ use crate::ledger::query::{Coverage, Dimension, RequestRow, SpendRow};
 use crate::ledger::reprice::Change;
 use crate::ledger::{Changes, CostLine, CostRecord, Original};
 use crate::money::PicoSum;
+use crate::shown::shown;
 
 pub use explained::{EXPLAINED_COLUMNS, explained};
 pub use grouped::{COMPARED_COLUMNS, OUTCOME_COLUMNS, compared, outcomes, units};
@@ -400,16 +401,17 @@ fn text_of(value: Option<&Value>) -> String {
     }
 }
 
-/// A text as a cell of CSV that no spreadsheet runs. Formulas begin with `=`, `+`, `-` or `@`, in
+/// A text as a cell of CSV that no terminal obeys and no spreadsheet runs. Formulas begin with `=`, `+`, `-` or `@`, in
 /// full width too, also after a tab, a carriage return or a line feed
 /// (<https://owasp.org/www-community/attacks/CSV_Injection>). A negative number is none.
 pub fn harmless(text: &str) -> String {
+    let shown = shown(text);
     match text.chars().next() {
-        Some('-') if is_number(text) => text.to_owned(),
+        Some('-') if is_number(text) => shown.into_owned(),
         Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
-            format!("'{text}")
+            format!("'{shown}")
         }
-        _ => text.to_owned(),
+        _ => shown.into_owned(),
     }
 }
 
@@ -435,9 +437,10 @@ mod tests {
             ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
             ("=1", "'=1"),
             ("@SUM(1)", "'@SUM(1)"),
-            ("\t=1", "'\t=1"),
-            ("\r=1", "'\r=1"),
-            ("\n=1", "'\n=1"),
+            ("\t=1", r"'\t=1"),
+            ("\r=1", r"'\r=1"),
+            ("\n=1", r"'\n=1"),
+            ("gpt\u{1b}[2J\r\n=1", r"gpt\u{1b}[2J\r\n=1"),
             ("＝1", "'＝1"),
             ("a=1", "a=1"),
         ] {

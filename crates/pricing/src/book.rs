@@ -60,12 +60,12 @@ impl ReadFile {
 /// Price tables.
 #[derive(Debug, Default)]
 pub struct Book {
-    providers: Vec<Provider>,
+    pub(crate) providers: Vec<Provider>,
     /// Provider names and aliases, lower case, to indices.
     by_name: HashMap<String, usize>,
     version: String,
     checked: Option<Date>,
-    overrides: Option<Overrides>,
+    pub(crate) overrides: Option<Overrides>,
 }
 
 impl Book {
@@ -163,7 +163,9 @@ impl Book {
             },
         };
         let (mut priced, id) = self.list_price(&call);
-        overrides.apply(&call, &names, id, &mut priced);
+        let mut models = reckon::charged_names(provider, &call);
+        models.extend(id);
+        overrides.apply(&call, &names, &models, &mut priced);
         priced
     }
 
@@ -276,12 +278,6 @@ impl Book {
         };
         let own = self.overrides.iter().flat_map(Overrides::names);
         self.models().flat_map(of_model).chain(own)
-    }
-
-    /// Whether tables or an operator's own terms have a model of that name.
-    pub fn knows(&self, name: &str) -> bool {
-        let own = self.overrides.as_ref();
-        own.is_some_and(|own| own.knows(name)) || !self.names_of(name).is_empty()
     }
 
     pub(crate) fn provider(&self, name: &str) -> Option<&Provider> {

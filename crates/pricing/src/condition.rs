@@ -44,6 +44,11 @@ impl Condition {
         condition
     }
 
+    /// The names of the facts that it asks for.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = &str> {
+        self.facts.iter().map(|(fact, _)| fact.as_str())
+    }
+
     pub(crate) fn is_always(&self) -> bool {
         self.facts.is_empty()
     }

@@ -14,6 +14,7 @@ pub mod row;
 pub mod amount;
 mod calendar;
 mod condition;
+mod doubts;
 mod fields;
 mod header;
 mod names;

@@ -21,31 +21,31 @@ const SCHEMA: i64 = 1;
 /// What an operator's file says.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
-    file: String,
-    terms: Vec<Terms>,
-    deployments: Vec<Deployment>,
+    pub(crate) file: String,
+    pub(crate) terms: Vec<Terms>,
+    pub(crate) deployments: Vec<Deployment>,
 }
 
 /// One `[[override]]`: what certain calls cost by contract.
 #[derive(Debug)]
-struct Terms {
-    id: String,
-    provider: Vec<Glob>,
-    model: Vec<Glob>,
-    when: Condition,
-    span: Span,
-    times: Option<Decimal>,
-    rates: Vec<(Bucket, Rate)>,
-    units: Vec<(Unit, Rate)>,
+pub(crate) struct Terms {
+    pub(crate) id: String,
+    pub(crate) provider: Vec<Glob>,
+    pub(crate) model: Vec<Glob>,
+    pub(crate) when: Condition,
+    pub(crate) span: Span,
+    pub(crate) times: Option<Decimal>,
+    pub(crate) rates: Vec<(Bucket, Rate)>,
+    pub(crate) units: Vec<(Unit, Rate)>,
 }
 
 /// One `[[deployment]]`: what a free name stands for.
 #[derive(Debug)]
-struct Deployment {
-    provider: String,
-    name: String,
-    model: String,
-    facts: BTreeMap<String, String>,
+pub(crate) struct Deployment {
+    pub(crate) provider: String,
+    pub(crate) name: String,
+    pub(crate) model: String,
+    pub(crate) facts: BTreeMap<String, String>,
 }
 
 /// A call's model and facts after the deployment map.
@@ -140,28 +140,22 @@ impl Overrides {
         globs.filter(|glob| **glob != Glob::new("*"))
     }
 
-    /// Whether a deployment or terms have that model's name.
-    pub(crate) fn knows(&self, name: &str) -> bool {
-        let name = &*lower(name);
-        let is_deployed = self.deployments.iter().any(|d| d.name == name);
-        is_deployed || self.model_globs().any(|glob| glob.matches(name))
-    }
-
-    /// Applies the first terms that hold to a call's list price.
+    /// Applies the first terms that hold to a call's list price. `names` are all names of its
+    /// provider, `models` those of the model that is charged: of one that was asked for while
+    /// another served, no terms hold.
     pub(crate) fn apply(
         &self,
         call: &Call<'_>,
         names: &[&str],
-        id: Option<&str>,
+        models: &[&str],
         priced: &mut Priced,
     ) {
-        let called = [call.model, call.model_requested, id];
         let holding = self.terms.iter().find(|t| {
             let is_model = |m: &str| t.model.iter().any(|g| g.matches(&lower(m)));
             names
                 .iter()
                 .any(|n| t.provider.iter().any(|g| g.matches(n)))
-                && called.into_iter().flatten().any(is_model)
+                && models.iter().any(|m| is_model(m))
                 && t.span.holds(call.unix_ms)
                 && t.when.holds(call.context)
         });
@@ -403,6 +397,64 @@ azure_zone = "eu"
             price("vllm", "other", 6, &[]).unpriced_because,
             Some("unknown_provider")
         );
+    }
+
+    #[test]
+    fn terms_are_for_the_model_that_is_charged() {
+        let file = |name: &str, text: &str| SourceFile {
+            name: name.to_owned(),
+            text: text.to_owned(),
+        };
+        let list = |provider: &str, rest: &str| {
+            let row =
+                r#"rate = [{ input = "2", src = "https://a.example", checked = 2026-11-09 }]"#;
+            let text = format!(
+                "schema = 1\nprovider = \"{provider}\"\n{rest}\n[[model]]\nid = \"big\"\n\
+                 match = [\"big{{snap}}\", \"big-latest\"]\n{row}\n[[model]]\nid = \"small\"\n{row}\n"
+            );
+            file(&format!("{provider}.toml"), &text)
+        };
+        let terms = "schema = 1\n[[override]]\nid = \"half\"\ntimes = \"0.5\"\n\
+                     when = { model = [\"big\", \"big-latest\"] }\n\
+                     [[override]]\nid = \"own\"\nrate = { input = \"7\" }\n\
+                     when = { provider = \"gpu\", model = \"own-*\" }\n";
+        let book = Book::load(&[
+            list("maker", ""),
+            list("cloud", "bill_by = \"requested\"\nrouters = [\"router\"]"),
+        ]);
+        let book = book
+            .unwrap()
+            .with_overrides(&file("o.toml", terms))
+            .unwrap();
+        let usage = Usage::new().with(Bucket::Input, 1_000_000);
+        for (provider, served, requested, net) in [
+            ("maker", Some("big-2026-01-01"), Some("big"), Some(1)),
+            ("maker", Some("big"), Some("small"), Some(1)),
+            ("maker", Some("small"), Some("big"), Some(2)),
+            ("maker", Some("small"), Some("big-latest"), Some(2)),
+            ("maker", None, Some("big"), Some(1)),
+            ("maker", Some(""), Some("big-latest"), Some(1)),
+            ("cloud", Some("small"), Some("big"), Some(1)),
+            ("cloud", Some("big"), Some("small"), Some(2)),
+            ("cloud", Some("big"), Some("router"), Some(1)),
+            ("cloud", Some("big"), None, Some(1)),
+            ("gpu", Some("own-1"), Some("other"), Some(7)),
+            ("gpu", Some("other"), Some("own-1"), None),
+            ("gpu", None, Some("own-1"), Some(7)),
+        ] {
+            let priced = book.price(&Call {
+                provider,
+                model: served,
+                model_requested: requested,
+                unix_ms: 0,
+                service_tier: None,
+                usage: &usage,
+                inputs: None,
+                context: &BTreeMap::new(),
+            });
+            let net = net.map(Usd::from);
+            assert_eq!(priced.net, net, "{provider} {served:?} for {requested:?}");
+        }
     }
 
     #[test]

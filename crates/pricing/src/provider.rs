@@ -225,6 +225,16 @@ impl Provider {
         aliases.chain([self.name.as_str()]).collect()
     }
 
+    /// The facts that its modifiers, fees and tiers ask for.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = &str> {
+        let entries = self.layers.iter().flat_map(|l| &l.entries);
+        let asked = entries.flat_map(|e| {
+            let modifiers = e.modifiers.iter().flat_map(|m| m.when.facts());
+            modifiers.chain(e.fees.iter().flat_map(|f| f.when.facts()))
+        });
+        asked.chain(self.tier_facts.iter().map(String::as_str))
+    }
+
     /// Whether any row has a rate for tokens read and one for tokens produced.
     pub(crate) fn prices_tokens(&self) -> bool {
         let has = |bucket| {

@@ -92,16 +92,39 @@ pub(crate) fn ceiling(providers: &[Provider], call: &Call<'_>) -> Usd {
 }
 
 pub(crate) fn entry<'p>(provider: &'p Provider, call: &Call<'_>) -> Result<&'p Entry, Reason> {
-    let named = |name: &&str| !name.is_empty();
-    let served = call.model.filter(named);
-    let requested = call.model_requested.filter(named);
-    let asked = requested.filter(|name| served.is_none() || !provider.routes(name));
-    let name = match provider.bills_requested {
+    let name = charged_name(Some(provider), call).ok_or(Reason::NoModel)?;
+    provider.find(name).ok_or(Reason::UnknownModel)
+}
+
+/// The name of the call's models that its price goes by: that of the model that served, or of the
+/// one that was asked for where the provider bills that one or nobody said which served.
+fn charged_name<'c>(provider: Option<&Provider>, call: &Call<'c>) -> Option<&'c str> {
+    let [served, requested] = told_names(call);
+    let routes = |name: &str| provider.is_some_and(|p| p.routes(name));
+    let asked = requested.filter(|name| served.is_none() || !routes(name));
+    match provider.is_some_and(|p| p.bills_requested) {
         true => asked.or(served),
         false => served.or(requested),
+    }
+}
+
+/// The names that the call gives to the model it is charged for: the one that its price goes by,
+/// and the other where the tables know both as one model.
+pub(crate) fn charged_names<'c>(provider: Option<&Provider>, call: &Call<'c>) -> Vec<&'c str> {
+    let charged = charged_name(provider, call);
+    let find = |name: &str| provider.and_then(|p| p.find(name));
+    let entry = charged.and_then(find);
+    let is_charged = |name: &&'c str| {
+        let is_entry = |e: &Entry| find(name).is_some_and(|other| std::ptr::eq(e, other));
+        Some(*name) == charged || entry.is_some_and(is_entry)
     };
-    let name = name.ok_or(Reason::NoModel)?;
-    provider.find(name).ok_or(Reason::UnknownModel)
+    let told = told_names(call).into_iter().flatten();
+    told.filter(is_charged).collect()
+}
+
+/// The model that served and the one that was asked for, where they are told.
+fn told_names<'c>(call: &Call<'c>) -> [Option<&'c str>; 2] {
+    [call.model, call.model_requested].map(|name| name.filter(|name| !name.is_empty()))
 }
 
 /// Whether the provider chose the model, for which it may charge by itself.

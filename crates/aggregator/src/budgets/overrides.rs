@@ -72,7 +72,7 @@ pub enum OverrideError {
     #[error("until must be later than now, by at most 31 days; change the file for longer")]
     Until,
     /// Nobody would know who set it, and why.
-    #[error("{what} must be 1 to {TEXT_CHARS_MAX} characters")]
+    #[error("{what} must be 1 to {TEXT_CHARS_MAX} characters, without control characters")]
     Text {
         /// The field.
         what: &'static str,
@@ -343,7 +343,8 @@ impl Overrides {
 
 fn check_text(what: &'static str, text: &str) -> Result<(), OverrideError> {
     let n = text.chars().count();
-    match (1..=TEXT_CHARS_MAX).contains(&n) && !text.trim().is_empty() {
+    let is_plain = !text.contains(char::is_control) && !text.trim().is_empty();
+    match (1..=TEXT_CHARS_MAX).contains(&n) && is_plain {
         true => Ok(()),
         false => Err(OverrideError::Text { what }),
     }
@@ -406,6 +407,10 @@ mod tests {
             budget: "e".into(),
             ..wanted("1 USD", 1)
         };
+        let hidden = WantedOverride {
+            by: "ann\u{1b}[2K".into(),
+            ..wanted("1 USD", 1)
+        };
         let nameless = WantedOverride {
             by: " ".into(),
             ..wanted("1 USD", 1)
@@ -427,7 +432,14 @@ mod tests {
                 wanted("5 USD", LENGTH_MS_MAX + 1),
                 "until must be later than now, by at most 31 days; change the file for longer",
             ),
-            (nameless, "by must be 1 to 500 characters"),
+            (
+                nameless,
+                "by must be 1 to 500 characters, without control characters",
+            ),
+            (
+                hidden,
+                "by must be 1 to 500 characters, without control characters",
+            ),
         ] {
             assert_eq!(told(wanted), why);
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::Progress;
+use super::say::put_line;
 use super::{Files, Outcome};
 use crate::ledger::query::Reader;
 
@@ -31,11 +32,11 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     });
     progress.clear();
     let made = made?;
-    println!(
+    put_line(format_args!(
         "{}: {} calls, {} bytes, checked",
         arguments.file.display(),
         made.rows,
         made.bytes
-    );
+    ))?;
     Ok(Outcome::Done)
 }

@@ -7,6 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Format};
+use super::say::put_line;
 use super::{Files, Outcome, running};
 use crate::budgets::recount::RECOUNTED_COLUMNS;
 use crate::rows::{OVERRIDDEN_COLUMNS, Rows};
@@ -72,7 +73,10 @@ pub fn set(files: &Files, arguments: &Override) -> anyhow::Result<Outcome> {
     if arguments.end {
         let path = format!("{path}?by={}", encoded(&by));
         running::ask(&config, Method::DELETE, &path, None)?;
-        println!("{}: the file's limit holds again", arguments.name);
+        put_line(format_args!(
+            "{}: the file's limit holds again",
+            arguments.name
+        ))?;
         return Ok(Outcome::Done);
     }
     let limit = arguments.limit.as_deref().map(spaced);
@@ -84,13 +88,13 @@ pub fn set(files: &Files, arguments: &Override) -> anyhow::Result<Outcome> {
     });
     let made = running::ask(&config, Method::POST, &path, Some(&body))?;
     let text = |name: &str| made.get(name).and_then(Value::as_str).unwrap_or_default();
-    println!(
+    put_line(format_args!(
         "{}: {} until {}, by {}",
         text("budget"),
         text("limit"),
         text("until"),
         text("by")
-    );
+    ))?;
     Ok(Outcome::Done)
 }
 

@@ -8,6 +8,7 @@ use tollmesh_wire::Timestamp;
 
 use super::output::{self, Format};
 use super::progress::Progress;
+use super::say::say;
 use super::{Files, Outcome};
 use crate::budgets::replay::{Replay, Replayed, Tally};
 use crate::clock;
@@ -105,12 +106,11 @@ const COLUMNS: &[&str] = &[
 fn tell_bounds(n_calls: u64, first: Option<Timestamp>, begins: jiff::Timestamp) {
     const DAY_MS: i64 = 24 * 3_600_000;
     match first {
-        None => eprintln!("tollmesh: the ledger has no calls since {begins}"),
-        Some(first) if first.as_unix_ms() > begins.as_millisecond() + DAY_MS => eprintln!(
-            "tollmesh: {n_calls} calls; the ledger has none before {first}, although {begins} was \
-             asked for"
-        ),
-        Some(first) => eprintln!("tollmesh: {n_calls} calls since {first}"),
+        None => say(format_args!("the ledger has no calls since {begins}")),
+        Some(first) if first.as_unix_ms() > begins.as_millisecond() + DAY_MS => say(format_args!(
+            "{n_calls} calls; the ledger has none before {first}, although {begins} was asked for"
+        )),
+        Some(first) => say(format_args!("{n_calls} calls since {first}")),
     }
 }
 

@@ -6,6 +6,7 @@ use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::output::{self, Format};
+use super::say::put_line;
 use super::{Files, Outcome, running};
 use crate::budgets::COLUMNS;
 use crate::rows::Rows;
@@ -51,7 +52,7 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
         next_cursor: None,
     };
     if rows.items.is_empty() && arguments.format == Format::Table {
-        println!("no budget is in force; name their file as `budgets` in the configuration");
+        put_line("no budget is in force; name their file as `budgets` in the configuration")?;
         return Ok(Outcome::Done);
     }
     output::write(&rows, arguments.format, SHOWN)?;

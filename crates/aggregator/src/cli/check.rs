@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tollmesh_pricing::Book;
 use tollmesh_wire::plugin::{PluginConfig, TagSources};
 
 use super::check_budgets::{self, Names};
 use super::late_tags::late_tags;
 use super::progress::Progress;
+use super::say::to_the_end;
 use super::{Files, Outcome};
 use crate::alerts::Receivers;
 use crate::budgets::store;
@@ -18,7 +18,8 @@ use crate::forward::Place;
 use crate::ledger::QueryError;
 use crate::ledger::query::Reader;
 use crate::otlp;
-use crate::prices::{Prices, PricesError};
+use crate::prices::{self, Prices};
+use crate::shown::shown_lines;
 
 /// Tell every mistake in every file, with place and remedy.
 ///
@@ -59,25 +60,28 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut pricing = arguments.pricing.clone();
     let (mut overrides, mut budgets, mut labels) = (None, None, Vec::new());
     let file = config::in_use(files.config.as_deref(), Path::new(DEFAULT_FILE));
-    let config = Config::load(file, files.state_dir.as_deref());
+    let (config, problems) = Config::look(file, files.state_dir.as_deref());
     findings.n_files += usize::from(file.is_some());
-    match config {
-        Ok(config) => {
-            if let Some(file) = file {
-                findings.consider(&config, file);
-            }
-            if arguments.ledger {
-                findings.check_ledger(&config.state_dir);
-            }
-            pricing.extend(config.pricing);
-            overrides = config.overrides;
-            budgets = config.budgets.map(|file| (file, config.alerts));
-            labels = config.metrics.labels;
+    let told = problems.iter().map(Problem::to_string);
+    findings.mistakes.extend(told);
+    // A mistake hides no other: what the rest of the file names is looked at all the same.
+    if let Some(config) = config {
+        let is_good = |key: &str| !problems.iter().any(|problem| is_at(problem, key));
+        if let Some(file) = file {
+            findings.consider(&config, file);
         }
-        Err(problems) => {
-            let problems = problems.0.iter().map(Problem::to_string);
-            findings.mistakes.extend(problems);
+        if !problems.is_empty() {
+            // They may be of what holds by default in the place of what was meant.
+            findings.warnings.clear();
         }
+        if arguments.ledger && is_good("state_dir") {
+            findings.check_ledger(&config.state_dir);
+        }
+        pricing.extend(config.pricing);
+        overrides = config.overrides;
+        let receivers = is_good("alerts").then_some(config.alerts);
+        budgets = config.budgets.map(|file| (file, receivers));
+        labels = config.metrics.labels;
     }
     let mut tags = TagSources::default();
     if let Some(file) = &arguments.filter_config
@@ -85,18 +89,21 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     {
         tags = filter.tags;
     }
-    let prices = Prices::load(&pricing, overrides.as_deref());
+    let prices = findings.check_prices(&pricing, overrides.as_deref());
     if let Some((file, receivers)) = &budgets {
-        let tables = prices.as_ref().ok().map(Prices::tables);
-        let book = tables.as_ref().map(|tables| &tables.book);
         let names = check_budgets::Names::new(&labels, &tags);
-        findings.check_budgets(file, &names, receivers, book);
+        findings.check_budgets(file, &names, receivers.as_ref(), prices.as_ref());
     }
     if let Some(file) = &arguments.config_dump {
         findings.check_routes(file, &tags);
     }
-    findings.check_prices(prices);
     findings.tell()
+}
+
+/// Whether the mistake is at that key or below it.
+fn is_at(problem: &Problem, key: &str) -> bool {
+    let below = problem.key.strip_prefix(key);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
 }
 
 /// What is wrong with the ledger in that directory.
@@ -272,10 +279,12 @@ impl Findings {
         &mut self,
         file: &Path,
         names: &Names,
-        receivers: &Receivers,
-        book: Option<&Book>,
+        receivers: Option<&Receivers>,
+        prices: Option<&Prices>,
     ) {
         self.n_files += 1;
+        let tables = prices.map(Prices::tables);
+        let book = tables.as_ref().map(|tables| &tables.book);
         match budgets::load_all(file) {
             Ok(limits) => {
                 let found = check_budgets::look(file, &limits, names, receivers, book);
@@ -297,35 +306,30 @@ impl Findings {
         }
     }
 
-    fn check_prices(&mut self, prices: Result<Prices, PricesError>) {
-        match prices {
-            Ok(prices) => {
-                self.n_files += prices.n_files();
-                let edits = prices.past_edits(crate::clock::now());
-                self.mistakes.extend(edits.iter().map(ToString::to_string));
-            }
-            Err(PricesError::Invalid(problems)) => {
-                let problems = problems.iter().map(ToString::to_string);
-                self.mistakes.extend(problems);
-            }
-            Err(error) => self.mistakes.push(error.to_string()),
-        }
+    fn check_prices(&mut self, paths: &[PathBuf], overrides: Option<&Path>) -> Option<Prices> {
+        let Ok(prices) = Prices::load(paths, overrides) else {
+            self.mistakes.extend(prices::mistakes(paths, overrides));
+            return None;
+        };
+        self.n_files += prices.n_files();
+        let edits = prices.past_edits(crate::clock::now());
+        self.mistakes.extend(edits.iter().map(ToString::to_string));
+        let doubts = prices.tables().book.doubts();
+        self.warnings.extend(doubts.iter().map(ToString::to_string));
+        Some(prices)
     }
 
     fn tell(&self) -> anyhow::Result<Outcome> {
-        let mut out = std::io::stdout().lock();
-        for mistake in &self.mistakes {
-            writeln!(out, "error: {mistake}")?;
+        let mistakes = self.mistakes.iter().map(|it| format!("error: {it}\n"));
+        let warnings = self.warnings.iter().map(|it| format!("warning: {it}\n"));
+        let mut text: String = mistakes.chain(warnings).collect();
+        if text.is_empty() {
+            let files = if self.n_files == 1 { "file" } else { "files" };
+            text = format!("{} {files} checked, all well\n", self.n_files);
         }
-        for warning in &self.warnings {
-            writeln!(out, "warning: {warning}")?;
-        }
+        to_the_end(std::io::stdout().write_all(shown_lines(&text).as_bytes()))?;
         match (self.mistakes.len(), self.warnings.len()) {
-            (0, 0) => {
-                let files = if self.n_files == 1 { "file" } else { "files" };
-                writeln!(out, "{} {files} checked, all well", self.n_files)?;
-                Ok(Outcome::Done)
-            }
+            (0, 0) => Ok(Outcome::Done),
             (0, _) => Ok(Outcome::Findings),
             (1, _) => Err(anyhow::anyhow!("1 mistake")),
             (n, _) => Err(anyhow::anyhow!("{n} mistakes")),

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use tollmesh_budget::Enforce;
+use rust_decimal::Decimal;
+use tollmesh_budget::{Action, Enforce, Limit, Tier};
 use tollmesh_pricing::Book;
 use tollmesh_wire::matching::{MODEL, is_pattern, names_model};
 use tollmesh_wire::plugin::{STANDARD_TAGS, TagSources};
@@ -13,6 +14,7 @@ use crate::budgets::FACTS;
 use crate::config::budgets::Limits;
 use crate::config::notified;
 use crate::config::section::nearest;
+use crate::money::PicoUsd;
 
 /// What is wrong in a budgets' file, and what is seldom meant.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,7 +73,7 @@ fn unknown_model(wanted: &BTreeMap<String, String>, book: &Book) -> Option<Strin
             format!("no price table has a model that {model:?} fits; calls that name one count")
         });
     }
-    if book.knows(model) {
+    if book.knows(model) || !book.names_of(model).is_empty() {
         return None;
     }
     let known: Vec<String> = book.names().collect();
@@ -84,18 +86,20 @@ fn unknown_model(wanted: &BTreeMap<String, String>, book: &Book) -> Option<Strin
     ))
 }
 
-/// Looks through a file's budgets and guards. Without price tables, any name may be a model's.
+/// Looks through a file's budgets and guards, and through what these notify.
+/// `receivers` and `book` are `None` where nobody knows them.
 pub fn look(
     file: &Path,
     limits: &Limits,
     names: &Names,
-    receivers: &Receivers,
+    receivers: Option<&Receivers>,
     book: Option<&Book>,
 ) -> Found {
     let file = file.display().to_string();
+    let unknown = receivers.map(|receivers| notified::unknown(&file, limits, receivers));
     let mut found = Found {
-        mistakes: notified::unknown(&file, limits, receivers),
-        warnings: Vec::new(),
+        mistakes: unknown.unwrap_or_default(),
+        warnings: limits.doubts.clone(),
     };
     for policy in &limits.policies {
         let place = format!("{file}: budget {:?}", policy.name);
@@ -106,7 +110,20 @@ pub fn look(
                 found.warnings.push(format!("{place}: {key}: {why}"));
             }
         }
+        if matches!(policy.limit, Limit::Usd(usd) if usd < Decimal::new(1, PicoUsd::PLACES)) {
+            found.warnings.push(format!(
+                "{place}: limit: less than a pico-dollar, the least that is counted: no call fits"
+            ));
+        }
         for (n, tier) in policy.tiers.iter().enumerate() {
+            for model in models_put(tier) {
+                if book.is_some_and(|book| !book.knows(model)) {
+                    found.warnings.push(format!(
+                        "{place}: tiers[{n}].models: no price table has {model:?}: calls for it \
+                         would be unpriced, or fail"
+                    ));
+                }
+            }
             for name in tier.except.keys() {
                 if let Some(why) = names.unknown(name) {
                     let why = format!("{place}: tiers[{n}].except: {why}");
@@ -141,9 +158,18 @@ pub fn look(
     found
 }
 
+/// The models that a tier has asked for in place of others.
+fn models_put(tier: &Tier) -> impl Iterator<Item = &String> {
+    let models = match &tier.action {
+        Action::Downgrade { models } => Some(models),
+        _ => None,
+    };
+    models.into_iter().flat_map(|models| models.values())
+}
+
 /// Whether anything comes of a tier.
-fn acts(tier: &tollmesh_budget::Tier) -> bool {
-    tier.action != tollmesh_budget::Action::Warn || !tier.notify.is_empty()
+fn acts(tier: &Tier) -> bool {
+    tier.action != Action::Warn || !tier.notify.is_empty()
 }
 
 #[cfg(test)]
@@ -168,11 +194,19 @@ limit = "1 USD"
 window = "day"
 tiers = [ { at = "50%", do = "warn" } ]
 
+[[budget]]
+name = "c"
+per = ["user", "user"]
+limit = "0.0000000000001 USD"
+window = "day"
+tiers = [ { at = "50%", do = "downgrade", models = { "gpt-4o" = "gpt-4o-mimi", "o3" = "gpt-4o-mini" } } ]
+
 [[guard]]
 name = "g"
 max_input_tokens = 5
 notify = ["ops"]
 "#;
+        let book = Book::load(Book::shipped()).unwrap();
         let limits = parse_all("b.toml", text).unwrap();
         let tags = TagSources {
             required: vec!["own".to_owned()],
@@ -183,12 +217,13 @@ notify = ["ops"]
             Path::new("b.toml"),
             &limits,
             &names,
-            &Receivers::default(),
-            None,
+            Some(&Receivers::default()),
+            Some(&book),
         );
         let more = "a tag of your own is known by the filter's configuration (--filter-config) or \
                     metrics.labels";
         let wanted = [
+            r#"b.toml: budget "c": per: "user" stands twice; remove one"#.to_owned(),
             format!(
                 r#"b.toml: budget "a": match: no call is known to have "teem"; did you mean "team"? {more}"#
             ),
@@ -197,6 +232,10 @@ notify = ["ops"]
                 r#"b.toml: budget "a": tiers[0].except: no call is known to have "priorty"; did you mean "priority"? {more}"#
             ),
             r#"b.toml: budget "b": nothing is ever done: add tiers, or enforce = "strict""#
+                .to_owned(),
+            r#"b.toml: budget "c": limit: less than a pico-dollar, the least that is counted: no call fits"#
+                .to_owned(),
+            r#"b.toml: budget "c": tiers[0].models: no price table has "gpt-4o-mimi": calls for it would be unpriced, or fail"#
                 .to_owned(),
         ];
         assert_eq!(found.warnings, wanted);
@@ -237,7 +276,7 @@ notify = ["ops"]
             Path::new("b.toml"),
             &limits,
             &names,
-            &receivers,
+            Some(&receivers),
             Some(&book),
         );
         let [misspelt, pattern, guard] = found.warnings.as_slice() else {

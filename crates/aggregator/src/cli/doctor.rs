@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::output::{self, Format};
+use super::say::say;
 use super::{Files, Outcome};
 use crate::doctor::{Findings, Status, aggregator, envoy};
 
@@ -37,7 +38,7 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     });
     output::write(&findings.rows(), arguments.format, &[])?;
     if arguments.envoy.is_none() {
-        eprintln!("Envoy was not asked; name its admin interface with --envoy");
+        say("Envoy was not asked; name its admin interface with --envoy");
     }
     Ok(match findings.worst() {
         Status::Ok => Outcome::Done,

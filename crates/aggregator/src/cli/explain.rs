@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::output::{self, Format};
+use super::say::put_line;
 use super::{Files, Outcome};
 use crate::ledger::query::Reader;
 use crate::rows;
@@ -40,14 +41,14 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     for item in &rows.items {
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or("-");
-        println!(
+        put_line(format_args!(
             "{}  {}  event {}",
             text("time"),
             text("request_id"),
             text("event_id")
-        );
-        println!("  {}", text("summary"));
-        println!("  {}", text("remedy"));
+        ))?;
+        put_line(format_args!("  {}", text("summary")))?;
+        put_line(format_args!("  {}", text("remedy")))?;
     }
     Ok(Outcome::Done)
 }

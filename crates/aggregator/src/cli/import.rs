@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, Runtime};
 use tollmesh_wire::Timestamp;
 
 use super::progress::Progress;
+use super::say::{put_line, say};
 use super::{Files, Outcome};
 use crate::charge;
 use crate::config::{Config, Listen};
@@ -61,8 +62,8 @@ pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
         Some(address) => import_to(address, &config, arguments, runtime.handle())?,
         None => import_here(&config, arguments, &runtime)?,
     };
-    println!("{}", summary(&tally));
-    Ok(match tally.unreadable {
+    put_line(summary(&tally))?;
+    Ok(match tally.unreadable + tally.useless_logs {
         0 => Outcome::Done,
         _ => Outcome::Findings,
     })
@@ -151,6 +152,7 @@ fn summary(tally: &Tally) -> String {
         already,
         without_usage,
         unreadable,
+        useless_logs: _,
         forgotten,
     } = tally;
     let mut text = format!(
@@ -168,7 +170,12 @@ fn summary(tally: &Tally) -> String {
 impl Told for Terminal {
     fn bad_line(&mut self, log: &str, line: u64, reason: &str) {
         self.0.clear();
-        eprintln!("tollmesh: {log}: line {line}: {reason}");
+        say(format_args!("{log}: line {line}: {reason}"));
+    }
+
+    fn bad_log(&mut self, log: &str, reason: &str) {
+        self.0.clear();
+        say(format_args!("{log}: {reason}"));
     }
 
     fn progress(&mut self, place: Place<'_>, tally: &Tally) {

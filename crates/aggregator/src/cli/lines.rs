@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::Outcome;
+use super::say::say;
 
 /// A recorded exchange with a long body comes to some megabytes; a line without an end must not
 /// take all memory.
@@ -36,7 +37,7 @@ pub fn for_each(
         let answered = answer(&line).map(Some).unwrap_or_else(|error| {
             // In their order, where both are seen together; what cannot be written is told below.
             let _ = output.flush();
-            eprintln!("tollmesh: line {number}: {error:#}");
+            say(format_args!("line {number}: {error:#}"));
             outcome = Outcome::Findings;
             instead(&line, &error)
         });

@@ -22,6 +22,7 @@ mod progress;
 mod report;
 mod reprice;
 mod running;
+pub mod say;
 mod serve;
 mod store;
 mod top;
@@ -129,7 +130,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Check(arguments) => check::run(&files, &arguments),
         Command::Doctor(arguments) => doctor::run(&files, &arguments),
         Command::Extract(arguments) => extract::run(&arguments),
-        Command::Price(arguments) => price::run(&arguments),
+        Command::Price(arguments) => price::run(&files, &arguments),
         Command::Report(arguments) => report::run(&files, arguments),
         Command::Top(arguments) => top::run(&files, arguments),
         Command::Budgets(arguments) => budgets::run(&files, &arguments),

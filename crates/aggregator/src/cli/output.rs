@@ -1,12 +1,14 @@
 //! Rows on standard output: a table for eyes, JSON or CSV for programs.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use super::say::to_the_end;
 use crate::rows::Rows;
+use crate::shown::shown;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -20,24 +22,24 @@ pub enum Format {
     Csv,
 }
 
-/// Writes the rows; `columns` are those that a table has room for.
+/// Writes the rows; `columns` are those that a table has room for. A reader that has seen enough may
+/// go.
 pub fn write(rows: &Rows, format: Format, columns: &[&str]) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    match format {
-        Format::Table => writeln!(out, "{}", table(rows, columns))?,
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &rows.json())?;
-            writeln!(out)?;
-        }
-        Format::Csv => out.write_all(&rows.csv()?)?,
+    let mut text = match format {
+        Format::Table => table(rows, columns).to_string().into_bytes(),
+        Format::Json => serde_json::to_vec_pretty(&rows.json())?,
+        Format::Csv => rows.csv()?,
+    };
+    if format != Format::Csv {
+        text.push(b'\n');
     }
-    out.flush()?;
-    Ok(())
+    let mut out = std::io::stdout().lock();
+    Ok(to_the_end(out.write_all(&text).and_then(|()| out.flush()))?)
 }
 
 /// The table: texts to the left, numbers to the right.
 fn table(rows: &Rows, columns: &[&str]) -> Table {
-    let shown: Vec<&str> = rows
+    let wanted: Vec<&str> = rows
         .columns
         .iter()
         .map(String::as_str)
@@ -52,7 +54,7 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
     } else {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
-    table.set_header(shown.iter().map(|column| column.replace('_', " ")));
+    table.set_header(wanted.iter().map(|column| column.replace('_', " ")));
     let places = decimal_places(rows);
     for mut cells in rows.cells() {
         for (name, cell) in rows.columns.iter().zip(&mut cells) {
@@ -61,10 +63,13 @@ fn table(rows: &Rows, columns: &[&str]) -> Table {
             }
         }
         let named = rows.columns.iter().zip(cells);
-        let row = named.filter(|(name, _)| shown.contains(&name.as_str()));
-        table.add_row(row.map(|(_, cell)| if cell.is_empty() { "-".into() } else { cell }));
+        let row = named.filter(|(name, _)| wanted.contains(&name.as_str()));
+        table.add_row(row.map(|(_, cell)| match cell.is_empty() {
+            true => "-".into(),
+            false => shown(&cell).into_owned(),
+        }));
     }
-    for (n, name) in shown.iter().enumerate() {
+    for (n, name) in wanted.iter().enumerate() {
         if Rows::is_number(name)
             && let Some(column) = table.column_mut(n)
         {
@@ -99,6 +104,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn names_do_nothing_to_a_terminal() {
+        let model = "gpt\u{1b}]0;x\u{7}\r\n0.00";
+        let item = json!({ "model": model, "requests": 1 });
+        let rows = Rows {
+            columns: ["model", "requests"].map(str::to_owned).to_vec(),
+            items: vec![item.as_object().cloned().unwrap_or_default()],
+            next_cursor: None,
+        };
+        let text = table(&rows, &[]).trim_fmt();
+        assert!(text.contains(r"gpt\u{1b}]0;x\u{7}\r\n0.00"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\r']), "{text:?}");
+    }
 
     #[test]
     fn amounts_stand_point_below_point() {

@@ -1,6 +1,6 @@
 //! `tollmesh price`: usage to exact cost, through the pricing that the aggregator runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,9 +12,10 @@ use tollmesh_pricing::Case;
 use tollmesh_usage::Usage;
 use tollmesh_wire::event::ExtraUsage;
 
-use super::{Outcome, lines};
+use super::{Files, Outcome, lines};
 use crate::charge::{Bill, sums_batches};
 use crate::clock;
+use crate::config::Config;
 use crate::ledger::CostRecord;
 use crate::prices::{Prices, Tables};
 use crate::rows;
@@ -30,10 +31,11 @@ use crate::rows;
 /// string, and the lines that it is made of.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Price files or folders of them, over the tables that ship; may be given several times.
+    /// Price files or folders of them, over the tables that ship and those of the configuration; may
+    /// be given several times.
     #[arg(long, value_name = "DIR")]
     pricing: Vec<PathBuf>,
-    /// The operator's own terms over those tables.
+    /// The operator's own terms over those tables, in place of the configuration's.
     #[arg(long, value_name = "FILE")]
     overrides: Option<PathBuf>,
 }
@@ -76,8 +78,14 @@ const fn yes() -> bool {
 }
 
 /// Prices each line.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let prices = Prices::load(&arguments.pricing, arguments.overrides.as_deref())?;
+pub fn run(files: &Files, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    // The configuration is read for its prices; no state directory need be writable.
+    let state_dir = files.state_dir.as_deref().unwrap_or(Path::new("."));
+    let config = Config::load(files.config.as_deref(), Some(state_dir))?;
+    let mut pricing = config.pricing;
+    pricing.extend(arguments.pricing.iter().cloned());
+    let overrides = arguments.overrides.as_deref();
+    let prices = Prices::load(&pricing, overrides.or(config.overrides.as_deref()))?;
     let tables = prices.tables();
     let now_ms = clock::now().as_unix_ms();
     let version = &*tables.version;

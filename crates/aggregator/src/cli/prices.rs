@@ -10,6 +10,7 @@ use tollmesh_usage::{Bucket, Usage};
 use tollmesh_wire::Timestamp;
 
 use super::output::{self, Format};
+use super::say::say;
 use super::{Files, Outcome, prices_import};
 use crate::pricelist::{self, Wanted};
 use crate::prices::{self, Prices, PricesError};
@@ -104,7 +105,7 @@ fn run_show(files: &Files, show: &Show) -> anyhow::Result<Outcome> {
     let rows = pricelist::rows(book, &wanted);
     if rows.items.is_empty() {
         let model = &show.model;
-        eprintln!("tollmesh: no row prices {model:?} at {}", wanted.at);
+        say(format_args!("no row prices {model:?} at {}", wanted.at));
     }
     if !rows.items.is_empty() || show.format != Format::Table {
         output::write(&rows, show.format, COLUMNS)?;

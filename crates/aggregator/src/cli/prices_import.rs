@@ -9,6 +9,7 @@ use clap::Args;
 use tollmesh_pricing::Book;
 
 use super::Outcome;
+use super::say::say;
 use crate::clock;
 use crate::feed::{self, Aside, Kind, Proposal};
 use crate::prices::PricesError;
@@ -92,19 +93,23 @@ fn tell(proposal: &Proposal) {
         files,
     } = proposal;
     let n_files = files.len();
-    eprintln!("tollmesh: {n_new} models proposed, {n_changed} changed, in {n_files} files");
+    say(format_args!(
+        "{n_new} models proposed, {n_changed} changed, in {n_files} files"
+    ));
     let Aside {
         providers,
         keys,
         by_hand,
     } = aside;
     for line in by_hand {
-        eprintln!("tollmesh: by hand: {line}");
+        say(format_args!("by hand: {line}"));
     }
     for (name, n) in providers {
-        eprintln!("tollmesh: no table of ours is for provider {name:?}: {n} models");
+        say(format_args!(
+            "no table of ours is for provider {name:?}: {n} models"
+        ));
     }
     for (key, n) in keys {
-        eprintln!("tollmesh: unknown key {key:?}: in {n} models");
+        say(format_args!("unknown key {key:?}: in {n} models"));
     }
 }

@@ -2,18 +2,19 @@
 
 mod daily;
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::output::{self, Format};
+use super::say::say;
 use super::store::Asks;
 use super::{Files, Outcome};
 use crate::clock;
 use crate::ledger::query::{Dimension, SpendQuery, SpendRow};
 use crate::question::Parts;
-use crate::report::{self, CHARGED_BY, Focus, Store};
+use crate::report::{self, CHARGED_BY, Focus, FocusError, Store};
 use crate::rows::{self, Rows};
 
 /// Spend, tokens and requests by team, model, or whatever calls are tagged with.
@@ -163,25 +164,31 @@ fn run_focus(
         filters: query.filters,
         account,
     };
-    let exported = focus.export(store, BufWriter::new(std::io::stdout().lock()))?;
+    let exported = match focus.export(store, BufWriter::new(std::io::stdout().lock())) {
+        Err(FocusError::Write(error)) if has_nobody_read(&error) => return Ok(Outcome::Done),
+        exported => exported?,
+    };
     if exported.unpriced > 0 {
         let n = exported.unpriced;
-        eprintln!(
-            "tollmesh: {n} requests have no price and no row; `tollmesh report --by model` \
-                   names them"
-        );
+        say(format_args!(
+            "{n} requests have no price and no row; `tollmesh report --by model` names them"
+        ));
     }
     if exported.forgotten > 0 {
         let n = exported.forgotten;
-        eprintln!(
-            "tollmesh: {n} requests have no row: retention deleted their lines, and only \
-                   their sums are left"
-        );
+        say(format_args!(
+            "{n} requests have no row: retention deleted their lines, and only their sums are left"
+        ));
     }
     Ok(match (exported.unpriced, exported.forgotten) {
         (0, 0) => Outcome::Done,
         _ => Outcome::Findings,
     })
+}
+
+/// Whether the reader of standard output has seen enough.
+fn has_nobody_read(error: &csv::Error) -> bool {
+    matches!(error.kind(), csv::ErrorKind::Io(io) if io.kind() == ErrorKind::BrokenPipe)
 }
 
 fn write_page(query: &SpendQuery, mut rows: Rows) -> anyhow::Result<()> {

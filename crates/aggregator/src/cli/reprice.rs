@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::output::{self, Format};
 use super::progress::Progress;
+use super::say::say;
 use super::{Files, Outcome};
 use crate::config::Config;
 use crate::ledger::query::Reader;
@@ -80,7 +81,7 @@ pub fn run(files: &Files, arguments: Arguments) -> anyhow::Result<Outcome> {
     }
     output::write(&rows, arguments.format, &[])?;
     if arguments.dry_run {
-        eprintln!("tollmesh: nothing was written (--dry-run)");
+        say("nothing was written (--dry-run)");
     }
     Ok(Outcome::Done)
 }

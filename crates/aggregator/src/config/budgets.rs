@@ -70,6 +70,8 @@ pub struct Limits {
     /// Whether it says so of budgets or guards, and be it that there are none: a file that was cut,
     /// or is being saved, says nothing.
     pub is_deliberate: bool,
+    /// What is no mistake, yet seldom meant, each with its place.
+    pub doubts: Vec<String>,
 }
 
 impl Limits {
@@ -118,27 +120,41 @@ fn read(mut root: Section<'_>) -> Limits {
         );
     }
     let mut names = BTreeSet::new();
-    let mut policies = Vec::new();
+    let (mut policies, mut twice) = (Vec::new(), Vec::new());
     for section in sections {
-        let Some(policy) = policy(section, &mut names) else {
+        let Some(policy) = policy(section, &mut names, &mut twice) else {
             continue;
         };
         policies.push(policy);
     }
     let guards = guards::read(&mut root, &mut names);
+    let file = root.file().to_owned();
     root.finish();
+    let twice = twice.iter().map(|(budget, key)| {
+        format!("{file}: budget {budget:?}: per: {key:?} stands twice; remove one")
+    });
     Limits {
         policies,
         guards,
         is_deliberate: false,
+        doubts: twice.collect(),
     }
 }
 
-/// One budget; `None` where a mistake left nothing to make it of.
-fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Policy> {
+/// One budget; `None` where a mistake left nothing to make it of. `twice` gets the keys that its
+/// `per` names again, with its name.
+fn policy(
+    mut section: Section<'_>,
+    names: &mut BTreeSet<String>,
+    twice: &mut Vec<(String, String)>,
+) -> Option<Policy> {
     let name = section.text("name");
     match &name {
         Some(name) if name.is_empty() => section.refuse("name", "empty; give it a name"),
+        Some(name) if name.contains(char::is_control) => section.refuse(
+            "name",
+            format!("{name:?} has control characters; remove them"),
+        ),
         Some(name) if !names.insert(name.clone()) => {
             section.refuse("name", format!("{name:?} stands twice; rename one"));
         }
@@ -147,6 +163,11 @@ fn policy(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Poli
     }
     let matches = section.words("match").unwrap_or_default();
     let per = section.texts("per").unwrap_or_default();
+    for (n, key) in per.iter().enumerate() {
+        if per.iter().take(n).any(|other| other == key) {
+            twice.push((name.clone().unwrap_or_default(), key.clone()));
+        }
+    }
     let limit = section.parsed("limit", parsed::<Limit>);
     let window = section.parsed("window", parsed::<Window>);
     for (key, is_missing) in [("limit", limit.is_none()), ("window", window.is_none())] {
@@ -405,6 +426,10 @@ window = "rolling 24h"
                  \"name\", \"match\", \"per\", \"limit\", \"window\", \"timezone\", \"enforce\", \
                  \"on_unavailable\", \"offline_allowance\", \"max_stream\", \
                  \"estimate_output_tokens\" or \"tiers\"",
+            ),
+            (
+                budget("").replace("\"a\"", "\"a\\u001b[2K\""),
+                "budgets.toml: budget[0].name: \"a\\u{1b}[2K\" has control characters; remove them",
             ),
             (
                 "budget = 1".to_owned(),

@@ -31,6 +31,10 @@ fn guard(mut section: Section<'_>, names: &mut BTreeSet<String>) -> Option<Guard
     let name = section.text("name");
     match &name {
         Some(name) if name.is_empty() => section.refuse("name", "empty; give it a name"),
+        Some(name) if name.contains(char::is_control) => section.refuse(
+            "name",
+            format!("{name:?} has control characters; remove them"),
+        ),
         Some(name) if !names.insert(name.clone()) => {
             section.refuse("name", format!("{name:?} stands twice; rename one"));
         }

@@ -89,34 +89,51 @@ pub struct Metrics {
 impl Config {
     /// Reads that file, or else [`DEFAULT_FILE`] where it exists, or else takes the defaults.
     pub fn load(file: Option<&Path>, state_dir: Option<&Path>) -> Result<Config, Problems> {
+        whole(Config::look(file, state_dir))
+    }
+
+    /// The same with all mistakes, and what the file says beside them: a key with a mistake is as
+    /// if it were not there. `None` where nothing can be made of the file.
+    pub fn look(file: Option<&Path>, state_dir: Option<&Path>) -> (Option<Config>, Vec<Problem>) {
         let Some(file) = in_use(file, Path::new(DEFAULT_FILE)) else {
-            return Config::parse("tollmesh.toml", "", state_dir);
+            return look_at("tollmesh.toml", "", state_dir);
         };
         let name = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            Problems(vec![Problem {
-                file: name.clone(),
-                key: String::new(),
-                what: format!("cannot be read: {error}; give its path with --config"),
-            }])
-        })?;
-        Config::parse(&name, &text, state_dir)
+        match std::fs::read_to_string(file) {
+            Ok(text) => look_at(&name, &text, state_dir),
+            Err(error) => {
+                let problem = Problem {
+                    file: name,
+                    key: String::new(),
+                    what: format!("cannot be read: {error}; give its path with --config"),
+                };
+                (None, vec![problem])
+            }
+        }
     }
 
     /// Reads that text; `file` is its name in messages.
     pub fn parse(file: &str, text: &str, state_dir: Option<&Path>) -> Result<Config, Problems> {
-        let sink = Sink::new(file);
-        let config = match text.parse::<toml::Table>() {
-            Ok(table) => read(Section::root(&sink, table), state_dir),
-            Err(error) => {
-                sink.refuse("", not_toml(text, &error));
-                None
-            }
-        };
-        match (config, sink.into_problems()) {
-            (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(Problems(problems)),
+        whole(look_at(file, text, state_dir))
+    }
+}
+
+fn look_at(file: &str, text: &str, state_dir: Option<&Path>) -> (Option<Config>, Vec<Problem>) {
+    let sink = Sink::new(file);
+    let config = match text.parse::<toml::Table>() {
+        Ok(table) => read(Section::root(&sink, table), state_dir),
+        Err(error) => {
+            sink.refuse("", not_toml(text, &error));
+            None
         }
+    };
+    (config, sink.into_problems())
+}
+
+fn whole((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, Problems> {
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems)),
     }
 }
 

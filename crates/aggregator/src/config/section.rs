@@ -194,6 +194,11 @@ impl<'a> Section<'a> {
         texts
     }
 
+    /// The file's name in messages.
+    pub fn file(&self) -> &str {
+        &self.sink.file
+    }
+
     /// Whether the file says nothing here that is yet to be taken.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()

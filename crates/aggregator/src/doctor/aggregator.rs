@@ -250,7 +250,7 @@ fn judge_versions(scrape: &Exposition, findings: &mut Findings) {
     let own = env!("CARGO_PKG_VERSION");
     let running = scrape.label_values("tollmesh_build_info", "version");
     let filters = scrape.label_values("tollmesh_filter_batches_total", "version");
-    let is_other = |version: &&&str| **version != own;
+    let is_other = |version: &&String| **version != own;
     if let Some(version) = running.iter().find(is_other) {
         let what = format!("the aggregator is {version}, this command is {own}");
         findings.warn(
@@ -271,9 +271,9 @@ fn judge_versions(scrape: &Exposition, findings: &mut Findings) {
 }
 
 /// The first few, for a line.
-fn some_of(names: &[&str]) -> String {
+fn some_of(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 5;
-    let shown: Vec<&str> = names.iter().copied().take(SHOWN).collect();
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(SHOWN);
     match more {
         0 => shown.join(", "),

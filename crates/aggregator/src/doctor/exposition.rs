@@ -1,5 +1,7 @@
 //! Numbers out of a text exposition.
 
+use crate::metrics::text::pairs;
+
 /// One scrape.
 pub struct Exposition(pub String);
 
@@ -15,11 +17,11 @@ impl Exposition {
     }
 
     /// The values of that label among the series of that name that are not zero.
-    pub fn label_values(&self, name: &str, label: &str) -> Vec<&str> {
-        let start = format!("{label}=\"");
+    pub fn label_values(&self, name: &str, label: &str) -> Vec<String> {
         let alive = self.series(name).filter(|(_, value)| *value != "0");
         alive
-            .filter_map(|(labels, _)| labels.split_once(&start)?.1.split('"').next())
+            .filter_map(|(labels, _)| pairs(labels).find(|(name, _)| *name == label))
+            .map(|(_, value)| value)
             .collect()
     }
 
@@ -28,6 +30,7 @@ impl Exposition {
         self.0.lines().filter_map(move |line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (metric, labels) = series.split_once('{').unwrap_or((series, ""));
+            let labels = labels.strip_suffix('}').unwrap_or(labels);
             (metric == name).then_some((labels, value))
         })
     }
@@ -45,5 +48,8 @@ mod tests {
         assert_eq!(scrape.sum("ab"), Some(9.0));
         assert_eq!(scrape.sum("b"), None);
         assert_eq!(scrape.label_values("a", "v"), ["1", "3"]);
+        let text = r#"a{other_v="x",v="a\"b\\c, v=\"d\n"} 2"#;
+        let scrape = Exposition(text.to_owned());
+        assert_eq!(scrape.label_values("a", "v"), ["a\"b\\c, v=\"d\n"]);
     }
 }

@@ -24,20 +24,25 @@ pub enum BadLine {
 const SHOWN_BYTES_MAX: usize = 40;
 
 /// The events' JSON in the line's `field`: one of a call, those of all responses of a WebSocket
-/// connection, one a line, and none where the line is of a call without usage.
+/// connection, one a line, and none where the line is of a call without usage. `None` where there
+/// is no such field, as in all lines of a log whose format has none.
 ///
 /// Other fields are not looked at, whatever they hold: an app can write what it likes into a
 /// header that the operator logs.
-pub fn events_json(line: &[u8], field: &str) -> Result<Vec<String>, BadLine> {
+pub fn events_json(line: &[u8], field: &str) -> Result<Option<Vec<String>>, BadLine> {
     let line = without_container_prefix(line);
     if is_process_log(line) {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
     let fields: BTreeMap<String, &RawValue> =
         serde_json::from_slice(line).map_err(BadLine::Shape)?;
-    let Some(value) = fields.get(field) else {
-        return Ok(Vec::new());
-    };
+    fields
+        .get(field)
+        .map(|value| events_in(value, field))
+        .transpose()
+}
+
+fn events_in(value: &RawValue, field: &str) -> Result<Vec<String>, BadLine> {
     let strange = |found: &str| BadLine::Kind {
         field: field.to_owned(),
         found: found[..found.floor_char_boundary(SHOWN_BYTES_MAX)].to_owned(),
@@ -123,14 +128,16 @@ mod tests {
             ("2026-11-22T04:00:00Z\tinfo\tready".to_owned(), None),
         ] {
             let found = events_json(line.as_bytes(), "tollmesh").unwrap();
-            assert_eq!(found, Vec::from_iter(want), "{line}");
+            let has_field = line != r#"{"status":200}"#;
+            assert_eq!(found.is_some(), has_field, "{line}");
+            assert_eq!(found.unwrap_or_default(), Vec::from_iter(want), "{line}");
         }
         let own = events_json(br#"{"usage":{"event_id":"e"}}"#, "usage");
-        assert_eq!(own.unwrap(), [r#"{"event_id":"e"}"#]);
+        assert_eq!(own.unwrap().unwrap(), [r#"{"event_id":"e"}"#]);
         let two = format!("{event}\n{event}");
         let line = serde_json::json!({"tollmesh": two}).to_string();
         assert_eq!(
-            events_json(line.as_bytes(), "tollmesh").unwrap(),
+            events_json(line.as_bytes(), "tollmesh").unwrap().unwrap(),
             [event, event]
         );
     }

@@ -6,6 +6,9 @@ use std::io::{self, BufRead, Read};
 /// log line they may double, and the fields beside them are a few KiB.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What some editors put before a text; no part of it (<https://www.unicode.org/faq/utf_bom.html>).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The lines of a stream, and how far they have been read.
 pub struct Lines<R> {
     input: R,
@@ -72,11 +75,18 @@ impl<R: BufRead> Lines<R> {
                 }
                 return Ok(Next::TooLong);
             }
-            if !self.line.trim_ascii().is_empty() {
+            if !self.text().is_empty() {
                 break;
             }
         }
-        Ok(Next::Line(self.line.trim_ascii()))
+        Ok(Next::Line(self.text()))
+    }
+
+    /// The line without what is round it.
+    fn text(&self) -> &[u8] {
+        let marked = self.line.strip_prefix(BYTE_ORDER_MARK);
+        let line = marked.filter(|_| self.number == 1);
+        line.unwrap_or(&self.line).trim_ascii()
     }
 
     fn read_some(&mut self) -> io::Result<u64> {
@@ -108,6 +118,14 @@ mod tests {
         let seen: Vec<_> = seen.iter().map(|(n, line)| (*n, line.as_str())).collect();
         assert_eq!(seen, [(1, "a"), (3, "too long"), (4, "b"), (5, "c")]);
         assert_eq!(lines.n_bytes(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_mark_before_the_first_line_is_none_of_it() {
+        let text = b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n";
+        let mut lines = Lines::new(text.as_slice());
+        assert_eq!(lines.read_next().unwrap(), Next::Line(b"a"));
+        assert_eq!(lines.read_next().unwrap(), Next::Line(b"\xef\xbb\xbfb"));
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub use own::Own;
 const BATCH_EVENTS_MAX: usize = 500;
 /// The same in bytes of JSON.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How compressed files begin, and what undoes it: RFC 1952, RFC 8878, and the formats' own
+/// descriptions (<https://tukaani.org/xz/xz-file-format.txt>, <https://sourceware.org/bzip2/>).
+const COMPRESSED: [(&[u8], &str); 4] = [
+    (b"\x1f\x8b", "zcat"),
+    (b"\x28\xb5\x2f\xfd", "zstdcat"),
+    (b"\xfd7zXZ\0", "xzcat"),
+    (b"BZh", "bzcat"),
+];
+
 /// Bytes of JSON of late usage that wait for the end of all logs.
 const LATE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -70,6 +79,8 @@ pub struct Tally {
     pub without_usage: u64,
     /// Lines that cannot be read.
     pub unreadable: u64,
+    /// Logs of which nothing can be taken: compressed ones, and those where no line has the field.
+    pub useless_logs: u64,
     /// Events of hours that retention has deleted: whether they were counted, nobody knows.
     pub forgotten: u64,
 }
@@ -78,6 +89,8 @@ pub struct Tally {
 pub trait Told {
     /// A line cannot be read.
     fn bad_line(&mut self, log: &str, line: u64, reason: &str);
+    /// Nothing can be taken of a log.
+    fn bad_log(&mut self, log: &str, reason: &str);
     /// A line more was read.
     fn progress(&mut self, place: Place<'_>, tally: &Tally);
 }
@@ -137,17 +150,27 @@ impl<'a> Import<'a> {
     /// [`Import::finish`] takes.
     pub fn read(&mut self, log: &str, of: Option<u64>, input: impl BufRead) -> anyhow::Result<()> {
         let mut lines = Lines::new(input);
+        let (mut n_with_field, mut n_without) = (0_u64, 0_u64);
         loop {
             let read = lines.read_next();
             let found = match read.with_context(|| format!("{log}: cannot be read"))? {
-                Next::End => return Ok(()),
+                Next::End => break,
                 Next::TooLong => Err("longer than any line with an event".to_owned()),
                 Next::Line(line) => {
+                    if let Some(remedy) =
+                        compression(line).filter(|_| n_with_field + n_without == 0)
+                    {
+                        self.bad_log(log, &remedy);
+                        return Ok(());
+                    }
                     line::events_json(line, self.field).map_err(|error| error.to_string())
                 }
             };
             match found {
                 Ok(events) => {
+                    n_with_field += u64::from(events.is_some());
+                    n_without += u64::from(events.is_none());
+                    let events = events.unwrap_or_default();
                     self.tally.without_usage += u64::from(events.is_empty());
                     for json in events {
                         self.one(log, lines.number(), json)?;
@@ -158,6 +181,18 @@ impl<'a> Import<'a> {
             let n_bytes = lines.n_bytes();
             self.told.progress(Place { log, n_bytes, of }, &self.tally);
         }
+        if n_with_field == 0 && n_without > 0 {
+            let field = self.field;
+            self.bad_log(
+                log,
+                &format!(
+                    "none of its {n_without} lines has the field {field:?}; name with --field the \
+                     one that the log's format has for wasm.tollmesh.usage, or add one \
+                     (envoy/envoy.yaml)"
+                ),
+            );
+        }
+        Ok(())
     }
 
     /// Takes what still waits, and says what was found.
@@ -240,10 +275,24 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
+    fn bad_log(&mut self, log: &str, reason: &str) {
+        self.tally.useless_logs += 1;
+        self.told.bad_log(log, reason);
+    }
+
     fn bad_line(&mut self, log: &str, line: u64, reason: &str) {
         self.tally.unreadable += 1;
         self.told.bad_line(log, line, reason);
     }
+}
+
+/// What undoes the compression of a log that begins so.
+fn compression(line: &[u8]) -> Option<String> {
+    let mut known = COMPRESSED.iter();
+    let (_, program) = known.find(|(begin, _)| line.starts_with(begin))?;
+    Some(format!(
+        "is compressed; {program} FILE | tollmesh import --access-log -"
+    ))
 }
 
 // === impl Batch ===

@@ -3,7 +3,7 @@
 mod kept;
 mod meter;
 mod series;
-mod text;
+pub(crate) mod text;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -314,7 +314,7 @@ impl Exposition {
         more(&mut out);
         ledger.totals(|totals| kept::push_families(&mut out, totals, self.only.as_deref()));
         TextEncoder::new().encode_utf8(&self.metrics.registry.gather(), &mut out)?;
-        Ok(out)
+        Ok(text::without_controls(out))
     }
 }
 

@@ -28,6 +28,26 @@ pub fn push_pair(set: &mut String, name: &str, value: &str) {
     set.push('"');
 }
 
+/// The exposition with control characters of labels' values written out, as `\\u{1b}`: its line
+/// feeds are its own. Prometheus takes a NUL for the end of what it reads
+/// (<https://github.com/prometheus/prometheus/blob/main/model/textparse/promlex.l>).
+pub fn without_controls(exposition: String) -> String {
+    let is_control = |c: char| c.is_ascii_control() && c != '\n';
+    let is_byte = |b: u8| b.is_ascii_control() && b != b'\n';
+    if !exposition.bytes().any(is_byte) {
+        return exposition;
+    }
+    let mut out = String::with_capacity(exposition.len() + 64);
+    for c in exposition.chars() {
+        match is_control(c) {
+            // Writing to a String cannot fail.
+            true => drop(write!(out, r"\\u{{{:x}}}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// The pairs of a label set that [`push_pair`] made, values unescaped.
 pub fn pairs(set: &str) -> Pairs<'_> {
     Pairs { rest: set }
@@ -81,6 +101,15 @@ pub fn push_fixed(out: &mut String, value: i128, places: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controls_are_written_out() {
+        let mut set = String::new();
+        push_pair(&mut set, "model", "a\0b\u{1b}\r\nc\u{7f}é");
+        let text = without_controls(format!("x{{{set}}} 1\n"));
+        let want = r#"x{model="a\\u{0}b\\u{1b}\\u{d}\nc\\u{7f}é"} 1"#;
+        assert_eq!(text, format!("{want}\n"));
+    }
 
     #[test]
     fn pairs_round_trip() {

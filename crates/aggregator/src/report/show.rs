@@ -1,6 +1,7 @@
 //! Amounts, counts and words as people read them; programs get them whole.
 
 use crate::money::PICO_PER_USD;
+use crate::shown::shown;
 
 /// The word for calls without a tag.
 const NONE: &str = "(none)";
@@ -74,12 +75,9 @@ pub fn signed_percent(per_mille: i128) -> String {
     format!("{sign}{}", percent(per_mille))
 }
 
-/// A value that may have come in a header: what a terminal would obey, and what turns the direction
-/// of the text after it, is shown as `?`.
+/// A value that may have come in a header: what acts on a terminal is written out.
 pub fn key(value: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let harmless = |c: char| if c.is_control() || turns(c) { '?' } else { c };
-    value.chars().map(harmless).collect()
+    shown(value).into_owned()
 }
 
 /// The values that make a group, as one name.
@@ -125,6 +123,9 @@ mod tests {
         assert_eq!(tenths(10, 7), "1.4");
         assert_eq!(tenths(7_000_000, 7), "1,000,000");
         let hostile = "a\u{1b}[2J\u{202e}b".to_owned();
-        assert_eq!(keys(&[None, Some(hostile)]), "(none) / a?[2J?b");
+        assert_eq!(
+            keys(&[None, Some(hostile)]),
+            r"(none) / a\u{1b}[2J\u{202e}b"
+        );
     }
 }

@@ -29,3 +29,5 @@ mod reports;
 mod reprice;
 /// What filters send, what operators are answered, what survives.
 mod service;
+/// Exit codes, and what commands do when nobody reads on.
+mod typed;
