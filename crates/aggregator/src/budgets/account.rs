@@ -96,6 +96,8 @@ pub struct Account {
     needed: u64,
     /// Whether the store's last word was that it gives less.
     is_short: bool,
+    /// When its limit was changed: what the store said to reports up to then says nothing of it.
+    limit_from_ms: u64,
     /// How many reports there were.
     n_reports: u64,
     /// What was reserved since the last report.
@@ -139,6 +141,7 @@ impl Account {
             wanted: 0,
             needed: 0,
             is_short: false,
+            limit_from_ms: 0,
             n_reports: 0,
             taken: 0,
             pace: 0,
@@ -228,6 +231,15 @@ impl Account {
     pub fn wait_for(&mut self, units: u64) {
         self.waiting = self.waiting.saturating_add(units);
         self.is_urgent = true;
+    }
+
+    /// Puts another limit in force. What the store said last, it said under the former.
+    pub fn change_limit(&mut self, budget: &Arc<Budget>, now_ms: u64) {
+        self.budget = Arc::clone(budget);
+        self.limit_from_ms = now_ms;
+        self.starved_until_ms = 0;
+        self.is_short = false;
+        self.wait_for(0);
     }
 
     /// How many reports there were: what a call waits for now is in the next.
@@ -394,7 +406,8 @@ impl Account {
         let before = self.holder.granted();
         let raised = self.holder.take(reply, sent_ms);
         let is_refused = reply.granted < self.wanted && self.holder.granted() <= before;
-        if self.asked && is_refused {
+        let is_of_this_limit = self.limit_from_ms == 0 || sent_ms > self.limit_from_ms;
+        if self.asked && is_refused && is_of_this_limit {
             self.starved_until_ms = sent_ms.saturating_add(STARVED_MS);
         }
         if reply.is_stale {
@@ -402,7 +415,7 @@ impl Account {
             return None;
         }
         let is_granting = reply.granting_from_ms <= reply.now_ms;
-        self.is_short = is_granting && reply.granted < self.needed;
+        self.is_short = is_granting && is_of_this_limit && reply.granted < self.needed;
         let granted = self.holder.granted();
         self.others_spent = reply.spent.saturating_sub(self.told);
         self.others_allocated = reply.allocated.saturating_sub(reply.granted);

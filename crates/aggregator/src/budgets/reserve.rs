@@ -509,6 +509,21 @@ mod tests {
         );
         // The lease has ended since.
         assert_eq!(told(&mut state, &wanted, 90, asked(12_000)), "unleased");
+        // An operator has raised the limit since; the answer to an earlier report comes late.
+        let account = state.accounts.get_mut(&wanted.at).unwrap();
+        account.change_limit(&wanted.budget, 2_150);
+        for is_late in [false, true] {
+            assert_eq!(
+                told(&mut state, &wanted, 90, asked(2_200)),
+                "unleased",
+                "{is_late}"
+            );
+            state
+                .accounts
+                .get_mut(&wanted.at)
+                .unwrap()
+                .take(&reply, 2_140);
+        }
     }
 
     /// Each reply wakes all that wait, whomever it answers.

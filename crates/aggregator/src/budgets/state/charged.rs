@@ -140,9 +140,7 @@ impl State {
         self.turns_ms = 0;
         for account in self.accounts.values_mut() {
             if let Some(budget) = self.policies.of_id(&account.at.budget) {
-                account.budget = Arc::clone(budget);
-                // What the store said last was said under another limit.
-                account.wait_for(0);
+                account.change_limit(budget, now_ms);
             }
         }
         let stored: Vec<SpendKey> = self
