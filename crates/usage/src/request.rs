@@ -43,7 +43,9 @@ pub struct Edits {
 
 /// Says which model to ask for in the place of one, if in any.
 #[derive(Clone)]
-pub struct Replacer(Rc<dyn Fn(&str) -> Option<String>>);
+pub struct Replacer(Rc<Replace>);
+
+type Replace = dyn Fn(&str) -> Option<String>;
 
 impl Replacer {
     /// One that asks that function, by the name that a body has.
