@@ -46,6 +46,7 @@ const COLUMNS: &[&str] = &[
 impl Wanted {
     /// Takes the parameters of a URL.
     pub fn from_pairs(pairs: Vec<(String, String)>, now: Timestamp) -> Result<Wanted, BadQuestion> {
+        question::each_once(&pairs, &[])?;
         let mut wanted = Wanted {
             at: now,
             ..Wanted::default()
@@ -232,6 +233,10 @@ mod tests {
         assert_eq!((wanted.provider, wanted.at), (None, now));
         for (pairs, why) in [
             (&[][..], "model: missing; expected a model such as gpt-4o"),
+            (
+                &[("model", "x"), ("model", "y")],
+                "query: model=x and model=y; leave one of them out",
+            ),
             (
                 &[("modle", "x")],
                 "parameters: unknown parameter \"modle\"; expected model, provider, at",

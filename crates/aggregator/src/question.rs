@@ -74,6 +74,7 @@ impl Parts {
         pairs: Vec<(String, String)>,
         allowed: &'static [&'static str],
     ) -> Result<Parts, BadQuestion> {
+        each_once(&pairs, &["by", "where"])?;
         let mut parts = Parts::default();
         for (name, value) in pairs {
             if !allowed.contains(&name.as_str()) {
@@ -372,6 +373,20 @@ fn one_of_orders<T: Default>(
     })
 }
 
+/// Refuses parameters that stand twice, of which one would silently not count; those of `several`
+/// add up.
+pub fn each_once(pairs: &[(String, String)], several: &[&str]) -> Result<(), BadQuestion> {
+    for (n, (name, value)) in pairs.iter().enumerate() {
+        let mut before = pairs.iter().take(n);
+        let first = before.find(|(other, _)| other == name && !several.contains(&name.as_str()));
+        if let Some((_, first)) = first {
+            let what = format!("{name}={first} and {name}={value}; leave one of them out");
+            return Err(bad("query", what));
+        }
+    }
+    Ok(())
+}
+
 fn bad(part: &'static str, what: String) -> BadQuestion {
     BadQuestion { part, what }
 }
@@ -400,10 +415,23 @@ pub fn instant(part: &'static str, text: &str, now: Timestamp) -> Result<Timesta
     Timestamp::parse(&written)
         .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
         .ok_or_else(|| {
+            if is_out_of_reach(text) {
+                let (first, last) = (0, i64::MAX);
+                let [first, last] = [first, last].map(Timestamp::from_unix_ms);
+                let what = format!("{text:?} is out of reach; expected {first} to {last}");
+                return bad(part, what);
+            }
             let expected =
                 "expected such as 2026-11-22T04:00:00Z, 2026-11-22 or an age such as 24h";
             bad(part, format!("unknown instant {text:?}; {expected}"))
         })
+}
+
+/// Whether it begins with a day of the last year that is written with four digits.
+fn is_out_of_reach(text: &str) -> bool {
+    let day = text.get(..10).unwrap_or_default();
+    let day: Result<jiff::civil::Date, _> = day.parse();
+    day.is_ok_and(|day| day.year() == 9999)
 }
 
 /// `15m`, `24h`, `7d` or `4w` in milliseconds.
@@ -456,6 +484,20 @@ mod tests {
         assert_eq!(query.span.to, Timestamp::parse("2026-11-22T04:00:00Z"));
         let day = ask(&[("from", "2026-11-22")]).unwrap();
         assert_eq!(day.span.from, Timestamp::parse("2026-11-22T00:00:00Z"));
+    }
+
+    #[test]
+    fn no_parameter_silently_loses() {
+        let twice = ask(&[("from", "24h"), ("by", "team"), ("from", "1h")]);
+        let expected = "query: from=24h and from=1h; leave one of them out";
+        assert_eq!(twice.unwrap_err(), expected);
+        for text in ["9999-12-31", "9999-12-31T00:00:00Z"] {
+            let expected = format!(
+                "to: {text:?} is out of reach; expected 1970-01-01T00:00:00.000Z to \
+                 9999-12-30T22:00:00.000Z"
+            );
+            assert_eq!(ask(&[("to", text)]).unwrap_err(), expected);
+        }
     }
 
     #[test]

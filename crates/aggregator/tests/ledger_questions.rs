@@ -385,6 +385,11 @@ fn a_backup_is_the_ledger_of_one_instant_while_it_is_written() {
     assert_eq!(restored.audit(&mut |_| {}).unwrap().findings, []);
     let again = ledger.reader().backup(&copy, &mut |_| {});
     assert!(matches!(again, Err(BackupError::Exists(_))));
+    // Nobody makes files there; why is the system's word, and not SQLite's.
+    let there = ledger
+        .reader()
+        .backup(Path::new("/sys/copy.db"), &mut |_| {});
+    assert!(matches!(there, Err(BackupError::File { .. })), "{there:?}");
     // It is a ledger to go on with.
     let second = open(other.path());
     append(&second, vec![call("next", "t", "", 0, 3)]);

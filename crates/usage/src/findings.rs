@@ -196,7 +196,9 @@ impl Findings {
     pub(crate) fn cost(&mut self, value: Value<'_>) {
         match value {
             Value::Number(text) | Value::Text(text) => {
-                self.cost = decimal_of(text).or(self.cost.take());
+                // Nobody is paid for a call: a figure below zero is none.
+                let stated = decimal_of(text).filter(|cost| !cost.starts_with('-'));
+                self.cost = stated.or(self.cost.take());
             }
             _ => {}
         }
@@ -205,7 +207,10 @@ impl Findings {
     /// One dollar is 10^10 ticks (docs.x.ai, "usage and pricing": `cost_in_usd_ticks`).
     pub(crate) fn cost_ticks(&mut self, value: Value<'_>) {
         if let Value::Number(text) = value {
-            self.cost = decimal_of(&format!("{text}e-10")).or(self.cost.take());
+            let stated = decimal_of(&format!("{text}e-10"));
+            self.cost = stated
+                .filter(|cost| !cost.starts_with('-'))
+                .or(self.cost.take());
         }
     }
 
@@ -272,5 +277,21 @@ fn gravity(trouble: Trouble) -> u8 {
         Trouble::Malformed => 2,
         Trouble::TooLong => 1,
         Trouble::UsageMissing => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cost_is_below_zero() {
+        let mut findings = Findings::default();
+        findings.cost(Value::Text("-5"));
+        findings.cost_ticks(Value::Number("-50000000000"));
+        assert_eq!(findings.cost, None);
+        findings.cost(Value::Number("0.25"));
+        findings.cost(Value::Number("-1"));
+        assert_eq!(findings.cost.as_deref(), Some("0.25"));
     }
 }

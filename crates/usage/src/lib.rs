@@ -45,7 +45,7 @@ pub use detect::{Api, Detection, Family, LimitKey, Target, detect, detect_as};
 pub use estimate::{Basis, Calibration};
 pub use live::{LiveAnswer, LiveScanner};
 pub use relayed::Relayed;
-pub use request::{Edits, RequestBody, RequestFacts};
+pub use request::{Edits, Replacer, RequestBody, RequestFacts};
 pub use response::{ResponseHead, UsageScanner};
 pub use scan::{ExtraUsage, Scan, Trouble, UsageSource};
 pub use strip::EventCutter;

@@ -14,7 +14,8 @@ mod read;
 mod splice;
 mod write;
 
-use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
 
 use crate::decode::DecoderPool;
 use crate::detect::Target;
@@ -34,11 +35,42 @@ pub struct Edits {
     pub include_usage: bool,
     /// Replace the model, where the body names one.
     pub model: Option<String>,
-    /// Replace the model by this one where the body names that one (a budget's downgrade).
-    pub models: BTreeMap<String, String>,
+    /// Replace the model by what this has for the one that the body names (a budget's downgrade).
+    pub replacer: Option<Replacer>,
     /// Lower the output limit to this many tokens (a budget's cap), or set it where there is none.
     pub max_output_tokens: Option<u64>,
 }
+
+/// Says which model to ask for in the place of one, if in any.
+#[derive(Clone)]
+pub struct Replacer(Rc<Replace>);
+
+type Replace = dyn Fn(&str) -> Option<String>;
+
+impl Replacer {
+    /// One that asks that function, by the name that a body has.
+    pub fn new(replace: impl Fn(&str) -> Option<String> + 'static) -> Replacer {
+        Replacer(Rc::new(replace))
+    }
+
+    fn model_for(&self, asked: &str) -> Option<String> {
+        self.0(asked)
+    }
+}
+
+impl fmt::Debug for Replacer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replacer")
+    }
+}
+
+impl PartialEq for Replacer {
+    fn eq(&self, other: &Replacer) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Replacer {}
 
 /// What a request body said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -297,6 +297,9 @@ pub struct Denied {
     /// Why, a stable word: `budget_exceeded`, `budget_rebuilding`, `budget_unverifiable`,
     /// `throttled`, `shed`, or a guard's.
     pub reason: String,
+    /// Whether the limit is not spent yet, and what is left of it is less than this call may need.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_short: bool,
     /// When the budget's window resets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_at: Option<Timestamp>,

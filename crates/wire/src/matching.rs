@@ -1,5 +1,6 @@
 //! The one judgement of whether a budget concerns a call, shared by both sides.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -70,6 +71,25 @@ pub fn names_model(pattern: &str, name: &str) -> bool {
             let mut dates = DATES.iter();
             stem.eq_ignore_ascii_case(pattern) && dates.any(|form| fits(form.as_bytes(), date))
         })
+}
+
+/// What these say of the model of that name, by what [`names_model`] means: a name's word counts
+/// before its model's, and that before those of patterns, of which the longest counts.
+pub fn said_of<'m>(models: &'m BTreeMap<String, String>, name: &str) -> Option<&'m str> {
+    if let Some(said) = models.get(name) {
+        return Some(said);
+    }
+    let fitting = models.iter().filter(|(own, _)| names_model(own, name));
+    let first = fitting.min_by_key(|(own, _)| (is_pattern(own), Reverse(own.len())));
+    first.map(|(_, said)| said.as_str())
+}
+
+/// The model to be asked for in the place of that one, by what these replace. One that is meant by
+/// a wider name than its own, and already is what would be put, stays.
+pub fn replacement<'m>(models: &'m BTreeMap<String, String>, asked: &str) -> Option<&'m str> {
+    let put = said_of(models, asked)?;
+    let is_named = models.contains_key(asked);
+    (is_named || !names_model(put, asked)).then_some(put)
 }
 
 /// Whether the whole name fits.
@@ -279,6 +299,31 @@ mod tests {
             let lower = name.to_ascii_lowercase();
             let by_form = forms(pattern).any(|form| fits(form.as_bytes(), lower.as_bytes()));
             assert_eq!(by_form, wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_is_found_by_each_name_and_the_nearest_one_counts() {
+        let models = map(&[
+            ("gpt-4o", "gpt-4o-mini"),
+            ("gpt-4o-2024-08-06", "gpt-4o"),
+            ("gpt-*", "gpt-5-nano"),
+            ("gpt-4*", "gpt-4.1-mini"),
+            ("a#####", "x"),
+        ]);
+        for (asked, wanted) in [
+            ("gpt-4o", Some("gpt-4o-mini")),
+            ("GPT-4o", Some("gpt-4o-mini")),
+            ("gpt-4o-2024-11-20", Some("gpt-4o-mini")),
+            ("gpt-4o-2024-08-06", Some("gpt-4o")),
+            ("gpt-4-turbo", Some("gpt-4.1-mini")),
+            ("gpt-4.1-mini", None),
+            ("GPT-4.1-mini-2025-04-14", None),
+            ("gpt-5", Some("gpt-5-nano")),
+            ("gpt-5-nano", None),
+            ("o3", None),
+        ] {
+            assert_eq!(replacement(&models, asked), wanted, "{asked}");
         }
     }
 

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use tollmesh_budget::{Action, Enforce, Limit, Policy, Window};
 use tollmesh_pricing::Book;
 use tollmesh_usage::Bucket;
-use tollmesh_wire::matching::{Match, Subject};
+use tollmesh_wire::matching::{Match, Subject, replacement};
 use tollmesh_wire::{Event, Outcome};
 
 use super::amount::{amount, charged};
@@ -351,8 +351,8 @@ impl Course {
             Some(Action::CapOutput { max_tokens }) => Deed::Cap(max_tokens),
             Some(Action::Downgrade { models }) => {
                 let asked = call.event.model_requested.as_deref().or(subject.model);
-                match asked.and_then(|asked| models.get(asked)) {
-                    Some(model) => Deed::Downgrade(model.clone()),
+                match asked.and_then(|asked| replacement(&models, asked)) {
+                    Some(model) => Deed::Downgrade(model.to_owned()),
                     None => Deed::Nothing,
                 }
             }

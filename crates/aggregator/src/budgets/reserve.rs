@@ -297,6 +297,7 @@ impl Stopped {
         }
         let denied = |reason| Denied {
             reset_at: Some(self.resets_at(state)),
+            is_short: self.is_short(state),
             ..denial(budget, reason)
         };
         let denied = match self.why {
@@ -336,6 +337,12 @@ impl Stopped {
 }
 
 impl Stopped {
+    /// Whether something is left, if too little for the call.
+    fn is_short(&self, state: &State) -> bool {
+        let account = state.accounts.get(&self.at);
+        account.is_none_or(|account| state.spent(account) < self.budget.hard_units)
+    }
+
     /// Whether there is room for the call once others have settled: only what they hold is in its
     /// way.
     fn may_fit_soon(&self, state: &State) -> bool {
@@ -362,6 +369,7 @@ fn denial(budget: &Budget, reason: &str) -> Denied {
     Denied {
         budget: budget.policy.name.clone(),
         reason: reason.to_owned(),
+        is_short: false,
         reset_at: None,
         retry_after_seconds: None,
         limit: budget.policy.limit.to_string(),
@@ -523,6 +531,31 @@ mod tests {
                 .get_mut(&wanted.at)
                 .unwrap()
                 .take(&reply, 2_140);
+        }
+    }
+
+    #[test]
+    fn a_budget_is_short_until_it_is_spent() {
+        let (mut state, wanted) = answered("closed");
+        let stopped = |why| Stopped {
+            budget: Arc::clone(&wanted.budget),
+            at: wanted.at.clone(),
+            cell: wanted.cell,
+            units: 200,
+            why,
+        };
+        for (charged, is_short) in [(899, true), (99, true), (1, false)] {
+            let account = state.accounts.get_mut(&wanted.at).unwrap();
+            account.charge(None, charged, 0);
+            let stopped = stopped(Refusal::Exhausted);
+            let request = ReservationRequest::default();
+            let asked = unavailable(1_500);
+            let decision = stopped.decision(&mut state, &request, asked, &mut Awaited::new());
+            let Some(Decision::Deny(denied)) = decision else {
+                panic!("{decision:?}");
+            };
+            assert_eq!(denied.reason, "budget_exceeded");
+            assert_eq!(denied.is_short, is_short, "{charged}");
         }
     }
 

@@ -33,6 +33,7 @@ pub const COLUMNS: &[&str] = &[
     "denied",
     "window_start",
     "window_end",
+    "resets_at",
     "granting_from",
     "enforce",
 ];
@@ -49,6 +50,9 @@ pub(super) struct Standing {
     lease: u64,
     tier: Option<usize>,
     denied: u64,
+    /// When the tier could be left: with a calendar's window, or when enough of what is spent in a
+    /// rolling one counts no more, where a tier is reached.
+    resets_at: Option<Timestamp>,
     granting_from: Option<i64>,
 }
 
@@ -155,8 +159,24 @@ fn standing(state: &State, account: &Account, window: Span) -> Standing {
         lease: account.holder.left(),
         tier: account.tier,
         denied: account.denied,
+        resets_at: resets_at(state, account),
         granting_from: (wait_ms > 0).then_some(granting_from),
     }
+}
+
+fn resets_at(state: &State, account: &Account) -> Option<Timestamp> {
+    let Some(tier) = account.tier else {
+        return ends_at(&account.budget, account.cell);
+    };
+    let resets = state.resets(account, tier);
+    let at = resets.each.last().copied().unwrap_or(resets.all);
+    (at != Timestamp::default()).then_some(at)
+}
+
+/// When a calendar's window ends.
+fn ends_at(budget: &Budget, window: Span) -> Option<Timestamp> {
+    let is_calendars = budget.cell_ms().is_none();
+    is_calendars.then(|| Timestamp::from_unix_ms(window.end))
 }
 
 impl Standing {
@@ -170,6 +190,7 @@ impl Standing {
             lease: 0,
             tier: None,
             denied: 0,
+            resets_at: ends_at(budget, window),
             granting_from: None,
         }
     }
@@ -200,6 +221,7 @@ impl Standing {
             "window": { "start": time(self.window.start), "end": time(self.window.end) },
             "window_start": time(self.window.start),
             "window_end": time(self.window.end),
+            "resets_at": self.resets_at.map(|at| at.to_string()),
             "granting_from": self.granting_from.map(time),
             "enforce": enforce(policy.enforce),
         });
@@ -335,5 +357,44 @@ impl Budgets {
         let n = self.0.state().n_reserved();
         let n = i64::try_from(n).unwrap_or(i64::MAX);
         self.0.metrics.budget_open_reservations.set(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::budgets::parse;
+
+    const NOON_MS: i64 = 1_800_000_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// When the only account of a budget resets that spent so much now.
+    fn resets_at(window: &str, spent: i128) -> Value {
+        let text = format!(
+            "[[budget]]\nname = \"b\"\nlimit = \"100 requests\"\nwindow = \"{window}\"\n\
+             tiers = [{{ at = \"50%\", do = \"warn\" }}, {{ at = \"100%\", do = \"deny\" }}]"
+        );
+        let mut state = State::default();
+        state.policies = Arc::new(Policies::new(parse("budgets.toml", &text).unwrap()));
+        let budget = Arc::clone(&state.policies.all[0]);
+        let cell = budget.cell_at(NOON_MS).unwrap();
+        let account = state.open(&budget, Vec::new(), cell, 1);
+        account.charge(None, spent, 0);
+        let at = account.at.clone();
+        state.judge(&at);
+        let standing = used(&state, NOON_MS).remove(0).remove(0);
+        standing.item(NOON_MS)["resets_at"].clone()
+    }
+
+    #[test]
+    fn a_rolling_budget_resets_when_spend_leaves_its_window() {
+        let day_later = Timestamp::from_unix_ms(NOON_MS + 24 * HOUR_MS).to_string();
+        assert_eq!(resets_at("rolling 24h", 100), json!(day_later));
+        assert_eq!(resets_at("rolling 24h", 60), json!(day_later));
+        assert_eq!(resets_at("rolling 24h", 10), Value::Null);
+        let hour_later = Timestamp::from_unix_ms(NOON_MS + HOUR_MS).to_string();
+        for spent in [100, 10] {
+            assert_eq!(resets_at("hour", spent), json!(hour_later));
+        }
     }
 }

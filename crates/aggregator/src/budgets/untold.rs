@@ -84,6 +84,7 @@ fn refusal(
     let resets = state.resets(account, n);
     Some(Denied {
         budget: budget.policy.name.clone(),
+        is_short: false,
         reason: match tier.action {
             Action::Shed => "shed",
             _ => "budget_exceeded",

@@ -132,7 +132,7 @@ impl File {
                 Some(_) => "those that were good last are put in force",
                 None => "NO BUDGET IS IN FORCE",
             };
-            tracing::error!(error = why, "budgets refused; {whose}");
+            tracing::error!(error = line(&why), "budgets refused; {whose}");
             let (good, limits) = last.unwrap_or_default();
             (File::of(path, None, Some(why), good), limits)
         });
@@ -191,7 +191,7 @@ impl File {
             Err(why) if seen.broken.as_ref() == Some(&why) => Look::Same,
             Err(why) => {
                 seen.broken = Some(why.clone());
-                Look::Refused(why)
+                Look::Refused(line(&why))
             }
         }
     }
@@ -259,6 +259,11 @@ fn is_less(text: &Result<String, String>, parsed: &Result<Limits, String>, good:
     is_cut || !good.lacking(limits).is_empty()
 }
 
+/// All mistakes on one line, as a log wants them.
+fn line(mistakes: &str) -> String {
+    mistakes.replace('\n', "; ")
+}
+
 fn problem(path: &Path, what: String) -> Problem {
     Problem {
         file: path.display().to_string(),
@@ -278,6 +283,7 @@ impl Budgets {
         let text = file.seen().text.clone().unwrap_or_default();
         let name = file.path.display().to_string();
         if let Err(error) = file.parse(&name, &Ok(text), &Good::default()) {
+            let error = line(&error);
             tracing::error!(error, "budgets hold, and not everybody is notified");
         }
     }
@@ -362,5 +368,30 @@ impl Budgets {
         };
         file.is_stuck.store(false, Ordering::Relaxed);
         done.ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_all_mistakes_on_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("budgets.toml");
+        let budget = "[[budget]]\nname = \"b\"\nlimit = \"1 USD\"\nwindow = \"day\"\n";
+        std::fs::write(&path, budget).unwrap();
+        let (file, _) = File::read(path.clone()).unwrap();
+        std::fs::write(
+            &path,
+            "[[budget]]\nname = \"b\"\nlimit = \"1\"\nwindow = 3\n",
+        )
+        .unwrap();
+        let Look::Refused(told) = file.look() else {
+            panic!("a bad file was taken");
+        };
+        let broken = file.broken().unwrap();
+        assert!(broken.lines().count() > 1, "{broken}");
+        assert_eq!(told, broken.lines().collect::<Vec<_>>().join("; "));
     }
 }

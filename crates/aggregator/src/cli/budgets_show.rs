@@ -24,7 +24,7 @@ const SHOWN: &[&str] = &[
     "action",
     "projected",
     "denied",
-    "window_end",
+    "resets_at",
 ];
 
 /// How rows are written.

@@ -96,7 +96,7 @@ fn import_to(
     let forgotten_before = match Reader::open(&config.state_dir) {
         Ok(reader) => reader.forgotten_before()?,
         // Another aggregator's ledger than the one that is configured here.
-        Err(LedgerError::Missing { .. }) => None,
+        Err(LedgerError::Missing { .. } | LedgerError::Unreachable { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     let mut aggregator = Aggregator::new(runtime.clone(), address);

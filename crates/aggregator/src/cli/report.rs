@@ -12,7 +12,7 @@ use super::say::say;
 use super::store::Asks;
 use super::{Files, Outcome};
 use crate::clock;
-use crate::ledger::query::{Dimension, SpendQuery, SpendRow};
+use crate::ledger::query::{Column, Dimension, SpendQuery, SpendRow};
 use crate::question::Parts;
 use crate::report::{self, CHARGED_BY, Focus, FocusError, Store};
 use crate::rows::{self, Rows};
@@ -106,6 +106,7 @@ fn run_sums(files: &Files, sums: Sums) -> anyhow::Result<Outcome> {
         interval: sums.interval,
         ..Parts::default()
     };
+    let is_asked_by_name = !parts.by.is_empty();
     if parts.by.is_empty() && sums.chargeback {
         parts.by = CHARGED_BY.map(str::to_owned).to_vec();
     }
@@ -125,6 +126,9 @@ fn run_sums(files: &Files, sums: Sums) -> anyhow::Result<Outcome> {
         return run_focus(&ledger, query, sums.billing_account);
     }
     let found = ledger.spend(&query)?;
+    for line in doubts(&query, is_asked_by_name, &found) {
+        say(line);
+    }
     let has_interval = query.interval_ms.is_some();
     let mut rows = rows_of(&query.by, has_interval, &found, sums.chargeback);
     let format = match sums.format {
@@ -145,6 +149,36 @@ fn run_sums(files: &Files, sums: Sums) -> anyhow::Result<Outcome> {
     }
     output::write(&rows, Format::Table, &columns(&query))?;
     Ok(Outcome::Done)
+}
+
+/// Names that no call in the answer has, and that are no column's: tags, or mistyped.
+fn doubts(query: &SpendQuery, is_asked_by_name: bool, found: &[SpendRow]) -> Vec<String> {
+    let columns = Column::ALL.map(Column::name).join(", ");
+    let remedy = format!("if it should be a column, that is one of {columns}");
+    let by = query.by.iter().enumerate().filter_map(|(n, dimension)| {
+        let has_it = |row: &SpendRow| row.key.get(n).is_some_and(Option::is_some);
+        let name = tag(dimension)?;
+        let is_doubtful = is_asked_by_name && !found.is_empty() && !found.iter().any(has_it);
+        is_doubtful.then(|| format!("--by: no call in the answer has a tag {name:?}; {remedy}"))
+    });
+    let filters = query.filters.iter().filter_map(|filter| {
+        let name = tag(&filter.dimension)?;
+        let value = &filter.value;
+        let is_doubtful = found.is_empty() && !value.is_empty();
+        is_doubtful.then(|| {
+            format!(
+                "--where: no call is found; {name:?} is taken for a tag that is {value:?}; {remedy}"
+            )
+        })
+    });
+    by.chain(filters).collect()
+}
+
+fn tag(dimension: &Dimension) -> Option<&str> {
+    match dimension {
+        Dimension::Tag(name) => Some(name),
+        Dimension::Column(_) => None,
+    }
 }
 
 fn rows_of(by: &[Dimension], has_interval: bool, sums: &[SpendRow], is_chargeback: bool) -> Rows {
@@ -251,4 +285,44 @@ fn columns(query: &SpendQuery) -> Vec<&str> {
         .chain(dimensions)
         .chain(sums)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_call_has_are_told() {
+        let doubts = |by: &[&str], filters: &[&str], keys: &[&[Option<&str>]]| {
+            let parts = Parts {
+                by: by.iter().map(|name| (*name).to_owned()).collect(),
+                filters: filters.iter().map(|text| (*text).to_owned()).collect(),
+                ..Parts::default()
+            };
+            let found = keys.iter().map(|key| SpendRow {
+                key: key.iter().map(|value| value.map(str::to_owned)).collect(),
+                ..SpendRow::default()
+            });
+            let found: Vec<SpendRow> = found.collect();
+            doubts(&parts.spend(clock::now()).unwrap(), !by.is_empty(), &found)
+        };
+        let told = doubts(&["taem", "model"], &[], &[&[None, None]]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("--by: no call in the answer has a tag \"taem\"; "));
+        assert!(told[0].contains("provider, api"), "{told:?}");
+        let told = doubts(&["model"], &["modle:x", "model:x"], &[]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("\"modle\" is taken for a tag"), "{told:?}");
+        for (by, filters, keys) in [
+            (
+                &["team"][..],
+                &["team:a"][..],
+                &[&[Some("a")][..], &[None]][..],
+            ),
+            (&["team"], &[], &[]),
+            (&["model"], &["team:"], &[]),
+        ] {
+            assert_eq!(doubts(by, filters, keys), [""; 0], "{by:?} {filters:?}");
+        }
+    }
 }

@@ -119,8 +119,10 @@ fn look(config: &Config, parts: &Parts) -> anyhow::Result<Rows> {
 fn write(config: &Config, parts: &Parts) -> anyhow::Result<Rows> {
     // Opening for writing would make a ledger where there is none. One of an earlier version it
     // brings up to date.
-    if let Err(missing @ LedgerError::Missing { .. }) = Reader::open(&config.state_dir) {
-        return Err(missing.into());
+    if let Err(error @ (LedgerError::Missing { .. } | LedgerError::Unreachable { .. })) =
+        Reader::open(&config.state_dir)
+    {
+        return Err(error.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

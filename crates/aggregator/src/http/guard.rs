@@ -188,6 +188,21 @@ pub async fn check(
     passed(judged, request, next).await
 }
 
+/// The same for pages that nobody can write: whatever method asks, what it may have is judged as for
+/// reading, and the page itself says which methods it has.
+pub async fn check_reads(
+    State(operator): State<Arc<Operator>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let asked = Asked {
+        method: &Method::GET,
+        ..Asked::of(&request)
+    };
+    let judged = operator.guard.judge(What::Data, &asked);
+    passed(judged, request, next).await
+}
+
 /// Lets through what may have the dashboard's files.
 pub async fn check_files(
     State(operator): State<Arc<Operator>>,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -73,8 +74,9 @@ pub async fn overrides(
 pub async fn override_limit(
     State(operator): State<Arc<Operator>>,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let body = super::whole(body)?;
     let written: Written = serde_json::from_slice(&body).map_err(|error| {
         refused(format!(
             "{error}; expected such as {{\"limit\":\"300 USD\",\"until\":\"4h\",\

@@ -14,6 +14,9 @@ mod turns;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::rejection::BytesRejection;
 use axum::http::header;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -29,6 +32,9 @@ use crate::problem::Problem;
 pub use guard::Guard;
 pub use scrape::Scrape;
 pub use turns::Turns;
+
+/// What people write is short: a thousand outcomes are some 100 KB.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Everything that answering people takes.
 pub struct Operator {
@@ -61,26 +67,32 @@ pub struct Operator {
 /// What answers operators. `/metrics` and health are open: scrapers and probes carry no token.
 pub fn router(operator: Operator) -> Router {
     let operator = Arc::new(operator);
-    let data = Router::new()
+    let reads = Router::new()
         .route("/api/v1", get(contents))
         .route("/api/v1/spend", get(api::spend))
         .route("/api/v1/requests", get(api::requests))
         .route("/api/v1/traces", get(api::traces))
         .route("/api/v1/sessions", get(api::sessions))
+        .route("/api/v1/coverage", get(api::coverage))
+        .route("/api/v1/budgets", get(api::budgets))
+        .route("/api/v1/budgets/overrides", get(limits::overrides))
+        .route("/api/v1/explain", get(limits::explain))
+        .route("/api/v1/prices", get(api::prices))
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&operator),
+            guard::check_reads,
+        ));
+    let data = Router::new()
         .route(
             "/api/v1/outcomes",
             get(outcomes::outcomes).post(outcomes::tell),
         )
-        .route("/api/v1/coverage", get(api::coverage))
-        .route("/api/v1/budgets", get(api::budgets))
-        .route("/api/v1/budgets/overrides", get(limits::overrides))
         .route(
             "/api/v1/budgets/{name}/overrides",
             post(limits::override_limit).delete(limits::end_overrides),
         )
         .route("/api/v1/budgets/recount", post(limits::recount))
-        .route("/api/v1/explain", get(limits::explain))
-        .route("/api/v1/prices", get(api::prices))
         .route("/api/v1/reprice", post(reprice::reprice))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -100,11 +112,24 @@ pub fn router(operator: Operator) -> Router {
             Arc::clone(&operator),
             guard::refuse_other_names,
         ))
+        .merge(reads)
         .merge(data)
         .merge(files)
         .layer(middleware::from_fn(guard::refuse_other_sites))
         .layer(middleware::from_fn(health::probes_first))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(operator)
+}
+
+/// The body, or why it is not taken.
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {BODY_BYTES_MAX} bytes; send less at once"),
+        ),
+        status => Problem::new(status, error.body_text()),
+    })
 }
 
 async fn contents() -> Response {
@@ -148,5 +173,24 @@ async fn not_allowed() -> Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.response().map(axum::body::Body::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::{FromRequest, Request};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_told_the_limit() {
+        for (n_bytes, status) in [(BODY_BYTES_MAX, None), (BODY_BYTES_MAX + 1, Some(413))] {
+            let request = Request::new(vec![b' '; n_bytes].into());
+            let body = whole(Bytes::from_request(request, &()).await);
+            assert_eq!(body.as_ref().err().map(|problem| problem.status), status);
+            if let Err(problem) = body {
+                assert!(problem.detail.contains("2097152 bytes"), "{problem:?}");
+            }
+        }
     }
 }

@@ -76,7 +76,7 @@ pub async fn tell(
     State(operator): State<Arc<Operator>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|error| refused(error.body_text()))?;
+    let body = super::whole(body)?;
     let outcomes = read(&body, clock::now()).map_err(refused)?;
     let told = operator.ledger.tell(outcomes.clone()).await;
     let told = told.map_err(|error| unwritten(&error))?;

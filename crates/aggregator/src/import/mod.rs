@@ -15,6 +15,7 @@ use anyhow::Context;
 use tollmesh_wire::Timestamp;
 use tollmesh_wire::event::{Event, Kind};
 
+use crate::clock;
 use crate::ingest;
 pub use aggregator::Aggregator;
 use lines::{Lines, Next};
@@ -204,7 +205,7 @@ impl<'a> Import<'a> {
 
     /// An event, read as those from filters are.
     fn one(&mut self, log: &str, line: u64, json: String) -> anyhow::Result<()> {
-        match ingest::event(&json) {
+        match ingest::event(&json, clock::now()) {
             Ok(event) => self.keep(Found {
                 log: log.to_owned(),
                 line,

@@ -70,14 +70,14 @@ impl Ingest {
     }
 
     fn prepare(&self, batch: &EventBatch) -> Prepared {
-        let tables = self.prices.tables();
+        let (tables, now) = (self.prices.tables(), clock::now());
         let mut prepared = Prepared {
             entries: Vec::with_capacity(batch.events.len()),
             ids: Vec::with_capacity(batch.events.len()),
             ..Prepared::default()
         };
         for json in &batch.events {
-            match super::event(json.get()) {
+            match super::event(json.get(), now) {
                 Ok(event) => {
                     prepared.ids.push(event.event_id.clone());
                     prepared.entries.push(super::priced(event, &tables));

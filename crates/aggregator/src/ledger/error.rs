@@ -35,6 +35,17 @@ pub enum LedgerError {
         /// The process that holds it, where it left its id.
         holder: Option<u32>,
     },
+    /// Whether there is a ledger cannot be seen.
+    #[error(
+        "{}: the ledger cannot be reached; ask as a user who may enter state_dir and read it",
+        path.display()
+    )]
+    Unreachable {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// There is no ledger to read.
     #[error("{}: no ledger here; start `tollmesh serve` with this state_dir first", path.display())]
     Missing {

@@ -328,3 +328,23 @@ fn no_page_forges_events_through_a_browser() {
         serde_json::json!([])
     );
 }
+
+/// What nobody can write needs no token that says so: the page does not have the method.
+#[test]
+fn pages_that_are_only_read_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), "");
+    for (_, path) in DATA.iter().filter(|(method, path)| {
+        let path = path.split('?').next().unwrap_or_default();
+        let is_written = DATA.iter().any(|(own, other)| {
+            *own == "POST" && other.split('?').next().unwrap_or_default() == path
+        });
+        *method == "GET" && !is_written && !path.ends_with("nonesuch")
+    }) {
+        let answer = process.post(path, None);
+        assert_eq!(answer.status, 405, "{path}: {}", answer.body);
+    }
+    for path in ["/api/v1/outcomes", "/api/v1/reprice?from=1h"] {
+        assert_eq!(process.post(path, None).status, 403, "{path}");
+    }
+}

@@ -9,11 +9,12 @@ mod edits;
 mod judge;
 mod reserve;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use tollmesh_wire::{Applied, Denied, Source, Subject, Timestamp};
 
-use self::edits::{Cap, Downgrade};
+use self::edits::{Cap, Downgrades};
 use super::call::Call;
 use super::{Effects, Site, refusal};
 use crate::counters::Counter;
@@ -35,7 +36,9 @@ pub(super) struct Budgeted {
     /// Places of the strict budgets that the call has to be reserved with.
     strict: Vec<usize>,
     caps: Vec<Cap>,
-    downgrades: Vec<Downgrade>,
+    /// The models that budgets may put in the place of the call's, and which for which.
+    puts: BTreeSet<String>,
+    downgrades: Option<Rc<Downgrades>>,
     are_edits_told: bool,
     applied: Vec<Applied>,
     notices: Vec<String>,
@@ -152,7 +155,8 @@ impl Budgeted {
             undecided: Vec::new(),
             strict: Vec::new(),
             caps: Vec::new(),
-            downgrades: Vec::new(),
+            puts: BTreeSet::new(),
+            downgrades: None,
             are_edits_told: false,
             applied: Vec::new(),
             notices: Vec::new(),
@@ -166,7 +170,7 @@ impl Budgeted {
     }
 
     fn is_any(&self) -> bool {
-        let has_edits = !self.caps.is_empty() || !self.downgrades.is_empty();
+        let has_edits = !self.caps.is_empty() || self.downgrades.is_some();
         self.gate != Gate::Open || has_edits || !self.applied.is_empty()
     }
 

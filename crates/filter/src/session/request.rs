@@ -302,7 +302,7 @@ fn edited_path(
     budgeted: &mut Budgeted,
 ) -> Option<HeaderEdit> {
     let asked = target.path_model.as_ref()?;
-    let put = budgeted.models().remove(asked)?;
+    let put = budgeted.put_for(asked)?;
     let path = headers
         .text(":path")
         .filter(|_| signature.leaves_path_free())?;
@@ -347,7 +347,7 @@ fn body_edits(
     let is_wanted = site.config.include_usage == IncludeUsage::InjectAndStrip;
     Edits {
         include_usage: is_wanted && target.may_include_usage,
-        models: budgeted.map(Budgeted::models).unwrap_or_default(),
+        replacer: budgeted.and_then(Budgeted::replacer),
         max_output_tokens: budgeted.and_then(Budgeted::cap),
         ..Edits::default()
     }

@@ -19,13 +19,11 @@
 //! them may have been completed by then, and is refused as it was; what was put in the place of a
 //! `null` is taken back at the end, where the key stands twice only for this.
 
-use std::collections::BTreeMap;
-
 use super::characters::Characters;
 use super::form::{Field, Form, NEWER_LIMIT};
 use super::splice::Splice;
 use super::write::{Members, json_string};
-use super::{Edits, RequestFacts};
+use super::{Edits, Replacer, RequestFacts};
 use crate::json::number::count_of;
 use crate::json::{Container, Passed, Span, Value, Visitor};
 
@@ -37,8 +35,8 @@ pub(super) struct Wishes {
     include_usage: bool,
     /// The model to be put in the place of any.
     model: Option<String>,
-    /// The models to be put in the place of others.
-    models: BTreeMap<String, String>,
+    /// Says which model to put in the place of one.
+    replacer: Option<Replacer>,
     cap: Option<u64>,
 }
 
@@ -110,11 +108,7 @@ impl Wishes {
         Wishes {
             include_usage: edits.include_usage && form.has_usage_option,
             model: edits.model.filter(|_| names_model),
-            models: if names_model {
-                edits.models
-            } else {
-                BTreeMap::new()
-            },
+            replacer: edits.replacer.filter(|_| names_model),
             cap: edits.max_output_tokens,
         }
     }
@@ -125,12 +119,14 @@ impl Wishes {
     }
 
     fn may_put_model(&self) -> bool {
-        self.model.is_some() || !self.models.is_empty()
+        self.model.is_some() || self.replacer.is_some()
     }
 
     /// The model to be put in the place of that one.
-    fn model_for(&self, asked: &str) -> Option<&String> {
-        self.models.get(asked).or(self.model.as_ref())
+    fn model_for(&self, asked: &str) -> Option<String> {
+        let replacer = self.replacer.as_ref();
+        let other = replacer.and_then(|replacer| replacer.model_for(asked));
+        other.or_else(|| self.model.clone())
     }
 
     /// Whether that value may be replaced.
@@ -243,9 +239,9 @@ impl Reader<'_> {
         self.facts.model_put = None;
         if let Value::Text(asked) = value
             && let Some(model) = self.wishes.model_for(asked)
-            && replace(&mut self.splice, span, &json_string(model))
+            && replace(&mut self.splice, span, &json_string(&model))
         {
-            self.facts.model_put = Some(model.clone());
+            self.facts.model_put = Some(model);
         }
     }
 

@@ -660,7 +660,9 @@ fn reasoning_is_asked_for_in_several_ways() {
 #[test]
 fn models_are_replaced_one_by_one() {
     let edits = Edits {
-        models: BTreeMap::from([("big".to_owned(), "small".to_owned())]),
+        replacer: Some(Replacer::new(|asked| {
+            (asked == "big").then(|| "small".to_owned())
+        })),
         ..Edits::default()
     };
     for (body, expected, put) in [

@@ -229,6 +229,9 @@ fn cheaper_models_and_shorter_answers_are_priced() {
     let [replayed] = replay(&text, NOON, &calls).try_into().unwrap();
     assert_eq!(shown(&replayed), dollars(3, 0, "9", "21"));
     assert_eq!((replayed.tally.downgraded, replayed.tally.capped), (1, 0));
+    let calls = [of("LARGE", call(0)), of("large", call(1)), call(2)];
+    let [replayed] = replay(&text, NOON, &calls).try_into().unwrap();
+    assert_eq!(replayed.tally.downgraded, 1, "any case of letters");
 
     let cap = "tiers = [ { at = \"1%\", do = \"cap_output\", max_tokens = 250000 } ]";
     let text = budget(&format!("enforce = \"cached\"\n{cap}"));

@@ -101,6 +101,8 @@ impl Reader {
             }
             _ => {}
         }
+        // SQLite would not say why it may not.
+        File::create_new(to).map_err(file_failed(to, "cannot be written"))?;
         let failed = |source| BackupError::Sqlite {
             path: to.to_owned(),
             doing: "cannot be written",

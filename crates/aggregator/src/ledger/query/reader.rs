@@ -122,10 +122,12 @@ impl Reader {
     fn connect(&self) -> Result<Open, LedgerError> {
         // Asked for before opening: should the file be replaced in between, the connection counts
         // as that of the former one, and is used once.
-        let site = Site::at(&self.path).ok().flatten();
-        let site = site.ok_or_else(|| LedgerError::Missing {
-            path: self.path.to_path_buf(),
+        let path = || self.path.to_path_buf();
+        let site = Site::at(&self.path).map_err(|source| LedgerError::Unreachable {
+            path: path(),
+            source,
         })?;
+        let site = site.ok_or_else(|| LedgerError::Missing { path: path() })?;
         let written = lock(&self.written).clone();
         if let Some(missed) = written.and_then(|written| site.misses(&written)) {
             return Err(rescue::moved(&self.path, missed));
@@ -167,5 +169,22 @@ impl Reader {
         self.close();
         self.keep(open);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_cannot_be_looked_for_is_not_said_to_be_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |dir: &Path| Reader::open(dir).map(|_| ()).unwrap_err();
+        assert!(matches!(error(dir.path()), LedgerError::Missing { .. }));
+        // Nobody, whatever he may do elsewhere, can follow a link to itself.
+        let itself = dir.path().join(super::super::super::handle::LEDGER_FILE);
+        std::os::unix::fs::symlink(&itself, &itself).unwrap();
+        let error = error(dir.path());
+        assert!(matches!(error, LedgerError::Unreachable { .. }), "{error}");
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tollmesh_usage::RequestFacts;
+use tollmesh_usage::{Replacer, RequestFacts};
+use tollmesh_wire::decision::{Action, TierEntry};
+use tollmesh_wire::matching::replacement;
+use tollmesh_wire::{Source, Subject, Timestamp};
 
 use super::Budgeted;
 use crate::counters::Counter;
-use crate::decisions::Budget;
+use crate::decisions::{Budget, Table};
 use crate::session::call::Call;
 
 /// An edit that a budget wants.
@@ -21,37 +24,93 @@ pub struct Edit<What> {
 
 /// Output tokens.
 pub type Cap = Edit<u64>;
-pub type Downgrade = Edit<Replacement>;
+/// The model to ask for in the place of the app's.
+type Downgrade = Edit<String>;
 
-/// A model, and the one to ask for in its place.
-pub struct Replacement {
-    pub from: String,
-    pub to: String,
+/// What budgets ask for in the place of whichever model the call turns out to ask for.
+pub struct Downgrades {
+    table: Rc<Table>,
+    provider: String,
+    tags: BTreeMap<String, String>,
+    source: Source,
+    now: Timestamp,
+}
+
+impl Downgrades {
+    pub(super) fn new(table: &Rc<Table>, subject: &Subject<'_>, now: Timestamp) -> Downgrades {
+        Downgrades {
+            table: Rc::clone(table),
+            provider: subject.provider.to_owned(),
+            tags: subject.tags.clone(),
+            source: subject.source.clone(),
+            now,
+        }
+    }
+
+    /// Of several budgets with a word on that model, the first counts; of several tiers the highest.
+    fn of(&self, model: &str) -> Vec<Downgrade> {
+        let subject = Subject {
+            provider: &self.provider,
+            model: Some(model),
+            tags: &self.tags,
+            source: &self.source,
+        };
+        let budgets = self.table.budgets().iter().enumerate();
+        let concerned = budgets.filter(|(_, budget)| budget.concerns(&subject) == Some(true));
+        let edits = concerned.filter_map(|(place, budget)| {
+            let tiers = budget.tiers(&subject, self.now);
+            let puts = tiers.filter_map(|tier| Some((tier, replacement(models_of(tier)?, model)?)));
+            puts.last().map(|(tier, put)| Edit {
+                place,
+                at: tier.at.clone(),
+                what: put.to_owned(),
+            })
+        });
+        edits.collect()
+    }
+
+    /// The model to be put in the place of that one, by a budget that does more than count.
+    fn put_for(&self, model: &str) -> Option<String> {
+        let edits = self.of(model);
+        let first = made(&self.table, &edits).next();
+        first.map(|edit| edit.what.clone())
+    }
+}
+
+/// Those of budgets that do more than count.
+fn made<'e, What>(
+    table: &'e Table,
+    edits: &'e [Edit<What>],
+) -> impl Iterator<Item = &'e Edit<What>> {
+    let budget = |edit: &&Edit<What>| table.budgets().get(edit.place);
+    edits
+        .iter()
+        .filter(move |edit| budget(edit).is_some_and(|budget| !budget.is_observed()))
+}
+
+/// The models that the tier replaces, where it does.
+pub(super) fn models_of(tier: &TierEntry) -> Option<&BTreeMap<String, String>> {
+    match &tier.action {
+        Action::Downgrade { models } => Some(models),
+        _ => None,
+    }
 }
 
 impl Budgeted {
-    /// The models to be replaced.
-    pub fn models(&self) -> BTreeMap<String, String> {
-        let mut models = BTreeMap::new();
-        for Edit { what, .. } in self.made(&self.downgrades) {
-            let to = || what.to.clone();
-            models.entry(what.from.clone()).or_insert_with(to);
-        }
-        models
+    /// Says which model is to be put in the place of one, where any may be.
+    pub fn replacer(&self) -> Option<Replacer> {
+        let downgrades = Rc::clone(self.downgrades.as_ref()?);
+        Some(Replacer::new(move |asked| downgrades.put_for(asked)))
+    }
+
+    /// The model to be put in the place of that one.
+    pub fn put_for(&self, asked: &str) -> Option<String> {
+        self.downgrades.as_ref()?.put_for(asked)
     }
 
     /// The most output tokens.
     pub fn cap(&self) -> Option<u64> {
-        self.made(&self.caps).map(|cap| cap.what).min()
-    }
-
-    /// Those of budgets that do more than count.
-    fn made<'e, What>(&'e self, edits: &'e [Edit<What>]) -> impl Iterator<Item = &'e Edit<What>> {
-        let budgets = self.table.budgets();
-        let budget = |edit: &&Edit<What>| budgets.get(edit.place);
-        edits
-            .iter()
-            .filter(move |edit| budget(edit).is_some_and(|budget| !budget.is_observed()))
+        made(&self.table, &self.caps).map(|cap| cap.what).min()
     }
 
     /// Tells what became of the edits, once that is known.
@@ -67,9 +126,10 @@ impl Budgeted {
         let table = Rc::clone(&self.table);
         let is_put = facts.model_put.is_some() || self.path_put.is_some();
         let mut has_one = false;
-        for Edit { place, at, what } in std::mem::take(&mut self.downgrades) {
-            let budget = table.budgets().get(place);
-            let Some(budget) = budget.filter(|_| facts.model.as_ref() == Some(&what.from)) else {
+        let (downgrades, asked) = (self.downgrades.as_ref(), facts.model.as_deref());
+        let edits = downgrades.zip(asked).map(|(own, asked)| own.of(asked));
+        for Edit { place, at, .. } in edits.into_iter().flatten() {
+            let Some(budget) = table.budgets().get(place) else {
                 continue;
             };
             // Of those that do more than count, the first is the one that was made.

@@ -1,14 +1,15 @@
 //! The table's judgement of a call: by its headers, and once its body is whole.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use tollmesh_wire::decision::{Action, TierEntry};
+use tollmesh_wire::matching::replacement;
 use tollmesh_wire::{Denied, Subject, Timestamp};
 
-use super::edits::{Edit, Replacement};
+use super::edits::{Downgrades, Edit, models_of};
 use super::{Budgeted, Gate, Verdict, named};
-use crate::decisions::Budget;
+use crate::decisions::{Budget, Table};
 use crate::session::Site;
 use crate::session::call::Call;
 use crate::shared::pace;
@@ -117,34 +118,14 @@ impl Budgeted {
         None
     }
 
-    /// Of several budgets with a word on one model, the first counts; of several tiers the highest.
+    /// Finds whether any model that the call may ask for would be replaced.
     pub(super) fn find_downgrades(&mut self, subject: &Subject<'_>, now: Timestamp) {
         if self.is_unmeasured {
             return;
         }
-        let table = Rc::clone(&self.table);
-        let reached = table.budgets().iter().enumerate();
-        for (place, budget) in reached.filter(|(_, budget)| budget.is_reached()) {
-            let mut found = BTreeMap::new();
-            for (from, _) in budget.entry().tiers.iter().flat_map(models_of) {
-                let is_asked = subject.model.is_none_or(|model| model == from);
-                let subject = with_model(subject, from);
-                if !is_asked || budget.concerns(&subject) != Some(true) {
-                    continue;
-                }
-                for tier in budget.tiers(&subject, now) {
-                    let to = models_of(tier).find(|(model, _)| *model == from);
-                    if let Some((_, to)) = to {
-                        found.insert(from.to_owned(), (tier.at.clone(), to.to_owned()));
-                    }
-                }
-            }
-            let found = found.into_iter().map(|(from, (at, to))| Edit {
-                place,
-                at,
-                what: Replacement { from, to },
-            });
-            self.downgrades.extend(found);
+        self.puts = puts(&self.table, subject, now);
+        if !self.puts.is_empty() {
+            self.downgrades = Some(Rc::new(Downgrades::new(&self.table, subject, now)));
         }
     }
 
@@ -157,11 +138,10 @@ impl Budgeted {
             .filter_map(|place| budgets.get(*place));
         let is_open = undecided.any(|budget| budget.is_strict() || budget.is_reached());
         let mut strict = budgets.iter().filter(|budget| budget.is_strict());
-        let may_become_strict = !self.downgrades.is_empty()
-            && strict.any(|budget| {
-                let mut puts = self.downgrades.iter().map(|edit| edit.what.to.as_str());
-                puts.any(|put| reserves(budget, &with_model(subject, put)))
-            });
+        let may_become_strict = strict.any(|budget| {
+            let mut puts = self.puts.iter();
+            puts.any(|put| reserves(budget, &with_model(subject, put)))
+        });
         if is_open || may_become_strict || !self.strict.is_empty() {
             self.gate = Gate::Shut;
         }
@@ -241,13 +221,24 @@ fn refuses(budget: &Budget, case: &Case<'_>) -> bool {
     !budget.is_observed() && (is_spent || reserves)
 }
 
-fn models_of(tier: &TierEntry) -> impl Iterator<Item = (&str, &str)> {
-    let models = match &tier.action {
-        Action::Downgrade { models } => Some(models),
-        _ => None,
-    };
-    let pairs = models.into_iter().flatten();
-    pairs.map(|(from, to)| (from.as_str(), to.as_str()))
+/// All models that budgets may ask for in the place of the call's.
+fn puts(table: &Table, subject: &Subject<'_>, now: Timestamp) -> BTreeSet<String> {
+    let mut puts = BTreeSet::new();
+    for budget in table.budgets().iter().filter(|budget| budget.is_reached()) {
+        let tiers: Vec<&TierEntry> = match budget.concerns(subject) {
+            Some(false) => continue,
+            Some(true) => budget.tiers(subject, now).collect(),
+            // Which hold is known when the model is.
+            None => budget.entry().tiers.iter().collect(),
+        };
+        for models in tiers.into_iter().filter_map(models_of) {
+            match subject.model {
+                Some(asked) => puts.extend(replacement(models, asked).map(str::to_owned)),
+                None => puts.extend(models.values().cloned()),
+            }
+        }
+    }
+    puts
 }
 
 fn denied(budget: &Budget, tier: &TierEntry, reason: &str, case: &Case<'_>) -> Denied {

@@ -117,6 +117,9 @@ fn retry_after_seconds(denied: &Denied, now: Timestamp) -> u64 {
 fn denial_message(denied: &Denied) -> String {
     let name = &denied.budget;
     let what = match denied.reason.as_str() {
+        "budget_exceeded" if denied.is_short => {
+            format!("the budget {name:?} has less left than this call may need")
+        }
         "budget_exceeded" => format!("the budget {name:?} is spent"),
         "budget_rebuilding" => {
             format!("the budget {name:?} cannot be verified while its store is being rebuilt")
@@ -229,6 +232,31 @@ mod tests {
                 Some(expected)
             );
         }
+    }
+
+    #[test]
+    fn a_budget_that_is_not_spent_is_not_said_to_be() {
+        let denied = |reason: &str| Denied {
+            budget: "b".to_owned(),
+            reason: reason.to_owned(),
+            is_short: true,
+            limit: "1000 tokens".to_owned(),
+            ..Denied::default()
+        };
+        let short = denied("budget_exceeded");
+        let expected = "the budget \"b\" has less left than this call may need (limit 1000 tokens)";
+        assert_eq!(denial_message(&short), expected);
+        let spent = Denied {
+            is_short: false,
+            ..short.clone()
+        };
+        let now = Timestamp::default();
+        let (short, spent) = (
+            over_budget(Api::BedrockConverse, &short, None, now),
+            over_budget(Api::BedrockConverse, &spent, None, now),
+        );
+        assert_eq!(short.headers, spent.headers, "programs see the same");
+        assert_eq!(short.details, spent.details);
     }
 
     #[test]

@@ -418,6 +418,40 @@ fn a_model_in_the_path_is_replaced_there() {
 }
 
 #[test]
+fn a_model_is_downgraded_by_each_of_its_names() {
+    let cheap = r#"{"at":"85%","do":"downgrade","models":{"gpt-4o":"gpt-4o-mini","o*":"gpt-5"}}"#;
+    let all = reached("cached", cheap, "");
+    // What it does hangs on the very name that the app asks for.
+    let one = all.replace(
+        r#""team":"red""#,
+        r#""team":"red","model":"gpt-4o-2024-08-06""#,
+    );
+    assert_ne!(one, all);
+    for (budget, asked, put) in [
+        (&all, "gpt-4o", Some("gpt-4o-mini")),
+        (&all, "GPT-4o", Some("gpt-4o-mini")),
+        (&all, "gpt-4o-2024-08-06", Some("gpt-4o-mini")),
+        (&all, "gpt-4o-mini", None),
+        (&all, "o3", Some("gpt-5")),
+        (&one, "gpt-4o-2024-08-06", Some("gpt-4o-mini")),
+        (&one, "gpt-4o", None),
+        (&one, "o3", None),
+    ] {
+        let mut play = Play::budgeted(&[budget]);
+        play.request(&[CHAT, RED]);
+        let body = json!({"model": asked}).to_string();
+        let sent = play.request_body(body.as_bytes()).body;
+        let expected = put.map(|put| json!({"model": put}).to_string().into_bytes());
+        assert_eq!(sent, expected, "{asked}");
+        play.response(&[JSON_HEAD]);
+        let (event, _) = play.event();
+        assert_eq!(event["model_requested"], asked);
+        let applied = put.map(|_| json!([{"budget": "b", "do": "downgrade"}]));
+        assert_eq!(event.get("applied"), applied.as_ref(), "{asked}");
+    }
+}
+
+#[test]
 fn what_cannot_be_edited_is_told_and_counted() {
     let cheap = r#"{"at":"85%","do":"downgrade","models":{"gemini-2.5-pro":"small",
         "gpt-4o":"small"}}"#;
