@@ -34,6 +34,9 @@ pub(super) struct Budgeted {
     undecided: Vec<usize>,
     /// Places of the strict budgets that the call has to be reserved with.
     strict: Vec<usize>,
+    /// Places of the budgets of which the body does not tell for sure whether they concern the call,
+    /// or how.
+    unknown: Vec<usize>,
     caps: Vec<Cap>,
     downgrades: Vec<Downgrade>,
     are_edits_told: bool,
@@ -151,6 +154,7 @@ impl Budgeted {
             is_unmeasured,
             undecided: Vec::new(),
             strict: Vec::new(),
+            unknown: Vec::new(),
             caps: Vec::new(),
             downgrades: Vec::new(),
             are_edits_told: false,
