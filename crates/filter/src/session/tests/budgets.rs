@@ -734,7 +734,7 @@ fn what_is_neither_known_nor_answered_counts_once() {
         .replace("\"closed\"", capped);
     let open = STRICT.replace("\"closed\"", "\"open\"");
     let shared: Rc<dyn Shared> = Rc::new(Private::default());
-    let answers: [(Option<(u16, &[u8])>, bool, u64); 4] = [
+    let answers = [
         (Some((200, DENIED)), false, 0),
         (Some((200, DENIED)), false, 0),
         (None, true, 1),
