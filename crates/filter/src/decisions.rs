@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tollmesh_wire::decision::{Action, BudgetEntry, Enforcement, KeyState, TierEntry};
+use tollmesh_wire::decision::{Action, BudgetEntry, Enforcement, KeyState, TierEntry, Unavailable};
 use tollmesh_wire::{DecisionTable, Subject, Timestamp, VERSION, WireError};
 
 /// The key by which budgets ask for the model, which most requests name in their bodies only.
@@ -85,6 +85,12 @@ impl Table {
     pub fn budgets(&self) -> &[Budget] {
         &self.budgets
     }
+
+    /// Whether one of those budgets refuses what it cannot judge.
+    pub fn closes(&self, places: &[usize]) -> bool {
+        let mut budgets = places.iter().filter_map(|place| self.budgets.get(*place));
+        budgets.any(|budget| budget.entry().on_unavailable == Unavailable::Closed)
+    }
 }
 
 impl Budget {
@@ -131,11 +137,14 @@ impl Budget {
     }
 
     fn hangs_on_model(&self) -> bool {
+        self.entry.matches.asks_for(MODEL) || self.differs_by_model()
+    }
+
+    /// Whether what it does to calls that it concerns hangs on their model, too.
+    pub fn differs_by_model(&self) -> bool {
         let entry = &self.entry;
         let mut excepts = entry.tiers.iter().map(|tier| &tier.except);
-        entry.matches.asks_for(MODEL)
-            || entry.per.iter().any(|key| key == MODEL)
-            || excepts.any(|except| except.asks_for(MODEL))
+        entry.per.iter().any(|key| key == MODEL) || excepts.any(|except| except.asks_for(MODEL))
     }
 
     /// The values of the budget's `per` in that call; an absent one is empty.
@@ -177,6 +186,23 @@ impl Budget {
         let state = self.state(subject, now);
         let n_reached = state.map_or(0, |state| state.n_reached(now));
         let reached = self.entry.tiers.iter().take(n_reached);
+        reached.filter(|tier| !spares(tier, subject))
+    }
+
+    /// The tiers that hold for that call, were it of the model whose spend has come furthest.
+    pub fn tiers_of_any_model<'b>(
+        &'b self,
+        subject: &'b Subject<'b>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'b TierEntry> + 'b {
+        let (own, names) = (self.key(subject), &self.entry.per);
+        let is_own = move |key: &[String]| {
+            let mut parts = names.iter().zip(key).zip(&own);
+            key.len() == own.len() && parts.all(|((name, a), b)| name == MODEL || a == b)
+        };
+        let states = self.reached.iter().filter(move |(key, _)| is_own(key));
+        let n_reached = states.map(|(_, state)| state.n_reached(now)).max();
+        let reached = self.entry.tiers.iter().take(n_reached.unwrap_or(0));
         reached.filter(|tier| !spares(tier, subject))
     }
 

@@ -30,10 +30,11 @@ use crate::verdicts::Verdicts;
 use call::Call;
 use live::Conversation;
 
-/// What decoders of requests may have of the memory of all decoders, in bytes: a quarter, some 350
-/// bodies in `gzip` at once. How long a request takes is its sender's choice, and answers must be read
-/// meanwhile.
-pub const REQUEST_DECODERS_BYTES_MAX: u64 = POOL_BYTES_MAX / 4;
+/// What decoders of requests may have of the memory of all decoders, in bytes: three eighths, so that
+/// the largest window there is (16 MiB of `br`, and what its decoder has beside it) finds room; some
+/// 500 bodies in `gzip` at once. How long a request takes is its sender's choice, and answers must be
+/// read meanwhile.
+pub const REQUEST_DECODERS_BYTES_MAX: u64 = POOL_BYTES_MAX / 8 * 3;
 
 /// What every call of one plugin instance shares.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::config::{Verdict, verdict};
 
 /// How many verdicts are remembered: an app speaks to few endpoints.
 const COUNT_MAX: usize = 8;
-/// The longest authority and path together that are remembered, bytes.
+/// The longest authority, path and method together that are remembered, bytes.
 const NAME_BYTES_MAX: usize = 256;
 
 /// What requests lately were. A verdict hangs on configuration, authority, path and method alone,
@@ -37,7 +37,8 @@ impl Verdicts {
     /// What [`verdict`] says. All calls have to be under the same configuration.
     pub fn of(&self, config: &PluginConfig, authority: &str, path: &str, method: &str) -> Verdict {
         // A query may hold a key, which is nothing to be kept.
-        let is_kept = authority.len() + path.len() <= NAME_BYTES_MAX && !path.contains(['?', '#']);
+        let n_bytes = authority.len() + path.len() + method.len();
+        let is_kept = n_bytes <= NAME_BYTES_MAX && !path.contains(['?', '#']);
         if !is_kept {
             return verdict(config, authority, path, method);
         }
@@ -130,6 +131,8 @@ mod tests {
             );
             verdicts.of(&config, "api.openai.com", &format!("/v1/x?key={n}"), "GET");
             verdicts.of(&config, "api.openai.com", &format!("/{n}{long}"), "GET");
+            // Over HTTP/2 a method may be anything.
+            verdicts.of(&config, "api.openai.com", &format!("/m/{n}"), &long);
         }
         let latest = verdicts.latest.borrow();
         let paths: Vec<&str> = latest.known.iter().map(|known| &known.path[..]).collect();

@@ -271,6 +271,7 @@ impl Family {
             target.is_retrieval &= !table::STARTS.contains(&rule.path);
             target.may_include_usage = rule.takes_include_usage && target.api.has_usage_option();
             if self == Family::Azure {
+                target.is_azure = true;
                 azure::narrow(&mut target, path, written);
             }
             if rule.api == Api::OpenAiRealtime {
@@ -310,6 +311,8 @@ pub struct Target {
     pub path_response_id: Option<String>,
     /// Whether `stream_options.include_usage` may be asked for where the app did not.
     pub may_include_usage: bool,
+    /// Whether it is Azure's API, which answers from data of one's own (`data_sources`).
+    pub is_azure: bool,
     /// The key of the output limit of chat completions.
     pub limit_key: LimitKey,
     /// False for endpoints that charge nothing (token counting, retrievals).
@@ -329,6 +332,7 @@ impl Target {
             path_model: None,
             path_response_id: None,
             may_include_usage: false,
+            is_azure: provider == azure::PROVIDER,
             limit_key: match provider {
                 "openai" | azure::PROVIDER => LimitKey::MaxCompletionTokens,
                 _ => LimitKey::MaxTokens,
@@ -411,6 +415,7 @@ fn of_service(service: &Service, host: &str, path: &str, method: &str) -> Detect
             }
         }
         if service.provider == azure::PROVIDER {
+            target.is_azure = true;
             azure::narrow(&mut target, &pattern::normal_path(path), path);
             azure::narrow_at_host(&mut target, host);
         }

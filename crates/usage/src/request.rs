@@ -20,6 +20,7 @@ use std::rc::Rc;
 use crate::decode::DecoderPool;
 use crate::detect::Target;
 use crate::json::Scanner;
+use crate::scan::Trouble;
 use encoded::Encoded;
 use form::{Field, Form};
 use media::MediaGauge;
@@ -127,8 +128,8 @@ pub struct RequestBody {
     content: Content,
     /// Reads what the body decodes to, where it is encoded.
     encoded: Option<Box<Encoded>>,
-    /// Whether it is encoded, and nothing can undo that.
-    is_undecodable: bool,
+    /// Why nothing can undo its encoding, where it has one.
+    undecodable: Option<Trouble>,
 }
 
 /// What the body is made of.
@@ -143,6 +144,8 @@ struct Json {
     form: &'static Form,
     /// Whether the model is the one that the body names.
     names_model: bool,
+    /// Whether the endpoint answers from data of one's own.
+    takes_data_sources: bool,
     scanner: Scanner<Field>,
     progress: Progress,
     wishes: Wishes,
@@ -178,10 +181,13 @@ impl RequestBody {
         pool: &DecoderPool,
     ) -> RequestBody {
         let body = || RequestBody::new(target, content_type, Edits::default());
-        let encoded = Encoded::new(content_encoding, body(), pool).map(Box::new);
+        let (encoded, undecodable) = match Encoded::new(content_encoding, body(), pool) {
+            Ok(encoded) => (Some(Box::new(encoded)), None),
+            Err(trouble) => (None, Some(trouble)),
+        };
         RequestBody {
-            is_undecodable: encoded.is_none(),
             encoded,
+            undecodable,
             ..body()
         }
     }
@@ -202,7 +208,7 @@ impl RequestBody {
             media: MediaGauge::default(),
             content,
             encoded: None,
-            is_undecodable: false,
+            undecodable: None,
         }
     }
 
@@ -251,13 +257,22 @@ impl RequestBody {
         decoded.unwrap_or(&self.facts)
     }
 
-    /// Whether it is said to be encoded and could not be decoded, so that what it says is known only
-    /// where that is not true.
-    pub fn is_undecoded(&self) -> bool {
+    /// Whether what it says is not known for sure: it is said to be encoded and could not be decoded
+    /// to its end, or it is a form that servers may read in several ways. The facts are what is
+    /// likely then. Final once the body has ended.
+    pub fn is_unsure(&self) -> bool {
+        let is_form_unsure = matches!(&self.content, Content::Form(form) if form.is_unsure());
         match &self.encoded {
-            Some(encoded) => encoded.facts().is_none(),
-            None => self.is_undecodable,
+            Some(encoded) => encoded.is_unsure(),
+            None => self.undecodable.is_some() || is_form_unsure,
         }
+    }
+
+    /// Whether it could not be decoded for want of memory in the pool.
+    pub fn lacks_memory(&self) -> bool {
+        let encoded = self.encoded.as_ref();
+        encoded.is_some_and(|encoded| encoded.lacks_memory())
+            || self.undecodable == Some(Trouble::DecoderBudget)
     }
 
     /// Bytes of body seen as they are sent, encoded or not.
@@ -282,6 +297,7 @@ impl Json {
         Json {
             form,
             names_model,
+            takes_data_sources: target.is_azure,
             scanner: Scanner::new(form.root),
             progress: Progress::default(),
             splicer: wishes.is_any().then(Splicer::new),
@@ -293,6 +309,7 @@ impl Json {
         let mut reader = Reader {
             form: self.form,
             names_model: self.names_model,
+            takes_data_sources: self.takes_data_sources,
             wishes: &self.wishes,
             facts,
             progress: &mut self.progress,

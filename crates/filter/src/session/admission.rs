@@ -35,6 +35,9 @@ pub(super) struct Budgeted {
     undecided: Vec<usize>,
     /// Places of the strict budgets that the call has to be reserved with.
     strict: Vec<usize>,
+    /// Places of the budgets of which the body does not tell for sure whether they concern the call,
+    /// or how.
+    unknown: Vec<usize>,
     caps: Vec<Cap>,
     /// The models that budgets may put in the place of the call's, and which for which.
     puts: BTreeSet<String>,
@@ -154,6 +157,7 @@ impl Budgeted {
             is_unmeasured,
             undecided: Vec::new(),
             strict: Vec::new(),
+            unknown: Vec::new(),
             caps: Vec::new(),
             puts: BTreeSet::new(),
             downgrades: None,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use tollmesh_usage::detect::WEBSOCKET;
-use tollmesh_usage::{Api, Edits, RequestBody, Target};
+use tollmesh_usage::{Api, Edits, RequestBody, Target, Trouble};
 use tollmesh_wire::plugin::{AcceptEncoding, IncludeUsage, OnMissing, SignedBy};
 use tollmesh_wire::{Denied, Source, Subject, Timestamp};
 
@@ -95,6 +95,10 @@ pub(super) fn body(
         ..Effects::default()
     };
     if ends {
+        if call.body.lacks_memory() {
+            let kind = Trouble::DecoderBudget;
+            effects.counts.push((Counter::Trouble(kind), 1));
+        }
         admission::at_end(site, call, now, &mut effects);
     }
     effects

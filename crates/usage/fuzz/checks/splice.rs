@@ -46,7 +46,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn relay<'a>(edits: &Edits, chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, RequestFacts) {
-    let target = Target::new(Api::OpenAiChat, "openai");
+    let target = Target::new(Api::OpenAiChat, "azure");
     let mut body = RequestBody::new(&target, None, edits.clone());
     let mut sent = Vec::new();
     for chunk in chunks {

@@ -194,8 +194,8 @@ const STREAM_OPTIONS: (&str, Node<Field>) = (
     Node::object(&[("include_usage", Node::leaf(Field::IncludeUsage))]).named(Field::StreamOptions),
 );
 
-/// <https://learn.microsoft.com/azure/ai-foundry/openai/references/on-your-data>. Whoever passes it
-/// on, only Azure takes it; and what answers it refuses `stream_options`
+/// <https://learn.microsoft.com/azure/ai-foundry/openai/references/on-your-data>. Only
+/// Azure takes it; and what answers it refuses `stream_options`
 /// (<https://github.com/openai/openai-python/issues/2296>) and `max_completion_tokens`.
 const DATA_SOURCES: (&str, Node<Field>) = ("data_sources", Node::leaf(Field::DataSources));
 

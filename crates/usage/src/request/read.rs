@@ -14,7 +14,7 @@
 //! *The output limit.* Numbers above the cap become the cap. Where there is none, the key that the
 //! API has for it is added; a `null` under that key becomes the cap.
 //!
-//! *Data of one's own.* What answers a body with `data_sources` refuses `stream_options` and
+//! *Data of one's own.* What answers a body with `data_sources`, which only Azure does, refuses `stream_options` and
 //! `max_completion_tokens`, so neither is added to it. An object of stream options that stands before
 //! them may have been completed by then, and is refused as it was; what was put in the place of a
 //! `null` is taken back at the end, where the key stands twice only for this.
@@ -95,6 +95,8 @@ enum Asked {
 pub(super) struct Reader<'a> {
     pub(super) form: &'static Form,
     pub(super) names_model: bool,
+    /// Whether the endpoint answers from data of one's own.
+    pub(super) takes_data_sources: bool,
     pub(super) wishes: &'a Wishes,
     pub(super) facts: &'a mut RequestFacts,
     pub(super) progress: &'a mut Progress,
@@ -169,7 +171,7 @@ impl Visitor<Field> for Reader<'_> {
             Field::ReasoningKind => self.facts.asks_reasoning &= asks(value),
             Field::StreamOptions => self.null_options(value, span),
             Field::IncludeUsage => self.option(value, span),
-            Field::DataSources => self.progress.has_data_sources = value != Value::Null,
+            Field::DataSources => self.data_sources(value != Value::Null),
             Field::LimitParent => self.null_limit_parent(value, span),
             Field::Limit | Field::OtherLimit => self.limit(field, value, span),
         }
@@ -183,7 +185,7 @@ impl Visitor<Field> for Reader<'_> {
             Field::StreamOptions => self.progress.option = None,
             Field::Tools => self.facts.has_router_tools = false,
             Field::Reasoning => self.facts.asks_reasoning = true,
-            Field::DataSources => self.progress.has_data_sources = true,
+            Field::DataSources => self.data_sources(true),
             Field::LimitParent => {
                 self.progress.has_limit_parent = true;
                 self.progress.has_limit = false;
@@ -252,6 +254,13 @@ impl Reader<'_> {
             Value::Null => self.form.streams,
             _ => false,
         }
+    }
+
+    // --- data of one's own ---
+
+    /// Elsewhere the key means nothing, or is refused.
+    fn data_sources(&mut self, is_there: bool) {
+        self.progress.has_data_sources = is_there && self.takes_data_sources;
     }
 
     // --- the usage event ---

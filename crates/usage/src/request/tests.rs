@@ -5,7 +5,7 @@ mod properties;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::detect::{Api, LimitKey};
+use crate::detect::{Api, Family, LimitKey};
 
 fn target(api: Api, provider: &str) -> Target {
     Target::new(api, provider)
@@ -43,18 +43,27 @@ fn relay(mut body: RequestBody, chunks: &[&[u8]]) -> (Vec<u8>, bool, RequestFact
 }
 
 fn body_of(api: Api, edits: &Edits) -> RequestBody {
+    body_at("openai", api, edits)
+}
+
+fn body_at(provider: &str, api: Api, edits: &Edits) -> RequestBody {
     RequestBody::new(
-        &target(api, "openai"),
+        &target(api, provider),
         Some("application/json"),
         edits.clone(),
     )
 }
 
 fn relay_whole(api: Api, edits: &Edits, text: &str) -> (String, RequestFacts) {
-    let whole = relay(body_of(api, edits), &[text.as_bytes()]);
+    relay_whole_at("openai", api, edits, text)
+}
+
+fn relay_whole_at(provider: &str, api: Api, edits: &Edits, text: &str) -> (String, RequestFacts) {
+    let body = || body_at(provider, api, edits);
+    let whole = relay(body(), &[text.as_bytes()]);
     for cut in 0..=text.len() {
         let (head, tail) = text.as_bytes().split_at(cut);
-        let cut_up = relay(body_of(api, edits), &[head, tail]);
+        let cut_up = relay(body(), &[head, tail]);
         assert_eq!(
             (&cut_up.0, &cut_up.2),
             (&whole.0, &whole.2),
@@ -62,7 +71,7 @@ fn relay_whole(api: Api, edits: &Edits, text: &str) -> (String, RequestFacts) {
         );
     }
     let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
-    let cut_up = relay(body_of(api, edits), &bytes);
+    let cut_up = relay(body(), &bytes);
     assert_eq!(
         (&cut_up.0, &cut_up.2),
         (&whole.0, &whole.2),
@@ -166,22 +175,6 @@ fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
             r#"{"stream_options":null,"messages":[],"stream":true}"#,
             false,
         ),
-        // What answers from data of one's own takes no such option, wherever it stands.
-        (r#"{"stream":true,"data_sources":[{"type":"a"}]}"#, false),
-        (r#"{"data_sources":[{}],"stream":true}"#, false),
-        (r#"{"data_sources":{"a":[]},"stream":true}"#, false),
-        (
-            r#"{"data_sources":[],"stream":true,"stream_options":null}"#,
-            false,
-        ),
-        (
-            r#"{"data_sources":[],"stream":true,"stream_options":{}}"#,
-            false,
-        ),
-        (
-            r#"{"data_sources":[],"stream_options":{"include_usage":false},"stream":true}"#,
-            false,
-        ),
         (r#"{"stream":"true"}"#, false),
         ("{}", false),
         (
@@ -229,10 +222,37 @@ fn bodies_that_need_no_usage_event_or_can_take_none_pass_as_they_are() {
     }
 }
 
+/// What answers from data of one's own takes no such option, wherever it stands.
 #[test]
 fn data_of_ones_own_takes_back_what_was_asked_before() {
+    for body in [
+        r#"{"stream":true,"data_sources":[{"type":"a"}]}"#,
+        r#"{"data_sources":[{}],"stream":true}"#,
+        r#"{"data_sources":{"a":[]},"stream":true}"#,
+        r#"{"data_sources":[],"stream":true,"stream_options":null}"#,
+        r#"{"data_sources":[],"stream":true,"stream_options":{}}"#,
+        r#"{"data_sources":[],"stream_options":{"include_usage":false},"stream":true}"#,
+    ] {
+        let (edited, facts) = relay_whole_at("azure", Api::OpenAiChat, &asking(), body);
+        assert_eq!(edited, body);
+        assert!(!facts.app_includes_usage && !facts.usage_injected, "{body}");
+        // Only Azure does.
+        for provider in ["openai", "vllm"] {
+            let (edited, facts) = relay_whole_at(provider, Api::OpenAiChat, &asking(), body);
+            let edited: Value = serde_json::from_str(&edited).unwrap();
+            assert_eq!(edited["stream_options"], json!({"include_usage": true}));
+            assert!(facts.usage_injected, "{body}");
+        }
+    }
+    let own = crate::detect::detect_as(
+        Family::Azure,
+        "own",
+        "/openai/deployments/d/chat/completions",
+        "POST",
+    );
+    assert!(own.is_some_and(|target| target.is_azure));
     let body = r#"{"stream":true,"stream_options":null,"data_sources":[{"a":1}]}"#;
-    let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+    let (edited, facts) = relay_whole_at("azure", Api::OpenAiChat, &asking(), body);
     let meant: Value = serde_json::from_str(body).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&edited).unwrap(), meant);
     assert!(!facts.usage_injected);
@@ -242,7 +262,7 @@ fn data_of_ones_own_takes_back_what_was_asked_before() {
         r#"{"data_sources":[],"data_sources":null,"stream":true}"#,
         r#"{"messages":[{"data_sources":[]}],"stream":true}"#,
     ] {
-        let (edited, facts) = relay_whole(Api::OpenAiChat, &asking(), body);
+        let (edited, facts) = relay_whole_at("azure", Api::OpenAiChat, &asking(), body);
         let expected = format!(
             r#"{},"stream_options":{{"include_usage":true}}}}"#,
             &body[..body.len() - 1]
@@ -811,6 +831,126 @@ fn what_a_file_is_called_names_no_field() {
     }
 }
 
+/// Servers differ in what they take for a part, for its name, and in which of two of one name counts.
+#[test]
+fn forms_that_servers_may_read_otherwise_are_known() {
+    let named = |name: &str| format!("Content-Disposition: form-data; {name}");
+    let part = |head: &str, value: &str| format!("--xy\r\n{head}\r\n\r\n{value}\r\n");
+    let model = |value: &str| part(&named(r#"name="model""#), value);
+    let xy = "boundary=xy";
+    let long = "a".repeat(600);
+    for (boundary, body, expected, is_unsure) in [
+        (xy, model("m"), Some("m"), false),
+        (xy, model("m") + &model("m"), Some("m"), false),
+        ("boundary=\"xy\"", model("m"), Some("m"), false),
+        (
+            xy,
+            part(&named(&format!(r#"name="file"; filename="{long}""#)), "m"),
+            None,
+            false,
+        ),
+        (
+            xy,
+            part(&named(r#"name="file"; filename="C:\a.wav""#), "m"),
+            None,
+            false,
+        ),
+        (
+            xy,
+            part(&named(r#"name="file"; filename="a\"b.wav""#), "x\r\ny") + &model("m"),
+            Some("m"),
+            false,
+        ),
+        // Which counts?
+        (xy, model("dear") + &model("m"), Some("m"), true),
+        (
+            xy,
+            model("m") + &part(&named(r#"name="mod\el""#), "m2"),
+            Some("m2"),
+            true,
+        ),
+        // Escapes and names, undone or not.
+        (xy, part(&named(r#"name="\model""#), "m"), Some("m"), true),
+        (
+            xy,
+            part(&named(r#"name="file"; name="model""#), "m"),
+            Some("m"),
+            true,
+        ),
+        (xy, part(&named("name*=utf-8''model"), "m"), None, true),
+        (
+            xy,
+            part(&named(r#"name*0="mo"; name*1="del""#), "m"),
+            None,
+            true,
+        ),
+        (
+            xy,
+            part(&named(r#"filename="a\\"; x="; name=model; y=""#), "m"),
+            None,
+            true,
+        ),
+        (
+            xy,
+            part(&named(&format!(r#"x="{long}"; name="model""#)), "m"),
+            None,
+            true,
+        ),
+        (
+            xy,
+            part("Content-Disposition: form-data;\r\n name=\"model\"", "m"),
+            None,
+            true,
+        ),
+        (
+            xy,
+            part("Content-Disposition : form-data; name=model", "m"),
+            Some("m"),
+            true,
+        ),
+        (
+            xy,
+            part(
+                &format!("{}\r\n{}", named("name=file"), named("name=model")),
+                "m",
+            ),
+            Some("m"),
+            true,
+        ),
+        // What ends a part.
+        (
+            xy,
+            part(&format!("{}\r\n--xyz: 1", named("name=model")), "m"),
+            None,
+            true,
+        ),
+        (
+            xy,
+            format!("--xy{}\r\n{}", " ".repeat(600), &model("m")[6..]),
+            None,
+            true,
+        ),
+        (xy, model("\r\nm"), Some(""), true),
+        (xy, model(&long), None, true),
+        (r#"boundary="x\y""#, model("m"), None, true),
+        ("boundary*=utf-8''xy", model("m"), Some("m"), true),
+        (&format!("boundary={long}"), model("m"), None, true),
+    ] {
+        let body = body + "--xy--\r\n";
+        let target = target(Api::OpenAiAudio, "openai");
+        let content_type = format!("multipart/form-data; {boundary}");
+        for n_chunk in [1, 100, body.len()] {
+            let mut form = RequestBody::new(&target, Some(&content_type), Edits::default());
+            for chunk in body.as_bytes().chunks(n_chunk) {
+                form.push(chunk);
+            }
+            form.finish();
+            let found = (form.facts().model.as_deref(), form.is_unsure());
+            assert_eq!(found, (expected, is_unsure), "{boundary}\n{body}");
+        }
+    }
+}
+
 #[test]
 fn large_and_deep_bodies_take_no_more_than_small_ones() {
     let long = "x".repeat(1 << 20);
@@ -892,7 +1032,77 @@ fn encoded_bodies_are_read_as_what_they_decode_to() {
     }
     // Where no memory is left for a decoder, the body is read as it is.
     let none = DecoderPool::of(0);
-    let reader = RequestBody::encoded(&target, None, "gzip", &none);
-    let (.., facts) = relay(reader, &[&compressed()[0].1]);
-    assert_eq!(facts.model, None);
+    for (encoding, sent) in compressed() {
+        let mut reader = RequestBody::encoded(&target, None, encoding, &none);
+        reader.push(&sent);
+        reader.finish();
+        assert_eq!(reader.facts().model, None);
+        assert!(reader.is_unsure() && reader.lacks_memory(), "{encoding}");
+    }
+}
+
+/// What comes behind the break may say otherwise, and counts then.
+#[test]
+fn bodies_that_decode_in_part_are_not_known_for_sure() {
+    use std::io::Write;
+    let gzipped = |plain: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(plain).unwrap();
+        gzip.finish().unwrap()
+    };
+    let zstd = |plain: &[u8]| {
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        ruzstd::encoding::compress_to_vec(plain, level)
+    };
+    let first = r#"{"model":"cheap","max_tokens":1,"n":1,"#;
+    let rest = r#""model":"dear","max_tokens":9,"n":9}"#;
+    // Descriptor 0, no content size; a window of 16 MiB; one raw block, the last.
+    let mut wide = vec![0x28, 0xB5, 0x2F, 0xFD, 0, 14 << 3];
+    wide.extend_from_slice(&((rest.len() as u32) << 3 | 1).to_le_bytes()[..3]);
+    wide.extend_from_slice(rest.as_bytes());
+    let spaces = " ".repeat(20 << 20);
+    let whole = [first, rest].concat();
+    let cut = gzipped(whole.as_bytes());
+    let broken = [
+        ("zstd", [zstd(first.as_bytes()), wide].concat()),
+        ("gzip", gzipped([first, &spaces, rest].concat().as_bytes())),
+        ("gzip", cut[..cut.len() - 4].to_vec()),
+        (
+            "gzip",
+            [gzipped(first.as_bytes()), b"\x1f\x00".to_vec()].concat(),
+        ),
+    ];
+    let target = target(Api::OpenAiChat, "openai");
+    let pool = DecoderPool::default();
+    let read = |encoding: &str, sent: &[u8], n_chunk: usize| {
+        let mut body = RequestBody::encoded(&target, None, encoding, &pool);
+        for chunk in sent.chunks(n_chunk) {
+            body.push(chunk);
+        }
+        body.finish();
+        body
+    };
+    for (encoding, sent) in broken {
+        for n_chunk in [7, sent.len()] {
+            let body = read(encoding, &sent, n_chunk);
+            assert!(body.is_unsure() && !body.lacks_memory(), "{encoding}");
+            let facts = body.facts();
+            assert!(facts.model.is_some(), "{encoding}");
+            assert_eq!((facts.max_output_tokens, facts.n_choices), (None, None));
+        }
+    }
+    for (encoding, sent) in [
+        ("gzip", gzipped(whole.as_bytes())),
+        (
+            "zstd",
+            [zstd(first.as_bytes()), zstd(rest.as_bytes())].concat(),
+        ),
+    ] {
+        let body = read(encoding, &sent, 7);
+        assert!(!body.is_unsure(), "{encoding}");
+        let facts = body.facts();
+        let limits = (facts.max_output_tokens, facts.n_choices);
+        assert_eq!(facts.model.as_deref(), Some("dear"));
+        assert_eq!(limits, (Some(9), Some(9)));
+    }
 }

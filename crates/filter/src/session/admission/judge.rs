@@ -157,32 +157,36 @@ impl Budgeted {
             now,
             is_fixed: true,
         };
+        let is_unsure = call.body.is_unsure();
         let mut unknown = Vec::new();
         for place in std::mem::take(&mut self.undecided) {
             let Some(budget) = table.budgets().get(place) else {
                 continue;
             };
             let concerns = budget.concerns(&subject);
-            if concerns.unwrap_or_else(|| budget.entry().matches.matches(&subject)) {
+            let is_concerned = concerns.unwrap_or_else(|| budget.entry().matches.matches(&subject));
+            if is_concerned {
                 let refused = self.judge(place, budget, &case);
                 if let Some(denied) = refused {
                     return Verdict::Refuse(denied);
                 }
-            } else if concerns.is_none() && call.body.is_undecoded() && refuses(budget, &case) {
+            }
+            // Of a model that is not known for sure, any other may be meant.
+            let is_other = !is_concerned || budget.differs_by_model();
+            if is_unsure && is_other && may_refuse(budget, &case) {
                 unknown.push(place);
             }
         }
-        if !unknown.is_empty() {
+        self.add_strict_by_put(call);
+        if self.strict.is_empty() || table.closes(&unknown) {
             let verdict = self.do_without(site, call, &unknown, now);
-            if matches!(verdict, Verdict::Refuse(_)) {
+            if matches!(verdict, Verdict::Refuse(_)) || self.strict.is_empty() {
                 return verdict;
             }
         }
-        self.add_strict_by_put(call);
-        match self.strict.is_empty() {
-            true => Verdict::Pass,
-            false => Verdict::Ask(self.question(call)),
-        }
+        // What the aggregator refuses anyway takes nothing of an allowance.
+        self.unknown = unknown;
+        Verdict::Ask(self.question(call))
     }
 
     /// Strict budgets that concern the call by the model that we put, and not by the app's own.
@@ -212,12 +216,16 @@ fn reserves(budget: &Budget, subject: &Subject<'_>) -> bool {
     budget.is_strict() && budget.concerns(subject) == Some(true) && !budget.exempts(subject)
 }
 
-/// Whether that budget may refuse a call that it concerns: it reserves, or has reached a tier that
-/// refuses.
-fn refuses(budget: &Budget, case: &Case<'_>) -> bool {
-    let mut tiers = budget.tiers(case.subject, case.now);
+/// Whether that budget may refuse a call like this, of whatever model: it reserves, or has reached a
+/// tier that refuses.
+fn may_refuse(budget: &Budget, case: &Case<'_>) -> bool {
+    let subject = Subject {
+        model: None,
+        ..*case.subject
+    };
+    let mut tiers = budget.tiers_of_any_model(&subject, case.now);
     let is_spent = tiers.any(|tier| matches!(tier.action, Action::Shed | Action::Deny));
-    let reserves = budget.is_strict() && !budget.exempts(case.subject);
+    let reserves = budget.is_strict() && !budget.exempts(&subject);
     !budget.is_observed() && (is_spent || reserves)
 }
 

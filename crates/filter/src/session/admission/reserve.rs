@@ -55,7 +55,8 @@ impl Budgeted {
         match decision {
             Some(Decision::Allow { reservation_id }) => {
                 self.reservation_id = reservation_id;
-                Verdict::Pass
+                let unknown = std::mem::take(&mut self.unknown);
+                self.do_without(site, call, &unknown, now)
             }
             Some(Decision::Deny(denied)) => {
                 self.applied.push(Applied {
@@ -67,13 +68,17 @@ impl Budgeted {
                 Verdict::Refuse(denied)
             }
             None => {
-                let strict = std::mem::take(&mut self.strict);
-                self.do_without(site, call, &strict, now)
+                let mut places = std::mem::take(&mut self.strict);
+                places.extend(std::mem::take(&mut self.unknown));
+                places.sort_unstable();
+                places.dedup();
+                self.do_without(site, call, &places, now)
             }
         }
     }
 
-    /// Nobody could be asked, or nothing is known to ask about: each budget's own word on that.
+    /// Nobody could be asked, or nothing is known to ask about: each budget's own word on that. At
+    /// most once a call.
     pub(super) fn do_without(
         &mut self,
         site: &Site,
@@ -81,6 +86,9 @@ impl Budgeted {
         places: &[usize],
         now: Timestamp,
     ) -> Verdict {
+        if places.is_empty() {
+            return Verdict::Pass;
+        }
         self.counts.push((Counter::UnverifiedCalls, 1));
         let table = Rc::clone(&self.table);
         let budgets = places

@@ -592,11 +592,7 @@ fn a_budget_on_a_model_reads_bodies_that_are_compressed() {
         r#"{{"messages":["{}"],"max_tokens":7,"model":"gpt-4o"}}"#,
         "a long story ".repeat(5_000)
     );
-    let gzip = {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(body.as_bytes()).unwrap();
-        encoder.finish().unwrap()
-    };
+    let gzip = gzipped(body.as_bytes());
     let denies = reached("cached", r#"{"at":"100%","do":"deny"}"#, "");
     let denies = denies.replace(r#""team":"red""#, r#""model":"gpt-4o""#);
     let strict = STRICT.replace(r#""team":"red""#, r#""model":"gpt-4o""#);
@@ -683,6 +679,168 @@ fn a_budget_on_a_model_says_what_holds_for_bodies_that_cannot_be_decoded() {
         play.request(&[CHAT, RED]);
         assert_eq!(play.request_body(b"\x1f\x8b\x08").denial, None);
     }
+}
+
+fn gzipped(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// What is behind the place at which decoding ends may name another model, and counts then.
+#[test]
+fn a_budget_on_a_model_is_not_evaded_by_a_body_that_decodes_in_part() {
+    let on_model = |budget: &str| budget.replace(r#""team":"red""#, r#""model":"dear""#);
+    let deny = r#"{"at":"100%","do":"deny"}"#;
+    let closed = r#","on_unavailable":"closed""#;
+    let spent = reached("cached", deny, closed);
+    let per_model = spent.replace(
+        r#""reached":[{"#,
+        r#""per":["model"],"reached":[{"key":["dear"],"#,
+    );
+    let except = deny.replace('}', r#","except":{"model":"cheap"}}"#);
+    let cheap = br#"{"model":"cheap","max_tokens":1,"n":1,"#;
+    let whole = gzipped(&[&cheap[..], br#""messages":[]}"#].concat());
+    // The rest is to come as another member, whose header is broken.
+    let cut = [gzipped(cheap), b"\x1f\x00".to_vec()].concat();
+    let cut = cut.as_slice();
+    for budget in [
+        on_model(STRICT),
+        on_model(&spent),
+        per_model,
+        reached("cached", &except, closed),
+    ] {
+        for (sent, is_refused) in [(cut, true), (whole.as_slice(), false)] {
+            let mut play = Play::budgeted(&[&budget]);
+            play.request(&[CHAT, RED, &[("content-encoding", "gzip")]]);
+            let effects = play.request_body(sent);
+            assert_eq!(effects.denial.is_some(), is_refused, "{budget}");
+            let is_counted = effects.counts.contains(&(Counter::UnverifiedCalls, 1));
+            assert_eq!(is_counted, is_refused, "{budget}");
+        }
+    }
+    // What is reserved has none of the limits, which the rest may raise.
+    for (sent, expected) in [(cut, Value::Null), (&whole, json!(1))] {
+        let mut play = Play::budgeted(&[STRICT]);
+        play.request(&[CHAT, RED, &[("content-encoding", "gzip")]]);
+        let asked = play.request_body(sent).asks.expect("a question");
+        let asked: Value = serde_json::from_str(&asked).unwrap();
+        assert_eq!(
+            (&asked["max_output_tokens"], &asked["n_choices"]),
+            (&expected, &expected)
+        );
+    }
+}
+
+/// The app cannot hide a model in a form that servers read otherwise than we do.
+#[test]
+fn a_budget_on_a_model_is_not_evaded_by_a_form_with_two() {
+    let strict = STRICT.replace(r#""team":"red""#, r#""model":"dear""#);
+    let part = |name: &str, value: &str| {
+        format!("--xy\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let head = [
+        (":authority", "api.openai.com"),
+        (":path", "/v1/audio/transcriptions"),
+        (":method", "POST"),
+        ("content-type", "multipart/form-data; boundary=xy"),
+    ];
+    for (body, is_refused) in [
+        (part("model", "cheap"), false),
+        (part("model", "dear") + &part("model", "cheap"), true),
+        (part("model", "dear") + &part("\\model", "cheap"), true),
+    ] {
+        let mut play = Play::budgeted(&[&strict]);
+        play.request(&[&head]);
+        let effects = play.request_body((body + "--xy--\r\n").as_bytes());
+        assert_eq!((effects.denial.is_some(), effects.asks), (is_refused, None));
+    }
+}
+
+/// One call, of which neither the model is known nor the aggregator's answer: counted once, and an
+/// allowance is taken from only where the aggregator does not refuse.
+#[test]
+fn what_is_neither_known_nor_answered_counts_once() {
+    let capped = r#"{"open_capped":{"nano":1,"nano_per_request":1}}"#;
+    let capped = STRICT
+        .replace(r#""team":"red""#, r#""model":"dear""#)
+        .replace("\"b\"", "\"capped\"")
+        .replace("\"closed\"", capped);
+    let open = STRICT.replace("\"closed\"", "\"open\"");
+    let shared: Rc<dyn Shared> = Rc::new(Private::default());
+    let answers = [
+        (Some((200, DENIED)), false, 0),
+        (Some((200, DENIED)), false, 0),
+        (None, true, 1),
+        // The allowance is spent.
+        (Some((200, ALLOWED)), false, 1),
+    ];
+    for (n, (answer, passes, n_unverified)) in answers.into_iter().enumerate() {
+        let mut play = Play::budgeted(&[&capped, &open]);
+        play.site.shared = Rc::clone(&shared);
+        play.request(&[CHAT, RED, &[("content-encoding", "gzip, gzip")]]);
+        let first = play.request_body(b"\x1f\x8b\x08");
+        assert!(first.asks.is_some() && first.denial.is_none(), "{n}");
+        let second = play.answered(answer);
+        assert_eq!(
+            (second.resumes, second.denial.is_none()),
+            (passes, passes),
+            "{n}"
+        );
+        let counts = first.counts.iter().chain(&second.counts);
+        let unverified = counts.filter(|(counter, _)| *counter == Counter::UnverifiedCalls);
+        assert_eq!(unverified.map(|(_, n)| n).sum::<u64>(), n_unverified, "{n}");
+        let (event, is_urgent) = play.event();
+        assert!(is_urgent, "a reservation may stand");
+        let is_reserved = answer == Some((200, ALLOWED));
+        assert_eq!(event.get("reservation_id").is_some(), is_reserved);
+    }
+}
+
+/// Its sender chooses how much memory a body takes to be decoded; the largest window there is fits.
+#[test]
+fn a_body_of_the_largest_window_is_read_and_one_too_many_is_counted() {
+    let body = format!(
+        r#"{{"messages":["{}"],"model":"dear"}}"#,
+        "a word ".repeat(9_000)
+    );
+    let parameters = brotli::enc::BrotliEncoderParams {
+        lgwin: 24,
+        ..Default::default()
+    };
+    let mut sent = Vec::new();
+    brotli::BrotliCompress(&mut body.as_bytes(), &mut sent, &parameters).unwrap();
+    let strict = STRICT.replace(r#""team":"red""#, r#""model":"dear""#);
+    let head = [CHAT, &[("content-encoding", "br")]];
+    let out_of_memory = (Counter::Trouble(tollmesh_usage::Trouble::DecoderBudget), 1);
+    let mut play = Play::budgeted(&[&strict]);
+    play.request(&head);
+    // Another body is on its way.
+    let mut other = Session::default();
+    let headers = headers(&head);
+    let inputs = [
+        Input::RequestHead {
+            headers: &headers,
+            peer: None,
+            ends: false,
+        },
+        Input::RequestBody {
+            chunk: &sent[..sent.len() - 1],
+            ends: false,
+        },
+    ];
+    let effects = play.request_body(&sent);
+    let asked: Value = serde_json::from_str(&effects.asks.expect("a question")).unwrap();
+    assert_eq!(asked["body_bytes"], body.len());
+    assert!(!effects.counts.contains(&out_of_memory));
+    for input in inputs {
+        other.step(&play.site, input, Timestamp::default());
+    }
+    play.session = Session::default();
+    play.request(&head);
+    let effects = play.request_body(&sent);
+    assert!(effects.denial.is_some(), "closed");
+    assert!(effects.counts.contains(&out_of_memory));
 }
 
 #[test]
