@@ -2,8 +2,10 @@
 //! is gone on with, call by call, and deleted then.
 //!
 //! A call is known by its event's id, so that one which the ledger has, or which an interrupted taking
-//! in has brought, changes nothing. Counters and accounts of budgets have these calls already: they
-//! went on from memory when the other file was opened.
+//! in has brought, changes nothing. Where the process that made the copy opened the other file as well,
+//! counters and accounts of budgets went on from memory there, and have these calls already; where it
+//! ended before, as of a copy that somebody else put there, the calls are counted and charged now
+//! ([`counted`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::ledger::error::{AppendError, LedgerError, QueryError};
 use crate::ledger::handle::Ledger;
 use crate::ledger::query::Reader;
 use crate::ledger::totals::Occasion;
-use crate::ledger::{Entry, outcomes, rescue, schema};
+use crate::ledger::{Entry, counted, outcomes, rescue, schema};
 
 /// Rows that one step takes: some milliseconds, between which events are committed.
 const STEP_ROWS_MAX: usize = 200;
@@ -97,6 +99,9 @@ impl Ledger {
             .await?
             .map_err(QueryError::from)?;
         let reader = Reader::new(copy.path.clone(), Arc::default());
+        let source = reader.clone();
+        let named = move || source.ask(|copy| Ok(counted::name_of(copy)?));
+        let name = spawn_blocking(named).await??;
         let mut row = 0;
         loop {
             let source = reader.clone();
@@ -109,7 +114,7 @@ impl Ledger {
             });
             let entries: Vec<Entry> = entries.collect();
             let n = entries.len();
-            let appended = self.chore(move |store| store.take_in(entries)).await?;
+            let appended = self.take_in_calls(entries, name.clone()).await?;
             taken.calls += appended.accepted();
             taken.refused += n as u64 - appended.accepted() - appended.duplicate();
         }
