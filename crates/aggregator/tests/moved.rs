@@ -380,6 +380,21 @@ fn a_copy_that_cannot_be_read_is_a_damaged_ledger() {
 }
 
 #[test]
+fn a_copy_that_fails_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    let second = dir.path().join("ledger.db.recovered-2");
+    ledger.reader().backup(&second, &mut |_| {}).unwrap();
+    let first = dir.path().join("ledger.db.recovered-1");
+    fs::create_dir(&first).unwrap();
+    let taken = run(ledger.take_in()).unwrap();
+    assert_eq!((taken.copies, taken.waiting, taken.damaged), (1, 1, 0));
+    assert!(first.exists() && !second.exists());
+    run(ledger.close());
+}
+
+#[test]
 fn a_deleted_lock_is_taken_anew_and_another_process_is_made_room_for() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());

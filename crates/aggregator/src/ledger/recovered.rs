@@ -36,6 +36,8 @@ pub struct TakenIn {
     pub outcomes: u64,
     /// Copies that cannot be read, and count among damaged ledgers now.
     pub damaged: u64,
+    /// Copies that could not be taken in, or not be deleted, for another reason.
+    pub waiting: u64,
 }
 
 /// Why a copy was not taken in. The next try does the rest.
@@ -67,29 +69,47 @@ pub fn all(ledger: &Path) -> std::io::Result<Vec<Aside>> {
 
 impl Ledger {
     /// Takes in what copies of replaced ledgers hold and this one does not, the oldest copy first, and
-    /// deletes each when it is done. Other batches are committed in between. A copy that cannot be
-    /// read is set aside among damaged ledgers.
+    /// deletes each when it is done. Other batches are committed in between. A copy that is no sound
+    /// ledger is set aside among damaged ones; one that fails otherwise waits, and holds up no other.
     pub async fn take_in(&self) -> Result<TakenIn, TakeInError> {
         let mut taken = TakenIn::default();
         let path = self.path().to_owned();
         let copies = spawn_blocking(move || all(&path)).await?;
         for copy in copies.map_err(unusable(self.path()))? {
-            match self.take_in_copy(&copy, &mut taken).await {
-                Ok(()) => {
-                    aside::delete(&copy).map_err(unusable(&copy.path))?;
-                    taken.copies += 1;
+            match self.take_in_and_delete(&copy, &mut taken).await {
+                Ok(()) => {}
+                // The ledger takes none of the others either, or the process is about to end.
+                Err(error @ (TakeInError::Write(_) | TakeInError::Lost(_))) => return Err(error),
+                Err(error) => {
+                    let path = copy.path.display();
+                    tracing::warn!(%path, %error, "a copy of a ledger is not taken in yet");
+                    taken.waiting += 1;
                 }
-                Err(TakeInError::Read(error)) if is_damage(&error) => {
-                    let to = aside::rename(&copy, self.path()).map_err(unusable(&copy.path))?;
-                    let (path, to) = (copy.path.display(), to.display());
-                    tracing::error!(%path, %to, %error, "a copy of a ledger cannot be read");
-                    aside::keep_few(self.path());
-                    taken.damaged += 1;
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok(taken)
+    }
+
+    async fn take_in_and_delete(
+        &self,
+        copy: &Aside,
+        taken: &mut TakenIn,
+    ) -> Result<(), TakeInError> {
+        match self.take_in_copy(copy, taken).await {
+            Ok(()) => {
+                aside::delete(copy).map_err(unusable(&copy.path))?;
+                taken.copies += 1;
+            }
+            Err(TakeInError::Read(error)) if is_damage(&error) => {
+                let to = aside::rename(copy, self.path()).map_err(unusable(&copy.path))?;
+                let (path, to) = (copy.path.display(), to.display());
+                tracing::error!(%path, %to, %error, "a copy of a ledger cannot be read");
+                aside::keep_few(self.path());
+                taken.damaged += 1;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn take_in_copy(&self, copy: &Aside, taken: &mut TakenIn) -> Result<(), TakeInError> {
