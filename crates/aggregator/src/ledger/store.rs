@@ -51,6 +51,8 @@ pub struct Store {
 impl Store {
     /// Opens the file, or makes it, and marks there how it leaves it.
     pub fn open(path: &Path, marked: &Marked) -> Result<Store, LedgerError> {
+        // First: opening may write, and fail after that, which is not to be taken for another's doing.
+        marked.forget();
         let connection = schema::open_writable(path)?;
         // A file that was overwritten meanwhile must not get pages of this one's log.
         connection
@@ -71,7 +73,6 @@ impl Store {
                 forgotten,
             },
         };
-        marked.forget();
         store.mark();
         Ok(store)
     }
@@ -431,5 +432,28 @@ impl Store {
             .connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         self.marked.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ledger::site::beside;
+
+    #[test]
+    fn what_opening_left_behind_is_not_held_against_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let marked = Marked::default();
+        drop(Store::open(&path, &marked).unwrap());
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(beside(&path, suffix));
+        }
+        fs::write(&path, [b'x'; 5_000]).unwrap();
+        assert!(marked.alteration().is_some());
+        assert!(Store::open(&path, &marked).is_err());
+        assert_eq!(marked.alteration(), None);
     }
 }
