@@ -12,6 +12,7 @@ use tollmesh_tests::artifacts::{self, Artifacts};
 use tollmesh_tests::envoy::Envoy;
 use tollmesh_tests::envoy_config::{self, Ingest, Places};
 use tollmesh_tests::fact::until;
+use tollmesh_tests::http;
 use tollmesh_tests::mesh::shipped_envoy_config;
 use tollmesh_tests::ports;
 
@@ -57,10 +58,14 @@ fn serve(dir: &Path, toml: &str) -> Option<Output> {
     Some(command.output().expect("timeout(1) runs"))
 }
 
+/// How long a file may take to be read again that SIGHUP has looked at: less than passes between two
+/// looks of the aggregator's own.
+const READ_AGAIN: Duration = Duration::from_secs(10);
+
 /// A shell that goes has its children told by SIGHUP, and takes their terminal with it; operators
 /// send that signal to have files read again.
 #[test]
-fn a_closed_terminal_ends_nothing() {
+fn a_closed_terminal_ends_nothing_and_has_files_read_again() {
     let binary = match artifacts::tollmesh() {
         Ok(binary) => binary,
         Err(missing) => return artifacts::skip(&missing),
@@ -68,12 +73,22 @@ fn a_closed_terminal_ends_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let (ingest, operator) = (ports::free(), ports::free());
     let state = dir.path().join("state");
+    // What is written to a file by its name in another folder, nobody is notified of.
+    let budgets = dir.path().join("watched/budgets.toml");
+    let elsewhere = dir.path().join("budgets.toml");
     let toml = format!(
-        "state_dir = {state:?}\ndrain = \"1s\"\n[ingest]\nlisten = \"{ingest}\"\n\
-         [operator]\nlisten = \"{operator}\"\n"
+        "state_dir = {state:?}\ndrain = \"1s\"\nbudgets = {budgets:?}\n\
+         [ingest]\nlisten = \"{ingest}\"\n[operator]\nlisten = \"{operator}\"\n"
     );
     let config = dir.path().join("tollmesh.toml");
     fs::write(&config, toml).expect("a file");
+    fs::create_dir(dir.path().join("watched")).expect("a directory");
+    let write = |name: &str| {
+        let text = format!("[[budget]]\nname = \"{name}\"\nlimit = \"9 USD\"\nwindow = \"day\"\n");
+        fs::write(&elsewhere, text).expect("a file");
+    };
+    write("first");
+    fs::hard_link(&elsewhere, &budgets).expect("a link");
     let mut serving = Command::new(binary)
         .args(["serve", "--config"])
         .arg(&config)
@@ -85,11 +100,24 @@ fn a_closed_terminal_ends_nothing() {
     let served = until(Duration::from_secs(20), is_served);
     // What it says from here on, nobody hears.
     drop(serving.stderr.take());
-    for signal in [Signal::HUP, Signal::HUP, Signal::TERM] {
-        kill_process(pid, signal).expect("it runs");
-    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // Of several in a row, at most one falls together with a look of its own.
+    let read = ["second", "third", "fourth"].map(|name| {
+        write(name);
+        kill_process(pid, Signal::HUP).expect("it runs");
+        until(READ_AGAIN, || {
+            let rows = runtime.block_on(http::get(operator, "/api/v1/budgets"));
+            let rows = rows.map_err(|error| error.to_string())?.text();
+            match rows.contains(name) {
+                true => Ok(()),
+                false => Err(rows),
+            }
+        })
+    });
+    kill_process(pid, Signal::TERM).expect("it runs");
     let status = serving.wait().expect("it ends");
     assert!(served.is_ok(), "{served:?}");
+    assert!(read.iter().all(Result::is_ok), "{read:?}");
     assert!(status.success(), "{status}");
 }
 

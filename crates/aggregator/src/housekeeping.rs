@@ -11,7 +11,7 @@ use tollmesh_wire::Timestamp;
 
 use crate::clock;
 use crate::ledger::query::FileSize;
-use crate::ledger::recovered::{self, TakeInError, TakenIn};
+use crate::ledger::recovered::{self, TakeInError};
 use crate::ledger::{AppendError, HOUR_MS, Ledger, Pruned, Pruning, QueryError, Reader, aside};
 use crate::metrics::Metrics;
 use crate::otlp::Signal;
@@ -184,7 +184,8 @@ impl Keeper {
     /// Takes in what replaced ledgers had recorded. Whatever is wrong with a copy, the rest goes on.
     async fn take_in(&self) {
         match self.ledger.take_in().await {
-            Ok(taken) if taken == TakenIn::default() => {}
+            // Copies that wait are told of where they fail.
+            Ok(taken) if taken.copies + taken.calls + taken.outcomes == 0 => {}
             Ok(taken) => tracing::warn!(
                 n_copies = taken.copies,
                 n_calls = taken.calls,

@@ -401,8 +401,8 @@ fn text_of(value: Option<&Value>) -> String {
     }
 }
 
-/// A text as a cell of CSV that no terminal obeys and no spreadsheet runs. Formulas begin with `=`, `+`, `-` or `@`, in
-/// full width too, also after a tab, a carriage return or a line feed
+/// A text as a cell of CSV that no terminal obeys and no spreadsheet runs. Formulas begin with `=`, `+`,
+/// `-` or `@`, in full width too, also after a tab, a carriage return or a line feed
 /// (<https://owasp.org/www-community/attacks/CSV_Injection>). A negative number is none.
 pub fn harmless(text: &str) -> String {
     let shown = shown(text);

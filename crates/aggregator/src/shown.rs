@@ -11,16 +11,18 @@ fn acts(c: char) -> bool {
     c.is_control() || turns
 }
 
-/// The text with what acts on a terminal written out, as `\u{1b}` or `\n`: two names that differ
-/// still do.
+/// The text with what acts on a terminal written out, as `\u{1b}` or `\n`. Where there is any, or what
+/// looks as if it had been, backslashes are doubled, so that names that differ still do. Only one that
+/// spells `\n`, `\r` or `\t` looks as one with that character: such spellings stand in JSON as well.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    match text.contains(acts) {
+    match text.contains(acts) || text.contains(r"\u{") {
         false => Cow::Borrowed(text),
-        true => Cow::Owned(escaped(text, acts)),
+        true => Cow::Owned(escaped(text, |c| acts(c) || c == '\\')),
     }
 }
 
-/// The same for a text of several lines, whose ends stay.
+/// The text with what acts on a terminal written out, where it has several lines, whose ends stay. Its
+/// backslashes stay, too: names in it may be [`shown`] already.
 pub fn shown_lines(text: &str) -> Cow<'_, str> {
     let is_escaped = |c: char| acts(c) && c != '\n';
     match text.contains(is_escaped) {
@@ -36,7 +38,7 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
             false => shown.push(c),
             // Writing to a String cannot fail.
             true => drop(match c {
-                '\n' | '\r' | '\t' => write!(shown, "{}", c.escape_default()),
+                '\n' | '\r' | '\t' | '\\' => write!(shown, "{}", c.escape_default()),
                 other => write!(shown, "{}", other.escape_unicode()),
             }),
         }
@@ -59,6 +61,10 @@ mod tests {
             ),
             ("a\r\n\tb", "a\\r\\n\\tb"),
             ("a\u{202e}b", "a\\u{202e}b"),
+            // Names that would be shown as others are.
+            ("a\\u{202e}b", "a\\\\u{202e}b"),
+            (r#"{"a":"b\n"}"#, r#"{"a":"b\n"}"#),
+            ("a\\\nb", "a\\\\\\nb"),
         ] {
             assert_eq!(shown(text), want);
         }

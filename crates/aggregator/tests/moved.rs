@@ -5,13 +5,15 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tollmesh_aggregator::ledger::budgets::{Known, Spend};
 use tollmesh_aggregator::ledger::query::SpendQuery;
 use tollmesh_aggregator::ledger::recovered::TakenIn;
 use tollmesh_aggregator::ledger::{
-    AppendError, CallOutcome, CostRecord, Entry, Increments, Ledger, LedgerError, LedgerOptions,
-    Meter, Missed, Occasion, Subject,
+    AppendError, CallOutcome, Charger, Charges, CostRecord, Entry, Increments, Ledger, LedgerError,
+    LedgerOptions, Meter, Missed, Occasion, Subject,
 };
 use tollmesh_aggregator::money::PicoUsd;
 use tollmesh_usage::{Bucket, Usage};
@@ -266,6 +268,91 @@ fn what_was_recorded_in_a_replaced_ledger_is_taken_into_the_other_and_deleted() 
     run(ledger.close());
 }
 
+/// Counts what it is to charge.
+struct Charging(Arc<AtomicU64>);
+
+impl Charger for Charging {
+    fn charge(&mut self, _: &Entry, _: Occasion<'_>, _: &mut Charges) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn committed(&mut self, _: Charges) {}
+
+    fn known(&mut self) -> Known {
+        Known::default()
+    }
+
+    fn past(&mut self, _: &str, _: &Entry) -> i128 {
+        0
+    }
+
+    fn counts_after_ms(&self) -> i64 {
+        i64::MAX
+    }
+
+    fn opened(&mut self, _: Vec<Spend>) {}
+
+    fn adopted(&mut self) {}
+}
+
+#[test]
+fn a_copy_is_charged_where_its_process_ended_before_it_went_on() {
+    for goes_on in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path());
+        append(&ledger, 0..10);
+        let backup = dir.path().join("backup.db");
+        ledger.reader().backup(&backup, &mut |_| {}).unwrap();
+        append(&ledger, 10..20);
+        fs::rename(&backup, dir.path().join("ledger.db")).unwrap();
+        if goes_on {
+            append(&ledger, 20..21);
+        }
+        run(ledger.close());
+        assert!(dir.path().join("ledger.db.recovered-1").exists());
+
+        let charged = Arc::new(AtomicU64::new(0));
+        let options = LedgerOptions::new(dir.path()).meter(Counting);
+        let charger = Charging(Arc::clone(&charged));
+        let ledger = Ledger::open(options.charger(charger)).unwrap();
+        let before = counted(&ledger);
+        assert_eq!(before, if goes_on { 21 } else { 10 });
+        let taken = run(ledger.take_in()).unwrap();
+        assert_eq!((taken.copies, taken.calls), (1, 10), "{goes_on}");
+        let n = if goes_on { 0 } else { 10 };
+        let charged = charged.load(Ordering::Relaxed);
+        assert_eq!((counted(&ledger) - before, charged), (n.into(), n));
+        run(ledger.close());
+    }
+}
+
+#[test]
+fn what_a_copy_brought_is_not_charged_again_in_the_next_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    let backup = |name: &str, ledger: &Ledger| {
+        let path = dir.path().join(name);
+        ledger.reader().backup(&path, &mut |_| {}).unwrap();
+        path
+    };
+    let (first, second) = (backup("first.db", &ledger), backup("second.db", &ledger));
+    append(&ledger, 10..20);
+    fs::rename(&first, dir.path().join("ledger.db")).unwrap();
+    append(&ledger, 20..30);
+    run(ledger.close());
+
+    // Another process knows of the first copy from the file that is replaced then.
+    let ledger = open(dir.path());
+    fs::rename(&second, dir.path().join("ledger.db")).unwrap();
+    append(&ledger, 30..40);
+    assert_eq!(counted(&ledger), 40);
+    let taken = run(ledger.take_in()).unwrap();
+    assert_eq!((taken.copies, taken.calls), (2, 20));
+    assert_eq!((ledger.health().rows, counted(&ledger)), (40, 40));
+    run(ledger.close());
+}
+
 #[test]
 fn half_a_copy_goes_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
@@ -289,6 +376,21 @@ fn a_copy_that_cannot_be_read_is_a_damaged_ledger() {
     assert!(dir.path().join("ledger.db.damaged-1").exists());
     assert!(!dir.path().join("ledger.db.recovered-7").exists());
     assert_eq!(ledger.health().rows, 10);
+    run(ledger.close());
+}
+
+#[test]
+fn a_copy_that_fails_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    append(&ledger, 0..10);
+    let second = dir.path().join("ledger.db.recovered-2");
+    ledger.reader().backup(&second, &mut |_| {}).unwrap();
+    let first = dir.path().join("ledger.db.recovered-1");
+    fs::create_dir(&first).unwrap();
+    let taken = run(ledger.take_in()).unwrap();
+    assert_eq!((taken.copies, taken.waiting, taken.damaged), (1, 1, 0));
+    assert!(first.exists() && !second.exists());
     run(ledger.close());
 }
 

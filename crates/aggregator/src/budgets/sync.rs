@@ -60,6 +60,8 @@ struct Questions {
     looks: Vec<Look>,
     /// What the looks' answers need.
     looked: Vec<Sent>,
+    /// Whether some of it speaks of accounts for which no call waits.
+    is_quiet: bool,
 }
 
 /// Questions on their way; each says whether the store is away.
@@ -186,6 +188,7 @@ impl Shared {
             sent,
             looks,
             looked,
+            is_quiet,
         } = &questions;
         let (replies, found) = tokio::join!(store.sync(asks), store.look(looks));
         let grants = self.take(&budget, sent, replies, (looks, looked), found);
@@ -195,7 +198,7 @@ impl Shared {
         let is_away = {
             let mut state = self.state();
             let names = sent.iter().chain(looked).map(|sent| &sent.at);
-            state.land(&budget, names);
+            state.land(&budget, *is_quiet, names);
             state.is_store_silent && state.is_failing(&budget)
         };
         self.replied.notify_waiters();
@@ -314,6 +317,7 @@ impl Shared {
                 continue;
             };
             let questions = all.entry(Arc::clone(&at.budget)).or_default();
+            questions.is_quiet |= !account.is_waited_for();
             questions.looks.push(state.look(account, unix_ms, now_ms));
             if let Some(account) = state.accounts.get_mut(&at) {
                 account.looked_ms = Some(now_ms);
@@ -335,6 +339,7 @@ impl Shared {
                 continue;
             };
             let questions = all.entry(Arc::clone(&at.budget)).or_default();
+            questions.is_quiet |= !account.is_waited_for();
             questions.asks.push(Ask {
                 cell: account.cell_key(),
                 terms,
@@ -344,8 +349,8 @@ impl Shared {
             let sent_ms = now_ms;
             questions.sent.push(Sent { at, sent_ms });
         }
-        for budget in all.keys() {
-            state.set_out(budget);
+        for (budget, questions) in &all {
+            state.note_set_out(budget, questions.is_quiet);
         }
         (all, due.is_more)
     }

@@ -301,16 +301,17 @@ impl Budgets {
             file.keep();
         })
         .await;
+        let mut is_renaming = false;
         loop {
-            tokio::select! {
-                () = changed.notified() => {}
-                () = self.0.prices.loaded() => {
-                    if let Err(error) = self.rename().await {
-                        tracing::error!(%error, "budgets do not know the new tables' names yet");
-                    }
-                    continue;
-                }
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            let is_loaded = tokio::select! {
+                () = changed.notified() => false,
+                () = self.0.prices.loaded() => true,
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+            };
+            is_renaming |= is_loaded;
+            self.rename_if(&mut is_renaming).await;
+            if is_loaded {
+                continue;
             }
             let watched = Arc::clone(&folders);
             let look = self.apart(move |file| {
@@ -323,6 +324,19 @@ impl Budgets {
                     tracing::error!(error, "budgets refused; the old ones stay in force");
                 }
                 Some(Look::New(limits)) => self.put_in_force(file, limits).await,
+            }
+        }
+    }
+
+    /// Holds limits by the new tables' names where that is to be done; where it fails, it is still to be.
+    async fn rename_if(&self, is_renaming: &mut bool) {
+        if !*is_renaming {
+            return;
+        }
+        match self.rename().await {
+            Ok(()) => *is_renaming = false,
+            Err(error) => {
+                tracing::error!(%error, "budgets do not know the new tables' names yet");
             }
         }
     }
@@ -373,14 +387,20 @@ impl Budgets {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::store::{MemoryStore, Store};
     use super::*;
+    use crate::ledger::{Ledger, LedgerOptions};
+    use crate::metrics::Metrics;
+    use crate::prices::Prices;
 
     #[test]
     fn a_log_has_all_mistakes_on_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("budgets.toml");
         let budget = "[[budget]]\nname = \"b\"\nlimit = \"1 USD\"\nwindow = \"day\"\n";
-        std::fs::write(&path, budget).unwrap();
+        fs::write(&path, budget).unwrap();
         let (file, _) = File::read(path.clone()).unwrap();
         std::fs::write(
             &path,
@@ -393,5 +413,35 @@ mod tests {
         let broken = file.broken().unwrap();
         assert!(broken.lines().count() > 1, "{broken}");
         assert_eq!(told, broken.lines().collect::<Vec<_>>().join("; "));
+    }
+
+    #[tokio::test]
+    async fn new_names_are_tried_until_the_ledger_takes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("budgets.toml");
+        let text = "[[budget]]\nname = \"b\"\nlimit = \"9 requests\"\nwindow = \"day\"\n\
+                    match.model = \"gpt-5\"";
+        fs::write(&path, text).unwrap();
+        let prices = Arc::new(Prices::load(&[], None).unwrap());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (budgets, policies) = Budgets::load(Some(path), prices, metrics).unwrap();
+        let state = dir.path().join("state");
+        let options = LedgerOptions::new(&state).charger(budgets.bookkeeper());
+        let ledger = Ledger::open(options).unwrap();
+        let store = |node| -> Arc<dyn Store> { Arc::new(MemoryStore::new(node)) };
+        budgets.begin(&ledger, policies, store).await.unwrap();
+
+        fs::remove_dir_all(&state).unwrap();
+        fs::write(&state, "in the way").unwrap();
+        let mut is_renaming = true;
+        budgets.rename_if(&mut is_renaming).await;
+        assert!(is_renaming);
+        fs::remove_file(&state).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while is_renaming {
+            assert!(Instant::now() < deadline);
+            budgets.rename_if(&mut is_renaming).await;
+        }
+        ledger.close().await;
     }
 }

@@ -53,7 +53,7 @@ pub enum ForwardError {
     Shape {
         /// The version that it says, which this build knows.
         known: u32,
-        /// What it lacks: a column with its type, or an index with its own.
+        /// What it lacks: a column with its type.
         missing: String,
     },
     /// There is no store in that database.

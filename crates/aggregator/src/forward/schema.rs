@@ -1,6 +1,7 @@
 //! The store's tables: made, brought up to date, and given a partition for every month.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -99,7 +100,8 @@ pub async fn migrate(client: &mut Client) -> Result<(), ForwardError> {
 }
 
 /// Finds out whether the store has what its version says: one that a build from before the first
-/// release made may not, nor one that was altered by hand. What it has beyond that is no matter.
+/// release made may not, nor one that was altered by hand. What it has beyond that is no matter;
+/// indices that it has not are told once.
 pub async fn check_shape(client: &Client) -> Result<(), ForwardError> {
     let wanted: Vec<&str> = SHAPE.lines().collect();
     let sql = "SELECT wanted FROM unnest($1) wanted EXCEPT (
@@ -112,17 +114,47 @@ pub async fn check_shape(client: &Client) -> Result<(), ForwardError> {
                    SELECT c.relname || ' ' || m.amname
                    FROM pg_class c JOIN pg_am m ON m.oid = c.relam
                    WHERE c.relnamespace = to_regnamespace('tollmesh') AND c.relkind = 'i')
-               ORDER BY 1 LIMIT 1";
+               ORDER BY 1";
     let missing = client
-        .query_typed_opt(sql, &[(&wanted, Type::TEXT_ARRAY)])
+        .query_typed(sql, &[(&wanted, Type::TEXT_ARRAY)])
         .await
         .map_err(refused("its tables cannot be looked at"))?;
-    match missing {
-        Some(row) => Err(ForwardError::Shape {
+    let missing: Vec<&str> = missing.iter().map(|row| row.get(0)).collect();
+    let missing = missing_of(&missing);
+    // Asked with each connection, and told once.
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    if !missing.indices.is_empty() && !IS_TOLD.swap(true, Ordering::Relaxed) {
+        let indices = missing.indices.join(", ");
+        tracing::warn!(
+            indices,
+            "the store has not these indices of its version; without others in their place it is slow"
+        );
+    }
+    match missing.column {
+        Some(column) => Err(ForwardError::Shape {
             known: known_version(),
-            missing: row.get(0),
+            missing: column.to_owned(),
         }),
         None => Ok(()),
+    }
+}
+
+/// What a store lacks of what its version says.
+#[derive(Debug, PartialEq, Eq)]
+struct Missing<'a> {
+    /// The first column that is not there, or has another type: rows cannot be written.
+    column: Option<&'a str>,
+    /// Indices that are not there, or of another access method: other engines have methods of their
+    /// own, and whoever runs the server may have built one anew under another name.
+    indices: Vec<&'a str>,
+}
+
+/// Tells lines of [`SHAPE`] that a store lacks apart.
+fn missing_of<'a>(lines: &[&'a str]) -> Missing<'a> {
+    let (columns, indices): (Vec<&str>, _) = lines.iter().partition(|line| line.contains('.'));
+    Missing {
+        column: columns.first().copied(),
+        indices,
     }
 }
 
@@ -321,4 +353,31 @@ fn take_lock() -> String {
 /// Hours from 1970 to the month's begin.
 fn hour_of(month: Month) -> i64 {
     month.start_ms().div_euclid(3_600_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_needed_and_an_index_is_told() {
+        let lines = [
+            "events.time bigint",
+            "events_by_time btree",
+            "tags.tag text",
+            "tags_by_value hash",
+        ];
+        let missing = missing_of(&lines);
+        assert_eq!(missing.column, Some("events.time bigint"));
+        assert_eq!(
+            missing.indices,
+            ["events_by_time btree", "tags_by_value hash"]
+        );
+        // An engine that has other methods, or a server on which an index was built anew.
+        assert_eq!(missing_of(&lines[1..2]).column, None);
+        // All that a store has is told apart by this.
+        let shape: Vec<&str> = SHAPE.lines().collect();
+        let n_indices = missing_of(&shape).indices.len();
+        assert!(n_indices > 0 && n_indices < shape.len());
+    }
 }

@@ -30,12 +30,11 @@ const SHOWN_BYTES_MAX: usize = 40;
 /// Other fields are not looked at, whatever they hold: an app can write what it likes into a
 /// header that the operator logs.
 pub fn events_json(line: &[u8], field: &str) -> Result<Option<Vec<String>>, BadLine> {
-    let line = without_container_prefix(line);
     if is_process_log(line) {
         return Ok(Some(Vec::new()));
     }
     let fields: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(line).map_err(BadLine::Shape)?;
+        serde_json::from_slice(without_container_prefix(line)).map_err(BadLine::Shape)?;
     fields
         .get(field)
         .map(|value| events_in(value, field))
@@ -82,9 +81,10 @@ fn without_container_prefix(line: &[u8]) -> &[u8] {
 
 /// Whether this is a line of the proxy's own log, which stands between the others where both of
 /// its streams go to one file: it begins with a date, in brackets or not. A line that speaks of an
-/// event is none, so that a torn record is told.
-fn is_process_log(line: &[u8]) -> bool {
+/// event is none, so that a torn record is told. Of the format of the log's records it says nothing.
+pub fn is_process_log(line: &[u8]) -> bool {
     const EVENT: &[u8] = b"event_id";
+    let line = without_container_prefix(line);
     let text = line.strip_prefix(b"[").unwrap_or(line);
     let is_dated = text.len() > 10
         && text.iter().zip(b"dddd-dd-dd").all(|(b, want)| match want {

@@ -154,6 +154,7 @@ impl<'a> Import<'a> {
         let (mut n_with_field, mut n_without) = (0_u64, 0_u64);
         loop {
             let read = lines.read_next();
+            let mut is_record = true;
             let found = match read.with_context(|| format!("{log}: cannot be read"))? {
                 Next::End => break,
                 Next::TooLong => Err("longer than any line with an event".to_owned()),
@@ -164,12 +165,13 @@ impl<'a> Import<'a> {
                         self.bad_log(log, &remedy);
                         return Ok(());
                     }
+                    is_record = !line::is_process_log(line);
                     line::events_json(line, self.field).map_err(|error| error.to_string())
                 }
             };
             match found {
                 Ok(events) => {
-                    n_with_field += u64::from(events.is_some());
+                    n_with_field += u64::from(is_record && events.is_some());
                     n_without += u64::from(events.is_none());
                     let events = events.unwrap_or_default();
                     self.tally.without_usage += u64::from(events.is_empty());

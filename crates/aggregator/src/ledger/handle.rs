@@ -270,6 +270,16 @@ impl Ledger {
         answer.await.map_err(|_| AppendError::Closed)?
     }
 
+    /// Records calls of the copy with that name; they are counted and charged unless that is done.
+    pub(in crate::ledger) async fn take_in_calls(
+        &self,
+        entries: Vec<Entry>,
+        copy: Option<String>,
+    ) -> Result<Appended, AppendError> {
+        let answer = self.queue.take_in(entries, copy)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
     /// Asks the file beside the writer.
     async fn find<T: Send + 'static>(
         &self,

@@ -15,6 +15,7 @@ pub mod budgets;
 mod checked;
 pub mod clock;
 pub(crate) mod codes;
+mod counted;
 mod counters;
 mod dictionary;
 mod entry;

@@ -13,7 +13,8 @@
 //! without checksums, which stay without.
 //!
 //! The layer is a copy of SQLite's own for the operating system, with three of a file's methods
-//! replaced; it also counts what it writes, so that what others write can be told from it. This is the only file of this crate with `unsafe` in it.
+//! replaced; it also counts what it writes, so that what others write can be told from it. This is the
+//! only file of this crate with `unsafe` in it.
 
 #![allow(unsafe_code)]
 

@@ -127,6 +127,22 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Asks for calls of the copy with that name to be taken in.
+    pub fn take_in(
+        &self,
+        entries: Vec<Entry>,
+        copy: Option<String>,
+    ) -> Result<oneshot::Receiver<Answer>, AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        let chore: Chore = Box::new(move |writer| {
+            let _ = answer.send(writer.take_in(entries, copy.as_deref()));
+        });
+        self.sender
+            .send(Message::Then(After::Chore(chore)))
+            .map_err(|_| AppendError::Closed)?;
+        Ok(receiver)
+    }
+
     /// Asks for a step of forwarding to be noted.
     pub fn note(
         &self,

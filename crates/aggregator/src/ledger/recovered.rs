@@ -2,8 +2,10 @@
 //! is gone on with, call by call, and deleted then.
 //!
 //! A call is known by its event's id, so that one which the ledger has, or which an interrupted taking
-//! in has brought, changes nothing. Counters and accounts of budgets have these calls already: they
-//! went on from memory when the other file was opened.
+//! in has brought, changes nothing. Where the process that made the copy opened the other file as well,
+//! counters and accounts of budgets went on from memory there, and have these calls already; where it
+//! ended before, as of a copy that somebody else put there, the calls are counted and charged now
+//! ([`counted`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::ledger::error::{AppendError, LedgerError, QueryError};
 use crate::ledger::handle::Ledger;
 use crate::ledger::query::Reader;
 use crate::ledger::totals::Occasion;
-use crate::ledger::{Entry, outcomes, rescue, schema};
+use crate::ledger::{Entry, counted, outcomes, rescue, schema};
 
 /// Rows that one step takes: some milliseconds, between which events are committed.
 const STEP_ROWS_MAX: usize = 200;
@@ -34,6 +36,8 @@ pub struct TakenIn {
     pub outcomes: u64,
     /// Copies that cannot be read, and count among damaged ledgers now.
     pub damaged: u64,
+    /// Copies that could not be taken in, or not be deleted, for another reason.
+    pub waiting: u64,
 }
 
 /// Why a copy was not taken in. The next try does the rest.
@@ -65,29 +69,47 @@ pub fn all(ledger: &Path) -> std::io::Result<Vec<Aside>> {
 
 impl Ledger {
     /// Takes in what copies of replaced ledgers hold and this one does not, the oldest copy first, and
-    /// deletes each when it is done. Other batches are committed in between. A copy that cannot be
-    /// read is set aside among damaged ledgers.
+    /// deletes each when it is done. Other batches are committed in between. A copy that is no sound
+    /// ledger is set aside among damaged ones; one that fails otherwise waits, and holds up no other.
     pub async fn take_in(&self) -> Result<TakenIn, TakeInError> {
         let mut taken = TakenIn::default();
         let path = self.path().to_owned();
         let copies = spawn_blocking(move || all(&path)).await?;
         for copy in copies.map_err(unusable(self.path()))? {
-            match self.take_in_copy(&copy, &mut taken).await {
-                Ok(()) => {
-                    aside::delete(&copy).map_err(unusable(&copy.path))?;
-                    taken.copies += 1;
+            match self.take_in_and_delete(&copy, &mut taken).await {
+                Ok(()) => {}
+                // The ledger takes none of the others either, or the process is about to end.
+                Err(error @ (TakeInError::Write(_) | TakeInError::Lost(_))) => return Err(error),
+                Err(error) => {
+                    let path = copy.path.display();
+                    tracing::warn!(%path, %error, "a copy of a ledger is not taken in yet");
+                    taken.waiting += 1;
                 }
-                Err(TakeInError::Read(error)) if is_damage(&error) => {
-                    let to = aside::rename(&copy, self.path()).map_err(unusable(&copy.path))?;
-                    let (path, to) = (copy.path.display(), to.display());
-                    tracing::error!(%path, %to, %error, "a copy of a ledger cannot be read");
-                    aside::keep_few(self.path());
-                    taken.damaged += 1;
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok(taken)
+    }
+
+    async fn take_in_and_delete(
+        &self,
+        copy: &Aside,
+        taken: &mut TakenIn,
+    ) -> Result<(), TakeInError> {
+        match self.take_in_copy(copy, taken).await {
+            Ok(()) => {
+                aside::delete(copy).map_err(unusable(&copy.path))?;
+                taken.copies += 1;
+            }
+            Err(TakeInError::Read(error)) if is_damage(&error) => {
+                let to = aside::rename(copy, self.path()).map_err(unusable(&copy.path))?;
+                let (path, to) = (copy.path.display(), to.display());
+                tracing::error!(%path, %to, %error, "a copy of a ledger cannot be read");
+                aside::keep_few(self.path());
+                taken.damaged += 1;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn take_in_copy(&self, copy: &Aside, taken: &mut TakenIn) -> Result<(), TakeInError> {
@@ -97,6 +119,9 @@ impl Ledger {
             .await?
             .map_err(QueryError::from)?;
         let reader = Reader::new(copy.path.clone(), Arc::default());
+        let source = reader.clone();
+        let named = move || source.ask(|copy| Ok(counted::name_of(copy)?));
+        let name = spawn_blocking(named).await??;
         let mut row = 0;
         loop {
             let source = reader.clone();
@@ -109,7 +134,7 @@ impl Ledger {
             });
             let entries: Vec<Entry> = entries.collect();
             let n = entries.len();
-            let appended = self.chore(move |store| store.take_in(entries)).await?;
+            let appended = self.take_in_calls(entries, name.clone()).await?;
             taken.calls += appended.accepted();
             taken.refused += n as u64 - appended.accepted() - appended.duplicate();
         }

@@ -1,6 +1,7 @@
 //! A ledger whose files were moved, deleted or replaced while they were written: what it has is
 //! brought to where it is found again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ pub struct Rescue {
     settling: Option<(Stamp, Instant)>,
     /// The ledger's own file, overwritten, and since when it is as it is.
     overwritten: Option<(Stamp, Instant)>,
+    /// Copies whose calls are in what is known of counters and accounts.
+    pub counted: BTreeSet<String>,
 }
 
 /// Copies of what replaced ledgers had recorded, the oldest first.
@@ -93,7 +96,8 @@ impl Rescue {
         let saved = match (missed, found.zip(store.site())) {
             (Missed::Log, Some((found, opened))) if is_ours => write_out(store, found, opened),
             (Missed::File, _) if is_ours => self.put_back(path, store),
-            _ => copy_beside(path, store).and_then(|copy| {
+            _ => copy_beside(path, store).and_then(|(copy, name)| {
+                self.counted.insert(name);
                 let found = found.filter(|_| is_ours);
                 self.leave_beside(path, &copy, store, found)
             }),
@@ -138,12 +142,13 @@ impl Rescue {
 
     /// Nothing is there: a copy takes the file's place.
     fn put_back(&mut self, path: &Path, store: &Store) -> Result<(), LedgerError> {
-        let copy = copy_beside(path, store)?;
+        let (copy, name) = copy_beside(path, store)?;
         // Not by renaming: what somebody puts there in this moment is not ours to overwrite.
         match fs::hard_link(&copy, path) {
             Ok(()) => fs::remove_file(&copy),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let found = Site::at(path).ok().flatten();
+                self.counted.insert(name);
                 return self.leave_beside(path, &copy, store, found.as_ref());
             }
             // Some file systems have no hard links.
@@ -222,8 +227,9 @@ fn disown(store: &Store, found: Option<&Site>) -> io::Result<()> {
     }
 }
 
-/// Copies all that is open into a new file. One with that name is whole.
-fn copy_beside(path: &Path, store: &Store) -> Result<PathBuf, LedgerError> {
+/// Copies all that is open into a new file, and says which name of its own that has. A file at that
+/// path is whole.
+fn copy_beside(path: &Path, store: &Store) -> Result<(PathBuf, String), LedgerError> {
     let to = aside::next(path, SUFFIX).map_err(unsaved(path))?;
     let partial = beside(&to, PARTIAL);
     let _ = fs::remove_file(&partial);
@@ -233,12 +239,17 @@ fn copy_beside(path: &Path, store: &Store) -> Result<PathBuf, LedgerError> {
             &partial,
             "what was recorded cannot be copied",
         ))
-        .and_then(|()| fs::rename(&partial, &to).map_err(unsaved(&to)));
-    if let Err(error) = copied {
-        let _ = fs::remove_file(&partial);
-        return Err(error);
+        .and_then(|name| {
+            fs::rename(&partial, &to).map_err(unsaved(&to))?;
+            Ok(name)
+        });
+    match copied {
+        Ok(name) => Ok((to, name)),
+        Err(error) => {
+            let _ = fs::remove_file(&partial);
+            Err(error)
+        }
     }
-    Ok(to)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! The open file: each step that is taken in it, in a transaction of its own or not at all.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -27,7 +28,7 @@ use crate::ledger::row_count::RowCount;
 use crate::ledger::site::Site;
 use crate::ledger::thin::{self, Sums};
 use crate::ledger::totals::{Increments, Meter, NoMeter, Totals};
-use crate::ledger::{fold, pages, schema, sweep};
+use crate::ledger::{counted, fold, pages, schema, sweep};
 
 /// What fails where sums are deleted or regrouped.
 const KEEPING_SMALL: &str = "sums cannot be kept small";
@@ -50,6 +51,8 @@ pub struct Store {
 impl Store {
     /// Opens the file, or makes it, and marks there how it leaves it.
     pub fn open(path: &Path, marked: &Marked) -> Result<Store, LedgerError> {
+        // First: opening may write, and fail after that, which is not to be taken for another's doing.
+        marked.forget();
         let connection = schema::open_writable(path)?;
         // A file that was overwritten meanwhile must not get pages of this one's log.
         connection
@@ -70,7 +73,6 @@ impl Store {
                 forgotten,
             },
         };
-        marked.forget();
         store.mark();
         Ok(store)
     }
@@ -88,8 +90,9 @@ impl Store {
         }
     }
 
-    /// Copies all that is open, wherever its file is now, into a new file, durably.
-    pub fn copy(&self, to: &Path) -> rusqlite::Result<()> {
+    /// Copies all that is open, wherever its file is now, into a new file, durably; says what name of
+    /// its own the copy has.
+    pub fn copy(&self, to: &Path) -> rusqlite::Result<String> {
         let mut copy = match pages::has_guards(&self.connection) {
             true => pages::open(to, OpenFlags::default())?,
             false => Connection::open(to)?,
@@ -99,7 +102,9 @@ impl Store {
         drop(backup);
         // One file, without a log beside it.
         copy.pragma_update(None, "journal_mode", "DELETE")?;
-        copy.close().map_err(|(_, error)| error)
+        let name = counted::name(&copy)?;
+        copy.close().map_err(|(_, error)| error)?;
+        Ok(name)
     }
 
     /// Takes one step in a transaction of its own.
@@ -161,6 +166,19 @@ impl Store {
             recording.finish()?;
             Ok(appended)
         })
+    }
+
+    /// Notes of which copies counters and accounts have the calls, and adds those that are known to
+    /// `names`.
+    pub fn note_counted(&mut self, names: &mut BTreeSet<String>) -> Result<(), LedgerError> {
+        self.write("copies cannot be noted", |connection, _| {
+            counted::note(connection, names)
+        })
+    }
+
+    /// Whether counters and accounts have the calls of the copy with that name.
+    pub fn has_counted(&self, name: &str) -> Result<bool, LedgerError> {
+        counted::has(&self.connection, name).map_err(schema::failed(&self.path, "cannot be read"))
     }
 
     /// Records calls that are in counters and accounts already.
@@ -414,5 +432,28 @@ impl Store {
             .connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         self.marked.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ledger::site::beside;
+
+    #[test]
+    fn what_opening_left_behind_is_not_held_against_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let marked = Marked::default();
+        drop(Store::open(&path, &marked).unwrap());
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(beside(&path, suffix));
+        }
+        fs::write(&path, [b'x'; 5_000]).unwrap();
+        assert!(marked.alteration().is_some());
+        assert!(Store::open(&path, &marked).is_err());
+        assert_eq!(marked.alteration(), None);
     }
 }

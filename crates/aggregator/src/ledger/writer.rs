@@ -282,6 +282,25 @@ impl Writer {
         done.map_err(|error| AppendError::Storage(self.ail(error)))
     }
 
+    /// Records calls of the copy with that name, and counts and charges them unless that is done.
+    pub fn take_in(&mut self, entries: Vec<Entry>, copy: Option<&str>) -> Answer {
+        let has_counted = |store: &mut Store| match copy {
+            Some(name) => store.has_counted(name),
+            None => Ok(false),
+        };
+        if self.step(has_counted)? {
+            return self.step(|store| store.take_in(entries));
+        }
+        let batch = Batch {
+            entries,
+            quarantine: Vec::new(),
+        };
+        let appended = self.try_commit(&[batch]);
+        let mut appended = appended.map_err(|error| AppendError::Storage(self.ail(error)))?;
+        // One batch has one answer.
+        Ok(appended.pop().unwrap_or_default())
+    }
+
     /// The open store. Whoever takes it puts it back only when all went well: after a failure it
     /// speaks of a transaction that never was, and the next use opens the file afresh.
     fn take_store(&mut self) -> Result<Store, LedgerError> {
@@ -300,6 +319,8 @@ impl Writer {
             let spends = store.restore_budgets(&self.charger.known())?;
             self.charger.opened(spends);
         }
+        // After them: what is counted and not noted is rather counted twice than never.
+        store.note_counted(&mut self.rescue.counted)?;
         self.shared.rows.store(store.rows(), Ordering::Relaxed);
         self.reader.follow(store.site().cloned());
         Ok(store)

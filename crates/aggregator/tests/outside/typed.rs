@@ -130,6 +130,10 @@ fn a_log_without_the_field_is_a_finding() {
     log("ok.log", line("a").as_bytes());
     log("quiet.log", b"{\"tollmesh\":null}\n{\"status\":200}\n");
     log("none.log", b"{\"status\":200}\n{\"status\":200}\n");
+    // The proxy's own lines say nothing of the format of its log's.
+    let mixed = b"[2026-11-22 04:00:00.123][7][info] starting\n{\"status\":200}\n";
+    log("mixed.log", mixed);
+    log("own.log", &mixed[..44]);
     log("mark.log", ["\u{feff}", &line("b")].concat().as_bytes());
     log("old.log.gz", b"\x1f\x8b\x08\0\0\nnext\nnext\n");
     let field = "; name with --field the one that the log's format has for wasm.tollmesh.usage, or \
@@ -146,6 +150,18 @@ fn a_log_without_the_field_is_a_finding() {
             1,
             "imported 0, already there 0, without usage 2, unreadable 0\n",
             format!("tollmesh: none.log: none of its 2 lines has the field \"tollmesh\"{field}"),
+        ),
+        (
+            &["mixed.log"],
+            1,
+            "imported 0, already there 0, without usage 2, unreadable 0\n",
+            format!("tollmesh: mixed.log: none of its 1 lines has the field \"tollmesh\"{field}"),
+        ),
+        (
+            &["own.log"],
+            0,
+            "imported 0, already there 0, without usage 1, unreadable 0\n",
+            String::new(),
         ),
         (
             &["quiet.log", "--access-log", "ok.log"],

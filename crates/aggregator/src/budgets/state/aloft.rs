@@ -15,7 +15,8 @@ const SILENT_AFTER_MS: u64 = 1_000;
 /// Budgets that are asked about, and how that went.
 #[derive(Debug, Default)]
 pub struct Aloft {
-    /// How many questions of a budget are on their way.
+    /// How many questions of a budget are on their way that speak of accounts for which no call waited.
+    /// Others come as fast as calls do, and would leave no time between them.
     by_budget: HashMap<Arc<str>, usize>,
     /// What the store did not answer the last time, and why: of a budget, or of being told of them.
     failing: BTreeMap<Option<Arc<str>>, String>,
@@ -32,25 +33,35 @@ pub struct Asked {
 
 impl State {
     /// Whether the account may be asked about: nothing that it asked is unanswered, and of its budget
-    /// nothing, unless a call waits. A budget is on one server, which may hang.
+    /// nothing for which no call waited, unless one waits for it. A budget is on one server, which may hang.
     pub fn may_ask(&self, account: &Account) -> bool {
         let is_quiet = || !self.aloft.by_budget.contains_key(&account.at.budget);
         !account.is_aloft() && (account.is_waited_for() || is_quiet())
     }
 
-    /// Notes that questions of that budget set out.
-    pub fn set_out(&mut self, budget: &Arc<str>) {
+    /// Notes that questions of that budget set out; `is_quiet` where some of them speak of accounts
+    /// that no call waits for.
+    pub fn note_set_out(&mut self, budget: &Arc<str>, is_quiet: bool) {
+        if !is_quiet {
+            return;
+        }
         *self.aloft.by_budget.entry(Arc::clone(budget)).or_default() += 1;
     }
 
-    /// Notes that they are answered, or never will be.
-    pub fn land<'a>(&mut self, budget: &Arc<str>, accounts: impl Iterator<Item = &'a SpendKey>) {
+    /// Notes that questions about these accounts are answered, or never will be; `is_quiet` as
+    /// when they set out.
+    pub fn land<'a>(
+        &mut self,
+        budget: &Arc<str>,
+        is_quiet: bool,
+        accounts: impl Iterator<Item = &'a SpendKey>,
+    ) {
         for at in accounts {
             if let Some(account) = self.accounts.get_mut(at) {
                 account.land();
             }
         }
-        if let Some(n) = self.aloft.by_budget.get_mut(budget) {
+        if is_quiet && let Some(n) = self.aloft.by_budget.get_mut(budget) {
             *n = n.saturating_sub(1);
         }
         self.aloft.by_budget.retain(|_, n| *n > 0);
@@ -127,6 +138,43 @@ mod tests {
 
     fn asked(n: usize, sent_ms: u64) -> Asked {
         Asked { n, sent_ms }
+    }
+
+    #[test]
+    fn calls_that_wait_leave_others_their_beat() {
+        let text = "[[budget]]\nname = \"b\"\nper = [\"user\"]\nlimit = \"9 requests\"\n\
+                    window = \"day\"\nenforce = \"strict\"";
+        let policies = Policies::new(parse("budgets.toml", text).unwrap());
+        let budget = Arc::clone(&policies.all[0]);
+        let mut state = State {
+            policies: Arc::new(policies),
+            ..State::default()
+        };
+        let cell = budget.cell_at(NOON_MS).unwrap();
+        let mut open = |user: &str, is_waited_for: bool| {
+            let account = state.open(&budget, vec![user.to_owned()], cell, 1);
+            if is_waited_for {
+                account.wait_for(1);
+            }
+            account.at.clone()
+        };
+        let (waited, others) = (open("a", true), [open("b", false), open("c", false)]);
+        let flies = |state: &mut State, at: &SpendKey| {
+            let account = state.accounts.get_mut(at).unwrap();
+            let is_quiet = !account.is_waited_for();
+            account.set_out();
+            state.note_set_out(&at.budget, is_quiet);
+        };
+        let asks = |state: &State, at: &SpendKey| state.may_ask(&state.accounts[at]);
+        flies(&mut state, &waited);
+        assert!(!asks(&state, &waited) && others.iter().all(|at| asks(&state, at)));
+        // One at a time of these, whatever hangs.
+        flies(&mut state, &others[0]);
+        assert!(!asks(&state, &others[1]));
+        state.land(&budget.id, false, [&waited].into_iter());
+        assert!(asks(&state, &waited) && !asks(&state, &others[1]));
+        state.land(&budget.id, true, [&others[0]].into_iter());
+        assert!(others.iter().all(|at| asks(&state, at)));
     }
 
     #[test]
