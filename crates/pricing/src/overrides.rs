@@ -536,6 +536,13 @@ azure_zone = "eu"
             ("gpt-4o-prod", "gpt-4o", true),
             ("gpt-4o", "gpt-4o", true),
             ("gpt-4o", "gpt-4o-2024-08-06", true),
+            ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", true),
+            ("gpt-4.1", "gpt-4.1-2025-04-14", true),
+            ("gpt-5-mini", "gpt-5-mini-2025-08-07", true),
+            ("o3", "o3-2025-04-16", true),
+            ("text-embedding-3-small", "text-embedding-3-small", true),
+            // A snapshot with a price of its own.
+            ("gpt-4o", "gpt-4o-2024-05-13", false),
             ("openai/gpt-4o", "gpt-4o", true),
         ] {
             let file = SourceFile {

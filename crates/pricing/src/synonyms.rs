@@ -37,15 +37,21 @@ impl Book {
         all.into_iter().collect()
     }
 
-    /// Whether some table has the deployment's name for another model than the deployment's: calls
-    /// of that model carry the name too, whoever serves them.
+    /// Whether some table has the deployment's name for another model than the deployment's, and tells
+    /// the two apart or is alone with it: calls of that model carry the name too, whoever serves them.
     pub(crate) fn misleads(&self, deployment: &Deployment) -> bool {
         let model = Asked::new(self, &deployment.model);
-        let mut known = self.providers.iter().zip(&model.ids);
-        known.any(|(provider, ids)| {
-            let id = provider.id_of(&deployment.name);
-            id.is_some_and(|id| !ids.contains(id))
-        })
+        let known = self.providers.iter().zip(&model.ids);
+        let known = known.filter_map(|(p, ids)| Some((p.id_of(&deployment.name)?, ids)));
+        let (mut is_known, mut is_one) = (false, false);
+        for (id, ids) in known {
+            if !ids.is_empty() && !ids.contains(id) {
+                return true;
+            }
+            is_known = true;
+            is_one |= ids.contains(id);
+        }
+        is_known && !is_one
     }
 }
 

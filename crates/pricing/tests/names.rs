@@ -146,10 +146,11 @@ fn no_model_is_met_by_a_budget_on_another() {
         a == b || has((a, b)) || has((b, a))
     };
     let (mut n_names, mut met) = (0, BTreeSet::new());
-    for (_, model) in BOOK.models() {
-        let names = BOOK.names_of(&model.id);
+    let ids: BTreeSet<&str> = BOOK.models().map(|(_, model)| model.id.as_str()).collect();
+    for id in ids {
+        let names = BOOK.names_of(id);
         for provider in &providers {
-            let Some(own) = BOOK.model(provider, &model.id) else {
+            let Some(own) = BOOK.model(provider, id) else {
                 continue;
             };
             for name in &names {
@@ -157,7 +158,7 @@ fn no_model_is_met_by_a_budget_on_another() {
                 let found = BOOK.model(provider, &name);
                 n_names += 1;
                 if let Some(other) = found.filter(|other| !is_one(&own.id, &other.id)) {
-                    met.insert(format!("{} | {name} | {provider}: {}", model.id, other.id));
+                    met.insert(format!("{id} | {name} | {provider}: {}", other.id));
                 }
             }
         }
