@@ -1,6 +1,6 @@
 //! What the file system tells a file's state by, so that a change of it shows.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -16,13 +16,12 @@ pub struct Stamp {
 impl Stamp {
     /// Of the file at that path; `None` where none can be seen.
     pub fn of(path: &Path) -> Option<Stamp> {
-        let file = fs::metadata(path).ok()?;
-        Some(Stamp {
-            dev: file.dev(),
-            ino: file.ino(),
-            len: file.len(),
-            mtime: (file.mtime(), file.mtime_nsec()),
-        })
+        fs::metadata(path).ok().map(Stamp::from)
+    }
+
+    /// Of an open file, wherever it is.
+    pub fn of_open(file: &File) -> Option<Stamp> {
+        file.metadata().ok().map(Stamp::from)
     }
 
     /// Whether both are of files of one length.
@@ -33,5 +32,16 @@ impl Stamp {
     /// Whether both are of one file, whatever stands in it.
     pub fn is_of_same_file(&self, other: &Stamp) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
+    }
+}
+
+impl From<Metadata> for Stamp {
+    fn from(file: Metadata) -> Stamp {
+        Stamp {
+            dev: file.dev(),
+            ino: file.ino(),
+            len: file.len(),
+            mtime: (file.mtime(), file.mtime_nsec()),
+        }
     }
 }

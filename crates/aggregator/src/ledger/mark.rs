@@ -2,7 +2,7 @@
 //! file that is overwritten in place (`cp other.db ledger.db`) is still the same to the file system.
 
 use std::fs::File;
-use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +25,17 @@ struct Mark {
 
 /// A mark that a store keeps, and whoever opens one looks at.
 #[derive(Clone, Default)]
-pub struct Marked(Arc<Mutex<Option<Mark>>>);
+pub struct Marked(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+struct Held {
+    mark: Option<Mark>,
+    /// The file that was read last, for as long as it stands at its path. A process that closes a
+    /// file loses all locks that it has on it (<https://www.sqlite.org/howtocorrupt.html>, 2.2), and
+    /// without SQLite's, any other program that reads the ledger would take itself for the last one
+    /// that does, fold the log into it, and delete the log under this process.
+    open: Option<File>,
+}
 
 /// What somebody else did to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,26 +62,28 @@ pub enum Became {
 impl Marked {
     /// Notes how the file is left by who has written it so often, unless that is known.
     pub fn note(&self, file: &Path, writes: u64) {
-        let mut mark = self.lock();
-        if mark.as_ref().is_none_or(|mark| mark.writes != writes) {
-            *mark = Mark::of(file, writes);
+        let mut held = self.lock();
+        if held.mark.as_ref().is_none_or(|mark| mark.writes != writes) {
+            held.mark = held.look(file, writes);
         }
     }
 
     /// Forgets the file: another is going to be opened, or the same afresh.
     pub fn forget(&self) {
-        *self.lock() = None;
+        self.lock().mark = None;
     }
 
     /// What others did to the file since it was left; `None` where nothing, or where it is gone.
     pub fn alteration(&self) -> Option<Alteration> {
         let mut held = self.lock();
-        let mark = held.as_mut()?;
+        let mark = held.mark.as_ref()?;
         let stamp = Stamp::of(&mark.file)?;
         if stamp == mark.stamp || !stamp.is_of_same_file(&mark.stamp) {
             return None;
         }
-        let begin = begin(&mark.file)?;
+        let file = mark.file.clone();
+        let begin = held.begin(&file, stamp)?;
+        let mark = held.mark.as_mut()?;
         let became = match crc32fast::hash(&begin) == mark.begin {
             // Only its time was set, as `touch` does.
             true if stamp.is_as_long_as(&mark.stamp) => {
@@ -85,26 +97,46 @@ impl Marked {
         Some(Alteration { stamp, became })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Mark>> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Mark {
-    fn of(file: &Path, writes: u64) -> Option<Mark> {
+// === impl Held ===
+
+impl Held {
+    fn look(&mut self, file: &Path, writes: u64) -> Option<Mark> {
+        let stamp = Stamp::of(file)?;
         Some(Mark {
-            stamp: Stamp::of(file)?,
-            begin: crc32fast::hash(&begin(file)?),
+            begin: crc32fast::hash(&self.begin(file, stamp)?),
+            stamp,
             file: file.to_owned(),
             writes,
         })
     }
+
+    /// What the file begins with that stands at its path with that stamp.
+    fn begin(&mut self, path: &Path, stamp: Stamp) -> Option<Vec<u8>> {
+        let opened = self.open.as_ref().and_then(Stamp::of_open);
+        if !opened.is_some_and(|opened| opened.is_of_same_file(&stamp)) {
+            // The former one stands there no more: nobody finds it by its path.
+            self.open = Some(File::open(path).ok()?);
+        }
+        read_begin(self.open.as_ref()?)
+    }
 }
 
-fn begin(file: &Path) -> Option<Vec<u8>> {
-    let mut begin = Vec::new();
-    let file = File::open(file).ok()?;
-    file.take(BEGIN_BYTES).read_to_end(&mut begin).ok()?;
+fn read_begin(file: &File) -> Option<Vec<u8>> {
+    let mut begin = vec![0; usize::try_from(BEGIN_BYTES).ok()?];
+    let mut n_read = 0;
+    loop {
+        let at = u64::try_from(n_read).ok()?;
+        match file.read_at(begin.get_mut(n_read..)?, at).ok()? {
+            0 => break,
+            n => n_read += n,
+        }
+    }
+    begin.truncate(n_read);
     Some(begin)
 }
 

@@ -75,14 +75,6 @@ pub fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     }
 }
 
-/// Whether the pages of that file, which is a ledger, have checksums.
-pub fn are_guarded(path: &Path) -> std::io::Result<bool> {
-    use std::io::Read as _;
-    let mut header = [0; HEADER_BYTES];
-    std::fs::File::open(path)?.read_exact(&mut header)?;
-    Ok(header[RESERVED_AT] == RESERVED_BYTES)
-}
-
 /// Whether the pages of that open file have checksums, wherever it is now.
 pub fn has_guards(connection: &Connection) -> bool {
     // Negative: SQLite tells, and changes nothing.

@@ -257,3 +257,37 @@ fn a_live_ledger_is_copied_and_checked() {
     let counter = "tollmesh_requests_total is 3, less than the 9 calls in its sums";
     assert!(told.contains(counter), "{told}");
 }
+
+/// A `sqlite3` shell, a browser of databases, a script that backs up: each folds the log into the
+/// file and deletes it, where it believes to be the last one that has the file open.
+#[test]
+fn another_program_reads_the_ledger_and_is_not_alone_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), "");
+    let file = dir.path().join("state/ledger.db");
+    for n in 1..=3 {
+        let told = process.send(&[call(&format!("a{n}"), "t", "s")]);
+        assert_eq!(told["accepted"], 1, "{told}");
+        let rows = |connection: &rusqlite::Connection| {
+            let sql = "SELECT count(*) FROM events";
+            connection.query_row(sql, [], |row| row.get::<_, i64>(0))
+        };
+        let reading = rusqlite::Connection::open(&file).unwrap();
+        assert_eq!(rows(&reading), Ok(n));
+        drop(reading);
+        let alone = rusqlite::Connection::open(&file).unwrap();
+        alone.busy_timeout(std::time::Duration::ZERO).unwrap();
+        alone
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .unwrap();
+        let code = rows(&alone).map_err(|error| error.sqlite_error_code());
+        assert_eq!(code, Err(Some(rusqlite::ErrorCode::DatabaseBusy)));
+        drop(alone);
+        assert!(file.with_file_name("ledger.db-wal").exists());
+    }
+    assert_eq!(
+        process.metrics("tollmesh_ledger_rows"),
+        ["tollmesh_ledger_rows 3"]
+    );
+    assert!(process.stop().success());
+}

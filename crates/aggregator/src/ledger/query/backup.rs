@@ -107,9 +107,9 @@ impl Reader {
             source,
         };
         // Pages are copied as they are, with room for checksums or without.
-        let mut copy = match pages::are_guarded(self.path()) {
-            Ok(true) => pages::open(to, OpenFlags::default()),
-            _ => Connection::open(to),
+        let mut copy = match self.ask(|ledger| Ok(pages::has_guards(ledger)))? {
+            true => pages::open(to, OpenFlags::default()),
+            false => Connection::open(to),
         }
         .map_err(failed)?;
         self.ask(|ledger| {
