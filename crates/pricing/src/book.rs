@@ -1,6 +1,6 @@
 //! All price tables, checked and ready.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use jiff::civil::Date;
 use sha2::{Digest, Sha256};
@@ -165,6 +165,9 @@ impl Book {
         let (mut priced, id) = self.list_price(&call);
         let mut models = reckon::charged_names(provider, &call);
         models.extend(id);
+        if let Some(asked) = overrides.stands_in(provider, &call, &names) {
+            models.push(asked);
+        }
         overrides.apply(&call, &names, &models, &mut priced);
         priced
     }
@@ -249,24 +252,6 @@ impl Book {
     /// The model that a provider's name for it means.
     pub fn model(&self, provider: &str, name: &str) -> Option<&Model> {
         Some(&self.provider(provider)?.find(name)?.model)
-    }
-
-    /// The names by which providers and deployments know the model that any provider knows by this
-    /// one, as patterns in lower case (`*` any text, `?` any byte, `#` a digit), each once; a name without those
-    /// stands for its dated snapshots, too. Empty where no table has the name.
-    pub fn names_of(&self, name: &str) -> Vec<String> {
-        let providers = || self.providers.iter();
-        let own: BTreeSet<String> = providers().flat_map(|p| p.names_of_id(name)).collect();
-        // Those who resell a model know it by a name that others have for it.
-        let resold = own
-            .iter()
-            .flat_map(|n| providers().flat_map(|p| p.names_of(n)));
-        let mut all: BTreeSet<String> = resold.chain(own.iter().cloned()).collect();
-        if let Some(overrides) = &self.overrides {
-            let deployed: Vec<String> = overrides.deployed(&all).map(str::to_owned).collect();
-            all.extend(deployed);
-        }
-        all.into_iter().collect()
     }
 
     /// What models are called: ids and names, in lower case and without snapshot dates, and patterns

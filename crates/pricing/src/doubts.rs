@@ -186,6 +186,16 @@ impl Doubts<'_> {
             ..
         } = deployment;
         let place = format!("deployment {name}");
+        if self.book.misleads(deployment) {
+            self.add(
+                &place,
+                format!(
+                    "`name`: to a table \"{name}\" is another model than \"{model}\"; budgets on \
+                     \"{model}\" do not hold for this name, and those on \"{name}\" do; rename the \
+                     deployment"
+                ),
+            );
+        }
         let model_name = lower(model);
         let is_priced = |terms: &Terms| {
             let is_of = terms.provider.iter().any(|glob| glob.matches(provider));

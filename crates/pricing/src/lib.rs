@@ -23,6 +23,7 @@ mod past;
 mod provider;
 mod reckon;
 mod shipped;
+mod synonyms;
 mod table;
 
 pub use amount::Rate;

@@ -13,6 +13,7 @@ use crate::condition::{Condition, lower};
 use crate::cost::{Call, Line, Priced, Reason, Status, Usd};
 use crate::fields::{Fields, Report};
 use crate::names::{Glob, without_date};
+use crate::provider::Provider;
 use crate::table::Span;
 
 /// The only schema of override files there is.
@@ -119,13 +120,12 @@ impl Overrides {
     pub(crate) fn deployed<'o>(
         &'o self,
         names: &'o BTreeSet<String>,
-    ) -> impl Iterator<Item = &'o str> {
+    ) -> impl Iterator<Item = &'o Deployment> {
         let is_of = |model: &str| {
             let model = model.to_lowercase();
             names.contains(&model) || without_date(&model).is_some_and(|stem| names.contains(stem))
         };
-        let deployments = self.deployments.iter().filter(move |d| is_of(&d.model));
-        deployments.map(|d| d.name.as_str())
+        self.deployments.iter().filter(move |d| is_of(&d.model))
     }
 
     /// Names of deployments, and what terms say of models' names.
@@ -140,6 +140,29 @@ impl Overrides {
         globs.filter(|glob| **glob != Glob::new("*"))
     }
 
+    /// The model that was asked for, where it has no price but one of these terms' own and no table
+    /// or terms know the name that the answer gives: a server of one's own answers with whatever name
+    /// its model was loaded by. `names` are all names of the call's provider.
+    pub(crate) fn stands_in<'c>(
+        &self,
+        provider: Option<&Provider>,
+        call: &Call<'c>,
+        names: &[&str],
+    ) -> Option<&'c str> {
+        let asked = call.model_requested?;
+        let own = |t: &&Terms| !t.rates.is_empty() && t.is_of_any(names);
+        let is_priced = |name: &str| {
+            let name = lower(name);
+            let mut own = self.terms.iter().filter(own);
+            own.any(|t| t.model.iter().any(|glob| glob.matches(&name)))
+        };
+        let is_listed = |name: &str| provider.is_some_and(|p| p.find(name).is_some());
+        let is_known = call
+            .model
+            .is_none_or(|served| is_listed(served) || is_priced(served));
+        (!is_known && !is_listed(asked) && is_priced(asked)).then_some(asked)
+    }
+
     /// Applies the first terms that hold to a call's list price. `names` are all names of its
     /// provider, `models` those of the model that is charged: of one that was asked for while
     /// another served, no terms hold.
@@ -152,9 +175,7 @@ impl Overrides {
     ) {
         let holding = self.terms.iter().find(|t| {
             let is_model = |m: &str| t.model.iter().any(|g| g.matches(&lower(m)));
-            names
-                .iter()
-                .any(|n| t.provider.iter().any(|g| g.matches(n)))
+            t.is_of_any(names)
                 && models.iter().any(|m| is_model(m))
                 && t.span.holds(call.unix_ms)
                 && t.when.holds(call.context)
@@ -188,6 +209,12 @@ impl Overrides {
 }
 
 impl Terms {
+    /// Whether they are for the provider that has these names (lower case).
+    fn is_of_any(&self, names: &[&str]) -> bool {
+        let is_of = |name: &&str| self.provider.iter().any(|glob| glob.matches(name));
+        names.iter().any(is_of)
+    }
+
     /// Each line at its own rate where there is one; the whole times the factor.
     fn net(&self, priced: &Priced) -> Option<Usd> {
         let mut net = Decimal::ZERO;
@@ -417,7 +444,9 @@ azure_zone = "eu"
         let terms = "schema = 1\n[[override]]\nid = \"half\"\ntimes = \"0.5\"\n\
                      when = { model = [\"big\", \"big-latest\"] }\n\
                      [[override]]\nid = \"own\"\nrate = { input = \"7\" }\n\
-                     when = { provider = \"gpu\", model = \"own-*\" }\n";
+                     when = { provider = \"gpu\", model = \"own-*\" }\n\
+                     [[override]]\nid = \"dear\"\nrate = { input = \"9\" }\n\
+                     when = { provider = \"gpu\", model = \"dear-*\" }\n";
         let book = Book::load(&[
             list("maker", ""),
             list("cloud", "bill_by = \"requested\"\nrouters = [\"router\"]"),
@@ -439,7 +468,14 @@ azure_zone = "eu"
             ("cloud", Some("big"), Some("router"), Some(1)),
             ("cloud", Some("big"), None, Some(1)),
             ("gpu", Some("own-1"), Some("other"), Some(7)),
-            ("gpu", Some("other"), Some("own-1"), None),
+            ("gpu", Some("other"), Some("own-1"), Some(7)),
+            ("gpu", Some("other"), Some("OWN-1"), Some(7)),
+            ("gpu", Some("other"), Some("another"), None),
+            // Known to a table or to terms: what served is what is charged.
+            ("maker", Some("small"), Some("own-1"), Some(2)),
+            ("maker", Some("other"), Some("own-1"), None),
+            ("maker", Some("other"), Some("big"), None),
+            ("gpu", Some("dear-1"), Some("own-1"), Some(9)),
             ("gpu", None, Some("own-1"), Some(7)),
         ] {
             let priced = book.price(&Call {
@@ -483,6 +519,44 @@ azure_zone = "eu"
             book(OWN).unwrap().version(),
             book("schema = 1").unwrap().version()
         );
+    }
+
+    #[test]
+    fn a_deployment_is_no_name_of_its_model_where_a_table_has_it_for_another() {
+        let own = |name: &str, model: &str| {
+            format!(
+                "schema = 1\n[[deployment]]\nprovider = \"azure\"\nname = \"{name}\"\n\
+                 model = \"{model}\"\n"
+            )
+        };
+        for (name, model, is_name) in [
+            ("gpt-4", "gpt-4o", false),
+            ("GPT-4", "gpt-4o-2024-08-06", false),
+            ("gpt-4", "own-llama", false),
+            ("gpt-4o-prod", "gpt-4o", true),
+            ("gpt-4o", "gpt-4o", true),
+            ("gpt-4o", "gpt-4o-2024-08-06", true),
+            ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", true),
+            ("gpt-4.1", "gpt-4.1-2025-04-14", true),
+            ("gpt-5-mini", "gpt-5-mini-2025-08-07", true),
+            ("o3", "o3-2025-04-16", true),
+            ("text-embedding-3-small", "text-embedding-3-small", true),
+            // A snapshot with a price of its own.
+            ("gpt-4o", "gpt-4o-2024-05-13", false),
+            ("openai/gpt-4o", "gpt-4o", true),
+        ] {
+            let file = SourceFile {
+                name: "o.toml".to_owned(),
+                text: own(name, model),
+            };
+            let book = Book::load(Book::shipped()).unwrap();
+            let book = book.with_overrides(&file).unwrap();
+            let has = book.names_of(model).contains(&name.to_lowercase());
+            assert_eq!(has, is_name, "{name} {model}");
+            let doubts = book.doubts();
+            let told = doubts.iter().any(|d| d.what.contains("another model"));
+            assert_eq!(told, !is_name, "{name} {model} {doubts:#?}");
+        }
     }
 
     #[test]

@@ -156,57 +156,67 @@ impl Provider {
         name.get(end..).filter(|_| is_known)
     }
 
-    /// The names that mean the same model as this one does (lower case), as patterns: with all that
-    /// may stand around them. Where the name is a dated snapshot's, or one that only a pattern of
-    /// the file has, those of that snapshot alone.
-    pub(crate) fn names_of(&self, name: &str) -> Vec<String> {
-        // Without a note of the name: those that calls carry have room there.
-        let named = self.look_up(name).and_then(|place| self.entry(place));
-        let named = named.map(|entry| entry.model.as_ref());
-        match named {
-            Some(model) => self.names_around(model, name),
-            None => Vec::new(),
-        }
+    /// The id of the model that the name means. It takes no note of the name: those that calls carry
+    /// have room there.
+    pub(crate) fn id_of(&self, name: &str) -> Option<&str> {
+        Some(&self.model_of(name)?.id)
+    }
+
+    fn model_of(&self, name: &str) -> Option<&Model> {
+        let entry = self.entry(self.look_up(name)?)?;
+        Some(entry.model.as_ref())
+    }
+
+    /// The names that mean the same model as this one does, in lower case and without what may stand
+    /// around them. Where the name is a dated snapshot's, or one that only a pattern of the file has,
+    /// that name alone.
+    pub(crate) fn bare_names(&self, name: &str) -> Vec<String> {
+        let model = self.model_of(name);
+        model.map_or_else(Vec::new, |model| self.names_beside(model, name))
     }
 
     /// The same for an id that may be no name, yet what people know the model by.
-    pub(crate) fn names_of_id(&self, id: &str) -> Vec<String> {
-        if self.look_up(id).is_some() {
-            return self.names_of(id);
-        }
-        let mut models = self.all_models();
-        match models.find(|model| model.id.eq_ignore_ascii_case(id)) {
-            Some(model) => self.names_around(model, id),
-            None => Vec::new(),
-        }
+    pub(crate) fn bare_names_of_id(&self, id: &str) -> Vec<String> {
+        let model = self.model_of(id).or_else(|| self.with_id(id));
+        model.map_or_else(Vec::new, |model| self.names_beside(model, id))
     }
 
-    fn names_around(&self, model: &Model, name: &str) -> Vec<String> {
+    /// The model with that id, whether or not it is a name, in any case of letters.
+    pub(crate) fn with_id(&self, id: &str) -> Option<&Model> {
+        let mut models = self.all_models();
+        models.find(|model| model.id.eq_ignore_ascii_case(id))
+    }
+
+    fn names_beside(&self, model: &Model, name: &str) -> Vec<String> {
         let own = names::undated(&model.matches);
-        let bare = self.without_prefix(name).unwrap_or(name);
-        let lower = bare.to_lowercase();
-        let bare = self.without_suffix(&lower).unwrap_or(&lower).to_owned();
+        let bare = self.bare(name);
         let stem = names::without_date(&bare).map(str::to_owned);
         let is_snapshot = stem.is_some_and(|stem| own.contains(&stem));
         let is_own = bare == model.id.to_lowercase() || own.contains(&bare);
-        let is_own = is_own && !is_snapshot;
-        let bare = if is_own { own } else { vec![bare] };
+        match is_own && !is_snapshot {
+            true => own,
+            false => vec![bare],
+        }
+    }
+
+    /// The name in lower case, without what may stand around it.
+    pub(crate) fn bare(&self, name: &str) -> String {
+        let lower = self.without_prefix(name).unwrap_or(name).to_lowercase();
+        self.without_suffix(&lower).unwrap_or(&lower).to_owned()
+    }
+
+    /// A bare name with all that may stand around it, as patterns.
+    pub(crate) fn spellings(&self, bare: &str) -> Vec<String> {
         let prefixes = self.prefixes.iter().map(Glob::to_string);
-        let prefixes: Vec<String> = [String::new()].into_iter().chain(prefixes).collect();
-        let suffixes = || {
-            [""].into_iter()
-                .chain(self.suffixes.iter().map(String::as_str))
-        };
-        let named = bare.iter().flat_map(|name| {
-            let ends = move |prefix: &String| {
-                let begin = format!("{prefix}{name}");
-                suffixes()
-                    .map(move |suffix| format!("{begin}{suffix}"))
-                    .collect::<Vec<_>>()
-            };
-            prefixes.iter().flat_map(ends)
+        let prefixes = [String::new()].into_iter().chain(prefixes);
+        let suffixes = self.suffixes.iter().map(String::as_str);
+        let suffixes: Vec<&str> = [""].into_iter().chain(suffixes).collect();
+        let around = prefixes.flat_map(|prefix| {
+            let ends = suffixes.iter();
+            ends.map(|suffix| format!("{prefix}{bare}{suffix}"))
+                .collect::<Vec<_>>()
         });
-        named.collect()
+        around.collect()
     }
 
     /// Whether the name stands for a choice among models.

@@ -1,6 +1,6 @@
 //! Names as calls carry them, and the models that the shipped tables take them for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -124,6 +124,72 @@ fn words_for_tiers_are_the_providers() {
         ),
     ] {
         assert_eq!(price(provider, model, tier), want, "{provider} {tier}");
+    }
+}
+
+/// One model that a table has twice, by ids that differ in what stands around them.
+const LISTED_TWICE: [(&str, &str); 5] = [
+    ("deepseek-reasoner", "deepseek/deepseek-r1"),
+    ("deepseek-v4-flash-0731", "deepseek-v4-flash"),
+    ("gpt-oss-120b", "openai/gpt-oss-120b"),
+    ("gpt-oss-20b", "openai/gpt-oss-20b"),
+    ("mistral/ministral-8b", "mistralai/ministral-8b"),
+];
+
+/// Names that a budget on a model holds for, and that some table has as another model than it
+/// has that one's id: such calls would be refused or charged for what they are not.
+#[test]
+fn no_model_is_met_by_a_budget_on_another() {
+    let providers: Vec<&str> = BOOK.providers().collect();
+    let is_one = |a: &str, b: &str| {
+        let has = |pair: (&str, &str)| LISTED_TWICE.contains(&pair);
+        a == b || has((a, b)) || has((b, a))
+    };
+    let (mut n_names, mut met) = (0, BTreeSet::new());
+    let ids: BTreeSet<&str> = BOOK.models().map(|(_, model)| model.id.as_str()).collect();
+    for id in ids {
+        let names = BOOK.names_of(id);
+        for provider in &providers {
+            let Some(own) = BOOK.model(provider, id) else {
+                continue;
+            };
+            for name in &names {
+                let name = name.replace('*', "x").replace('?', "u").replace('#', "7");
+                let found = BOOK.model(provider, &name);
+                n_names += 1;
+                if let Some(other) = found.filter(|other| !is_one(&own.id, &other.id)) {
+                    met.insert(format!("{id} | {name} | {provider}: {}", other.id));
+                }
+            }
+        }
+    }
+    assert!(n_names > 10_000, "{n_names}");
+    assert!(met.is_empty(), "{met:#?}");
+}
+
+#[test]
+fn models_that_cost_the_same_are_models_of_their_own() {
+    for (asked, other, is_met) in [
+        ("o1", "o1-preview", false),
+        ("openai/o1", "o1-preview", false),
+        ("o1-preview", "openai/o1", false),
+        ("gpt-4o", "openai/gpt-4o-audio-preview", false),
+        ("gpt-5", "openai/gpt-5.1-codex-max", false),
+        ("gpt-5.1", "openai/gpt-5", false),
+        ("claude-opus-4-1", "anthropic/claude-opus-4", false),
+        ("claude-opus-4-0", "anthropic/claude-opus-4.1", false),
+        ("command-r-08-2024", "command-r", false),
+        ("minimax-m2.1", "minimax-m2", false),
+        ("mistral-small-24b-instruct-2501", "devstral-small", false),
+        ("text-embedding-ada-002", "ada", false),
+        ("o1", "openai/o1:floor", true),
+        ("gpt-5", "openai/gpt-5", true),
+        ("claude-opus-4-5", "anthropic/claude-opus-4.5:beta", true),
+        ("claude-opus-4-1", "anthropic/claude-opus-4.1", true),
+    ] {
+        let names = BOOK.names_of(asked);
+        let found = names.iter().any(|name| name == other);
+        assert_eq!(found, is_met, "{asked}: {other} {names:#?}");
     }
 }
 
