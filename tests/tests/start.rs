@@ -83,9 +83,11 @@ fn a_closed_terminal_ends_nothing_and_has_files_read_again() {
     let config = dir.path().join("tollmesh.toml");
     fs::write(&config, toml).expect("a file");
     fs::create_dir(dir.path().join("watched")).expect("a directory");
-    let write = |name: &str| {
-        let text = format!("[[budget]]\nname = \"{name}\"\nlimit = \"9 USD\"\nwindow = \"day\"\n");
-        fs::write(&elsewhere, text).expect("a file");
+    // Each beside those before: a file that says less is given more time.
+    let mut text = String::new();
+    let mut write = |name: &str| {
+        text += &format!("[[budget]]\nname = \"{name}\"\nlimit = \"9 USD\"\nwindow = \"day\"\n");
+        fs::write(&elsewhere, &text).expect("a file");
     };
     write("first");
     fs::hard_link(&elsewhere, &budgets).expect("a link");
