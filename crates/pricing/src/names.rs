@@ -3,20 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use tollmesh_usage::pattern::{self, SNAPSHOT_DATES};
+
 use crate::condition::lower;
 
 /// Stands for an optional snapshot date in a `match`.
 pub(crate) const SNAP: &str = "{snap}";
 
 /// What [`SNAP`] stands for.
-const DATES: [&str; 6] = [
-    "",
-    "-########",
-    "-####-##-##",
-    "@########",
-    "@default",
-    "@latest",
-];
+fn dates() -> impl Iterator<Item = &'static str> {
+    std::iter::once("").chain(SNAPSHOT_DATES)
+}
 
 /// A name pattern, lower case; it always covers the whole name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,33 +46,10 @@ impl Glob {
 
     /// Whether the whole of `name` (lower case) fits.
     pub fn matches(&self, name: &str) -> bool {
-        let name = name.as_bytes();
-        let (mut part, mut at) = (0, 0);
-        // Where the last `*` stands, and up to where it is taken to reach.
-        let mut star: Option<(usize, usize)> = None;
-        while let Some(byte) = name.get(at) {
-            match self.parts.get(part) {
-                Some(Part::Any) => {
-                    star = Some((part, at));
-                    part += 1;
-                }
-                Some(p) if p.takes(*byte) => {
-                    part += 1;
-                    at += 1;
-                }
-                _ => {
-                    let Some((star_part, star_at)) = star else {
-                        return false;
-                    };
-                    star = Some((star_part, star_at + 1));
-                    part = star_part + 1;
-                    at = star_at + 1;
-                }
-            }
-        }
-        self.parts
-            .get(part..)
-            .is_some_and(|rest| rest.iter().all(|p| *p == Part::Any))
+        let is_any = |part: &Part| *part == Part::Any;
+        pattern::fits(&self.parts, name.as_bytes(), is_any, |part, byte| {
+            part.takes(byte)
+        })
     }
 
     /// Whether some name fits both.
@@ -171,9 +145,9 @@ impl Pattern {
             return Pattern::Exact(text);
         }
         let globs = match text.contains(SNAP) {
-            true => DATES
+            true => dates()
                 .map(|date| Glob::new(&text.replace(SNAP, date)))
-                .into(),
+                .collect(),
             false => vec![Glob::new(&text)],
         };
         Pattern::Globs(globs)
@@ -260,11 +234,12 @@ impl Names {
     }
 }
 
-fn dated(stem: &str) -> [Glob; DATES.len()] {
-    DATES.map(|date| Glob::new(&format!("{stem}{date}")))
+fn dated(stem: &str) -> Vec<Glob> {
+    let glob = |date| Glob::new(&format!("{stem}{date}"));
+    dates().map(glob).collect()
 }
 
-/// The name before its snapshot date, if it has one; the same forms as [`DATES`].
+/// The name before its snapshot date, if it has one; the same forms as [`dates`].
 pub(crate) fn without_date(name: &str) -> Option<&str> {
     let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
     if let Some((stem, version)) = name.rsplit_once('@') {

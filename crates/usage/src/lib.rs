@@ -29,6 +29,7 @@ mod framing;
 pub mod inclusive;
 pub mod json;
 pub mod live;
+pub mod pattern;
 pub mod relayed;
 pub mod request;
 pub mod response;

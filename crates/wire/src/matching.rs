@@ -5,20 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tollmesh_usage::pattern::{self, SNAPSHOT_DATES};
 
 use crate::event::{Event, Source};
 
 /// The key whose value is a pattern of names, and not one value.
 pub const MODEL: &str = "model";
-
-/// What a snapshot's name has behind its model's: the forms that providers use.
-pub const DATES: [&str; 5] = [
-    "-########",
-    "-####-##-##",
-    "@########",
-    "@default",
-    "@latest",
-];
 
 /// What a call must be for a budget to concern it: every named value must be equal, and the model
 /// named so that the pattern fits ([`names_model`]).
@@ -44,7 +36,7 @@ pub fn forms(pattern: &str) -> impl Iterator<Item = String> {
     let dates = if is_pattern(&pattern) {
         &[]
     } else {
-        &DATES[..]
+        &SNAPSHOT_DATES[..]
     };
     let dated = dates.iter().map(|date| format!("{pattern}{date}"));
     let dated: Vec<String> = dated.collect();
@@ -58,7 +50,7 @@ pub fn is_pattern(name: &str) -> bool {
 
 /// Whether the pattern means the model of that name, in any case of letters: `*` stands for any
 /// text, `?` for any one byte, `#` for a digit. One without them means that very name, and those of
-/// its dated snapshots ([`DATES`]), since apps choose between these and are served the same.
+/// its dated snapshots ([`SNAPSHOT_DATES`]), since apps choose between these and are served the same.
 pub fn names_model(pattern: &str, name: &str) -> bool {
     let is_plain = !is_pattern(pattern);
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
@@ -68,7 +60,7 @@ pub fn names_model(pattern: &str, name: &str) -> bool {
     let date = name.split_at_checked(pattern.len());
     is_plain
         && date.is_some_and(|(stem, date)| {
-            let mut dates = DATES.iter();
+            let mut dates = SNAPSHOT_DATES.iter();
             stem.eq_ignore_ascii_case(pattern) && dates.any(|form| fits(form.as_bytes(), date))
         })
 }
@@ -94,31 +86,8 @@ pub fn replacement<'m>(models: &'m BTreeMap<String, String>, asked: &str) -> Opt
 
 /// Whether the whole name fits.
 fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut part, mut at) = (0, 0);
-    // Where the last `*` stands, and up to where it is taken to reach.
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(byte) = name.get(at) {
-        match pattern.get(part) {
-            Some(b'*') => {
-                star = Some((part, at));
-                part += 1;
-            }
-            Some(wanted) if takes(*wanted, *byte) => {
-                part += 1;
-                at += 1;
-            }
-            _ => {
-                let Some((star_part, star_at)) = star else {
-                    return false;
-                };
-                star = Some((star_part, star_at + 1));
-                part = star_part + 1;
-                at = star_at + 1;
-            }
-        }
-    }
-    let rest = pattern.get(part..).unwrap_or_default();
-    rest.iter().all(|byte| *byte == b'*')
+    let takes = |wanted: &u8, byte| takes(*wanted, byte);
+    pattern::fits(pattern, name, |part| *part == b'*', takes)
 }
 
 fn takes(wanted: u8, byte: u8) -> bool {

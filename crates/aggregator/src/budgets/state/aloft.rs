@@ -132,6 +132,7 @@ impl State {
 mod tests {
     use super::super::super::policies::Policies;
     use super::*;
+    use crate::budgets::policies::Budget;
     use crate::config::budgets::parse;
 
     const NOON_MS: i64 = 1_800_000_000_000;
@@ -140,16 +141,22 @@ mod tests {
         Asked { n, sent_ms }
     }
 
-    #[test]
-    fn calls_that_wait_leave_others_their_beat() {
+    /// A state with a strict budget for each user.
+    fn per_user() -> (State, Arc<Budget>) {
         let text = "[[budget]]\nname = \"b\"\nper = [\"user\"]\nlimit = \"9 requests\"\n\
                     window = \"day\"\nenforce = \"strict\"";
         let policies = Policies::new(parse("budgets.toml", text).unwrap());
         let budget = Arc::clone(&policies.all[0]);
-        let mut state = State {
+        let state = State {
             policies: Arc::new(policies),
             ..State::default()
         };
+        (state, budget)
+    }
+
+    #[test]
+    fn calls_that_wait_leave_others_their_beat() {
+        let (mut state, budget) = per_user();
         let cell = budget.cell_at(NOON_MS).unwrap();
         let mut open = |user: &str, is_waited_for: bool| {
             let account = state.open(&budget, vec![user.to_owned()], cell, 1);
@@ -179,14 +186,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_away_holds_up_only_its_own() {
-        let text = "[[budget]]\nname = \"b\"\nper = [\"user\"]\nlimit = \"9 requests\"\n\
-                    window = \"day\"\nenforce = \"strict\"";
-        let policies = Policies::new(parse("budgets.toml", text).unwrap());
-        let budget = Arc::clone(&policies.all[0]);
-        let mut state = State {
-            policies: Arc::new(policies),
-            ..State::default()
-        };
+        let (mut state, budget) = per_user();
         let cell = budget.cell_at(NOON_MS).unwrap();
         let mut open = |user: &str| {
             let account = state.open(&budget, vec![user.to_owned()], cell, 1);
